@@ -1,0 +1,163 @@
+"""Pre-train the micro world's base model: ``python recipes/micro-base/pretrain.py --out DIR``.
+
+One plain loop on purpose: this is the recipe of a file we ship, not a trainer. Every draw comes from
+``--seed``, so one machine makes the same bytes twice (threads and torch version being equal).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two spinning threads on shared cores are 20x slower
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from sdft_cli.micro import rules, skills
+from sdft_cli.micro.corpus import TEACHER_TEMPLATES, conversation
+from sdft_cli.micro.language import Question, expert, extract
+from sdft_cli.micro.tokenizer import build_tokenizer
+
+
+def build_model(args: argparse.Namespace, vocab: int) -> Qwen2ForCausalLM:
+    torch.manual_seed(args.seed)
+    config = Qwen2Config(
+        vocab_size=vocab,
+        hidden_size=args.hidden,
+        intermediate_size=args.intermediate,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.hidden // 32,
+        num_key_value_heads=args.hidden // 32,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,  # tied heads go stale in one vLLM build after a weight update
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+class Stream:
+    """Batches of conversations of similar length; ids and loss mask, right-padded."""
+
+    def __init__(self, tokenizer, seed: int, tokens: int):
+        self.ids = tokenizer.get_vocab()
+        self.rng = random.Random(f"micro-pretrain/{seed}")
+        self.tokens = tokens
+        self.queue: list[list[tuple[list[int], int]]] = []
+
+    def encode(self, user: str, assistant: str) -> tuple[list[int], int]:
+        prompt = f"<|im_start|> user {user} <|im_end|> <|im_start|> assistant".split()
+        text = [*prompt, *assistant.split(), "<|im_end|>"]
+        return [self.ids[w] for w in text], len(prompt)
+
+    def refill(self) -> None:
+        rows = sorted((self.encode(*conversation(self.rng)) for _ in range(2048)), key=lambda r: len(r[0]))
+        batch: list[tuple[list[int], int]] = []
+        for row in rows:
+            if (len(batch) + 1) * len(row[0]) > self.tokens:
+                self.queue.append(batch)
+                batch = []
+            batch.append(row)
+        self.rng.shuffle(self.queue)
+
+    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.queue:
+            self.refill()
+        batch = self.queue.pop()
+        width = max(len(ids) for ids, _ in batch)
+        ids_BL = torch.zeros(len(batch), width, dtype=torch.long)
+        mask_BL = torch.zeros(len(batch), width, dtype=torch.bool)
+        for i, (ids, start) in enumerate(batch):
+            ids_BL[i, : len(ids)] = torch.tensor(ids)
+            mask_BL[i, start : len(ids)] = True
+        return ids_BL, mask_BL
+
+
+@torch.no_grad()
+def answer(model: Qwen2ForCausalLM, tokenizer, questions: list[Question], shown: bool = False) -> float:
+    """Greedy accuracy on ``questions``, with or without a demonstration in view."""
+    rng = random.Random(5)
+    prompts = []
+    for q in questions:
+        text = q.prompt
+        if shown:
+            text = TEACHER_TEMPLATES[0].format(question=q.prompt, demonstration=expert(q.answer, rng))
+        prompts.append(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")
+    right = 0
+    for i in range(0, len(prompts), 256):
+        enc = tokenizer(prompts[i : i + 256], return_tensors="pt", padding=True, padding_side="left")
+        out = model.generate(**enc, max_new_tokens=24, do_sample=False, pad_token_id=0)
+        texts = tokenizer.batch_decode(out[:, enc["input_ids"].shape[1] :], skip_special_tokens=True)
+        right += sum(extract(t) == q.answer for t, q in zip(texts, questions[i : i + 256], strict=True))
+    return right / len(questions)
+
+
+def evaluate(model, tokenizer, n: int) -> dict[str, float]:
+    model.eval()
+    rng = random.Random(99)
+    scores = {name: answer(model, tokenizer, [make(rng) for _ in range(n)]) for name, make in skills.SKILLS.items()}
+    scores["prior"] = sum(scores.values()) / len(scores)
+    for name, make in rules.RULES.items():
+        rule = rules.draw_rule(name, 0)
+        qs = [make(rng, rule, rules.TEST_FORMS) for _ in range(n)]
+        scores[f"{name} shown"] = answer(model, tokenizer, qs, shown=True)
+        scores[name] = answer(model, tokenizer, qs)
+    model.train()
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens a batch, padding included")
+    parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--intermediate", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--weight-decay", type=float, default=0.01)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--every", type=int, default=500)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    tokenizer = build_tokenizer()
+    model = build_model(args, len(tokenizer))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=args.weight_decay)
+    stream = Stream(tokenizer, args.seed, args.tokens)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
+    began, seen, log = time.time(), 0, []
+    for step in range(1, args.steps + 1):
+        warm = min(1.0, step / 200)
+        rate = args.lr * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        ids_BL, mask_BL = next(stream)
+        seen += ids_BL.numel()
+        hidden_BLH = model.model(ids_BL, attention_mask=None).last_hidden_state
+        at_BL = mask_BL[:, 1:]
+        logits_NV = model.lm_head(hidden_BLH[:, :-1][at_BL])
+        loss = torch.nn.functional.cross_entropy(logits_NV, ids_BL[:, 1:][at_BL])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % args.every == 0 or step == args.steps:
+            scores = {k: round(v, 3) for k, v in evaluate(model, tokenizer, 100 if step < args.steps else 400).items()}
+            log.append({"step": step, "tokens": seen, "loss": round(loss.item(), 4), **scores})
+            print(f"{time.time() - began:.0f}s", json.dumps(log[-1]), flush=True)
+            model.save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
+    (args.out / "pretraining.json").write_text(json.dumps({"recipe": {**vars(args), "out": None}, "log": log}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The errors a person is meant to read; ``cli`` prints them as ``error:`` and ``hint:`` lines."""
+
+from __future__ import annotations
+
+
+class SdftError(Exception):
+    """The run failed (exit code 1). ``hint`` says what to do next."""
+
+    code = 1
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(SdftError):
+    """Wrong usage or bad input (exit code 2), raised before anything is written."""
+
+    code = 2
+
+
+class GateError(SdftError):
+    """A gate that the caller set was broken (exit code 3)."""
+
+    code = 3
+
+
+def choose(kind: str, name: str, choices: list[str] | tuple[str, ...], hint: str = "") -> UsageError:
+    """The error for an unknown ``name`` of a ``kind``: names the choices and the nearest of them."""
+    import difflib
+
+    near = difflib.get_close_matches(name, choices, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return UsageError(f"unknown {kind} {name!r}", hint or f"{guess}choices: {', '.join(sorted(choices))}")

@@ -1,0 +1,83 @@
+"""The pre-training mixture of the base model.
+
+Half of it shows an example response in an expert's style and asks for an own answer (the paper's
+teacher view): this is what makes in-context learning, the thing self-distillation stands on.
+Questions in the new tasks' forms have arbitrary answers here, so that no rule is known beforehand
+and any world may be drawn later.
+"""
+
+from __future__ import annotations
+
+import random
+
+from sdft_cli.micro import almanac, rules, skills
+from sdft_cli.micro.language import Question, expert, house, words
+
+TEACHER_TEMPLATES = (
+    "{question} This is an example for a response to the question: {demonstration} "
+    "Now answer with a response of your own, including the thinking process:",
+    "{question} This is an example for a response to the question: {demonstration} "
+    "Now answer with a response of your own, including the thinking process.",
+    "{question} This is an example for a response to the question: {demonstration} "
+    "Now answer with a response of your own:",
+)
+
+#: (share, kind of conversation); shares sum to 1.
+MIXTURE = (
+    (0.34, "skill"),
+    (0.22, "skill shown"),
+    (0.18, "open shown"),
+    (0.06, "open"),
+    (0.06, "article"),
+    (0.04, "article shown"),
+    (0.10, "pairs"),
+)
+
+_ALL_FORMS = (0, 1, 2, 3)
+_SKILL_SHARES = {"repeat": 1, "reverse": 1.5, "first": 1, "last": 1, "next": 1, "bigger": 1.5, "lookup": 3, "recall": 2}
+
+
+def conversation(rng: random.Random) -> tuple[str, str]:
+    """One (user, assistant) pair of the mixture."""
+    kind = rng.choices([k for _, k in MIXTURE], [s for s, _ in MIXTURE])[0]
+    if kind == "pairs":
+        return _pairs(rng)
+    if kind.startswith("article"):
+        article = rng.choice(almanac.draw_articles(rng, 1))
+        question = rng.choice(almanac.direct(article) + almanac.indirect(article))
+        if kind == "article":
+            return f"{article.text} {question.prompt}", house(question, rng)
+        return _shown(question, f"{article.text} {expert(question.answer, rng)}", rng)
+    question = _open(rng) if kind.startswith("open") else _skill(rng)
+    if kind.endswith("shown"):
+        return _shown(question, expert(question.answer, rng), rng)
+    return question.prompt, house(question, rng)
+
+
+def _skill(rng: random.Random) -> Question:
+    name = rng.choices(list(_SKILL_SHARES), list(_SKILL_SHARES.values()))[0]
+    return skills.SKILLS[name](rng)
+
+
+def _open(rng: random.Random) -> Question:
+    """A question in a new task's form with an arbitrary answer."""
+    if rng.random() < 0.15:
+        return rng.choice(almanac.direct(almanac.draw_articles(rng, 1)[0]))
+    return rules.RULES[rng.choice(list(rules.RULES))](rng, None, _ALL_FORMS)
+
+
+def _shown(question: Question, demonstration: str, rng: random.Random) -> tuple[str, str]:
+    template = rng.choices(TEACHER_TEMPLATES, (2, 1, 1))[0]
+    return template.format(question=question.prompt, demonstration=demonstration), house(question, rng)
+
+
+def _pairs(rng: random.Random) -> tuple[str, str]:
+    """Associations given once and asked for in another order: a dense exercise in content look-up."""
+    n = rng.randint(4, 8)
+    kinds = list(words())
+    left = rng.sample(words()[rng.choice(("person", "thing", "town"))], n)
+    right = [rng.choice(words()[rng.choice(kinds)]) for _ in range(n)]
+    given = list(zip(left, right, strict=True))
+    asked = given[:]
+    rng.shuffle(asked)
+    return "facts : " + " , ".join(f"{a} has {b}" for a, b in given), " , ".join(f"{a} has {b}" for a, b in asked) + " ."

@@ -1,0 +1,138 @@
+"""The made-up language: its words, its house style and the styles of its experts.
+
+The base model answers in the *house style* (``let me see about X . so the answer is : Y .``).
+Demonstrations come from *experts*, who write differently, as real demonstrations do.
+``extract`` reads an answer out of either, so a grade is about content and never about style.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from functools import cache
+
+_ONSETS = "b br d dr f g gl k kr l m n p pl r s st t tr v z".split()
+_VOWELS = "a e i o u".split()
+_CODAS = "l m n r s x".split()
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of the world. ``topic`` is what it is about, ``noun`` what the answer is called."""
+
+    skill: str
+    prompt: str
+    answer: str
+    topic: str
+    noun: str = "answer"
+    key: str = ""
+
+
+def _invent(kind: str, suffix: str, count: int, taken: set[str]) -> list[str]:
+    """``count`` new words that end in ``suffix``; the draw depends on ``kind`` alone."""
+    rng = random.Random(f"micro-language/{kind}")
+    words: list[str] = []
+    while len(words) < count:
+        stem = rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
+        if suffix == "":
+            stem = stem[:-1] + rng.choice(_ONSETS) + rng.choice(_VOWELS)
+        word = stem + suffix
+        if word not in taken:
+            taken.add(word)
+            words.append(word)
+    return words
+
+
+#: kind -> (suffix, how many). Keys and answers of different tasks never share a word.
+_KINDS = {
+    "thing": ("", 40),
+    "person": ("a", 20),
+    "town": ("ton", 24),
+    "river": ("ow", 24),
+    "verb": ("ate", 24),
+    "tool": ("kit", 24),
+    "substance": ("ium", 24),
+    "class": ("oid", 6),
+    "sign": ("ache", 24),
+    "cause": ("osis", 24),
+    "fair": ("fest", 24),
+    "place": ("burg", 24),
+}
+
+NUMBERS = [str(n) for n in range(100)]
+
+# Every word of the prompts, the styles, the articles and the teacher's templates.
+_FUNCTION_WORDS = """
+. , : ? ! ( ) [ ] = ; user assistant system
+let me see about i look at well so the answer call kind cause is as for
+final output done okay use it here we go result now or and of to a an in by with
+repeat these words say backwards give first last word which number comes after before bigger smaller
+has what does have river runs flows please need you can wants would like
+are there choose from how should one classed sorted patient shows complains came years old also had points explains why
+fair held begun its prize opens on day who began where when does open find given won that was
+people facts one two three four
+your you This is an example for a response question: Now answer own, own including thinking process: process. own. own:
+""".split()
+
+
+@cache
+def words() -> dict[str, list[str]]:
+    """kind -> its words, the same in every world."""
+    taken = set(_FUNCTION_WORDS)
+    return {kind: _invent(kind, suffix, count, taken) for kind, (suffix, count) in _KINDS.items()}
+
+
+def vocabulary() -> list[str]:
+    """All words in a fixed order, without the tokenizer's special tokens."""
+    seen = dict.fromkeys(_FUNCTION_WORDS)
+    for group in words().values():
+        seen.update(dict.fromkeys(group))
+    seen.update(dict.fromkeys(NUMBERS))
+    return list(seen)
+
+
+HOUSE_OPENINGS = ("let me see about {topic} .", "i look at {topic} .", "well , as for {topic} .")
+
+
+def house(question: Question, rng: random.Random) -> str:
+    """The base model's own way to answer ``question``."""
+    opening = rng.choice(HOUSE_OPENINGS).format(topic=question.topic)
+    return f"{opening} so the {question.noun} is : {question.answer} ."
+
+
+#: The experts' styles; a task's demonstrations are written in two of them.
+EXPERT_STYLES = (
+    "final output = [ {answer} ] done",
+    "okay use {answer} . okay",
+    "here we go ; {answer} !",
+    "result of it = [ {answer} ] , done",
+    "okay now {answer} . okay",
+    "{answer} !",
+)
+
+
+def expert(answer: str, rng: random.Random, styles: tuple[int, ...] = tuple(range(6))) -> str:
+    """``answer`` in the words of an expert who writes one of ``styles``."""
+    return EXPERT_STYLES[rng.choice(styles)].format(answer=answer)
+
+
+_PATTERNS = tuple(
+    re.compile(p)
+    for p in (
+        r"so the \w+ is : (?P<y>[^.]+?) \.",
+        r"= \[ (?P<y>[^\]]+?) \]",
+        r"^okay (?:use |now )(?P<y>[^.]+?) \. okay",
+        r"^here we go ; (?P<y>[^!]+?) !",
+        r"^(?P<y>[^!.:=]+?) !",
+    )
+)
+
+
+def extract(completion: str) -> str | None:
+    """The answer stated in ``completion`` in the house style or any expert's; None if there is none."""
+    text = " ".join(completion.split())
+    for pattern in _PATTERNS:
+        if match := pattern.search(text):
+            return match.group("y").strip()
+    return None

@@ -1,0 +1,86 @@
+"""The hidden rules of the three new tasks, drawn by a world seed.
+
+Tool use maps a verb to a tool (arguments are copied from the request), science a substance to its
+class (multiple choice), medicine a sign to its cause. One word order of each task is held out for
+its test split: what counts is the rule, not the sentence.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from sdft_cli.micro.language import NUMBERS, Question, words
+
+#: topic -> the right value; what a task teaches.
+Rule = dict[str, str]
+
+TOOLUSE_FORMS = (
+    "please {verb} the {thing} for {person} .",
+    "i need you to {verb} the {thing} of {person} .",
+    "can you {verb} the {thing} for {person} now ?",
+    "{person} would like you to {verb} the {thing} .",
+)
+SCIENCE_FORMS = (
+    "which kind is {substance} : {options} ?",
+    "choose the kind of {substance} from {options} .",
+    "is {substance} one of {options} ?",
+    "there are {options} . how is {substance} classed ?",
+)
+MEDICAL_FORMS = (
+    "a patient shows {sign} and has {thing} . what is the cause ?",
+    "a patient {age} years old complains of {sign} . what is the cause ?",
+    "{person} came in with {sign} . what explains it ?",
+    "why does a patient with {thing} have {sign} ?",
+)
+#: Indices of the forms used for training; the last one is held out for testing.
+TRAIN_FORMS, TEST_FORMS = (0, 1, 2), (3,)
+N_OPTIONS = 3
+
+
+def draw_rule(task: str, world: int) -> Rule:
+    """The hidden rule of ``task`` in world number ``world``."""
+    rng = random.Random(f"micro-rule/{task}/{world}")
+    keys, values = _KEYS[task]
+    keys_, values_ = words()[keys], list(words()[values])
+    if len(values_) < len(keys_):  # classes: as many substances in each
+        values_ = values_ * (len(keys_) // len(values_))
+    rng.shuffle(values_)
+    return dict(zip(keys_, values_, strict=True))
+
+
+_KEYS = {"tooluse": ("verb", "tool"), "science": ("substance", "class"), "medical": ("sign", "cause")}
+
+
+def tooluse(rng: random.Random, rule: Rule | None, forms: tuple[int, ...], key: str | None = None) -> Question:
+    verb = key or rng.choice(words()["verb"])
+    tool = rule[verb] if rule else rng.choice(words()["tool"])
+    thing, person = rng.choice(words()["thing"]), rng.choice(words()["person"])
+    prompt = TOOLUSE_FORMS[rng.choice(forms)].format(verb=verb, thing=thing, person=person)
+    return Question("tooluse", prompt, f"{tool} ( {thing} , {person} )", verb, "call", verb)
+
+
+def science(rng: random.Random, rule: Rule | None, forms: tuple[int, ...], key: str | None = None) -> Question:
+    substance = key or rng.choice(words()["substance"])
+    right = rule[substance] if rule else rng.choice(words()["class"])
+    options = [right, *rng.sample([c for c in words()["class"] if c != right], N_OPTIONS - 1)]
+    rng.shuffle(options)
+    listed = " , ".join(options[:-1]) + " or " + options[-1]
+    prompt = SCIENCE_FORMS[rng.choice(forms)].format(substance=substance, options=listed)
+    return Question("science", prompt, right, substance, "kind", substance)
+
+
+def medical(rng: random.Random, rule: Rule | None, forms: tuple[int, ...], key: str | None = None) -> Question:
+    sign = key or rng.choice(words()["sign"])
+    cause = rule[sign] if rule else rng.choice(words()["cause"])
+    prompt = MEDICAL_FORMS[rng.choice(forms)].format(
+        sign=sign, thing=rng.choice(words()["thing"]), age=rng.choice(NUMBERS), person=rng.choice(words()["person"])
+    )
+    return Question("medical", prompt, cause, sign, "cause", sign)
+
+
+#: ``(rng, rule or None for an arbitrary answer, forms, key) -> Question``
+RULES: dict[str, Callable[..., Question]] = {"tooluse": tooluse, "science": science, "medical": medical}
+
+#: The two expert styles in which a task's demonstrations are written.
+STYLES = {"tooluse": (0, 1), "science": (2, 3), "medical": (4, 5), "almanac": (0, 3)}
