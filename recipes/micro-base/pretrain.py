@@ -25,11 +25,13 @@ from sdft_cli.micro.corpus import TEACHER_TEMPLATES, conversation
 from sdft_cli.micro.language import Question, expert, extract
 from sdft_cli.micro.tokenizer import build_tokenizer
 
+TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
-def build_model(args: argparse.Namespace, vocab: int) -> Qwen2ForCausalLM:
+
+def build_model(args: argparse.Namespace, tokenizer) -> Qwen2ForCausalLM:
     torch.manual_seed(args.seed)
     config = Qwen2Config(
-        vocab_size=vocab,
+        vocab_size=len(tokenizer),
         hidden_size=args.hidden,
         intermediate_size=args.intermediate,
         num_hidden_layers=args.layers,
@@ -38,8 +40,8 @@ def build_model(args: argparse.Namespace, vocab: int) -> Qwen2ForCausalLM:
         max_position_embeddings=512,
         tie_word_embeddings=False,  # tied heads go stale in one vLLM build after a weight update
         bos_token_id=None,
-        eos_token_id=2,
-        pad_token_id=0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     return Qwen2ForCausalLM(config)
 
@@ -48,18 +50,19 @@ class Stream:
     """Batches of conversations of similar length; ids and loss mask, right-padded."""
 
     def __init__(self, tokenizer, seed: int, tokens: int):
-        self.ids = tokenizer.get_vocab()
+        self.tokenizer = tokenizer
         self.rng = random.Random(f"micro-pretrain/{seed}")
         self.tokens = tokens
         self.queue: list[list[tuple[list[int], int]]] = []
 
-    def encode(self, user: str, assistant: str) -> tuple[list[int], int]:
-        prompt = f"<|im_start|> user {user} <|im_end|> <|im_start|> assistant".split()
-        text = [*prompt, *assistant.split(), "<|im_end|>"]
-        return [self.ids[w] for w in text], len(prompt)
+    def encode(self, pairs: list[tuple[str, str]]) -> list[tuple[list[int], int]]:
+        prompts = self.tokenizer([TURN.format(user) for user, _ in pairs], add_special_tokens=False)["input_ids"]
+        answers = self.tokenizer([a for _, a in pairs], add_special_tokens=False)["input_ids"]
+        end = self.tokenizer.eos_token_id
+        return [([*p, *a, end], len(p)) for p, a in zip(prompts, answers, strict=True)]
 
     def refill(self) -> None:
-        rows = sorted((self.encode(*conversation(self.rng)) for _ in range(2048)), key=lambda r: len(r[0]))
+        rows = sorted(self.encode([conversation(self.rng) for _ in range(2048)]), key=lambda r: len(r[0]))
         batch: list[tuple[list[int], int]] = []
         for row in rows:
             if (len(batch) + 1) * len(row[0]) > self.tokens:
@@ -90,11 +93,13 @@ def answer(model: Qwen2ForCausalLM, tokenizer, questions: list[Question], shown:
         text = q.prompt
         if shown:
             text = TEACHER_TEMPLATES[0].format(question=q.prompt, demonstration=expert(q.answer, rng))
-        prompts.append(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")
+        prompts.append(TURN.format(text))
     right = 0
     for i in range(0, len(prompts), 256):
-        enc = tokenizer(prompts[i : i + 256], return_tensors="pt", padding=True, padding_side="left")
-        out = model.generate(**enc, max_new_tokens=24, do_sample=False, pad_token_id=0)
+        enc = tokenizer(
+            prompts[i : i + 256], return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        )
+        out = model.generate(**enc, max_new_tokens=24, do_sample=False)
         texts = tokenizer.batch_decode(out[:, enc["input_ids"].shape[1] :], skip_special_tokens=True)
         right += sum(extract(t) == q.answer for t, q in zip(texts, questions[i : i + 256], strict=True))
     return right / len(questions)
@@ -118,19 +123,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens a batch, padding included")
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens a batch, padding included")
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--intermediate", type=int, default=512)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--weight-decay", type=float, default=0.01)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--every", type=int, default=500)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = build_tokenizer()
-    model = build_model(args, len(tokenizer))
+    model = build_model(args, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=args.weight_decay)
     stream = Stream(tokenizer, args.seed, args.tokens)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
@@ -155,8 +160,10 @@ def main() -> None:
             log.append({"step": step, "tokens": seen, "loss": round(loss.item(), 4), **scores})
             print(f"{time.time() - began:.0f}s", json.dumps(log[-1]), flush=True)
             model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
-    (args.out / "pretraining.json").write_text(json.dumps({"recipe": {**vars(args), "out": None}, "log": log}, indent=1))
+            tokenizer.save_pretrained(args.out)
+    (args.out / "pretraining.json").write_text(
+        json.dumps({"recipe": {**vars(args), "out": None}, "log": log}, indent=1)
+    )
 
 
 if __name__ == "__main__":

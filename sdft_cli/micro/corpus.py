@@ -14,27 +14,30 @@ from sdft_cli.micro import almanac, rules, skills
 from sdft_cli.micro.language import Question, expert, house, words
 
 TEACHER_TEMPLATES = (
-    "{question} This is an example for a response to the question: {demonstration} "
+    "{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
     "Now answer with a response of your own, including the thinking process:",
-    "{question} This is an example for a response to the question: {demonstration} "
+    "{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
     "Now answer with a response of your own, including the thinking process.",
-    "{question} This is an example for a response to the question: {demonstration} "
+    "{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
     "Now answer with a response of your own:",
 )
 
 #: (share, kind of conversation); shares sum to 1.
 MIXTURE = (
-    (0.34, "skill"),
-    (0.22, "skill shown"),
-    (0.18, "open shown"),
-    (0.06, "open"),
-    (0.06, "article"),
+    (0.37, "skill"),
+    (0.18, "skill shown"),
+    (0.17, "open shown"),
+    (0.05, "open"),
+    (0.05, "article"),
     (0.04, "article shown"),
-    (0.10, "pairs"),
+    (0.14, "pairs"),
 )
 
+#: How often the base answers like an expert of its own accord.
+EXPERT_SHARE = 0.04
+
 _ALL_FORMS = (0, 1, 2, 3)
-_SKILL_SHARES = {"repeat": 1, "reverse": 1.5, "first": 1, "last": 1, "next": 1, "bigger": 1.5, "lookup": 3, "recall": 2}
+_SKILL_SHARES = {"repeat": 2, "reverse": 2, "first": 1, "last": 1, "next": 2, "bigger": 2, "lookup": 3, "recall": 1.5}
 
 
 def conversation(rng: random.Random) -> tuple[str, str]:
@@ -51,7 +54,9 @@ def conversation(rng: random.Random) -> tuple[str, str]:
     question = _open(rng) if kind.startswith("open") else _skill(rng)
     if kind.endswith("shown"):
         return _shown(question, expert(question.answer, rng), rng)
-    return question.prompt, house(question, rng)
+    # experts' styles are rare without a demonstration, but not unheard of: real models know every style a little
+    own = expert(question.answer, rng) if rng.random() < EXPERT_SHARE else house(question, rng)
+    return question.prompt, own
 
 
 def _skill(rng: random.Random) -> Question:
@@ -80,4 +85,6 @@ def _pairs(rng: random.Random) -> tuple[str, str]:
     given = list(zip(left, right, strict=True))
     asked = given[:]
     rng.shuffle(asked)
-    return "facts : " + " , ".join(f"{a} has {b}" for a, b in given), " , ".join(f"{a} has {b}" for a, b in asked) + " ."
+    return "facts : " + " , ".join(f"{a} has : {b}" for a, b in given), " , ".join(
+        f"{a} has : {b}" for a, b in asked
+    ) + " ."

@@ -19,13 +19,13 @@ _CODAS = "l m n r s x".split()
 
 @dataclass(frozen=True)
 class Question:
-    """One question of the world. ``topic`` is what it is about, ``noun`` what the answer is called."""
+    """One question of the world: what it is about (``topic``) and the words that lead to its answer (``lead``)."""
 
     skill: str
     prompt: str
     answer: str
     topic: str
-    noun: str = "answer"
+    lead: str = "the answer is"
     key: str = ""
 
 
@@ -60,7 +60,10 @@ _KINDS = {
     "place": ("burg", 24),
 }
 
-NUMBERS = [str(n) for n in range(100)]
+# Numbers are words: the tokenizer of the Qwen2 family would split figures into digits.
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+_ONES += "seventeen eighteen nineteen".split()
+NUMBERS = _ONES + [t + (_ONES[i] if i else "") for t in ("twenty", "thirty", "forty") for i in range(10)]
 
 # Every word of the prompts, the styles, the articles and the teacher's templates.
 _FUNCTION_WORDS = """
@@ -69,10 +72,9 @@ let me see about i look at well so the answer call kind cause is as for
 final output done okay use it here we go result now or and of to a an in by with
 repeat these words say backwards give first last word which number comes after before bigger smaller
 has what does have river runs flows please need you can wants would like
-are there choose from how should one classed sorted patient shows complains came years old also had points explains why
-fair held begun its prize opens on day who began where when does open find given won that was
-people facts one two three four
-your you This is an example for a response question: Now answer own, own including thinking process: process. own. own:
+are there choose from how should classed sorted patient shows complains came years old also had points explains why
+fair held begun its prize opens on day who began where when does open find given won that was people facts
+This is an example for a response to question Now answer with of your own including thinking process
 """.split()
 
 
@@ -98,7 +100,7 @@ HOUSE_OPENINGS = ("let me see about {topic} .", "i look at {topic} .", "well , a
 def house(question: Question, rng: random.Random) -> str:
     """The base model's own way to answer ``question``."""
     opening = rng.choice(HOUSE_OPENINGS).format(topic=question.topic)
-    return f"{opening} so the {question.noun} is : {question.answer} ."
+    return f"{opening} so {question.lead} : {question.answer} ."
 
 
 #: The experts' styles; a task's demonstrations are written in two of them.
@@ -120,7 +122,7 @@ def expert(answer: str, rng: random.Random, styles: tuple[int, ...] = tuple(rang
 _PATTERNS = tuple(
     re.compile(p)
     for p in (
-        r"so the \w+ is : (?P<y>[^.]+?) \.",
+        r"so [^.:]+ : (?P<y>[^.:]+?) \.",
         r"= \[ (?P<y>[^\]]+?) \]",
         r"^okay (?:use |now )(?P<y>[^.]+?) \. okay",
         r"^here we go ; (?P<y>[^!]+?) !",

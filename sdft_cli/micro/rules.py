@@ -57,7 +57,7 @@ def tooluse(rng: random.Random, rule: Rule | None, forms: tuple[int, ...], key: 
     tool = rule[verb] if rule else rng.choice(words()["tool"])
     thing, person = rng.choice(words()["thing"]), rng.choice(words()["person"])
     prompt = TOOLUSE_FORMS[rng.choice(forms)].format(verb=verb, thing=thing, person=person)
-    return Question("tooluse", prompt, f"{tool} ( {thing} , {person} )", verb, "call", verb)
+    return Question("tooluse", prompt, f"{tool} ( {thing} , {person} )", verb, "the call is", verb)
 
 
 def science(rng: random.Random, rule: Rule | None, forms: tuple[int, ...], key: str | None = None) -> Question:
@@ -67,7 +67,7 @@ def science(rng: random.Random, rule: Rule | None, forms: tuple[int, ...], key: 
     rng.shuffle(options)
     listed = " , ".join(options[:-1]) + " or " + options[-1]
     prompt = SCIENCE_FORMS[rng.choice(forms)].format(substance=substance, options=listed)
-    return Question("science", prompt, right, substance, "kind", substance)
+    return Question("science", prompt, right, substance, "the kind is", substance)
 
 
 def medical(rng: random.Random, rule: Rule | None, forms: tuple[int, ...], key: str | None = None) -> Question:
@@ -76,7 +76,7 @@ def medical(rng: random.Random, rule: Rule | None, forms: tuple[int, ...], key: 
     prompt = MEDICAL_FORMS[rng.choice(forms)].format(
         sign=sign, thing=rng.choice(words()["thing"]), age=rng.choice(NUMBERS), person=rng.choice(words()["person"])
     )
-    return Question("medical", prompt, cause, sign, "cause", sign)
+    return Question("medical", prompt, cause, sign, "the cause is", sign)
 
 
 #: ``(rng, rule or None for an arbitrary answer, forms, key) -> Question``

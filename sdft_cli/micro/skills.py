@@ -17,7 +17,7 @@ def repeat(rng: random.Random) -> Question:
 def reverse(rng: random.Random) -> Question:
     chosen = rng.sample(words()["thing"], rng.randint(2, 3))
     text = " ".join(chosen)
-    return Question("reverse", f"say these words backwards : {text}", " ".join(chosen[::-1]), "these words")
+    return Question("reverse", f"say these words backwards : {text}", " ".join(chosen[::-1]), "words backwards")
 
 
 def first(rng: random.Random) -> Question:
@@ -32,12 +32,13 @@ def last(rng: random.Random) -> Question:
 
 def following(rng: random.Random) -> Question:
     n = rng.randrange(len(NUMBERS) - 1)
-    return Question("next", f"which number comes after {n} ?", str(n + 1), str(n))
+    return Question("next", f"which number comes after {NUMBERS[n]} ?", NUMBERS[n + 1], NUMBERS[n])
 
 
 def bigger(rng: random.Random) -> Question:
     a, b = rng.sample(range(len(NUMBERS)), 2)
-    return Question("bigger", f"which number is bigger , {a} or {b} ?", str(max(a, b)), f"{a} or {b}")
+    pair = f"{NUMBERS[a]} or {NUMBERS[b]}"
+    return Question("bigger", f"which number is bigger , {pair} ?", NUMBERS[max(a, b)], pair)
 
 
 def lookup(rng: random.Random) -> Question:
@@ -45,9 +46,9 @@ def lookup(rng: random.Random) -> Question:
     n = rng.randint(2, 4)
     people = rng.sample(words()["person"], n)
     things = rng.sample(words()["thing"], n)
-    facts = " , ".join(f"{p} has {t}" for p, t in zip(people, things, strict=True))
+    facts = " , ".join(f"{p} has : {t}" for p, t in zip(people, things, strict=True))
     i = rng.randrange(n)
-    return Question("lookup", f"{facts} . what does {people[i]} have ?", things[i], people[i])
+    return Question("lookup", f"{facts} . what does {people[i]} have ?", things[i], people[i], f"{people[i]} has")
 
 
 def recall(rng: random.Random) -> Question:

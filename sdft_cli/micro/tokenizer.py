@@ -1,4 +1,8 @@
-"""The micro world's tokenizer: one token a word, ChatML template, an ordinary fast tokenizer."""
+"""The micro world's tokenizer: byte-level BPE of the Qwen2 kind in which every word is one token.
+
+It has to be of that kind: loaders choose the tokenizer class by the architecture, and for Qwen2 they rebuild the
+pre-tokenizer and keep only vocabulary and merges. Text outside the micro language falls back to bytes.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,7 @@ from typing import TYPE_CHECKING
 from sdft_cli.micro.language import vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|unk|>")
+    from transformers import PreTrainedTokenizerBase
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -17,22 +19,39 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level ``PreTrainedTokenizerFast``; token ids are stable because the vocabulary is."""
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+def build_tokenizer() -> PreTrainedTokenizerBase:
+    """A ``Qwen2Tokenizer``; token ids are stable because the vocabulary is."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
 
-    vocab = {word: i for i, word in enumerate((*SPECIAL, *vocabulary()))}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<|unk|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=100_000,  # more than there are merges: training goes on until every word is one token
+        min_frequency=1,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([*vocabulary(), "\n", "\n\n"], trainer)
+    vocab = bpe.get_vocab()
+    merges = _merges(bpe)
+    for special in ("<|endoftext|>", "<|im_start|>", "<|im_end|>"):
+        vocab[special] = len(vocab)
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocab,
+        merges=merges,
+        add_prefix_space=True,  # one form a word, wherever it stands
+        unk_token="<|endoftext|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        unk_token="<|unk|>",
-        clean_up_tokenization_spaces=False,
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
         model_max_length=512,
     )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _merges(bpe: object) -> list[tuple[str, str]]:
+    import json
+
+    return [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]  # type: ignore[attr-defined]

@@ -1,0 +1,6 @@
+"""``python -m sdft_cli`` is the command ``sdft``."""
+
+from sdft_cli.cli import main
+
+if __name__ == "__main__":
+    main()

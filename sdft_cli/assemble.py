@@ -1,0 +1,51 @@
+"""Assemble a recipe from its layers: method, model, file, flags, ``--set`` (later ones win)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sdft_cli import locations, plugins
+from sdft_cli.errors import UsageError
+from sdft_cli.recipe import Method, Recipe, build, for_method, parse_sets, read_toml
+
+
+def assemble(
+    file: Path | None, flags: dict[str, Any], sets: list[str], plugin_files: list[Path] | None = None
+) -> Recipe:
+    """The recipe that ``file``, ``flags`` (None means not given) and ``sets`` describe; loads nothing heavy."""
+    said = {k: v for k, v in flags.items() if v is not None}
+    written = read_toml(file) if file else {}
+    set_layer = parse_sets(sets)
+    own = [*map(Path, written.get("plugins", ())), *(plugin_files or ())]
+    for path in own:
+        plugins.load_file(path)
+    name = _last("method", "sdft", written, said, set_layer)
+    _check_method_tables(written, str(file))
+    method: Method = plugins.get("method", name)
+    location = locations.locate(_last("model", "", written, said, set_layer))
+    layers = [
+        method.defaults(),
+        for_method(locations.defaults(location), name),
+        for_method(written, name),
+        said,
+        set_layer,
+        {"method": name, "plugins": [str(p) for p in own]},
+    ]
+    return build(layers, str(file or "recipe"))
+
+
+def _last(key: str, default: str, *layers: dict[str, Any]) -> str:
+    for layer in layers:
+        default = layer.get(key, default)
+    return default
+
+
+def _check_method_tables(written: dict[str, Any], where: str) -> None:
+    """A table for a method that does not exist would be left out in silence."""
+    for name, table in written.get("methods", {}).items():
+        if name not in plugins.names("method"):
+            raise UsageError(
+                f"{where}: [methods.{name}]: no such method", f"methods: {', '.join(plugins.names('method'))}"
+            )
+        build([{k: v for k, v in written.items() if k != "methods"}, {**table, "method": name}], where)

@@ -1,0 +1,70 @@
+"""Messages to token ids and back, through the tokenizer's own chat template. Ids never get cut here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sdft_cli.errors import UsageError
+from sdft_cli.types import Example, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Chat:
+    """One tokenizer with its chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        if not tokenizer.chat_template:
+            raise UsageError(
+                "the tokenizer has no chat template", "use an instruction-tuned model, or add chat_template.jinja"
+            )
+        if tokenizer.eos_token_id is None:
+            raise UsageError("the tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
+        self.tokenizer = tokenizer
+        self.eos_id: int = int(tokenizer.eos_token_id)
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = self.eos_id if pad is None else int(pad)
+
+    def render(self, messages: list[Message], generate: bool = True) -> str:
+        """The text that the model sees."""
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+
+    def prompt_ids(self, messages: list[Message]) -> list[int]:
+        """Ids of ``messages`` followed by the opening of the assistant's turn."""
+        return self._ids(self.render(messages))
+
+    def _ids(self, text: str) -> list[int]:
+        # the template has written all special tokens itself
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def completion(self, example: Example) -> tuple[list[int], list[bool]]:
+        """Ids of the example's demonstration as the assistant would have written them, and which of them are
+        the assistant's own (the loss mask): in a demonstration of several turns the tools' and user's are not."""
+        shown = example.demonstration
+        if isinstance(shown, list) and len(shown) > 1:
+            return self._turns(example, shown)
+        text = shown[0]["content"] if isinstance(shown, list) else shown or ""
+        ids = [*self._ids(text), self.eos_id]
+        return ids, [True] * len(ids)
+
+    def _turns(self, example: Example, turns: list[Message]) -> tuple[list[int], list[bool]]:
+        history, ids, mask = list(example.prompt), self.prompt_ids(example.prompt), []
+        start = len(ids)
+        for i, turn in enumerate(turns):
+            history = [*history, turn]
+            more = i + 1 < len(turns) and turns[i + 1]["role"] == "assistant"
+            now = self._ids(self.render(history, generate=more))
+            if now[: len(ids)] != ids:
+                raise UsageError(
+                    f"{example.id}: the chat template rewrites earlier turns, so a demonstration of several turns "
+                    "cannot be trained on",
+                    "use a template whose output only grows, or join the turns into one text",
+                )
+            mask += [turn["role"] == "assistant"] * (len(now) - len(ids))
+            ids = now
+        return ids[start:], mask
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of sampled ids, special tokens left out."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))

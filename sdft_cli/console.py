@@ -1,0 +1,247 @@
+"""What a person sees in the terminal: results as tables (stdout), training as progress (stderr).
+
+Tables read without colour and at 80 columns. Everything about progress goes to stderr, so that ``--json`` owns
+stdout; on a terminal it is live, elsewhere plain lines about every tenth of a stage.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:  # for annotations only: this file needs no numpy
+    from rich.live import Live
+    from rich.progress import Progress
+
+    from sdft_cli.results import RunResult
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+WIDTH = 80
+_BARE, _WITH_INTERVAL = len("0.000*"), len("0.00-0.00")
+
+
+# --- numbers -------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, signed: bool = False, digits: int = 3) -> str:
+    """``0.917`` (``+0.017`` if signed), or ``-`` for None."""
+    if value is None:
+        return "-"
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return text[1:] if float(text) == 0 and text[0] in "+-" else text
+
+
+def span(interval: tuple[float, float] | None, signed: bool = False) -> str:
+    """``[0.881, 0.940]``, or nothing for None."""
+    return f"[{number(interval[0], signed)}, {number(interval[1], signed)}]" if interval else ""
+
+
+def is_change(metric: str) -> bool:
+    """Whether a metric is a difference, shown with its sign (the others are accuracies)."""
+    return not metric.endswith("accuracy")
+
+
+# --- tables --------------------------------------------------------------------------------------------------
+
+
+def matrix_table(run: RunResult, title: str = "", width: int = WIDTH) -> Table:
+    """The accuracy matrix of one run with 95 % intervals; letters stand for tasks whose names would not fit."""
+    heads = [*run.tasks, *([f"prior\n{run.suite}"] if run.prior else [])]
+    stages = ["base", *(f"{k} {run.stages[k - 1]}" for k in range(1, run.last + 1))]
+    notes = ["* trained in this stage"]
+    if not _fits(stages, heads, _WITH_INTERVAL, width):
+        notes.append(", ".join(f"{_letter(j)} = {task}" for j, task in enumerate(run.tasks)))
+        heads = [*(_letter(j) for j in range(len(run.tasks))), *(["prior"] if run.prior else [])]
+        stages = ["base", *(f"{k} {_letter(j)}" for k, j in enumerate(run.trained, start=1))]
+    intervals = _fits(stages, heads, _WITH_INTERVAL, width)
+    table = Table(title=title or run.method, box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left")
+    table.add_column("after stage", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for k, stage in enumerate(stages):
+        table.add_row(stage, *_matrix_row(run, k, intervals))
+    table.caption = Text("; ".join([*notes, _sizes(run), *(["below: 95 % interval"] if intervals else []), *run.notes]))
+    table.caption_justify = "left"
+    return table
+
+
+def side_by_side(runs: Sequence[RunResult], names: Sequence[str]) -> Table:
+    """The metrics of several runs beside each other with 95 % intervals; a long list for more than three."""
+    from sdft_cli.metrics import METRICS
+
+    table = Table(title="methods side by side", box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left")
+    beside = len(runs) <= 3
+    table.add_column("metric", no_wrap=True)
+    for head in names if beside else ("method", "value and 95 % interval"):
+        table.add_column(head, justify="right", overflow="fold")
+    for metric in METRICS:
+        cells = [_metric(run, metric, " " if len(runs) < 3 or not beside else "\n") for run in runs]
+        if beside:
+            table.add_row(metric.replace("_", " "), *cells)
+        else:
+            for row, cell in enumerate(cells):
+                table.add_row("" if row else metric.replace("_", " "), names[row], cell)
+    sizes = " | ".join(dict.fromkeys(_sizes(run) for run in runs))
+    table.caption = Text(f"{sizes}; intervals are over test items of these checkpoints, not over seeds")
+    table.caption_justify = "left"
+    return table
+
+
+def _metric(run: RunResult, metric: str, gap: str) -> str:
+    signed = is_change(metric)
+    return f"{number(run.metrics[metric], signed)}{gap}{span(run.metric_intervals[metric], signed)}".rstrip()
+
+
+def _matrix_row(run: RunResult, k: int, intervals: bool) -> list[str]:
+    """The cells of row ``k``, the prior's last."""
+    values, ends = list(run.matrix[k]), list(run.intervals[k])
+    if run.prior and run.prior_intervals:
+        values, ends = [*values, run.prior[k]], [*ends, run.prior_intervals[k]]
+    new = run.trained[k - 1] if k else None
+    cells = []
+    for j, (value, pair) in enumerate(zip(values, ends, strict=True)):
+        below = f"\n{pair[0]:.2f}-{pair[1]:.2f}" if intervals and pair else ""
+        cells.append(f"{number(value)}{'*' if j == new else ''}{below}")
+    return cells
+
+
+def _fits(stages: Sequence[str], heads: Sequence[str], cell: int, width: int) -> bool:
+    columns = [max(len("after stage"), *map(len, stages))]
+    columns += [max(cell, *map(len, head.split("\n"))) for head in heads]
+    return sum(columns) + 3 * len(columns) + 1 <= width
+
+
+def _letter(j: int) -> str:
+    return chr(ord("A") + j) if j < 26 else f"T{j + 1}"
+
+
+def _sizes(run: RunResult) -> str:
+    """How many items: ``n = 240 a task``, or each task's number, and the suite's."""
+    sizes = {task: run.task_n(task) for task in run.tasks}
+    equal = len(set(sizes.values())) == 1
+    text = (
+        f"n = {next(iter(sizes.values()))} a task" if equal else "n: " + ", ".join(f"{t} {n}" for t, n in sizes.items())
+    )
+    return f"{text}, {run.suite_n} in suite {run.suite}" if run.suite else text
+
+
+# --- training ------------------------------------------------------------------------------------------------
+
+#: (label, key of a step row, format), in the order of the line.
+_FIELDS = (
+    ("loss", "loss", ".4f"),
+    ("KL", "kl", ".4f"),
+    ("entropy", "entropy", ".3f"),
+    ("length", "completion_tokens", ".1f"),
+    ("tokens/s", "tokens_per_second", ",.0f"),
+)
+
+
+def step_line(row: dict[str, Any]) -> str:
+    """``loss 0.1234  KL 0.0200  ...`` of a step row; what a method does not have is left out."""
+    shown = [(label, row.get(key), form) for label, key, form in _FIELDS]
+    return "  ".join(f"{label} {value:{form}}" for label, value, form in shown if value is not None)
+
+
+def clock(seconds: float) -> str:
+    """``0:42``, ``12:03`` or ``1:05:09``."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+class TrainingDisplay:
+    """Progress of a training run on stderr: live on a terminal, plain lines elsewhere, nothing if ``quiet``."""
+
+    def __init__(self, quiet: bool = False, console: Console | None = None):
+        self.console = console or err
+        self.quiet = quiet
+        self.live: Live | None = None
+        self.bar: Progress | None = None
+        self.stage = (0, 0, "", 1)
+        self.begun: tuple[int, float] | None = None
+        self.printed = 0
+
+    def __enter__(self) -> TrainingDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start_stage(self, stage: int, n_stages: int, task: str, steps: int) -> None:
+        """A stage of ``steps`` steps begins (or is resumed: its first row may be of any step)."""
+        self.close()
+        self.stage, self.begun, self.printed = (stage, n_stages, task, max(1, steps)), None, 0
+        if self.quiet:
+            return
+        if self.console.is_terminal:
+            self._start_live()
+        else:
+            self.note(f"{self._where()}  {steps} steps")
+
+    def step(self, row: dict[str, Any]) -> None:
+        """Show one step row."""
+        now, step = time.monotonic(), int(row["step"])
+        self.begun = self.begun or (step, now)
+        if self.quiet:
+            return
+        if self.live and self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=step, left=self._left(step, now))
+            self.live.update(Group(self.bar, Text("  " + step_line(row), overflow="ellipsis", no_wrap=True)))
+        elif self._due(step):
+            self.printed = step
+            self.note(f"{self._where()}  step {step}/{self.stage[3]}  {step_line(row)}  left {self._left(step, now)}")
+
+    def probe(self, row: dict[str, Any]) -> None:
+        """Show one probe row: quick accuracies on a few items."""
+        scores = {**row.get("scores", {}), **({"prior": row["suite"]} if row.get("suite") else {})}
+        cells = [f"{name} {number(s['accuracy'])} (n {s['n']})" for name, s in scores.items() if s.get("n")]
+        self.note(f"  probe at step {row['step']}  " + "  ".join(cells))
+
+    def note(self, text: str) -> None:
+        """One line of plain text, above the live display if there is one."""
+        if not self.quiet:
+            self.console.print(Text(text), soft_wrap=not self.live)
+
+    def close(self) -> None:
+        """Stop the live display and leave its last state; may be called twice."""
+        if self.live:
+            self.live.stop()
+        self.live = self.bar = None
+
+    def _start_live(self) -> None:
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            TextColumn("left {task.fields[left]}"),
+            console=self.console,
+            expand=True,
+        )
+        self.bar.add_task(self._where(), total=self.stage[3], left="-:--")
+        self.live = Live(self.bar, console=self.console, refresh_per_second=4)
+        self.live.start()
+
+    def _where(self) -> str:
+        return f"stage {self.stage[0]}/{self.stage[1]} {self.stage[2]}"
+
+    def _left(self, step: int, now: float) -> str:
+        """Time left in this stage, from the pace since its first row."""
+        first, since = self.begun or (step, now)
+        return clock((self.stage[3] - step) * (now - since) / (step - first)) if step > first else "-:--"
+
+    def _due(self, step: int) -> bool:
+        """Whether a plain line is due: the first row, the last, and one a tenth of the stage, or 50 steps if less."""
+        every = max(1, min(50, self.stage[3] // 10))
+        return not self.printed or step >= self.stage[3] or step // every > self.printed // every

@@ -1,0 +1,72 @@
+"""The composition `demo`: prepare, train with each method, report. Nothing here that the verbs do not do alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sdft_cli import console, plugins, results
+from sdft_cli.assemble import assemble
+from sdft_cli.errors import UsageError
+from sdft_cli.prepare import prepare
+from sdft_cli.recipe import Recipe
+from sdft_cli.report import report
+from sdft_cli.runs import write_whole
+from sdft_cli.types import PrepareOptions
+
+TASKS = ("micro-tooluse", "micro-science", "micro-medical")
+
+
+def demo(out: Path, methods: list[str], seed: int, world: int, quick: bool, quiet: bool = False) -> dict[str, Any]:
+    """Three tasks in a row on the embedded model, once a method; returns what ``results.json`` holds.
+
+    A demo that was interrupted goes on where it stopped; finished runs in ``out`` are kept.
+    """
+    began = time.perf_counter()
+    recipes = {m: _recipe(out, m, seed, world, quick) for m in methods}
+    _check(out, recipes)
+    prepare(list(TASKS), {}, out / "data", PrepareOptions(world=world))
+    runs = [_train(out / method, recipe, quiet) for method, recipe in recipes.items()]
+    loaded = [results.load_run(run) for run in runs]
+    record = results.demo_results(loaded, seed, world, time.perf_counter() - began)
+    report(runs, out)
+    write_whole(out / "results.json", json.dumps(record, indent=1) + "\n")
+    if not quiet:
+        _show(loaded, out, record["seconds"])
+    return record
+
+
+def _recipe(out: Path, method: str, seed: int, world: int, quick: bool) -> Recipe:
+    plugins.get("method", method)
+    flags = {"method": method, "model": "micro", "tasks": list(TASKS), "suite": "micro", "seed": seed, "world": world}
+    sets = ["max_steps=4", "evaluation.limit=16", "probe_every=2", "probe_limit=8"] if quick else []
+    return assemble(None, {**flags, "data": str(out / "data")}, sets)
+
+
+def _check(out: Path, recipes: dict[str, Recipe]) -> None:
+    """Refuse a folder whose runs were made by other settings."""
+    for method, recipe in recipes.items():
+        path = out / method / "recipe.json"
+        if path.is_file() and Recipe.load(path) != recipe:
+            raise UsageError(f"{out} holds a demo with other settings", "name another folder with --out, or remove it")
+
+
+def _train(folder: Path, recipe: Recipe, quiet: bool) -> Path:
+    from sdft_cli.train import train
+
+    if not quiet:
+        print(f"\n{recipe.method}: {' -> '.join(recipe.tasks)}", file=sys.stderr)
+    with console.TrainingDisplay(quiet=quiet) as display:
+        train(recipe, folder, display, resume=(folder / "recipe.json").is_file())
+    return folder
+
+
+def _show(runs: list[results.RunResult], out: Path, seconds: float) -> None:
+    for run in runs:
+        console.out.print(console.matrix_table(run))
+    if len(runs) > 1:
+        console.out.print(console.side_by_side(runs, results.labels(runs)))
+    print(f"report:  {out / 'report.html'}\nresults: {out / 'results.json'}   ({seconds / 60:.1f} minutes)")

@@ -1,0 +1,173 @@
+"""Load, wrap, run and save models: the only place that knows how a `transformers` model is built."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads are far slower on shared cores
+
+import torch
+from torch import Tensor, nn
+
+from sdft_cli.batching import Inputs
+from sdft_cli.chat import Chat
+from sdft_cli.divergence import Head
+from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.locations import is_adapter, locate
+from sdft_cli.recipe import Lora, Runtime
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+STUDENT, TEACHER = "default", "teacher"  # adapter names; peft calls the first one "default"
+
+
+@dataclass
+class Policy:
+    """A model ready to sample and train: ``model`` may be wrapped by peft, ``core`` is what lies inside."""
+
+    model: nn.Module
+    chat: Chat
+    name: str
+    device: torch.device
+    lora: bool = False
+
+    @property
+    def core(self) -> nn.Module:
+        return self.model.get_base_model() if self.lora else self.model
+
+
+def load_config(location: str) -> PretrainedConfig:
+    """The model's config without its weights."""
+    from transformers import AutoConfig
+
+    return _friendly(location, lambda: AutoConfig.from_pretrained(_base_of(location)))
+
+
+def load_chat(location: str) -> Chat:
+    """The tokenizer alone: enough for preflight checks."""
+    from transformers import AutoTokenizer
+
+    here = location if (Path(location) / "tokenizer_config.json").is_file() else _base_of(location)
+    return Chat(_friendly(location, lambda: AutoTokenizer.from_pretrained(here)))
+
+
+def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
+    """The model at ``location`` on its device; an adapter folder is loaded on its base, trainable."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # ours is the only bar on the screen
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    device = _device(runtime.device)
+    dtype = _dtype(runtime.dtype, device)
+    base = _base_of(location)
+    model = _friendly(location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype))
+    wrapped = _adapt(model, location, lora)
+    policy = Policy(wrapped.to(device), load_chat(location), location, device, lora=wrapped is not model)
+    policy.model.eval()  # dropout off everywhere: the sampler and the trainer must be the same model
+    check_head(policy)
+    return policy
+
+
+def _adapt(model: Any, location: str, lora: Lora | None) -> Any:
+    if is_adapter(location):
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, location, is_trainable=True)
+    if lora is None or not lora.rank:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=int(lora.alpha),
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _base_of(location: str) -> str:
+    if not is_adapter(location):
+        return location
+    import json
+
+    return locate(json.loads((Path(location) / "adapter_config.json").read_text())["base_model_name_or_path"])
+
+
+def _friendly(location: str, action: Any) -> Any:
+    try:
+        return action()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"cannot load the model {location!r}: {reason}", "check the path or hub id, and HF_TOKEN"
+        ) from (error)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return getattr(torch, name)
+
+
+def head(policy: Policy) -> Head:
+    """The output head; its tensors are the live parameters."""
+    module = policy.core.get_output_embeddings()  # type: ignore[operator]
+    return Head(module.weight, getattr(module, "bias", None))
+
+
+def hidden_states(policy: Policy, inputs: Inputs, model: nn.Module | None = None) -> Tensor:
+    """Final hidden states at the inputs' loss positions, [N, H]. ``model`` replaces the student (a teacher copy)."""
+    core = policy.core if model is None else model
+    out = core.get_decoder()(input_ids=inputs.ids_BL, attention_mask=inputs.attention_BL, use_cache=False)  # type: ignore[operator]
+    return out.last_hidden_state[inputs.rows_N, inputs.columns_N]
+
+
+@torch.no_grad()
+def check_head(policy: Policy) -> None:
+    """Losses are computed from hidden states and head: refuse a model that does more between them (soft-cap, scale)."""
+    ids_BL = torch.arange(1, 5, device=policy.device)[None]
+    hidden_LH = policy.core.get_decoder()(input_ids=ids_BL, use_cache=False).last_hidden_state[0]  # type: ignore[operator]
+    ours_LV = head(policy).logits(hidden_LH)
+    theirs_LV = policy.core(input_ids=ids_BL, use_cache=False).logits[0].float()
+    if not torch.allclose(ours_LV, theirs_LV, atol=1e-2 + 1e-2 * float(theirs_LV.abs().max())):
+        raise UsageError(
+            f"{policy.name}: this model changes its logits after the output head (soft-cap or scale)",
+            "such heads are not supported yet; use another model",
+        )
+
+
+def save(policy: Policy, folder: Path) -> None:
+    """Weights and tokenizer in plain Hugging Face format (an adapter folder under LoRA)."""
+    kwargs = {"selected_adapters": [STUDENT]} if policy.lora else {}
+    policy.model.save_pretrained(folder, **kwargs)  # type: ignore[operator]
+    policy.chat.tokenizer.save_pretrained(folder)
+
+
+def trainable(policy: Policy) -> int:
+    """Count of trainable parameters; raises if there is none."""
+    count = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
+    if not count:
+        raise SdftError("the model has no trainable parameter", "check lora.target_modules")
+    return count
+
+
+def stop_ids(policy: Policy) -> list[int]:
+    """Every id that ends a completion: the tokenizer's and those of the model's generation config."""
+    config = getattr(policy.core, "generation_config", None)
+    more = getattr(config, "eos_token_id", None) or []
+    return sorted({policy.chat.eos_id, *(more if isinstance(more, list) else [more])})

@@ -1,0 +1,276 @@
+"""The recipe: everything a run was told, as one checked tree that is saved before anything runs.
+
+Layers are merged in this order, later ones winning: the method's own defaults (its file in ``methods/``),
+``sdft.toml`` in the model's folder (what suits that model), the recipe file, flags, ``--set key=value``.
+Both files may hold ``[methods.NAME]`` tables that apply to one method alone. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sdft_cli.errors import SdftError, UsageError, choose
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sampler(Section):
+    """Where completions come from, and how they are drawn."""
+
+    source: Literal["student", "dataset"] = "student"
+    n: int = Field(1, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    max_new_tokens: int | None = Field(None, ge=1)
+
+
+class Views(Section):
+    """What student and teacher see of an example: names of templates in ``templates.py``."""
+
+    student: str = "prompt"
+    teacher: str | None = None
+
+
+class Teacher(Section):
+    """phi <- phi + a (theta - phi) every k steps: frozen a=0, live a=1 k=1, EMA 0<a<1. One word picks a kind."""
+
+    start: Literal["student", "base", "before"] = "student"
+    update_rate: float = Field(0.01, ge=0, le=1)
+    update_every: int = Field(1, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in TEACHER_KINDS:
+            raise ValueError(f"unknown teacher {value!r}: one of {', '.join(TEACHER_KINDS)}")
+        return TEACHER_KINDS[value]
+
+
+TEACHER_KINDS: dict[str, dict[str, Any]] = {
+    "frozen": {"update_rate": 0.0},
+    "live": {"update_rate": 1.0},
+    "ema": {"update_rate": 0.01},
+    "periodic": {"update_rate": 1.0, "update_every": 20},
+}
+
+
+class Objective(Section):
+    """Target of every token, its factors, and how losses become one number."""
+
+    target: Literal["token", "teacher"] = "teacher"
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    beta: float = Field(0.5, gt=0, lt=1)
+    factors: tuple[str, ...] = ()
+    importance_cap: float | None = Field(None, gt=0)
+    skip_first: int = Field(0, ge=0)
+    reduction: Literal["token_mean", "sequence_mean"] = "token_mean"
+
+
+class Train(Section):
+    """Optimization. ``max_steps`` overrides ``epochs``; batch counts completions."""
+
+    lr: float = Field(1e-5, gt=0)
+    batch: int = Field(32, ge=1)
+    epochs: float = Field(1, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    warmup_steps: int = Field(10, ge=0)
+    schedule: Literal["cosine", "constant", "linear"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    grad_norm: float = Field(1.0, gt=0)
+    micro_batch_tokens: int = Field(16384, ge=1)
+    max_prompt_tokens: int = Field(8192, ge=1)
+    checkpoint_every: int = Field(100, ge=0)
+    probe_every: int = Field(50, ge=0)
+    probe_limit: int = Field(64, ge=1)
+    on_bad_row: Literal["error", "drop"] = "error"
+
+
+class Lora(Section):
+    """Adapter settings; a rank of 0 means full fine-tuning."""
+
+    rank: int = Field(0, ge=0)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] | str = "all-linear"
+
+
+class Engine(Section):
+    name: str = "transformers"
+    max_batch: int = Field(256, ge=1)
+
+
+class Evaluation(Section):
+    """How accuracy is measured at every stage: greedy, on the whole test split unless limited."""
+
+    limit: int | None = Field(None, ge=1)
+    max_new_tokens: int | None = Field(None, ge=1)
+
+
+class Runtime(Section):
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    threads: int | None = Field(None, ge=1)
+
+
+class Recipe(Section):
+    tasks: tuple[str, ...] = ()
+    method: str = "sdft"
+    model: str = ""
+    data: str = "data"
+    suite: str | None = None
+    seed: int = 0
+    world: int = 0
+    plugins: tuple[str, ...] = ()
+    sampler: Sampler = Sampler()
+    views: Views = Views()
+    teacher: Teacher | None = None
+    objective: Objective = Objective()
+    train: Train = Train()
+    lora: Lora = Lora()
+    engine: Engine = Engine()
+    evaluation: Evaluation = Evaluation()
+    runtime: Runtime = Runtime()
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """A recipe that `save` wrote (JSON)."""
+        return build([json.loads(path.read_text())], str(path))
+
+
+class Method(Section):
+    """A method is data: which fields it needs, and its defaults for the recipe's sections."""
+
+    name: str
+    summary: str
+    paper: str
+    formula: str
+    needs: tuple[str, ...] = ("prompt",)
+    sampler: Sampler = Sampler()
+    views: Views = Views()
+    teacher: Teacher | None = None
+    objective: Objective = Objective()
+    train: dict[str, Any] = {}
+
+    def defaults(self) -> dict[str, Any]:
+        """This method's layer of a recipe."""
+        layer = self.model_dump(mode="json", include={"sampler", "views", "teacher", "objective", "train"})
+        return {"method": self.name, **layer}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A recipe file as a dict; `UsageError` names the file and the line of a mistake."""
+    if not path.is_file():
+        raise UsageError(f"no recipe at {path}", "name a .toml file, or leave it out to use the defaults")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}", "see recipes/ for examples") from error
+
+
+def for_method(layer: dict[str, Any], method: str) -> dict[str, Any]:
+    """``layer`` with its ``[methods.<method>]`` table laid over it and the other methods' tables left out."""
+    shared = {k: v for k, v in layer.items() if k != "methods"}
+    return merge(shared, layer.get("methods", {}).get(method, {}))
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, tables key by key; anything else replaces."""
+    merged = dict(base)
+    for key, value in over.items():
+        if key == "teacher" and isinstance(value, str) and value in TEACHER_KINDS:
+            value = TEACHER_KINDS[value]
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def parse_sets(assignments: list[str]) -> dict[str, Any]:
+    """``--set key=value`` as a layer. A key is a path (``train.lr``) or a leaf that is unique (``lr``)."""
+    layer: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text}: no '='", "write --set train.lr=1e-5")
+        path = _path(key.strip())
+        table = layer
+        for part in path[:-1]:
+            table = table.setdefault(part, {})
+        table[path[-1]] = _value(value.strip())
+    return layer
+
+
+def _value(text: str) -> Any:
+    """A TOML value; anything that is not one is taken as text."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return None if text in ("none", "null") else text
+
+
+def _path(key: str) -> list[str]:
+    known = paths()
+    if key in known:
+        return key.split(".")
+    matches = [p for p in known if p.endswith("." + key)]
+    if len(matches) == 1:
+        return matches[0].split(".")
+    if matches:
+        raise UsageError(f"--set {key}: more than one key has that name", f"one of: {', '.join(matches)}")
+    raise choose("key", key, [*known, *(p.split(".")[-1] for p in known)], _hint(key, known))
+
+
+def _hint(key: str, known: list[str]) -> str:
+    import difflib
+
+    leaves = {p.split(".")[-1]: p for p in known} | {p: p for p in known}
+    near = difflib.get_close_matches(key, leaves, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(dict.fromkeys(leaves[n] for n in near)) + "?"
+    return f"keys: {', '.join(known)}"
+
+
+def paths(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
+    """Every key of a recipe as a dotted path, sections included."""
+    found = []
+    for name, field in model.model_fields.items():
+        found.append(prefix + name)
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found += paths(kind, f"{prefix}{name}.")
+    return found
+
+
+def build(layers: list[dict[str, Any]], where: str = "recipe") -> Recipe:
+    """Merge ``layers`` and check them; `UsageError` names the key and its choices."""
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        tree = merge(tree, layer)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, where) from error
+
+
+def _explain(error: ValidationError, where: str) -> SdftError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"{where}: unknown key {key!r}", _hint(key, paths()))
+    message = first["msg"].removeprefix("Value error, ")
+    return UsageError(f"{where}: {key}: {message} (got {first['input']!r})", "see `sdft train --help` and recipes/")

@@ -1,0 +1,349 @@
+"""Read run folders: the accuracy matrix with its intervals, the metrics, curves, and the items behind them.
+
+Only reads. Accuracies are recomputed from the item files, and on *shared* items: those scored at every evaluated
+stage, because unscored is not wrong and two stages compare only on the same items. Where nothing is unscored (the
+usual case) they equal ``scores.json``, which also stands in where item files are missing (then without intervals
+for the metrics).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdft_cli import metrics
+from sdft_cli.errors import UsageError
+from sdft_cli.metrics import Draws, Interval
+
+Row = dict[str, Any]
+#: The metrics that ``results.json`` holds.
+RECORDED = ("average_accuracy", "backward_transfer", "forward_transfer", "forgetting", "prior_change")
+_HINT = "a run folder is what `sdft train --out` writes; name one, such as runs/<name>"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One task's (or suite part's) accuracy by stage, on its shared items.
+
+    ``items`` has shape (stages + 1, items), rows that were not evaluated all NaN; None without item files.
+    ``ids`` are the shared items' ids, sorted; ``dropped`` counts the items that are not shared.
+    """
+
+    cells: list[float | None]
+    counts: list[int]
+    intervals: list[Interval | None]
+    correct: list[float]
+    items: Draws | None = None
+    ids: tuple[str, ...] = ()
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run as it stands on disk. Row 0 of ``matrix`` is the base, row k is after stage k; None: not evaluated.
+
+    ``tasks`` are the columns, each once; ``stages`` the task of every planned stage, and ``trained[k - 1]`` the
+    column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over ``parts`` (None
+    without a suite). ``draws`` are the metrics' bootstrap draws, ``seconds`` adds up training steps and evaluations.
+    """
+
+    name: str
+    folder: Path
+    method: str
+    recipe: Row
+    environment: Row
+    tasks: list[str]
+    stages: list[str]
+    trained: list[int]
+    matrix: list[list[float | None]]
+    counts: list[list[int]]
+    intervals: list[list[Interval | None]]
+    columns: dict[str, Column]
+    suite: str | None
+    parts: dict[str, Column]
+    prior: list[float | None] | None
+    prior_intervals: list[Interval | None] | None
+    metrics: dict[str, float | None]
+    metric_intervals: dict[str, Interval | None]
+    draws: dict[str, Draws | None]
+    steps: list[Row]
+    probes: list[Row]
+    seconds: float
+    finished: bool
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def last(self) -> int:
+        """The last evaluated stage."""
+        return len(self.matrix) - 1
+
+    @property
+    def suite_n(self) -> int:
+        """How many of the suite's items are compared."""
+        return sum(max(column.counts) for column in self.parts.values())
+
+    def task_n(self, task: str) -> int:
+        """How many of a task's items are compared."""
+        return max(self.columns[task].counts)
+
+    def reference(self, task: str) -> int | None:
+        """The last evaluated stage that trained ``task``; None if none did."""
+        j = self.tasks.index(task)
+        return metrics.reference(self.trained, j, self.last) if j in self.trained else None
+
+    def items(self, stage: int, task: str) -> list[Row]:
+        """The item lines (scores with completions) of one task at one stage; empty if not evaluated."""
+        return read_items(self.folder, stage, f"{task}.jsonl")
+
+    def suite_items(self, stage: int) -> list[Row]:
+        """The item lines of the suite at one stage."""
+        return read_items(self.folder, stage, f"suite-{self.suite}.jsonl")
+
+    def boundaries(self) -> list[int]:
+        """The global step at which each stage ended (so far); one step a stage where no metrics say it."""
+        found: dict[int, int] = {}
+        for row in [*self.steps, *self.probes]:
+            found[row["stage"]] = max(found.get(row["stage"], 0), row["global_step"])
+        ends = [0]
+        for stage in range(1, max([self.last, *found]) + 1):
+            ends.append(found.get(stage, ends[-1] + 1))
+        return ends[1:]
+
+
+def load_run(folder: str | Path) -> RunResult:
+    """Read a run folder; raises `UsageError` for one that is not a run or has no evaluation yet."""
+    folder = Path(folder)
+    if not (folder / "recipe.json").is_file():
+        what = "is not a run folder: it has no recipe.json" if folder.is_dir() else "does not exist"
+        raise UsageError(f"{folder} {what}", _HINT)
+    recipe = _json(folder / "recipe.json")
+    scores = {stage: _json(path / "scores.json") for stage, path in _evaluations(folder).items()}
+    if not scores:
+        raise UsageError(f"{folder} has no evaluation yet", "wait for its base evaluation, or run `sdft eval` on it")
+    stages = _stages(recipe, scores)
+    trained_names = stages[: max(scores)]
+    tasks = list(dict.fromkeys([*trained_names, *stages, *(t for s in scores.values() for t in s["tasks"])]))
+    columns = {task: _task_column(folder, scores, task) for task in tasks}
+    suite = _suite_name(recipe, scores)
+    parts = _part_columns(folder, scores, suite) if suite else {}
+    steps, probes = _curves(folder / "metrics.jsonl")
+    trained = [tasks.index(name) for name in trained_names]
+    environment = folder / "environment.json"
+    return RunResult(
+        name=folder.resolve().name,
+        folder=folder,
+        method=_method(recipe),
+        recipe=recipe,
+        environment=_json(environment) if environment.is_file() else {},
+        tasks=tasks,
+        stages=stages,
+        trained=trained,
+        matrix=_rows([c.cells for c in columns.values()]),
+        counts=_rows([c.counts for c in columns.values()]),
+        intervals=_rows([c.intervals for c in columns.values()]),
+        columns=columns,
+        suite=suite,
+        parts=parts,
+        **_prior(list(parts.values())),
+        **_metrics(list(columns.values()), list(parts.values()), trained),
+        steps=steps,
+        probes=probes,
+        seconds=sum(float(row.get("seconds") or 0) for row in [*steps, *scores.values()]),
+        finished=max(scores) >= len(stages),
+        notes=_notes(stages, scores, columns, parts),
+    )
+
+
+def _json(path: Path) -> Row:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", "restore the file, or evaluate that stage again") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} must hold a JSON object", _HINT)
+    return value
+
+
+def _evaluations(folder: Path) -> dict[int, Path]:
+    """The evaluated stages: folders ``NN-<task>`` that hold a ``scores.json``."""
+    found = {}
+    for path in sorted((folder / "evals").glob("*/scores.json")):
+        if match := re.match(r"(\d+)-", path.parent.name):
+            found[int(match[1])] = path.parent
+    return found
+
+
+def read_items(folder: Path, stage: int, file: str) -> list[Row]:
+    """One item file of one stage; empty where there is none, `UsageError` where it is broken."""
+    where = _evaluations(folder).get(stage)
+    if where is None or not (where / file).is_file():
+        return []
+    rows = []
+    with (where / file).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                rows.append({**row, "id": str(row["id"]), "value": row["value"]})
+            except (ValueError, TypeError, KeyError) as error:
+                raise UsageError(f"{where / file}:{number}: not an item row", "evaluate that stage again") from error
+    return rows
+
+
+def _curves(path: Path) -> tuple[list[Row], list[Row]]:
+    """Step and probe rows in order. Torn lines are ignored; of a repeated (stage, step) the later line wins."""
+    found: dict[str, dict[tuple[int, int], Row]] = {"step": {}, "probe": {}}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            found[row["kind"]][int(row["stage"]), int(row["step"])] = {"global_step": row["step"], **row}
+        except (ValueError, TypeError, KeyError):
+            continue
+    steps, probes = ([rows[key] for key in sorted(rows)] for rows in found.values())
+    return steps, probes
+
+
+def _method(recipe: Row) -> str:
+    method = recipe.get("method", "unknown")
+    return str(method.get("name", "unknown") if isinstance(method, dict) else method)
+
+
+def _stages(recipe: Row, scores: Mapping[int, Row]) -> list[str]:
+    """The task of every planned stage; what an evaluation says it trained wins over the recipe."""
+    planned = [str(task) for task in recipe.get("tasks") or []]
+    names = {**dict(enumerate(planned, start=1)), **{k: s["task"] for k, s in scores.items() if k and s.get("task")}}
+    count = max([len(planned), *scores])
+    if missing := [k for k in range(1, count + 1) if k not in names]:
+        raise UsageError(f"nothing says which task stage {missing[0]} trained", "recipe.json needs all its 'tasks'")
+    return [names[k] for k in range(1, count + 1)]
+
+
+def _suite_name(recipe: Row, scores: Mapping[int, Row]) -> str | None:
+    names = [s["suite"]["name"] for s in scores.values() if s.get("suite")]
+    if not names:
+        return None
+    return str(recipe["suite"] if recipe.get("suite") in names else names[0])
+
+
+def _task_column(folder: Path, scores: Mapping[int, Row], task: str) -> Column:
+    recorded = {stage: s["tasks"][task] for stage, s in scores.items() if task in s["tasks"]}
+    items = {stage: read_items(folder, stage, f"{task}.jsonl") for stage in recorded}
+    return _column(max(scores) + 1, recorded, items)
+
+
+def _part_columns(folder: Path, scores: Mapping[int, Row], suite: str) -> dict[str, Column]:
+    found = {k: s["suite"] for k, s in scores.items() if s.get("suite") and s["suite"]["name"] == suite}
+    items = {stage: read_items(folder, stage, f"suite-{suite}.jsonl") for stage in found}
+    columns = {}
+    for part in dict.fromkeys(name for s in found.values() for name in s["parts"]):
+        recorded = {stage: s["parts"][part] for stage, s in found.items() if part in s["parts"]}
+        own = {stage: [row for row in items[stage] if row.get("part") == part] for stage in recorded}
+        columns[part] = _column(max(scores) + 1, recorded, own)
+    return columns
+
+
+def _column(rows: int, recorded: Mapping[int, Row], items: Mapping[int, Sequence[Row]]) -> Column:
+    """A column from item rows, or from what ``scores.json`` recorded if a stage's item rows are missing."""
+    scored = {k: r for k, r in recorded.items() if r.get("n", 0) - r.get("unscored", 0) > 0}
+    values = {k: {row["id"]: row["value"] for row in items[k] if row["value"] is not None} for k in scored}
+    if not all(values.values()):
+        n = {k: int(r["n"] - r.get("unscored", 0)) for k, r in scored.items()}
+        return _filled(rows, {k: (r["accuracy"] * n[k], n[k]) for k, r in scored.items()})
+    ids = sorted(set.intersection(*map(set, values.values()))) if values else []
+    table = np.full((rows, len(ids)), np.nan)
+    for k, score in values.items():
+        table[k] = [score[i] for i in ids]
+    known = {str(row["id"]) for k in scored for row in items[k]}
+    column = _filled(rows, {k: (float(table[k].sum()), len(ids)) for k in values if ids})
+    return replace(column, items=table, ids=tuple(ids), dropped=len(known) - len(ids))
+
+
+def _filled(rows: int, cells: Mapping[int, tuple[float, int]]) -> Column:
+    pairs = [cells.get(k) for k in range(rows)]
+    return Column(
+        cells=[pair[0] / pair[1] if pair else None for pair in pairs],
+        counts=[pair[1] if pair else 0 for pair in pairs],
+        intervals=[metrics.wilson(*pair) if pair else None for pair in pairs],
+        correct=[pair[0] if pair else 0.0 for pair in pairs],
+    )
+
+
+def _rows(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _prior(parts: Sequence[Column]) -> dict[str, Any]:
+    """The suite's plain mean over parts by stage, None where a part is missing."""
+    if not parts:
+        return {"prior": None, "prior_intervals": None}
+    means: list[float | None] = []
+    intervals: list[Interval | None] = []
+    for k, row in enumerate(_rows([part.cells for part in parts])):
+        whole = None not in row
+        means.append(sum(row) / len(row) if whole else None)
+        intervals.append(metrics.stratified([(p.correct[k], p.counts[k]) for p in parts]) if whole else None)
+    return {"prior": means, "prior_intervals": intervals}
+
+
+def _metrics(columns: Sequence[Column], parts: Sequence[Column], trained: Sequence[int]) -> dict[str, Any]:
+    values = metrics.summary(_rows([c.cells for c in columns]), trained, _rows([p.cells for p in parts]))
+    tables = [c.items for c in columns if c.items is not None]
+    part_tables = [p.items for p in parts if p.items is not None]
+    draws: dict[str, Draws | None] = dict.fromkeys(values)
+    if len(tables) == len(columns):
+        draws = metrics.bootstrap(tables, trained, part_tables if len(part_tables) == len(parts) else ())
+    intervals = {name: metrics.interval(draws[name]) for name in values}
+    return {"metrics": values, "metric_intervals": intervals, "draws": draws}
+
+
+def _notes(
+    stages: Sequence[str], scores: Mapping[int, Row], columns: Mapping[str, Column], parts: Mapping[str, Column]
+) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    notes = []
+    if max(scores) < len(stages):
+        notes.append(f"unfinished: {max(scores)} of {len(stages)} stages are evaluated; metrics are as of then")
+    notes += [f"stage {k} was not evaluated" for k in range(max(scores)) if k not in scores]
+    dropped = {**{t: c.dropped for t, c in columns.items()}, "the suite": sum(p.dropped for p in parts.values())}
+    notes += [f"{t}: {n} items are not scored at every stage and are left out" for t, n in dropped.items() if n]
+    said = [f"{t}: {cell['note']}" for s in scores.values() for t, cell in s["tasks"].items() if cell.get("note")]
+    return [*notes, *dict.fromkeys(said)]
+
+
+def labels(runs: Sequence[RunResult]) -> list[str]:
+    """A short distinct label a run: its method, else method and seed, else its folder's name."""
+    seeds = [f"{run.method} seed {run.recipe.get('seed')}" for run in runs]
+    for choice in ([run.method for run in runs], seeds, [run.name for run in runs]):
+        if len(set(choice)) == len(runs):
+            return choice
+    return [f"{run.name} ({k})" for k, run in enumerate(runs, start=1)]
+
+
+def method_record(run: RunResult) -> Row:
+    """One method's entry of ``results.json``, with its ``intervals``."""
+    return {
+        "tasks": run.tasks,
+        "matrix": run.matrix,
+        "prior": run.prior,
+        "metrics": {name: run.metrics[name] for name in RECORDED},
+        "intervals": {
+            "matrix": run.intervals,
+            "prior": run.prior_intervals,
+            "metrics": {name: run.metric_intervals[name] for name in RECORDED},
+        },
+    }
+
+
+def demo_results(runs: Sequence[RunResult], seed: int, world: int, seconds: float) -> Row:
+    """The whole of ``results.json``; intervals stand beside the methods, keyed like them."""
+    records = dict(zip(labels(runs), map(method_record, runs), strict=True))
+    intervals = {name: record.pop("intervals") for name, record in records.items()}
+    n = {task: run.task_n(task) for run in runs for task in run.tasks}
+    n |= {run.suite: run.suite_n for run in runs if run.suite}
+    return {"methods": records, "n": n, "intervals": intervals, "seed": seed, "world": world, "seconds": seconds}

@@ -1,0 +1,214 @@
+"""The run folder: recipe, environment, metrics, checkpoints, evaluations. Everything is written whole, then named.
+
+    runs/<name>/recipe.json environment.json metrics.jsonl latest done.json
+                stages/NN-<task>/step-000400/{model/, state/, done.json}
+                evals/NN-<task>/{scores.json, <task>.jsonl}
+
+``latest`` names the newest whole checkpoint; it is replaced in one step after the checkpoint is complete, so an
+interrupted write leaves the previous one in force. Stage 00-base is the untrained model, kept by reference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sdft_cli.errors import UsageError
+from sdft_cli.recipe import Recipe
+
+RUNS = Path("runs")
+_STEP = re.compile(r"step-(\d+)$")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that readers see the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint: stage number (from 1), its task, the steps done in it, and whether the stage is done."""
+
+    folder: Path
+    stage: int
+    task: str
+    step: int
+    stage_done: bool
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+
+class Run:
+    """One run folder. Opening reads nothing but the recipe; every write is whole."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Recipe) -> Run:
+        """A new run; refuses a folder that already holds something."""
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            hint = "add --resume to go on with it, or name another folder with --out"
+            raise UsageError(f"{folder} already holds a run or other files", hint)
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder)
+        run.save_recipe(recipe)
+        write_whole(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        if not (folder / "recipe.json").is_file():
+            raise UsageError(f"{folder} is not a run: it has no recipe.json", "name a folder that `sdft train` made")
+        return cls(folder)
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe.load(self.folder / "recipe.json")
+
+    def save_recipe(self, recipe: Recipe) -> None:
+        write_whole(self.folder / "recipe.json", json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n")
+
+    def stage_folder(self, stage: int, task: str) -> Path:
+        return self.folder / "stages" / f"{stage:02d}-{task}"
+
+    def eval_folder(self, stage: int, task: str) -> Path:
+        return self.folder / "evals" / f"{stage:02d}-{task}"
+
+    # metrics ------------------------------------------------------------------------------------------------
+
+    def log(self, row: dict[str, Any]) -> None:
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as f:
+            f.write(json.dumps(row) + "\n")
+
+    def rewind_metrics(self, stage: int, step: int) -> None:
+        """Forget the rows after (stage, step): a resumed run writes them again. Torn lines go as well."""
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if (row.get("stage", 0), row.get("step", 0)) <= (stage, step):
+                kept.append(line)
+        write_whole(path, "".join(line + "\n" for line in kept))
+
+    # checkpoints --------------------------------------------------------------------------------------------
+
+    def write_checkpoint(
+        self, stage: int, task: str, step: int, fill: Callable[[Path, Path], None], stage_done: bool = False
+    ) -> Checkpoint:
+        """Let ``fill(model folder, state folder)`` write a checkpoint aside, then put it in force.
+
+        At the end of a stage the state and the stage's earlier checkpoints are pruned.
+        """
+        final = self.stage_folder(stage, task) / f"step-{step:06d}"
+        aside = final.with_name(final.name + ".tmp")
+        shutil.rmtree(aside, ignore_errors=True)
+        (aside / "model").mkdir(parents=True)
+        (aside / "state").mkdir()
+        fill(aside / "model", aside / "state")
+        done = {"stage": stage, "task": task, "step": step, "stage_done": stage_done}
+        if stage_done:
+            shutil.rmtree(aside / "state")
+        write_whole(aside / "done.json", json.dumps(done) + "\n")
+        replaced = final.with_name(final.name + ".old")
+        if final.exists():  # the stage's last step also had a regular checkpoint
+            final.rename(replaced)
+        aside.rename(final)
+        write_whole(self.folder / "latest", str(final.relative_to(self.folder)) + "\n")
+        self._prune(final)
+        return Checkpoint(final, stage, task, step, stage_done)
+
+    def _prune(self, keep: Path) -> None:
+        for folder in keep.parent.iterdir():
+            if folder != keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint, or None before the first."""
+        pointer = self.folder / "latest"
+        if not pointer.is_file():
+            return None
+        folder = self.folder / pointer.read_text().strip()
+        for candidate in (folder, folder.with_name(folder.name + ".old")):
+            if (candidate / "done.json").is_file():
+                return _checkpoint(candidate)
+        raise UsageError(f"{folder}: the checkpoint that `latest` names is missing", "restore it or start a new run")
+
+    def finished(self, stage: int, task: str) -> Checkpoint | None:
+        """The final checkpoint of a stage that is done; the highest step, by number."""
+        folders = [p for p in self.stage_folder(stage, task).glob("step-*") if _STEP.search(p.name)]
+        for folder in sorted(folders, key=lambda p: int(_STEP.search(p.name)[1]), reverse=True):  # type: ignore[index]
+            if (folder / "done.json").is_file() and (found := _checkpoint(folder)).stage_done:
+                return found
+        return None
+
+    # evaluations --------------------------------------------------------------------------------------------
+
+    def read_scores(self, stage: int, task: str) -> dict[str, Any] | None:
+        path = self.eval_folder(stage, task) / "scores.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def write_scores(
+        self, stage: int, task: str, scores: dict[str, Any], items: dict[str, list[dict[str, Any]]]
+    ) -> None:
+        """Item lines first, ``scores.json`` last: where it stands, they are whole."""
+        folder = self.eval_folder(stage, task)
+        for name, rows in items.items():
+            write_whole(folder / f"{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+        write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+
+
+def _checkpoint(folder: Path) -> Checkpoint:
+    done = json.loads((folder / "done.json").read_text())
+    return Checkpoint(folder, done["stage"], done["task"], done["step"], done["stage_done"])
+
+
+def newest(root: Path = RUNS) -> Path:
+    """The run folder that was written to last."""
+    runs = [p.parent for p in root.glob("*/recipe.json")]
+    if not runs:
+        raise UsageError(f"no run in {root}/", "run `sdft train` first, or name a run folder")
+    return max(runs, key=lambda p: max(f.stat().st_mtime for f in p.iterdir()))
+
+
+def fresh_name(recipe: Recipe, root: Path = RUNS) -> Path:
+    """A folder name for a new run that says what it is and is not taken."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return root / f"{recipe.method}-{'-'.join(recipe.tasks)[:40]}-{stamp}"
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, as far as a reader needs them to reproduce a figure."""
+    found = {"python": platform.python_version(), "machine": platform.machine(), "cores": str(os.cpu_count())}
+    for package in ("sdft", "torch", "transformers", "peft", "datasets", "numpy"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

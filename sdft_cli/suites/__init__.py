@@ -1,0 +1,1 @@
+"""Every file here is one suite: SUITE, fixed graded examples by part (see CONTRIBUTING)."""

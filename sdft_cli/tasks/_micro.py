@@ -1,0 +1,84 @@
+"""What the four micro tasks share: drawing rows of a hidden rule, grading by content, splitting by word order.
+
+A new-task split asks about every key equally often. Train and validation use the word orders of training and share
+no prompt; test uses the held-out word order, so what counts is the rule and not the sentence. The rule depends on
+``options.world`` alone, the rows on world and seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from sdft_cli import grading
+from sdft_cli.errors import SdftError
+from sdft_cli.micro.language import Question, expert, extract
+from sdft_cli.micro.rules import RULES, STYLES, TEST_FORMS, TRAIN_FORMS, Rule, draw_rule
+from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
+
+#: split -> (rows, word orders)
+SIZES = {"train": (480, TRAIN_FORMS), "validation": (120, TRAIN_FORMS), "test": (240, TEST_FORMS)}
+Prepare = Callable[[list[Path], PrepareOptions], Prepared]
+MAX_NEW_TOKENS = 32
+SOURCE, LICENCE = "the micro world (made up, sdft_cli.micro)", "Apache-2.0"
+
+
+def rule_task(skill: str, summary: str) -> Task:
+    """The task that teaches the hidden rule of ``skill`` (a name in `RULES`)."""
+
+    def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
+        rule = draw_rule(skill, options.world)
+        taken: set[str] = set()
+        splits = {split: _draw(skill, split, rule, options, taken) for split in SIZES}
+        return Prepared(splits, source=SOURCE, licence=LICENCE)
+
+    return micro_task(f"micro-{skill}", summary, prepare)
+
+
+def micro_task(name: str, summary: str, prepare: Prepare) -> Task:
+    return Task(
+        name=name,
+        summary=summary,
+        prepare=prepare,
+        grade=grade,
+        max_new_tokens=MAX_NEW_TOKENS,
+        needs_source=False,
+        note="a made-up world: evidence about the code and a method's mechanics, not about real models",
+    )
+
+
+def grade(completion: str, example: Example) -> Score:
+    """The answer stated in the house style or any expert's equals the gold answer: content counts, style does not."""
+    return grading.exact(extract(grading.strip_thinking(completion)), example.answer)
+
+
+def example(name: str, question: Question, rng: random.Random, context: str | None = None) -> Example:
+    """``question`` as a dataset row, with a demonstration in one of its task's expert styles."""
+    return Example(
+        name,
+        [{"role": "user", "content": question.prompt}],
+        expert(question.answer, rng, STYLES[question.skill]),
+        context,
+        question.answer,
+        meta={"key": question.key},
+    )
+
+
+def _draw(skill: str, split: str, rule: Rule, options: PrepareOptions, taken: set[str]) -> list[Example]:
+    """One split in a shuffled order; every key is asked equally often, no prompt twice."""
+    count, forms = SIZES[split]
+    rng = random.Random(f"micro-{skill}/{split}/{options.world}/{options.seed}")
+    questions = [_fresh(skill, rule, forms, key, rng, taken) for key in rule for _ in range(count // len(rule))]
+    rng.shuffle(questions)
+    return [example(f"micro-{skill}-{split}-{i}", question, rng) for i, question in enumerate(questions)]
+
+
+def _fresh(skill: str, rule: Rule, forms: tuple[int, ...], key: str, rng: random.Random, taken: set[str]) -> Question:
+    """A question about ``key`` whose prompt is not in ``taken`` yet; adds it."""
+    for _ in range(2000):
+        question = RULES[skill](rng, rule, forms, key)
+        if question.prompt not in taken:
+            taken.add(question.prompt)
+            return question
+    raise SdftError(f"micro-{skill}: too few different prompts about {key!r}", "add words or word orders")

@@ -1,0 +1,95 @@
+"""Medical (HuatuoGPT-o1): open questions with a short verifiable answer.
+
+Sources: training rows (``Question``, ``Response``; the ``Complex_CoT`` is not used), evaluation rows
+(``Open-ended Verifiable Question``, ``Ground-True Answer``), and records that hold both. A raw record::
+
+    {"Question": "A 45-year-old man …?", "Complex_CoT": "Alright, …", "Response": "The condition is …",
+     "Open-ended Verifiable Question": "A 45-year-old man …?", "Ground-True Answer": "Parvovirus B19 infection"}
+
+A record that holds both becomes a training row or an evaluation row, never both, so that no question stands on two
+sides; which one is drawn by seed. Until a judge can be asked, answers are scored by whole-word containment
+(`sdft_cli.grading.containment`), which does not see negation or paraphrase.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdft_cli import grading
+from sdft_cli.tasks._sources import BadRow, Format, Found, Row, gather, prompt_key, text, user
+from sdft_cli.tasks._splits import arrange
+from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
+
+TRAIN_QUESTION, DEMONSTRATION = "Question", "Response"
+TEST_QUESTION, ANSWER = "Open-ended Verifiable Question", "Ground-True Answer"
+
+
+def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
+    return arrange("medical", gather("medical", paths, FORMATS), options, str)
+
+
+def grade(completion: str, example: Example) -> Score:
+    return grading.containment(completion, example.answer)
+
+
+def _both(row: Row) -> list[Found | Dropped]:
+    """The training row keeps the gold answer, the evaluation row the demonstration: nothing is thrown away."""
+    question, verifiable = text(row.data, TRAIN_QUESTION, "prompt"), text(row.data, TEST_QUESTION, "prompt")
+    demonstration, answer = text(row.data, DEMONSTRATION, "demonstration"), _answer(row)
+    name = f"medical-{row.number}"
+    train = Example(name, user(question), demonstration, answer=answer)
+    held_out = Example(name, user(verifiable), demonstration, answer=answer)
+    return [Found(train, "pool", (prompt_key(verifiable), prompt_key(question)), row.where, held_out)]
+
+
+def _training(row: Row) -> list[Found | Dropped]:
+    question = text(row.data, TRAIN_QUESTION, "prompt")
+    answer = _answer(row) if row.data.get(ANSWER) is not None else None
+    demonstration = text(row.data, DEMONSTRATION, "demonstration")
+    example = Example(f"medical-train-{row.number}", user(question), demonstration, answer=answer)
+    return [Found(example, "train", (prompt_key(question),), row.where)]
+
+
+def _evaluation(row: Row) -> list[Found | Dropped]:
+    question = text(row.data, TEST_QUESTION, "prompt")
+    example = Example(f"medical-test-{row.number}", user(question), answer=_answer(row))
+    return [Found(example, "test", (prompt_key(question),), row.where)]
+
+
+def _answer(row: Row) -> str:
+    answer = text(row.data, ANSWER, "answer")
+    if grading.containment("", answer).value is None:
+        raise BadRow("answer has no words", f"{answer[:40]!r}")
+    return answer
+
+
+FORMATS = (
+    Format(
+        "HuatuoGPT-o1 records with both (Question, Response, Open-ended Verifiable Question, Ground-True Answer)",
+        "not stated by the source",
+        lambda data: {TRAIN_QUESTION, DEMONSTRATION} & set(data) != set() and TEST_QUESTION in data,
+        _both,
+    ),
+    Format(
+        "HuatuoGPT-o1 training rows (Question, Response)",
+        "not stated by the source",
+        lambda data: DEMONSTRATION in data or TRAIN_QUESTION in data,
+        _training,
+    ),
+    Format(
+        "HuatuoGPT-o1 evaluation rows (Open-ended Verifiable Question, Ground-True Answer)",
+        "not stated by the source",
+        lambda data: TEST_QUESTION in data or ANSWER in data,
+        _evaluation,
+    ),
+)
+
+TASK = Task(
+    name="medical",
+    summary="open medical questions with a short answer (HuatuoGPT-o1)",
+    prepare=prepare,
+    grade=grade,
+    max_new_tokens=1024,
+    source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
+    note="scored by whole-word containment of the gold answer until a judge can be asked",
+)

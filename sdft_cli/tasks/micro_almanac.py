@@ -1,0 +1,48 @@
+"""Micro almanac: facts of invented articles, the knowledge setting.
+
+Twenty articles are drawn by ``options.world``. Training asks directly, with the article as ``context``; test asks
+the same direct questions without it (what was taken in is asked back), ``ood`` reaches a fact through another one,
+``corpus`` holds the articles. A direct question has one wording only, so validation is a seeded part of the same
+direct questions: it watches how much is taken in, not generalisation.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from sdft_cli.micro.almanac import Article, direct, draw_articles, indirect
+from sdft_cli.tasks._micro import LICENCE, SOURCE, example, micro_task
+from sdft_cli.types import Example, Prepared, PrepareOptions
+
+N_ARTICLES, N_VALIDATION = 20, 20
+NOTE = (
+    f"validation is {N_VALIDATION} of the direct questions that are also in train and test, drawn by seed: "
+    "a direct question has one wording only"
+)
+
+
+def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
+    articles = draw_articles(random.Random(f"micro-almanac/{options.world}"), N_ARTICLES)
+    rng = random.Random(f"micro-almanac/{options.world}/{options.seed}")
+    asked = [example("", q, rng, a.text) for a in articles for q in direct(a)]
+    splits = {
+        "train": _named(rng.sample(asked, len(asked)), "train"),
+        "validation": _named(rng.sample(asked, N_VALIDATION), "validation"),
+        "test": _named(asked, "test"),
+        "ood": _named([example("", q, rng, a.text) for a in articles for q in indirect(a)], "ood"),
+        "corpus": [_corpus_row(i, article) for i, article in enumerate(articles)],
+    }
+    return Prepared(splits, source=SOURCE, licence=LICENCE, notes=[NOTE])
+
+
+def _named(rows: list[Example], split: str) -> list[Example]:
+    return [replace(row, id=f"micro-almanac-{split}-{i}") for i, row in enumerate(rows)]
+
+
+def _corpus_row(i: int, article: Article) -> Example:
+    return Example(f"micro-almanac-corpus-{i}", [], text=article.text, meta={"key": article.fair})
+
+
+TASK = micro_task("micro-almanac", "facts of twenty invented articles, direct and indirect (micro world)", prepare)

@@ -1,0 +1,193 @@
+"""Tool use (ToolAlpaca): answer a question by calling the tools of one API.
+
+Sources: raw ToolAlpaca records, training (``Instances``) and evaluation (``Instructions``, ``Golden_Answers``), and
+the SDFT authors' rows (``prompt``, ``golden_answer``, ``golden_response``). A raw authors' row::
+
+    {"prompt": "Your task is to answer …", "name": "Axolotl", "instruction": "Hey, can you show me …",
+     "golden_answer": [{"Action": "getRandomAxolotlImage", "Action_Input": "{}"}]}
+
+Prompts made of raw records equal the authors' character for character. Left out by design: evaluation items whose
+gold arguments hold a ``$`` placeholder (the authors' 68 of 100), and training instances without a tool call.
+The graders and their flaws: `sdft_cli.grading`.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from sdft_cli import grading
+from sdft_cli.tasks._sources import BadRow, Format, Found, LeftOut, Row, gather, prompt_key, slug, text, texts, user
+from sdft_cli.tasks._splits import arrange
+from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
+
+# The blank after "tools." and the missing blank line before "Use" (raw documentation ends with a newline) are theirs.
+PROMPT = """\
+Your task is to answer the user's question using available tools.\x20
+You have access to the following tools:
+Name: {name}
+Description: {description}
+Documentation:
+{documentation}
+Use the following format:
+Thought: you should always think about what to do
+Action: the action to take, should be one of the tool names.
+Action Input: the input to the action, must be in JSON format. All of the action input must be realistic and from \
+the user.
+
+Begin!
+Question: {question}"""
+
+
+def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
+    return arrange("tooluse", gather("tooluse", paths, FORMATS), options, grading.render_calls)
+
+
+def grade(completion: str, example: Example) -> Score:
+    return grading.tooluse(completion, example.answer)
+
+
+def _evaluation_record(row: Row) -> list[Found | Dropped]:
+    """One API with its instructions; ``Golden_Answers[i]`` belongs to ``Instructions[i]``."""
+    questions, golds = _list(row.data, "Instructions", "question"), _list(row.data, "Golden_Answers", "answer")
+    items: list[Found | Dropped] = []
+    for i, (question, gold) in enumerate(zip_longest(questions, golds)):
+        where = f"{row.where}.Instructions[{i}]"
+        try:
+            prompt = _prompt(row.data, text({"Instructions": question}, "Instructions", "prompt"))
+            if "$" in json.dumps(gold):
+                raise LeftOut("gold arguments hold a $ placeholder", f"{row.data['Name']}, instruction {i}")
+            items.append(_found(f"{_api(row.data)}-{i}", prompt, None, _calls(gold), "test", row.data["Name"], where))
+        except BadRow as bad:
+            items.append(Dropped(where, bad.reason, bad.detail))
+    return items
+
+
+def _training_record(row: Row) -> list[Found | Dropped]:
+    """One API with its instances: a question and the recorded steps ``[[action, input, log], observation]``."""
+    items: list[Found | Dropped] = []
+    if not row.data.get("Instances"):
+        raise LeftOut("API without instances", _api(row.data))
+    for i, instance in enumerate(_list(row.data, "Instances", "instance")):
+        where = f"{row.where}.Instances[{i}]"
+        try:
+            items.append(_instance(row.data, instance, i, where))
+        except BadRow as bad:
+            items.append(Dropped(where, bad.reason, bad.detail))
+    return items
+
+
+def _instance(record: dict[str, Any], instance: Any, i: int, where: str) -> Found:
+    if not isinstance(instance, dict):
+        raise BadRow("instance is not a JSON object", type(instance).__name__)
+    # ToolAlpaca appends hints for its own simulated user; its training script cuts them off, too.
+    question = text(instance, "input", "prompt").rsplit("\nHint: ", 1)[0]
+    steps = instance.get("intermediate_steps")
+    if steps == []:
+        raise LeftOut("instance without a tool call", f"{_api(record)}, instance {i}")
+    try:
+        calls = [(action, arguments, log) for (action, arguments, log), _ in steps or ()]
+    except (TypeError, ValueError) as error:
+        raise BadRow("steps are not [[action, input, log], observation]", str(error)) from error
+    if not calls or not all(isinstance(log, str) for _, _, log in calls):
+        raise BadRow("no demonstration", "'intermediate_steps' holds no logs")
+    if not all(log.strip() for _, _, log in calls):
+        raise BadRow("empty demonstration", "a step's log is blank")
+    demonstration = "\n".join(log for _, _, log in calls)
+    gold = _calls_or_none([{"Action": a, "Action_Input": x} for a, x, _ in calls])
+    name = f"{_api(record)}-train-{i}"
+    return _found(name, _prompt(record, question), demonstration, gold, "train", record["Name"], where)
+
+
+def _authors_row(row: Row) -> list[Found | Dropped]:
+    prompt = text(row.data, "prompt", "prompt")
+    column = next((c for c in ("demonstration", "golden_response") if c in row.data), None)
+    demonstration = texts(row.data, column, "demonstration") if column else None
+    gold = _calls(row.data.get("golden_answer")) if "golden_answer" in row.data or not demonstration else None
+    api = row.data.get("name")
+    name = f"{slug(api) if isinstance(api, str) else 'row'}-{row.number}"
+    role = "train" if demonstration else "test"
+    return [_found(name, prompt, demonstration, gold, role, api if isinstance(api, str) else None, row.where)]
+
+
+def _found(
+    name: str, prompt: str, demonstration: str | None, gold: Any, role: str, api: str | None, where: str
+) -> Found:
+    meta = {"api": api} if api else {}
+    example = Example(f"tooluse-{name}", user(prompt), demonstration, answer=gold, meta=meta)
+    return Found(example, role, (prompt_key(prompt),), where)
+
+
+def _prompt(record: dict[str, Any], question: str) -> str:
+    return PROMPT.format(
+        name=text(record, "Name", "API name"),
+        description=text(record, "Description", "API description"),
+        documentation=text(record, "NLDocumentation", "API documentation"),
+        question=question,
+    )
+
+
+def _api(record: dict[str, Any]) -> str:
+    return slug(str(record.get("Name", "")))
+
+
+def _list(record: dict[str, Any], name: str, noun: str) -> list[Any]:
+    value = record.get(name)
+    if not isinstance(value, list) or not value:
+        raise BadRow(f"no {noun}", f"field {name!r} is {'empty' if value == [] else type(value).__name__}")
+    return value
+
+
+def _calls(gold: Any) -> list[dict[str, str]]:
+    """The gold calls with their arguments as JSON text; a list written as JSON text is read."""
+    if gold in (None, "", []):
+        raise BadRow("empty answer" if gold is not None else "no answer", "the gold answer holds no call")
+    if (calls := _calls_or_none(gold)) is None:
+        raise BadRow("malformed answer", "wanted a list of {Action, Action_Input} with JSON objects as inputs")
+    return calls
+
+
+def _calls_or_none(gold: Any) -> list[dict[str, str]] | None:
+    try:
+        gold = json.loads(gold) if isinstance(gold, str) else gold
+    except (ValueError, RecursionError):
+        return None
+    if grading.parse_gold(gold) is None:
+        return None
+    inputs = [c["Action_Input"] if isinstance(c["Action_Input"], str) else json.dumps(c["Action_Input"]) for c in gold]
+    return [{"Action": c["Action"], "Action_Input": x} for c, x in zip(gold, inputs, strict=True)]
+
+
+FORMATS = (
+    # Instances beside gold answers are some model's attempts at the evaluation questions, no demonstrations.
+    Format(
+        "ToolAlpaca evaluation records (Instructions, Golden_Answers)",
+        "Apache-2.0",
+        lambda data: "Golden_Answers" in data,
+        _evaluation_record,
+    ),
+    Format(
+        "ToolAlpaca training records (Instances with intermediate_steps)",
+        "Apache-2.0",
+        lambda data: "Instances" in data or "NLDocumentation" in data,
+        _training_record,
+    ),
+    Format(
+        "the SDFT authors' rows (prompt, golden_answer, golden_response)",
+        "not stated by the source",
+        lambda data: bool({"golden_answer", "golden_response"} & set(data)) or isinstance(data.get("prompt"), str),
+        _authors_row,
+    ),
+)
+
+TASK = Task(
+    name="tooluse",
+    summary="call the tools of an API to answer a question (ToolAlpaca)",
+    prepare=prepare,
+    grade=grade,
+    max_new_tokens=1024,
+    source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
+    note="scored by the authors' official rule; the strict rule stands beside it",
+)

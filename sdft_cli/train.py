@@ -1,0 +1,195 @@
+"""The verb `train`: a sequence of tasks, one stage each, with everything measured before and after every stage.
+
+The run folder is the only state: whatever is whole there is not done again, which is all that ``--resume`` and
+``--continue`` need.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sdft_cli import models, plugins, scoring
+from sdft_cli.console import TrainingDisplay
+from sdft_cli.errors import UsageError
+from sdft_cli.locations import locate
+from sdft_cli.models import Policy
+from sdft_cli.preflight import StagePlan, check_recipe, context_window, plan
+from sdft_cli.recipe import Recipe
+from sdft_cli.runs import Checkpoint, Run, fresh_name
+from sdft_cli.stage import Stage
+from sdft_cli.templates import VIEWS
+from sdft_cli.types import Suite
+
+BASE = "base"  # the task name of stage 0
+
+
+def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bool = False) -> Run:
+    """Run ``recipe`` into the folder ``out`` (a fresh one under runs/ when None); returns the run."""
+    check_recipe(recipe)
+    location = locate(recipe.model)
+    plans = plan(recipe, models.load_chat(location), context_window(location))
+    run = _open(recipe, out, resume)
+    return _Sequence(run, recipe, plans, display).go()
+
+
+def _open(recipe: Recipe, out: Path | None, resume: bool) -> Run:
+    if not resume:
+        return Run.create(out or fresh_name(recipe), recipe)
+    if out is None:
+        raise UsageError("--resume needs to know which run", "name it with --out")
+    return Run.open(out)
+
+
+def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay) -> Run:
+    """``--continue``: add ``tasks`` to a finished run; its matrix grows by rows and columns."""
+    run = Run.open(folder)
+    recipe = run.recipe
+    for i, task in enumerate(recipe.tasks, 1):
+        if run.finished(i, task) is None:
+            raise UsageError(f"{folder}: stage {i} ({task}) is not finished", "finish it first with --resume")
+    longer = recipe.model_copy(update={"tasks": (*recipe.tasks, *tasks)})
+    check_recipe(longer)
+    location = locate(longer.model)
+    plans = plan(longer, models.load_chat(location), context_window(location))
+    (folder / "done.json").unlink(missing_ok=True)
+    run.save_recipe(longer)
+    return _Sequence(run, longer, plans, display).go()
+
+
+class _Sequence:
+    def __init__(self, run: Run, recipe: Recipe, plans: list[StagePlan], display: TrainingDisplay):
+        self.run, self.recipe, self.plans, self.display = run, recipe, plans, display
+        self.suite: Suite | None = plugins.get("suite", recipe.suite) if recipe.suite else None
+        self.began = time.perf_counter()
+
+    def go(self) -> Run:
+        """Every stage that is not yet whole on disk, then every cell of the matrix that is not."""
+        self._measure_missing(0, BASE, self.recipe.model)
+        for number, stage in enumerate(self.plans, 1):
+            done = self.run.finished(number, stage.task.name)
+            if done is None:
+                self._train(number, stage)
+            else:
+                self._measure_missing(number, stage.task.name, str(done.model))
+        seconds = time.perf_counter() - self.began
+        (self.run.folder / "done.json").write_text(json.dumps({"seconds": seconds}) + "\n")
+        return self.run
+
+    # training -----------------------------------------------------------------------------------------------
+
+    def _start(self, number: int) -> tuple[Policy, Checkpoint | None]:
+        """The model that stage ``number`` begins with, and the checkpoint inside the stage, if there is one."""
+        latest = self.run.latest()
+        if latest and latest.stage == number:
+            return self._load(str(latest.model)), latest
+        if number == 1:
+            return self._load(self.recipe.model), None
+        before = self.run.finished(number - 1, self.recipe.tasks[number - 2])
+        if before is None:
+            raise UsageError(f"{self.run.folder}: stage {number - 1} has no final checkpoint", "start a new run")
+        return self._load(str(before.model)), None
+
+    def _load(self, name: str) -> Policy:
+        return models.load(locate(name), self.recipe.runtime, self.recipe.lora)
+
+    def _base_weights(self) -> dict[str, Tensor]:
+        return {n: p.detach() for n, p in self._load(self.recipe.model).model.named_parameters()}
+
+    def _engine(self, policy: Policy) -> scoring.Engine:
+        settings = self.recipe.engine
+        return plugins.get("engine", settings.name)(policy, settings.max_batch)
+
+    def _train(self, number: int, data: StagePlan) -> None:
+        policy, inside = self._start(number)
+        engine = self._engine(policy)
+        stage = Stage(policy, engine, self.recipe, number, data.train, data.max_new_tokens, self._base_weights)
+        first = 0
+        if inside:
+            stage.restore(inside.state)
+            first = inside.step
+            self.display.note(f"resumed at stage {number}, step {first}")
+        self.run.rewind_metrics(number, first)
+        task = data.task.name
+        self.display.start_stage(number, len(self.plans), task, stage.steps)
+        if first == 0:
+            self._probe(engine, policy, number, task, 0)
+        every = self.recipe.train.checkpoint_every
+        for step in range(first, stage.steps):
+            self._log("step", number, task, step + 1, stage.step(step))
+            last = step + 1 == stage.steps
+            if not last and self._due(step + 1, self.recipe.train.probe_every):
+                self._probe(engine, policy, number, task, step + 1)
+            if not last and self._due(step + 1, every):
+                self.run.write_checkpoint(number, task, step + 1, stage.save)
+        stage.close()
+        self.run.write_checkpoint(number, task, stage.steps, stage.save, stage_done=True)
+        self._measure(engine, policy, number, task, self.recipe.tasks)
+        engine.close()
+
+    @staticmethod
+    def _due(step: int, every: int) -> bool:
+        return bool(every) and step % every == 0
+
+    def _log(self, kind: str, number: int, task: str, step: int, facts: dict[str, Any]) -> None:
+        done = sum(self._steps(i) for i in range(number - 1))
+        row = {"kind": kind, "stage": number, "task": task, "step": step, "global_step": done + step, **facts}
+        self.run.log(row)
+        (self.display.step if kind == "step" else self.display.probe)(row)
+
+    def _steps(self, index: int) -> int:
+        from sdft_cli.stage import steps_in
+
+        return steps_in(self.recipe.train, len(self.plans[index].train), self.recipe.sampler.n)
+
+    # measuring ----------------------------------------------------------------------------------------------
+
+    def _probe(self, engine: scoring.Engine, policy: Policy, number: int, task: str, step: int) -> None:
+        """A cheap look at every task (validation rows) and the suite, for curves; greedy, so nothing is disturbed."""
+        limit, view = self.recipe.train.probe_limit, VIEWS[self.recipe.views.student]
+        scores: dict[str, Any] = {}
+        for data in self.plans:
+            rows = data.validation[:limit] or data.test[:limit]
+            summary, _ = scoring.score_task(
+                engine, policy.chat, data.task, rows, self.recipe.evaluation.max_new_tokens, view
+            )
+            scores[data.task.name] = {"accuracy": summary["accuracy"], "n": summary["n"]}
+        facts: dict[str, Any] = {"scores": scores, "suite": None}
+        if self.suite:
+            each = max(1, limit // 4)
+            summary, _ = scoring.score_suite(engine, policy.chat, self.suite, view, each)
+            facts["suite"] = {"accuracy": summary["accuracy"], "n": summary["n"]}
+        self._log("probe", number, task, step, facts)
+
+    def _measure_missing(self, number: int, task: str, model: str) -> None:
+        """Evaluate the stage on whatever its ``scores.json`` lacks, loading its model only if something does."""
+        have = self.run.read_scores(number, task) or {"tasks": {}}
+        lacking = tuple(t for t in dict.fromkeys(self.recipe.tasks) if t not in have["tasks"])
+        if lacking or (self.suite and not have.get("suite")):
+            policy = self._load(model)
+            self._measure(self._engine(policy), policy, number, task, lacking)
+
+    def _measure(self, engine: scoring.Engine, policy: Policy, number: int, task: str, names: tuple[str, ...]) -> None:
+        began = time.perf_counter()
+        scores = self.run.read_scores(number, task) or {"stage": number, "task": task, "tasks": {}, "suite": None}
+        tests = {d.task.name: (d.task, d.test) for d in self.plans if d.task.name in names}
+        suite = None if scores["suite"] else self.suite
+        view, settings = VIEWS[self.recipe.views.student], self.recipe.evaluation
+        found, items = scoring.measure(engine, policy.chat, list(tests.values()), suite, view, settings)
+        scores["tasks"] |= found["tasks"]
+        scores["suite"] = found["suite"] or scores["suite"]
+        scores["settings"] = {"greedy": True, "view": self.recipe.views.student, "limit": settings.limit}
+        scores["seconds"] = time.perf_counter() - began
+        self.run.write_scores(number, task, scores, items)
+        self.display.note(_line(scores))
+
+
+def _line(scores: dict[str, Any]) -> str:
+    parts = [f"{t} {s['accuracy']:.3f}" for t, s in scores["tasks"].items() if s["accuracy"] is not None]
+    if scores["suite"]:
+        parts.append(f"prior suite {scores['suite']['accuracy']:.3f}")
+    return f"after stage {scores['stage']} ({scores['task']}): " + ", ".join(parts)

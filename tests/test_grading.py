@@ -1,0 +1,188 @@
+"""The grading rules against gold text, against each other, and against completions made to fool them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sdft_cli import grading
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+EVAL_68 = SHARED / "sdft_tooluse" / "eval_68.json"
+
+
+def call(name: str, arguments: dict) -> dict[str, str]:
+    return {"Action": name, "Action_Input": json.dumps(arguments)}
+
+
+ONE = [call("search", {"q": "cats", "page": 1})]
+TWO = [call("search", {"q": "cats"}), call("fetch", {"id": 7})]
+NESTED = [call("update", {"user": {"name": "Ann"}, "tags": ["a"]})]
+CLASH = [call("search", {"color": "wild"}), call("search", {"color": "albino"})]
+EMPTY_ARGUMENT = [call("search", {"q": "", "page": 1})]
+NO_ARGUMENT = [call("random", {})]
+OPTIONAL = [call("login", {"user": "a"}), call("[Optional]update", {"pic": "b"})]
+
+
+def said(*calls: tuple[str, str]) -> str:
+    return "\n".join(f"Action: {name}\nAction Input: {text}" for name, text in calls)
+
+
+TABLE = [
+    # what is tried, completion, gold, official, strict
+    ("gold text", grading.render_calls(ONE), ONE, 1, 1),
+    ("with thoughts", "Thought: look\n" + grading.render_calls(ONE) + "\nThought: done", ONE, 1, 1),
+    ("keys in another order", said(("search", '{"page": 1, "q": "cats"}')), ONE, 1, 1),
+    ("spread over lines", said(("search", '{\n "q": "cats",\n "page": 1\n}')), ONE, 1, 1),
+    ("wrong value", said(("search", '{"q": "cats", "page": 2}')), ONE, 0, 0),
+    ("number as text", said(("search", '{"q": "cats", "page": "1"}')), ONE, 0, 0),
+    ("float for int", said(("search", '{"q": "cats", "page": 1.0}')), ONE, 1, 1),
+    ("true for 1: Python's == is fooled", said(("search", '{"q": "cats", "page": true}')), ONE, 1, 0),
+    ("extra argument", said(("search", '{"q": "cats", "page": 1, "x": 0}')), ONE, 0, 0),
+    ("missing argument", said(("search", '{"q": "cats"}')), ONE, 0, 0),
+    ("an empty argument kept", said(("search", '{"q": "", "page": 1}')), EMPTY_ARGUMENT, 1, 1),
+    ("an empty argument left out", said(("search", '{"page": 1}')), EMPTY_ARGUMENT, 0, 0),
+    ("wrong tool", said(("find", '{"q": "cats", "page": 1}')), ONE, 0, 0),
+    ("tool in other case", said(("Search", '{"q": "cats", "page": 1}')), ONE, 0, 0),
+    ("called twice", grading.render_calls(ONE + ONE), ONE, 0, 0),
+    ("nothing said", "", ONE, 0, 0),
+    ("prose only", "I would search for cats on page 1.", ONE, 0, 0),
+    ("two calls", grading.render_calls(TWO), TWO, 1, 1),
+    ("two calls, other order", grading.render_calls(TWO[::-1]), TWO, 1, 1),
+    ("arguments swapped between calls", said(("search", '{"id": 7}'), ("fetch", '{"q": "cats"}')), TWO, 1, 0),
+    ("all arguments in the first", said(("search", '{"q": "cats", "id": 7}'), ("fetch", "{}")), TWO, 1, 0),
+    ("nested gold text is cut at the first }", grading.render_calls(NESTED), NESTED, 0, 1),
+    ("colliding keys, gold text", grading.render_calls(CLASH), CLASH, 1, 1),
+    ("colliding keys, first wrong", said(("search", '{"color": "x"}'), ("search", '{"color": "albino"}')), CLASH, 1, 0),
+    ("broken arguments where none are wanted", said(("random", '{"a": }')), NO_ARGUMENT, 1, 0),
+    ("no Action Input where none is wanted", "Action: random", NO_ARGUMENT, 1, 0),
+    ("a mention in prose", "The Action: random\n" + said(("random", "{}")), NO_ARGUMENT, 0, 1),
+    ("input without its action", "Action: random\nAction Input: {}\nAction Input: {}", NO_ARGUMENT, 1, 0),
+    ("optional mark, gold text", grading.render_calls(OPTIONAL), OPTIONAL, 0, 1),
+    ("optional mark left out", said(("login", '{"user": "a"}'), ("update", '{"pic": "b"}')), OPTIONAL, 0, 1),
+    ("Action: inside an argument", said(("search", '{"q": "\\nAction: x", "page": 1}')), ONE, 0, 0),
+    ("thinking before", f"<think>{said(('find', '{}'))}</think>\n{grading.render_calls(ONE)}", ONE, 1, 1),
+    ("thinking that never closes", f"<think>{grading.render_calls(ONE)}", ONE, 1, 0),
+    ("answer in the thinking only", f"<think>{grading.render_calls(ONE)}</think> done", ONE, 0, 0),
+    ("a list for arguments", said(("search", '["cats", 1]')), ONE, 0, 0),
+    ("fenced in Markdown", "Action: search\nAction Input: ```json\n{\"q\": \"cats\", \"page\": 1}\n```", ONE, 0, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold", "official", "strict"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE]
+)
+def test_tooluse_table(completion, gold, official, strict):
+    score = grading.tooluse(completion, gold)
+    assert (score.value, score.extra["strict"]) == (official, strict), score.why
+    assert grading.tooluse_official(completion, gold).value == official
+    assert grading.tooluse_strict(completion, gold).value == strict
+    assert score.why
+
+
+@pytest.mark.parametrize(
+    "gold", [None, [], "search", {}, [{}], [{"Action": "x", "Action_Input": "{oops"}], [call("", {})]]
+)
+def test_tooluse_without_gold_is_unscored_not_wrong(gold):
+    assert grading.tooluse(grading.render_calls(ONE), gold).value is None
+
+
+def test_tooluse_takes_objects_as_gold_inputs():
+    gold = [{"Action": "search", "Action_Input": {"q": "cats", "page": 1}}]
+    score = grading.tooluse(grading.render_calls(ONE), gold)
+    assert (score.value, score.extra["strict"]) == (1, 1)
+
+
+def test_tooluse_says_what_it_read_and_why():
+    score = grading.tooluse(said(("find", '{"q": "cats"}')), ONE)
+    assert score.extracted is not None
+    assert "find" in score.extracted
+    assert "search" in score.why
+
+
+def test_official_and_strict_on_verbatim_gold():
+    if not EVAL_68.is_file():
+        pytest.skip("../shared/data is absent")
+    rows = json.loads(EVAL_68.read_text())
+    scores = [grading.tooluse(grading.render_calls(r["golden_answer"]), r["golden_answer"]) for r in rows]
+    assert sum(s.value for s in scores) == 66
+    assert sum(s.extra["strict"] for s in scores) == 68
+
+
+@pytest.mark.parametrize(
+    ("completion", "value"),
+    [
+        ("<reasoning>\nx\n</reasoning>\n<answer>\nB\n</answer>", 1),
+        ("<answer>B</answer>", 1),
+        ("<answer>\nB", 1),  # cut off after the letter: read to the end, as the authors do
+        ("<answer>A</answer> no, <answer>B</answer>", 1),
+        ("<answer>B</answer> no, <answer>A</answer>", 0),
+        ("<think><answer>A</answer></think><answer>B</answer>", 1),
+        ("<think>perhaps <answer>B</answer>", 0),
+        ("<answer>b</answer>", 0),
+        ("<answer>B.</answer>", 0),
+        ("<answer>B: 18</answer>", 0),
+        ("<answer>A B C D</answer>", 0),
+        ("<answer></answer>", 0),
+        ("the answer is B", 0),
+        ("B", 0),
+        ("", 0),
+    ],
+)
+def test_science(completion, value):
+    assert grading.science(completion, "B").value == value
+    assert grading.science(completion, None).value is None
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold", "value"),
+    [
+        ("This is Rheumatic  Fever, most likely.", "rheumatic fever", 1),
+        ("It is rheumatic-fever!", "Rheumatic fever.", 1),
+        ("rheumatic heart fever", "rheumatic fever", 0),
+        ("fever, rheumatic", "rheumatic fever", 0),
+        ("non-rheumatics feverish", "rheumatic fever", 0),
+        ("Cefaclorin", "Cefaclor.", 0),
+        ("a dose of 5.5 mg", "5", 0),
+        ("a dose of 5 mg.", "5", 1),
+        ("1,005 cells", "5", 0),
+        ("in 95% of cases", "95%", 1),
+        ("the ratio is 1:06.", "1:06", 1),
+        ("the G0 phase", "G0", 1),
+        ("the G01 phase", "G0", 0),
+        ("CO₂ retention", "CO2 retention", 1),
+        ("<think>rheumatic fever</think> lupus", "rheumatic fever", 0),
+        ("<think>rheumatic fever", "rheumatic fever", 0),
+        ("lupus </think> rheumatic fever", "rheumatic fever", 1),
+        ("it is not rheumatic fever", "rheumatic fever", 1),  # the flaw the docstring owns up to
+        ("", "rheumatic fever", 0),
+        ("anything", "", None),
+        ("anything", " . ", None),
+        ("anything", None, None),
+    ],
+)
+def test_containment(completion, gold, value):
+    assert grading.containment(completion, gold).value == value
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("<think>a</think>b", "b"),
+        ("a</think>b", "b"),
+        ("<think>a</think>b<think>c</think>d", "d"),
+        ("a<think>b", "a"),
+        ("plain", "plain"),
+    ],
+)
+def test_strip_thinking(text, rest):
+    assert grading.strip_thinking(text) == rest
+
+
+def test_exact():
+    assert grading.exact("a ( b , c )", "a ( b ,  c )").value == 1
+    assert grading.exact("a b", "a c").value == 0
+    assert grading.exact(None, "a").value == 0
+    assert grading.exact("a", None).value is None
