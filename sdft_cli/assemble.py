@@ -30,7 +30,7 @@ def assemble(
         for_method(written, name),
         said,
         set_layer,
-        {"method": name, "plugins": [str(p) for p in own]},
+        {"method": name, "plugins": [str(p.resolve()) for p in own]},
     ]
     return build(layers, str(file or "recipe"))
 

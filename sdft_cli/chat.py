@@ -36,7 +36,7 @@ class Chat:
 
     def _ids(self, text: str) -> list[int]:
         # the template has written all special tokens itself
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def completion(self, example: Example) -> tuple[list[int], list[bool]]:
         """Ids of the example's demonstration as the assistant would have written them, and which of them are

@@ -158,7 +158,8 @@ def train(
         return
     from sdft_cli.train import train as run_train
 
-    run = run_train(settled, out, TrainingDisplay(quiet=json), resume)
+    with TrainingDisplay(quiet=json) as display:
+        run = run_train(settled, out, display, resume)
     _show([run.folder], json)
 
 
@@ -199,7 +200,8 @@ def _extend(run: Path, tasks: list[str] | None, plugin: list[Path] | None, json:
     _settled(run, plugin)
     from sdft_cli.train import extend
 
-    extend(run, tuple(tasks), TrainingDisplay(quiet=json))
+    with TrainingDisplay(quiet=json) as display:
+        extend(run, tuple(tasks), display)
     _show([run], json)
 
 

@@ -68,7 +68,9 @@ def matrix_table(run: RunResult, title: str = "", width: int = WIDTH) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for k, stage in enumerate(stages):
         table.add_row(stage, *_matrix_row(run, k, intervals))
-    table.caption = Text("; ".join([*notes, _sizes(run), *(["below: 95 % interval"] if intervals else []), *run.notes]))
+    table.caption = Text(
+        "; ".join([*notes, _sizes(run), *(["below: 95 % interval"] if intervals else []), *run.notes, *run.remarks])
+    )
     table.caption_justify = "left"
     return table
 
@@ -195,6 +197,8 @@ class TrainingDisplay:
         if self.live and self.bar:
             self.bar.update(self.bar.task_ids[0], completed=step, left=self._left(step, now))
             self.live.update(Group(self.bar, Text("  " + step_line(row), overflow="ellipsis", no_wrap=True)))
+            if step >= self.stage[3]:
+                self.close()
         elif self._due(step):
             self.printed = step
             self.note(f"{self._where()}  step {step}/{self.stage[3]}  {step_line(row)}  left {self._left(step, now)}")
@@ -206,7 +210,7 @@ class TrainingDisplay:
         self.note(f"  probe at step {row['step']}  " + "  ".join(cells))
 
     def note(self, text: str) -> None:
-        """One line of plain text, above the live display if there is one."""
+        """One line of plain text, above the live display while there is one."""
         if not self.quiet:
             self.console.print(Text(text), soft_wrap=not self.live)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sdft_cli import models, templates
+from sdft_cli import console, models, templates
 from sdft_cli.chat import Chat
 from sdft_cli.locations import locate
-from sdft_cli.preflight import StagePlan, check_recipe, context_window, plan
+from sdft_cli.preflight import StagePlan, check_recipe, complaints, context_window, plan
 from sdft_cli.recipe import Recipe
 from sdft_cli.stage import steps_in
 
@@ -29,6 +29,8 @@ def dry_run(recipe: Recipe) -> DryRun:
     location = locate(recipe.model)
     chat = models.load_chat(location)
     plans = plan(recipe, chat, context_window(location))
+    for line in complaints(plans):
+        console.err.print(line, highlight=False, markup=False, soft_wrap=True)
     sizes = _sizes(recipe, location, len(plans))
     stages = [_stage(recipe, p) for p in plans]
     facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}

@@ -55,8 +55,9 @@ def difference(a: RunResult, b: RunResult) -> dict[str, Row] | None:
     found = {}
     for metric in metrics.METRICS:
         x, y, p, q = a.metrics[metric], b.metrics[metric], a.draws[metric], b.draws[metric]
-        paired = metrics.interval(p - q) if p is not None and q is not None else None
-        found[metric] = cell(None if x is None or y is None else x - y, paired)
+        value = None if x is None or y is None else x - y
+        paired = None if p is None or q is None else p - q
+        found[metric] = cell(value, metrics.interval(paired, value, a.least_widths[metric]))
     return found
 
 
@@ -135,7 +136,7 @@ def samples(run: RunResult, per_kind: int = 2, longest: int = 1500) -> list[Row]
 def _group(name: str, run: RunResult, task: str | None, per_kind: int, longest: int) -> Row:
     since = run.reference(task) if task else None
     stages = {0: "base", **({since: f"after stage {since}"} if since else {}), run.last: f"end (stage {run.last})"}
-    items = {k: {r["id"]: r for r in (run.items(k, task) if task else run.suite_items(k))} for k in stages}
+    items = {k: {r["id"]: r for r in run.items(k, task)} for k in stages}
     values = {k: {i: row["value"] for i, row in rows.items()} for k, rows in items.items()}
     gained, lost = metrics.changes(values[0], values[run.last])
     forgotten = metrics.changes(values[since], values[run.last])[1] if since and since != run.last else None

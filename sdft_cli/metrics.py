@@ -203,12 +203,28 @@ def bootstrap(
     return summary(R, trained, _resample(parts, draws, (seed, 1)))
 
 
-def interval(draws: Draws | None, level: float = 0.95) -> Interval | None:
-    """The percentile interval of bootstrap draws."""
-    if draws is None:
+def interval(
+    draws: Draws | None, value: float | None, least: float = 0.0, lowest: float = -1.0, level: float = 0.95
+) -> Interval | None:
+    """The percentile interval of bootstrap draws, at least ``least`` to both sides of ``value``, within [lowest, 1].
+
+    Where (hardly) any item changed the draws alone would claim to know everything; see `least_widths`.
+    """
+    if draws is None or value is None:
         return None
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return (float(low), float(high))
+    return (max(lowest, min(float(low), value - least)), min(1.0, max(float(high), value + least)))
+
+
+def least_widths(trained: Sequence[int], sizes: Sequence[int], parts: Sequence[int] = ()) -> dict[str, float]:
+    """The least half-width of each metric's interval: the rule of three, 3/n a task or part, combined over them.
+
+    (Of n items without a single change, up to 3/n might change with 95 % confidence.)
+    """
+    begun, earlier = seen(trained, len(trained)), _earlier(trained, len(trained))
+    terms = dict(zip(METRICS, (begun, begun, earlier, begun[1:], earlier), strict=False))
+    counts = {name: [sizes[j] for j in tasks] for name, tasks in terms.items()} | {"prior_change": list(parts)}
+    return {name: math.hypot(*(3 / n for n in ns)) / len(ns) if ns and all(ns) else 0.0 for name, ns in counts.items()}
 
 
 def overlap(a: Interval, b: Interval) -> bool:

@@ -37,7 +37,7 @@ class Policy:
 
     @property
     def core(self) -> nn.Module:
-        return self.model.get_base_model() if self.lora else self.model
+        return self.model.get_base_model() if self.lora else self.model  # type: ignore[operator]
 
 
 def load_config(location: str) -> PretrainedConfig:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from sdft_cli.results import RunResult
 
+    Panels = tuple[Figure, list[Axes]]
+
 INK, FAINT = "#101418", "#808890"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
 DASHES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -38,12 +40,8 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlepad": 14.0,
-    "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-
-
-# --- the four figures ------------------------------------------------------------------------------------------
 
 
 def accuracy_curves(runs: Sequence[RunResult]) -> Figure:
@@ -58,11 +56,11 @@ def accuracy_curves(runs: Sequence[RunResult]) -> Figure:
     with _figure(len(panels), 2, (4.6, 2.7), foot) as (figure, axes):
         for axis, task in zip(axes, panels, strict=True):
             axis.set_title(f"{task}" if task else f"prior suite: {_suite(runs)}", fontweight="bold")
+            axis.set_ylim(-0.03, 1.03)
             ends = [_curve(axis, run, style, task) for run, style in _styled(runs)]
             _base_line(axis, [_cells(run, task)[0][0] for run in runs])
             _stage_lines(axis, runs, task)
             _label_ends(axis, ends)
-            axis.set_ylim(-0.03, 1.03)
             axis.set_ylabel("accuracy")
             axis.set_xlabel("training step, whole sequence")
     return figure
@@ -79,11 +77,10 @@ def prior_against_new(runs: Sequence[RunResult]) -> Figure:
         for stage, axis in enumerate(axes, start=1):
             names = {run.stages[stage - 1]: None for run in runs if stage <= run.last}
             axis.set_title(f"stage {stage}: {', '.join(names)}", fontweight="bold")
+            axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
             ends = [_move(axis, run, style, stage) for run, style in _styled(runs) if run.prior and stage <= run.last]
             _base_line(axis, [run.prior[0] for run in runs if run.prior])
             _label_ends(axis, ends)
-            axis.set_xlim(-0.03, 1.03)
-            axis.set_ylim(-0.03, 1.03)
             axis.set_xlabel("accuracy on this stage's task")
             axis.set_ylabel(f"prior accuracy ({_suite(runs)})")
     return figure
@@ -108,7 +105,8 @@ def training_curves(runs: Sequence[RunResult]) -> Figure:
         ("entropy", "entropy of the student (nats/token)"),
         ("completion_tokens", "completion length (tokens)"),
     )
-    with _figure(len(panels), 2, (4.6, 2.3), "one value a logged step; grey: end of a stage") as (figure, axes):
+    foot = "grey lines: end of a stage; of long runs a running mean over a sixtieth of the steps"
+    with _figure(len(panels), 2, (4.6, 2.3), foot) as (figure, axes):
         for axis, (key, title) in zip(axes, panels, strict=True):
             axis.set_title(title, fontweight="bold")
             ends = [_training_curve(axis, run, style, key) for run, style in _styled(runs)]
@@ -128,30 +126,29 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def svg(figure: Figure, title: str = "") -> str:
-    """One ``<svg>`` element: no external references, ids made from the drawing alone, ink in currentColor."""
+    """One ``<svg>`` element without external references, its ids made from the drawing alone.
+
+    Its ink is ``currentColor``; a page may brighten the first colour by ``--blue``.
+    """
     buffer = io.StringIO()
     with _style():
         quiet = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=quiet)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(
-        r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.S
-    )  # a style rules a page
+    text = text[text.index("<svg") :].replace(INK, "currentColor").replace(COLOURS[0], f"var(--blue, {COLOURS[0]})")
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     mark = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", text)
     text = re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", text, count=2)  # the page sizes it, up to --w
     width = round(96 * figure.get_figwidth())
     label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return text.replace(
-        "<svg", f'<svg role="img" aria-label="{label}" stroke-linejoin="round" style="--w: {width}px"', 1
-    ).strip()
+    head = f'<svg role="img" aria-label="{label}" stroke-linejoin="round" style="--w: {width}px"'
+    return text.replace("<svg", head, 1).strip()
 
-
-# --- pieces of a figure ------------------------------------------------------------------------------------------
 
 Style = dict[str, Any]
+Pair = tuple[float, float] | None  # an interval
 End = tuple[float, float, str, str]  # where a line ends, and its name and colour
 
 
@@ -164,9 +161,7 @@ def _style() -> Iterator[None]:
 
 
 @contextmanager
-def _figure(
-    panels: int, columns: int, size: tuple[float, float], foot: str, shared: bool = False
-) -> Iterator[tuple[Figure, list[Axes]]]:
+def _figure(panels: int, columns: int, size: tuple[float, float], foot: str, shared: bool = False) -> Iterator[Panels]:
     """A figure with ``panels`` axes, ``columns`` side by side, drawn without any window system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -191,18 +186,13 @@ def _styled(runs: Sequence[RunResult]) -> list[tuple[RunResult, Style]]:
     """Each run with its method's colour, line, marker and label; only a method's first run carries the label."""
     methods = list(dict.fromkeys(run.method for run in runs))
     seeds = {method: sum(run.method == method for run in runs) for method in methods}
-    named: set[str] = set()
-    styled = []
+    styled: list[tuple[RunResult, Style]] = []
     for run in runs:
-        i = methods.index(run.method)
-        label = (
-            ""
-            if run.method in named
-            else run.method + (f" ({seeds[run.method]} runs)" if seeds[run.method] > 1 else "")
-        )
-        named.add(run.method)
-        style = {"color": COLOURS[i % 6], "dash": DASHES[i % 6], "marker": MARKERS[i % 6], "label": label}
-        styled.append((run, {**style, "width": 1.8 if seeds[run.method] == 1 else 1.0, "one": seeds[run.method] == 1}))
+        i, one = methods.index(run.method), seeds[run.method] == 1
+        label = run.method if one else f"{run.method} ({seeds[run.method]} runs)"
+        style = {"color": COLOURS[i % 6], "dash": DASHES[i % 6], "marker": MARKERS[i % 6], "one": one}
+        first = all(earlier.method != run.method for earlier, _ in styled)
+        styled.append((run, {**style, "width": 1.8 if one else 1.0, "label": label if first else ""}))
     return styled
 
 
@@ -210,22 +200,20 @@ def _suite(runs: Sequence[RunResult]) -> str:
     return ", ".join(dict.fromkeys(run.suite for run in runs if run.suite))
 
 
-def _cells(run: RunResult, task: str | None) -> tuple[list[float | None], list[tuple[float, float] | None]]:
+def _cells(run: RunResult, task: str | None) -> tuple[list[float | None], list[Pair]]:
     """Accuracies and intervals by stage of a task (None: the prior suite)."""
+    rows = len(run.matrix)
     if task is None:
-        rows = len(run.matrix)
         return run.prior or [None] * rows, run.prior_intervals or [None] * rows
-    if task not in run.tasks:
-        return [None] * len(run.matrix), [None] * len(run.matrix)
-    return run.columns[task].cells, run.columns[task].intervals
+    column = run.columns.get(task)
+    return (column.cells, column.intervals) if column else ([None] * rows, [None] * rows)
 
 
 def _curve(axis: Axes, run: RunResult, style: Style, task: str | None) -> End | None:
     """One run in one panel: probes as a line with a band, evaluations as markers with bars; where it ends."""
     values, intervals = _cells(run, task)
-    at = dict(enumerate([0, *run.boundaries()]))
     found = [
-        (at[k], v, pair) for k, (v, pair) in enumerate(zip(values, intervals, strict=True)) if v is not None and k in at
+        (x, v, pair) for x, v, pair in zip([0, *run.boundaries()], values, intervals, strict=False) if v is not None
     ]
     probes = [(row["global_step"], p["accuracy"], p["n"]) for row in run.probes if (p := _probe(row, task))]
     if probes and style["one"]:
@@ -243,9 +231,11 @@ def _curve(axis: Axes, run: RunResult, style: Style, task: str | None) -> End | 
 
 def _line(full: list[tuple[int, float]], probes: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """The points to join: probes, and full evaluations only where no probe goes (they are of other items)."""
-    if not probes:
-        return full
-    return [*(p for p in full if p[0] < probes[0][0]), *probes, *(p for p in full if p[0] > probes[-1][0])]
+    return (
+        full
+        if not probes
+        else [*(p for p in full if p[0] < probes[0][0]), *probes, *(p for p in full if p[0] > probes[-1][0])]
+    )
 
 
 def _probe(row: dict[str, Any], task: str | None) -> dict[str, Any] | None:
@@ -253,9 +243,7 @@ def _probe(row: dict[str, Any], task: str | None) -> dict[str, Any] | None:
     return found if found and found.get("n") and found.get("accuracy") is not None else None
 
 
-def _point(
-    axis: Axes, x: float, y: float, across: tuple[float, float] | None, up: tuple[float, float] | None, style: Style
-) -> None:
+def _point(axis: Axes, x: float, y: float, across: Pair, up: Pair, style: Style) -> None:
     """A marker with interval bars."""
     bars = [[[max(0.0, v - pair[0])], [max(0.0, pair[1] - v)]] if pair else None for v, pair in ((x, across), (y, up))]
     colour = style["color"]
@@ -271,9 +259,7 @@ def _move(axis: Axes, run: RunResult, style: Style, stage: int) -> End | None:
     (new, new_ends), (prior, prior_ends) = _cells(run, task), _cells(run, None)
     points = [(new[k], prior[k], new_ends[k], prior_ends[k], k) for k in (stage - 1, stage)]
     known = [(x, y, across, up, k) for x, y, across, up, k in points if x is not None and y is not None]
-    axis.plot(
-        [p[0] for p in known], [p[1] for p in known], color=style["color"], linestyle=style["dash"], linewidth=1.0
-    )
+    axis.plot([p[0] for p in known], [p[1] for p in known], color=style["color"], linestyle=style["dash"], lw=1.0)
     for x, y, across, up, k in known:
         _point(axis, x, y, across, up, {**style, **({} if k == stage else {"fill": "none"})})
     if not known or not style["label"]:
@@ -292,8 +278,8 @@ def _heat(axis: Axes, run: RunResult) -> None:
         for j, value in enumerate(row):
             face = cividis(value) if value is not None else "none"
             axis.add_patch(Rectangle((j - 0.5, k - 0.5), 1, 1, facecolor=face, edgecolor="none"))
-            ink = INK if value is None else ("#ffffff" if value < 0.55 else "#000000")
-            axis.text(j, k, "–" if value is None else f"{value:.2f}", ha="center", va="center", color=ink)
+            ink, text = ("#ffffff" if value < 0.55 else "#000000", f"{value:.2f}") if value is not None else (INK, "–")
+            axis.text(j, k, text, ha="center", va="center", color=ink)
     for k, j in enumerate(run.trained, start=1):
         axis.add_patch(Rectangle((j - 0.46, k - 0.44), 0.92, 0.88, fill=False, edgecolor="#d55e00", linewidth=2))
     heads = [*run.tasks, *([f"prior: {run.suite}"] if run.prior else [])]
@@ -306,11 +292,19 @@ def _heat(axis: Axes, run: RunResult) -> None:
 
 
 def _training_curve(axis: Axes, run: RunResult, style: Style, key: str) -> End | None:
-    points = [(row["global_step"], row[key]) for row in run.steps if row.get(key) is not None]
-    if not points:
+    """One method's curve: of long runs a running mean within each stage, over the faint raw values."""
+    rows = [row for row in run.steps if row.get(key) is not None]
+    if not rows:
         return None
-    axis.plot(*zip(*points, strict=True), color=style["color"], linestyle=style["dash"], linewidth=1.2)
-    return (*points[-1], style["label"], style["color"]) if style["label"] else None
+    window, at = max(1, len(rows) // 60), [row["global_step"] for row in rows]
+    near = [
+        [r for r in rows[max(0, i + 1 - window) : i + 1] if r["stage"] == rows[i]["stage"]] for i in range(len(rows))
+    ]
+    mean = [sum(row[key] for row in group) / len(group) for group in near]
+    axis.plot(at, mean, color=style["color"], linestyle=style["dash"], linewidth=1.2)
+    if window > 1:
+        axis.plot(at, [row[key] for row in rows], color=style["color"], linewidth=0.6, alpha=0.3, zorder=1)
+    return (at[-1], mean[-1], style["label"], style["color"]) if style["label"] else None
 
 
 def _base_line(axis: Axes, values: Sequence[float | None]) -> None:

@@ -80,6 +80,12 @@ def _plan(recipe: Recipe, method: Method, name: str, chat: Chat, window: int) ->
     return stage
 
 
+def complaints(plans: list[StagePlan]) -> list[str]:
+    """One line for every row that was left out of training, and their count."""
+    lines = [f"dropped {p.task.name} {dataset.describe(row)}" for p in plans for row in p.dropped]
+    return [*lines, f"{len(lines)} bad rows dropped"] if lines else []
+
+
 def _screen(stage: StagePlan, recipe: Recipe, method: Method, chat: Chat, window: int, where: str) -> None:
     """Take rows that lack a field or are too long out of ``stage.train``, or refuse them."""
     bad = {d.where: d for d in dataset.check_demonstrations(stage.train, method.needs)}

@@ -102,3 +102,22 @@ def _hashes(paths: list[Path]) -> list[dict[str, str]]:
     """Name and content hash of every source file, so that a dataset can be traced to what it was made from."""
     files = [item for path in paths for item in source_files(path)]
     return [{"file": name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for name, file in files]
+
+
+def print_summaries(summaries: list[dict[str, Any]]) -> None:
+    """One block a task: rows, what was left out and why, and every bad row by name."""
+    for s in summaries:
+        rows = ", ".join(f"{n} {split}" for split, n in s["rows"].items())
+        print(f"{s['task']}: {rows}; {s['with_demonstration']} train rows have a demonstration -> {s['folder']}")
+        for note in s["notes"]:
+            print(f"    note: {note}")
+        for reason, count in s["filtered"].items():
+            print(f"    {count} left out by design: {reason}")
+        for row in s["dropped"]:
+            print(f"    dropped {describe(Dropped(**row))}")
+        if s["dropped"]:
+            print(f"    {len(s['dropped'])} bad rows dropped")
+        if not s["with_demonstration"] and s["rows"].get("train"):
+            print(
+                "    hint: no row can teach yet; `--demonstrations answer` renders the gold answers as demonstrations"
+            )

@@ -60,8 +60,9 @@ def report(runs: list[Path], out: Path) -> Row:
 def gather(runs: Sequence[RunResult], names: Sequence[str]) -> Row:
     """Everything the report says, as JSON."""
     seeds = findings.over_seeds(runs)
+    methods = dict.fromkeys(run.method for run in runs)
     return {
-        "title": "What was learned, and what was forgotten: " + ", ".join(names),
+        "title": "What was learned, and what was forgotten: " + ", ".join(names if len(names) < 4 else methods),
         "summary": _summary(runs, names, seeds),
         "warnings": _warnings(runs, names),
         "runs": [_run(run, name) for run, name in zip(runs, names, strict=True)],
@@ -70,7 +71,6 @@ def gather(runs: Sequence[RunResult], names: Sequence[str]) -> Row:
         "parts": findings.skills(runs),
         "meanings": MEANINGS,
         "draws": metrics.DRAWS,
-        "flat": any(pair and pair[0] == pair[1] for run in runs for pair in run.metric_intervals.values()),
         "version": sdft_cli.__version__,
     }
 
@@ -83,18 +83,16 @@ def _summary(runs: Sequence[RunResult], names: Sequence[str], seeds: Row | None)
     sentences = [_measured(runs)]
     if any(task.startswith("micro-") for run in runs for task in run.tasks):
         sentences.append(MICRO)
-    shown = list(zip(runs, names, strict=True))
-    sentences += [_outcome(run, name) for run, name in shown[:4]]
-    if len(runs) > 4:
-        sentences.append(f"{len(runs) - 4} more runs stand in the tables.")
+    if seeds:
+        sentences.append(_over_seeds(seeds))
+    shown = list(zip(runs, names, strict=True)) if len(runs) <= 4 else []
+    sentences += [_outcome(run, name) for run, name in shown]
     if len(runs) == 2 and runs[0].method != runs[1].method:
         sentences.append(_compared(runs, names))
     sentences.append(
-        "Brackets after a run are 95 % intervals over test items of its last checkpoint; they do not cover training "
+        "Intervals of a run are 95 % intervals over test items of its last checkpoint; they do not cover training "
         "again, so by themselves they do not show that a method is better."
     )
-    if seeds:
-        sentences.append(_over_seeds(seeds))
     return sentences
 
 
@@ -161,7 +159,7 @@ def _over_seeds(seeds: Row) -> str:
             tail = f" (difference {number(test['value'], True)} {span(test['interval'], True)})" if test else ""
             said.append(f"{row['metric'].replace('_', ' ')} {means}{tail}")
     least = f" With {seeds['common']} paired seeds no exact sign-flip p can be below {_pvalue(seeds['smallest_p'])}."
-    return f"Means over seeds: {'; '.join(said)}.{least if seeds['pair'] else ''}"
+    return f"Means over training seeds, with 95 % t-intervals: {'; '.join(said)}.{least if seeds['pair'] else ''}"
 
 
 def _warnings(runs: Sequence[RunResult], names: Sequence[str]) -> list[str]:
@@ -192,9 +190,9 @@ def _run(run: RunResult, name: str) -> Row:
         "rows": [_stage_row(run, k) for k in range(len(run.matrix))],
         "metrics": {m: findings.cell(run.metrics[m], run.metric_intervals[m]) for m in metrics.METRICS},
         "changes": findings.changes(run),
-        "notes": run.notes,
-        "recipe": json.dumps(_portable(run.recipe), indent=1, default=str),
-        "environment": json.dumps(_portable(run.environment), indent=1, default=str),
+        "notes": [*run.notes, *run.remarks],
+        "recipe": json.dumps(_portable(run.recipe), indent=1, ensure_ascii=False),
+        "environment": json.dumps(_portable(run.environment), indent=1, ensure_ascii=False),
     }
 
 

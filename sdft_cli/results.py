@@ -51,6 +51,7 @@ class RunResult:
     ``tasks`` are the columns, each once; ``stages`` the task of every planned stage, and ``trained[k - 1]`` the
     column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over ``parts`` (None
     without a suite). ``draws`` are the metrics' bootstrap draws, ``seconds`` adds up training steps and evaluations.
+    ``notes`` tell what a reader must know before trusting the numbers, ``remarks`` how tasks are scored.
     """
 
     name: str
@@ -71,12 +72,14 @@ class RunResult:
     prior_intervals: list[Interval | None] | None
     metrics: dict[str, float | None]
     metric_intervals: dict[str, Interval | None]
+    least_widths: dict[str, float]
     draws: dict[str, Draws | None]
     steps: list[Row]
     probes: list[Row]
     seconds: float
     finished: bool
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def last(self) -> int:
@@ -97,23 +100,19 @@ class RunResult:
         j = self.tasks.index(task)
         return metrics.reference(self.trained, j, self.last) if j in self.trained else None
 
-    def items(self, stage: int, task: str) -> list[Row]:
-        """The item lines (scores with completions) of one task at one stage; empty if not evaluated."""
-        return read_items(self.folder, stage, f"{task}.jsonl")
-
-    def suite_items(self, stage: int) -> list[Row]:
-        """The item lines of the suite at one stage."""
-        return read_items(self.folder, stage, f"suite-{self.suite}.jsonl")
+    def items(self, stage: int, task: str | None) -> list[Row]:
+        """The item lines (scores with completions) of a task (None: the suite) at a stage; empty if not evaluated."""
+        return read_items(self.folder, stage, f"{task or f'suite-{self.suite}'}.jsonl")
 
     def boundaries(self) -> list[int]:
         """The global step at which each stage ended (so far); one step a stage where no metrics say it."""
         found: dict[int, int] = {}
         for row in [*self.steps, *self.probes]:
             found[row["stage"]] = max(found.get(row["stage"], 0), row["global_step"])
-        ends = [0]
+        ends: list[int] = []
         for stage in range(1, max([self.last, *found]) + 1):
-            ends.append(found.get(stage, ends[-1] + 1))
-        return ends[1:]
+            ends.append(found.get(stage, sum(ends[-1:]) + 1))
+        return ends
 
 
 def load_run(folder: str | Path) -> RunResult:
@@ -125,7 +124,7 @@ def load_run(folder: str | Path) -> RunResult:
     recipe = _json(folder / "recipe.json")
     scores = {stage: _json(path / "scores.json") for stage, path in _evaluations(folder).items()}
     if not scores:
-        raise UsageError(f"{folder} has no evaluation yet", "wait for its base evaluation, or run `sdft eval` on it")
+        raise UsageError(f"{folder} has no evaluation yet", "let it go on with `sdft train --resume`")
     stages = _stages(recipe, scores)
     trained_names = stages[: max(scores)]
     tasks = list(dict.fromkeys([*trained_names, *stages, *(t for s in scores.values() for t in s["tasks"])]))
@@ -134,11 +133,11 @@ def load_run(folder: str | Path) -> RunResult:
     parts = _part_columns(folder, scores, suite) if suite else {}
     steps, probes = _curves(folder / "metrics.jsonl")
     trained = [tasks.index(name) for name in trained_names]
-    environment = folder / "environment.json"
+    environment, method = folder / "environment.json", recipe.get("method", "unknown")
     return RunResult(
         name=folder.resolve().name,
         folder=folder,
-        method=_method(recipe),
+        method=str(method.get("name", "unknown") if isinstance(method, dict) else method),
         recipe=recipe,
         environment=_json(environment) if environment.is_file() else {},
         tasks=tasks,
@@ -157,6 +156,7 @@ def load_run(folder: str | Path) -> RunResult:
         seconds=sum(float(row.get("seconds") or 0) for row in [*steps, *scores.values()]),
         finished=max(scores) >= len(stages),
         notes=_notes(stages, scores, columns, parts),
+        remarks=_remarks(scores),
     )
 
 
@@ -209,11 +209,6 @@ def _curves(path: Path) -> tuple[list[Row], list[Row]]:
     return steps, probes
 
 
-def _method(recipe: Row) -> str:
-    method = recipe.get("method", "unknown")
-    return str(method.get("name", "unknown") if isinstance(method, dict) else method)
-
-
 def _stages(recipe: Row, scores: Mapping[int, Row]) -> list[str]:
     """The task of every planned stage; what an evaluation says it trained wins over the recipe."""
     planned = [str(task) for task in recipe.get("tasks") or []]
@@ -250,11 +245,10 @@ def _part_columns(folder: Path, scores: Mapping[int, Row], suite: str) -> dict[s
 
 def _column(rows: int, recorded: Mapping[int, Row], items: Mapping[int, Sequence[Row]]) -> Column:
     """A column from item rows, or from what ``scores.json`` recorded if a stage's item rows are missing."""
-    scored = {k: r for k, r in recorded.items() if r.get("n", 0) - r.get("unscored", 0) > 0}
+    scored = {k: r for k, r in recorded.items() if r["accuracy"] is not None}
     values = {k: {row["id"]: row["value"] for row in items[k] if row["value"] is not None} for k in scored}
     if not all(values.values()):
-        n = {k: int(r["n"] - r.get("unscored", 0)) for k, r in scored.items()}
-        return _filled(rows, {k: (r["accuracy"] * n[k], n[k]) for k, r in scored.items()})
+        return _filled(rows, {k: (r["correct"], r["n"]) for k, r in scored.items()})
     ids = sorted(set.intersection(*map(set, values.values()))) if values else []
     table = np.full((rows, len(ids)), np.nan)
     for k, score in values.items():
@@ -298,8 +292,10 @@ def _metrics(columns: Sequence[Column], parts: Sequence[Column], trained: Sequen
     draws: dict[str, Draws | None] = dict.fromkeys(values)
     if len(tables) == len(columns):
         draws = metrics.bootstrap(tables, trained, part_tables if len(part_tables) == len(parts) else ())
-    intervals = {name: metrics.interval(draws[name]) for name in values}
-    return {"metrics": values, "metric_intervals": intervals, "draws": draws}
+    least = metrics.least_widths(trained, [max(c.counts) for c in columns], [max(p.counts) for p in parts])
+    lowest = {name: 0.0 if name.endswith("accuracy") else -1.0 for name in values}
+    intervals = {name: metrics.interval(draws[name], values[name], least[name], lowest[name]) for name in values}
+    return {"least_widths": least, "metrics": values, "metric_intervals": intervals, "draws": draws}
 
 
 def _notes(
@@ -312,8 +308,16 @@ def _notes(
     notes += [f"stage {k} was not evaluated" for k in range(max(scores)) if k not in scores]
     dropped = {**{t: c.dropped for t, c in columns.items()}, "the suite": sum(p.dropped for p in parts.values())}
     notes += [f"{t}: {n} items are not scored at every stage and are left out" for t, n in dropped.items() if n]
-    said = [f"{t}: {cell['note']}" for s in scores.values() for t, cell in s["tasks"].items() if cell.get("note")]
-    return [*notes, *dict.fromkeys(said)]
+    return notes
+
+
+def _remarks(scores: Mapping[int, Row]) -> list[str]:
+    """What the tasks say of their own scoring; a remark that several tasks make stands once."""
+    said: dict[str, dict[str, None]] = {}
+    for task, cell in [pair for s in scores.values() for pair in s["tasks"].items()]:
+        if cell.get("note"):
+            said.setdefault(cell["note"], {})[task] = None
+    return [f"{', '.join(tasks)}: {note}" for note, tasks in said.items()]
 
 
 def labels(runs: Sequence[RunResult]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from sdft_cli.chat import Chat
-from sdft_cli.metrics import wilson
+from sdft_cli.metrics import stratified, wilson
 from sdft_cli.recipe import Evaluation, Sampler
 from sdft_cli.templates import View
 from sdft_cli.types import Example, Rollout, Score, Suite, Task
@@ -91,9 +91,10 @@ def score_suite(engine: Engine, chat: Chat, suite: Suite, view: View, limit: int
         record["part"] = name
     scores = {name: summarize([r for r in records if r["part"] == name]) for name in parts}
     known = [s["accuracy"] for s in scores.values() if s["accuracy"] is not None]
-    pooled = summarize(records)
     mean = sum(known) / len(known) if known else None
-    return {**pooled, "name": suite.name, "accuracy": mean, "parts": scores}, records
+    span = stratified([(s["correct"], s["n"]) for s in scores.values() if s["n"]]) if known else None
+    whole = {**summarize(records), "name": suite.name, "accuracy": mean, "interval": list(span) if span else None}
+    return {**whole, "parts": scores}, records
 
 
 def measure(

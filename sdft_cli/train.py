@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sdft_cli import models, plugins, scoring
@@ -18,10 +19,10 @@ from sdft_cli.console import TrainingDisplay
 from sdft_cli.errors import UsageError
 from sdft_cli.locations import locate
 from sdft_cli.models import Policy
-from sdft_cli.preflight import StagePlan, check_recipe, context_window, plan
+from sdft_cli.preflight import StagePlan, check_recipe, complaints, context_window, plan
 from sdft_cli.recipe import Recipe
 from sdft_cli.runs import Checkpoint, Run, fresh_name
-from sdft_cli.stage import Stage
+from sdft_cli.stage import Stage, seed_of, steps_in
 from sdft_cli.templates import VIEWS
 from sdft_cli.types import Suite
 
@@ -69,6 +70,8 @@ class _Sequence:
 
     def go(self) -> Run:
         """Every stage that is not yet whole on disk, then every cell of the matrix that is not."""
+        for line in complaints(self.plans):
+            self.display.note(line)
         self._measure_missing(0, BASE, self.recipe.model)
         for number, stage in enumerate(self.plans, 1):
             done = self.run.finished(number, stage.task.name)
@@ -95,6 +98,7 @@ class _Sequence:
         return self._load(str(before.model)), None
 
     def _load(self, name: str) -> Policy:
+        torch.manual_seed(seed_of(self.recipe.seed, "adapter"))  # a new adapter's weights are drawn when it is made
         return models.load(locate(name), self.recipe.runtime, self.recipe.lora)
 
     def _base_weights(self) -> dict[str, Tensor]:
@@ -142,8 +146,6 @@ class _Sequence:
         (self.display.step if kind == "step" else self.display.probe)(row)
 
     def _steps(self, index: int) -> int:
-        from sdft_cli.stage import steps_in
-
         return steps_in(self.recipe.train, len(self.plans[index].train), self.recipe.sampler.n)
 
     # measuring ----------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def write_items(path: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def cell(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     scored = [row["value"] for row in rows if row["value"] is not None]
     correct, n = sum(scored), len(scored)
-    entry = {"accuracy": correct / n if n else None, "correct": correct, "n": len(rows), "unscored": len(rows) - n}
+    entry = {"accuracy": correct / n if n else None, "correct": correct, "n": n, "unscored": len(rows) - n}
     return entry | {"interval": wilson(correct, n), "note": ""}
 
 

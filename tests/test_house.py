@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("1 machinery", ("recipe", "plugins", "chat", "batching", "templates")),
     ("1 machinery: on the recipe", ("locations",)),
     ("2 edges", ("models", "dataset", "runs", "results", "world", "optim", "assemble", "endpoint")),
-    ("2 edges: on the others", ("teacher", "console", "plots")),
+    ("2 edges: on the others", ("findings", "teacher", "console", "plots")),
     ("3 rooms", ("tasks", "methods", "engines", "suites")),
     ("4 loops", ("scoring", "preflight", "rollout")),
     ("4 loops: on the others", ("stage",)),

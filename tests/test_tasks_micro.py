@@ -115,14 +115,13 @@ def test_suite():
     assert list(parts) == list(skills.SKILLS)
     assert parts == suite.parts()
     for rows in parts.values():
-        assert len(rows) == 60
         rng = random.Random(0)
         there_are = len({skills.SKILLS[rows[0].meta["skill"]](rng).prompt for _ in range(3000)})
         assert len(asked(rows)) == min(60, there_are)
         for row in rows:
             assert suite.grade(f"so the answer is : {row.answer} .", row).value == 1
             assert suite.grade("so the answer is : nothing .", row).value == 0
-    assert len({row.id for rows in parts.values() for row in rows}) == 480
+    assert len({row.id for rows in parts.values() for row in rows}) == sum(map(len, parts.values()))
 
 
 def test_prepare_writes_a_micro_task(tmp_path: Path):

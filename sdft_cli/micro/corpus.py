@@ -85,6 +85,5 @@ def _pairs(rng: random.Random) -> tuple[str, str]:
     given = list(zip(left, right, strict=True))
     asked = given[:]
     rng.shuffle(asked)
-    return "facts : " + " , ".join(f"{a} has : {b}" for a, b in given), " , ".join(
-        f"{a} has : {b}" for a, b in asked
-    ) + " ."
+    first, again = (" , ".join(f"{a} {b}" for a, b in pairs) for pairs in (given, asked))
+    return f"facts : {first}", f"{again} ."

@@ -73,7 +73,7 @@ final output done okay use it here we go result now or and of to a an in by with
 repeat these words say backwards give first last word which number comes after before bigger smaller
 has what does have river runs flows please need you can wants would like
 are there choose from how should classed sorted patient shows complains came years old also had points explains why
-fair held begun its prize opens on day who began where when does open find given won that was people facts
+fair held begun its prize opens again fact on day who began where when does open find given won that was people facts
 This is an example for a response to question Now answer with of your own including thinking process
 """.split()
 

@@ -1,6 +1,6 @@
 """The base skills of the micro world: the prior suite of the embedded model.
 
-Eight parts of sixty fixed questions, the same for every run, seed and world, so that two scores are always about
+Eight parts of up to sixty fixed questions, the same for every run, seed and world, so that two scores are always about
 the same items. Graded by content like the micro tasks: an answer in an expert's style is as good as one in the
 house style.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 
 from sdft_cli import grading
-from sdft_cli.micro.language import extract
+from sdft_cli.micro.language import Question, extract
 from sdft_cli.micro.skills import SKILLS
 from sdft_cli.types import Example, Score, Suite
 
@@ -26,17 +26,17 @@ def grade(completion: str, example: Example) -> Score:
 
 
 def _part(skill: str) -> list[Example]:
-    """Distinct prompts as long as the skill has them (there are fewer than sixty numbers to count on from)."""
+    """Distinct prompts only: a skill that has fewer than sixty (there are forty-nine numbers to count on from)
+    gets as many as it has, so that no item counts twice."""
     rng = random.Random(f"micro-suite/{skill}")
-    rows: list[Example] = []
-    seen: set[str] = set()
-    for i in range(PER_SKILL):
+    questions: dict[str, Question] = {}
+    for _ in range(50 * PER_SKILL):
         question = SKILLS[skill](rng)
-        for _ in range(1000):
-            if question.prompt not in seen:
-                break
-            question = SKILLS[skill](rng)
-        seen.add(question.prompt)
+        questions.setdefault(question.prompt, question)
+        if len(questions) == PER_SKILL:
+            break
+    rows = []
+    for i, question in enumerate(questions.values()):
         prompt = [{"role": "user", "content": question.prompt}]
         rows.append(Example(f"micro-{skill}-{i}", prompt, answer=question.answer, meta={"skill": skill}))
     return rows
@@ -44,7 +44,7 @@ def _part(skill: str) -> list[Example]:
 
 SUITE = Suite(
     name="micro",
-    summary="the eight base skills of the micro world, sixty fixed questions each",
+    summary="the eight base skills of the micro world, up to sixty fixed questions each",
     parts=parts,
     grade=grade,
     max_new_tokens=32,

@@ -1,0 +1,99 @@
+"""The command line in process: errors are one line with a hint and exit code 2, before a model loads."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdft_cli import cli, models
+
+
+@pytest.fixture
+def sdft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Run `sdft …` in an empty folder; (exit code, stdout, stderr). Loading weights is not expected here."""
+    monkeypatch.chdir(tmp_path)
+
+    def no_weights(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(models, "load", no_weights)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sdft", *words])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+MISTAKES = [
+    (["train", "--tasks", "micro-tooluse,nothing"], "unknown task 'nothing'", "micro-tooluse"),
+    (["train", "--tasks", "micro-tooluse", "--method", "sdtf"], "unknown method 'sdtf'", "did you mean 'sdft'"),
+    (["train", "--tasks", "micro-tooluse", "--suite", "nano"], "unknown suite 'nano'", "micro"),
+    (["train", "--tasks", "micro-tooluse", "--set", "learning=1"], "unknown key 'learning'", ""),
+    (["train", "--tasks", "micro-tooluse", "--model", "./nowhere"], "no model folder at ./nowhere", "hub id"),
+    (["train", "--tasks", "micro-tooluse", "--on-bad-row", "keep"], "--on-bad-row", "drop"),
+    (["train", "--tasks", ","], "names no task", "--tasks"),
+    (["train", "nowhere.toml"], "no recipe at nowhere.toml", ""),
+    (["train", "--tasks", "micro-tooluse"], "data/micro-tooluse", "sdft prepare"),
+    (["train", "--resume", "--tasks", "micro-tooluse"], "", ""),
+    (["train", "--continue", "nowhere", "--tasks", "micro-tooluse"], "nowhere is not a run", ""),
+    (["train", "--tasks", "micro-tooluse", "--set", "views.teacher=ghost"], "unknown view 'ghost'", "demonstration"),
+    (["train", "--tasks", "micro-tooluse", "--set", "sampler.temperature=0.5"], "importance ratios", "importance_cap"),
+    (["train", "--tasks", "micro-tooluse", "--plugin", "mine.py"], "no plugin file at mine.py", ".py"),
+    (["prepare", "--tasks", "tooluse"], "needs a source", "--source tooluse=PATH"),
+    (["prepare", "--source", "tooluse"], "not of the form TASK=PATH", "--source"),
+    (["prepare", "--tasks", "science", "--source", "science=nowhere.jsonl"], "nowhere.jsonl", ""),
+    (["eval", "./nowhere"], "no model folder at ./nowhere", ""),
+    (["eval", "--suite", "prior-art"], "unknown suite", "micro"),
+    (["eval", "micro", "--suite", "new"], "no task is named", "--tasks"),
+    (["report", "nowhere"], "nowhere", "sdft train"),
+    (["report"], "no run in runs", "sdft train"),
+    (["demo", "--methods", "sdft,stf"], "unknown method 'stf'", ""),
+]
+
+
+@pytest.mark.parametrize(("words", "says", "hint"), MISTAKES, ids=[" ".join(w) for w, _, _ in MISTAKES])
+def test_mistakes_are_one_line_and_a_hint(sdft, words: list[str], says: str, hint: str, tmp_path: Path) -> None:
+    code, out, err = sdft(*words)
+    assert code == 2 and out == ""
+    lines = [line for line in err.splitlines() if line.startswith(("error:", "hint:"))]
+    assert len(lines) in (1, 2) and says in lines[0] and "Traceback" not in err
+    assert hint in lines[-1]
+    assert not (tmp_path / "runs").exists() and not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_unknown_flags_exit_2(sdft) -> None:
+    assert sdft("train", "--taks", "a")[0] == 2
+
+
+def test_defaults_say_what_they_are(sdft) -> None:
+    assert sdft("prepare")[0] == 0
+    code, out, err = sdft("train", "--dry-run", "--json")
+    assert code == 0 and "embedded micro model" in err and "micro-tooluse,micro-science,micro-medical" in err
+    facts = json.loads(out)
+    assert [s["task"] for s in facts["stages"]] == ["micro-tooluse", "micro-science", "micro-medical"]
+    assert facts["parameters"] > 1e6 and facts["stages"][0]["steps_an_epoch"] == 15
+
+
+def test_dry_run_shows_both_views(sdft) -> None:
+    sdft("prepare", "--tasks", "micro-tooluse")
+    code, out, _ = sdft("train", "--tasks", "micro-tooluse", "--dry-run")
+    assert code == 0
+    assert "student sees (prompt)" in out and "teacher sees (demonstration)" in out
+    assert "This is an example for a response to the question:" in out and "<|im_start|>assistant" in out
+    assert "memory: about" in out and "disk: about" in out
+
+
+def test_lists(sdft) -> None:
+    code, out, _ = sdft("methods", "--json")
+    assert code == 0 and {"sdft", "sft"} <= set(json.loads(out))
+    code, out, _ = sdft("tasks")
+    assert code == 0 and "micro-almanac" in out and "tooluse" in out
+    assert sdft("--version")[1].startswith("sdft ")

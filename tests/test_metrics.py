@@ -1,0 +1,246 @@
+"""The metrics against the oracle table of the project's statistics notes, scipy, and properties."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sdft_cli import metrics
+
+# Percent, n = 100 each; stages train A, B, C, D in order; P and Q are prior benchmarks.
+ORACLE = [[40, 68, 20, 30], [70, 66, 18, 34], [74, 60, 26, 30], [64, 50, 58, 42], [60, 54, 64, 80]]
+PRIOR = [[90, 60], [88, 61], [84, 57], [80, 58], [82, 55]]
+TRAINED = [0, 1, 2, 3]
+
+
+def test_oracle_average_and_learning_accuracy():
+    assert [metrics.average_accuracy(ORACLE, TRAINED, k) for k in (1, 2, 3, 4)] == pytest.approx(
+        [70, 67, 57 + 1 / 3, 64.5]
+    )
+    assert metrics.learning_accuracy(ORACLE, TRAINED) == pytest.approx(67)
+
+
+def test_oracle_transfer():
+    assert metrics.backward_terms(ORACLE, TRAINED) == {0: -10, 1: -6, 2: 6}
+    assert metrics.backward_transfer(ORACLE, TRAINED) == pytest.approx(-10 / 3)
+    assert metrics.forward_terms(ORACLE, TRAINED) == {1: -2, 2: 6, 3: 12}
+    assert metrics.forward_transfer(ORACLE, TRAINED) == pytest.approx(16 / 3)
+
+
+def test_oracle_forgetting_and_intransigence():
+    assert metrics.forgetting_terms(ORACLE, TRAINED) == {0: 14, 1: 12, 2: -6}
+    assert [metrics.forgetting(ORACLE, TRAINED, k) for k in (2, 3, 4)] == pytest.approx([-4, 13, 20 / 3])
+    assert metrics.intransigence(ORACLE, TRAINED, [72, 63, 66, 79]) == [2, 3, 8, -1]
+
+
+def test_oracle_prior_change():
+    assert metrics.prior_change(PRIOR) == pytest.approx(-6.5)
+    assert metrics.prior_change([[row[0]] for row in PRIOR]) == -8
+    assert metrics.prior_change([[row[1]] for row in PRIOR]) == -5
+
+
+def test_oracle_normalisation():
+    base, last, best = ORACLE[0], ORACLE[-1], [75, 81, 64, 84]
+    scaled = [metrics.normalised(x, b, top) for x, b, top in zip(last, base, best, strict=True)]
+    assert scaled == pytest.approx([4 / 7, -14 / 13, 1, 25 / 27])
+    assert metrics.normalised(54, 68, 81, standard_error=6.4) is not None
+    assert metrics.normalised(54, 68, 81, standard_error=6.6) is None
+    assert metrics.normalised(54, 68, 68) is None
+    assert metrics.normalised(54, 68, 60) is None
+
+
+def test_summary_holds_every_metric_by_the_same_functions():
+    found = metrics.summary(ORACLE, TRAINED, PRIOR)
+    assert tuple(found) == metrics.METRICS
+    assert found["backward_transfer"] == metrics.backward_transfer(ORACLE, TRAINED)
+
+
+def test_one_task_has_no_transfer_and_no_forgetting():
+    found = metrics.summary([[40], [70]], [0])
+    assert found["average_accuracy"] == found["learning_accuracy"] == 70
+    for name in ("backward_transfer", "forward_transfer", "forgetting", "prior_change"):
+        assert found[name] is None
+
+
+def test_the_base_alone_has_no_metrics():
+    assert set(metrics.summary([[40, 50]], [], [[90]]).values()) == {None}
+
+
+def test_missing_cells_are_none_and_not_zero():
+    lower = [[None, None], [70, None], [60, 54]]
+    assert metrics.forward_transfer(lower, [0, 1]) is None
+    assert metrics.backward_transfer(lower, [0, 1]) == -10
+    assert metrics.average_accuracy([[1, 1], [1, 1], [1, None]], [0, 1]) is None
+    assert metrics.prior_change([[90, 60], [80, None]]) is None
+
+
+def test_a_task_trained_twice_is_referred_to_its_last_training():
+    matrix, trained = [[10, 10], [80, 10], [50, 90], [85, 60], [70, 55]], [0, 1, 0, 1]
+    assert metrics.backward_terms(matrix, trained, 3) == {1: -30}
+    assert metrics.backward_terms(matrix, trained) == {0: 70 - 85}
+    assert metrics.average_accuracy(matrix, trained) == 62.5
+    assert metrics.forward_terms(matrix, trained) == {1: 0}
+    assert metrics.forgetting_terms(matrix, trained) == {0: 15}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_accuracy_minus_learning_accuracy_is_backward_transfer(seed):
+    rng = np.random.default_rng(seed)
+    tasks = int(rng.integers(2, 7))
+    trained = [*rng.permutation(tasks).tolist(), *rng.integers(0, tasks, size=seed % 4).tolist()]
+    matrix = rng.random((len(trained) + 1, tasks)).tolist()
+    gap = metrics.average_accuracy(matrix, trained) - metrics.learning_accuracy(matrix, trained)
+    assert gap == pytest.approx((tasks - 1) / tasks * metrics.backward_transfer(matrix, trained))
+    assert metrics.forgetting(matrix, trained) >= -metrics.backward_transfer(matrix, trained) - 1e-12
+
+
+# --- intervals -------------------------------------------------------------------------------------------------
+
+
+def test_wilson():
+    assert metrics.wilson(7, 20) == pytest.approx((0.181192, 0.567146), abs=1e-6)
+    for correct, n in ((0, 10), (10, 10), (3, 11)):
+        theirs = stats.binomtest(correct, n).proportion_ci(method="wilson")
+        assert metrics.wilson(correct, n) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert metrics.wilson(0, 0) == (0.0, 1.0)
+
+
+def test_stratified_is_wilson_for_one_part_and_narrows_with_more():
+    assert metrics.stratified([(7, 20)]) == pytest.approx(metrics.wilson(7, 20))
+    low, high = metrics.stratified([(7, 20)] * 4)
+    assert low < 0.35 < high and high - low == pytest.approx((0.567146 - 0.181192) / 2, abs=1e-5)
+    assert metrics.stratified([(20, 20), (20, 20)])[0] < 0.95  # not a point where everything is right
+    assert metrics.stratified([]) == (0.0, 1.0)
+
+
+def items(rates, n, seed=0):
+    """Item scores by stage; one number an item decides all stages, so stages correlate as real ones do."""
+    luck = np.random.default_rng(seed).random(n)
+    return np.array([luck < rate for rate in rates], dtype=float)
+
+
+def test_bootstrap_is_seeded_and_centred_on_the_metrics():
+    tables = [items([0.1, 0.9, 0.7], 300, 1), items([0.2, 0.2, 0.9], 200, 2)]
+    parts = [items([0.9, 0.8, 0.8], 50, 3), items([0.8, 0.8, 0.5], 400, 4)]
+    draws = metrics.bootstrap(tables, [0, 1], parts)
+    again = metrics.bootstrap(tables, [0, 1], parts)
+    exact = metrics.summary(
+        np.stack([t.mean(axis=1) for t in tables], 1).tolist(), [0, 1], np.stack([p.mean(1) for p in parts], 1).tolist()
+    )
+    for name, values in draws.items():
+        assert np.array_equal(values, again[name]), name
+        assert values.mean() == pytest.approx(exact[name], abs=0.01), name
+        low, high = metrics.interval(values, exact[name])
+        assert low <= exact[name] <= high, name
+    assert not np.array_equal(
+        metrics.bootstrap(tables, [0, 1], parts, seed=1)["backward_transfer"], draws["backward_transfer"]
+    )
+
+
+def test_bootstrap_pairs_items_over_stages():
+    """With the same items right at both stages nothing changed, however few there are."""
+    same = items([0.5, 0.5, 0.5], 40)
+    draws = metrics.bootstrap([same, same], [0, 1])
+    assert np.ptp(draws["backward_transfer"]) == 0.0
+    low, high = metrics.interval(draws["average_accuracy"], 0.5)
+    assert high - low > 0.1
+
+
+def test_no_interval_is_narrower_than_the_rule_of_three():
+    """All right at every stage: the draws know no doubt, the interval does."""
+    draws = metrics.bootstrap([np.ones((3, 40))] * 2, [0, 1], [np.ones((3, 30))] * 9)
+    least = metrics.least_widths([0, 1], [40, 40], [30] * 9)
+    assert metrics.interval(draws["backward_transfer"], 0.0, least["backward_transfer"]) == (-3 / 40, 3 / 40)
+    low, high = metrics.interval(draws["average_accuracy"], 1.0, least["average_accuracy"], 0.0)
+    assert (low, high) == (pytest.approx(1 - 3 / 40 / math.sqrt(2)), 1.0)
+    assert least["prior_change"] == pytest.approx(0.1 / 3) and least["forward_transfer"] == 3 / 40
+    assert metrics.least_widths([0], [40]) == pytest.approx(
+        dict(zip(metrics.METRICS, (3 / 40, 3 / 40, 0, 0, 0, 0), strict=True))
+    )
+
+
+def test_bootstrap_agrees_with_the_paired_standard_error():
+    before, after = items([0.8], 400, 5)[0], items([0.6], 400, 6)[0]
+    table = np.stack([np.zeros(400), before, after])
+    draws = metrics.bootstrap([table, np.stack([before] * 3)], [0, 1], draws=4000)["backward_transfer"]
+    assert draws.std() == pytest.approx((after - before).std(ddof=1) / math.sqrt(400), rel=0.08)
+
+
+def test_suite_parts_weigh_the_same_whatever_their_size():
+    parts = [np.array([[1.0] * 4, [0.0] * 4]), np.ones((2, 4000))]
+    assert metrics.bootstrap([items([0.1, 0.9], 20)], [0], parts)["prior_change"] == pytest.approx(-0.5)
+
+
+def test_bootstrap_of_unevaluated_rows_is_none():
+    table = items([0.1, 0.9, 0.9], 30)
+    table[2] = np.nan
+    draws = metrics.bootstrap([table, items([0.1, 0.1, 0.9], 30)], [0, 1])
+    assert draws["average_accuracy"] is None and draws["learning_accuracy"] is not None
+    assert metrics.interval(None, None) is None
+
+
+def test_two_runs_on_the_same_items_get_the_same_draws():
+    a, b = items([0.1, 0.9], 60, 1), items([0.1, 0.9], 60, 1)
+    b[1, :6] = 1 - b[1, :6]
+    x, y = (metrics.bootstrap([table], [0])["average_accuracy"] for table in (a, b))
+    assert (x - y).std() < 0.85 * math.hypot(x.std(), y.std())  # independent draws would give 1.0
+
+
+def test_overlap():
+    assert metrics.overlap((0.1, 0.3), (0.3, 0.5))
+    assert not metrics.overlap((0.1, 0.3), (0.31, 0.5))
+
+
+# --- tests -------------------------------------------------------------------------------------------------------
+
+
+def test_mcnemar():
+    assert metrics.mcnemar(1, 7) == (Fraction(9, 128), Fraction(5, 128))
+    assert metrics.mcnemar(7, 1) == metrics.mcnemar(1, 7)
+    assert metrics.mcnemar(0, 0) == (1.0, 1.0)
+    assert metrics.mcnemar(5, 5) == (1.0, 1.0)
+    for gained, lost in ((0, 3), (12, 30), (400, 900)):
+        assert metrics.mcnemar(gained, lost).p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+
+
+def test_changes_compare_only_items_scored_on_both_sides():
+    before = {"a": 1.0, "b": 0.0, "c": None, "d": 1.0, "e": 0.5, "f": 0.0}
+    after = {"a": 0.0, "b": 1.0, "c": 1.0, "d": None, "e": 0.75, "g": 1.0}
+    assert metrics.changes(before, after) == (["b", "e"], ["a"])
+
+
+def test_three_seeds():
+    found = metrics.seed_test([4, 6, 5])
+    assert found.t == pytest.approx(8.6603, abs=1e-4)
+    assert found.t_p == pytest.approx(stats.ttest_1samp([4, 6, 5], 0).pvalue)
+    assert found.flip_p == found.smallest_p == 0.25
+    assert found.interval == pytest.approx(stats.t.interval(0.95, 2, loc=5, scale=1 / math.sqrt(3)))
+    assert metrics.seed_test([1, 2, 3, 4, 5, 6]).smallest_p == pytest.approx(0.031, abs=1e-3)
+
+
+def test_sign_flip_matches_scipy_and_counts_ties():
+    values = [0.3, -0.1, 0.25, 0.4, 0.05]
+    theirs = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert metrics.sign_flip(values) == pytest.approx(theirs.pvalue)
+    assert metrics.sign_flip([0.1, 0.1, 0.1]) == 0.25
+    assert metrics.sign_flip([0.0, 0.0]) == 1.0
+    with pytest.raises(ValueError, match="1 to 24"):
+        metrics.sign_flip([])
+
+
+def test_one_seed_has_a_mean_and_nothing_else():
+    assert metrics.seed_mean([0.7]) == (0.7, None)
+    found = metrics.seed_test([0.7])
+    assert (found.interval, found.t, found.t_p, found.flip_p, found.smallest_p) == (None, None, None, 1.0, 1.0)
+    assert metrics.seed_test([0.2, 0.2]).t is None
+
+
+def test_student_matches_scipy():
+    for df in (1, 2, 3, 4, 7, 30):
+        for t in (-12.0, -1.3, 0.0, 0.4, 2.8):
+            assert metrics.student_cdf(t, df) == pytest.approx(stats.t.cdf(t, df), abs=1e-12)
+        assert metrics.student_quantile(0.975, df) == pytest.approx(stats.t.ppf(0.975, df), rel=1e-9)

@@ -1,0 +1,67 @@
+"""From raw files in the sources' own formats to a finished run: nothing to learn here, but it must run right."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from realmodel import make_model
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data files (../shared/data) are not here")
+TASKS = ("tooluse", "science", "medical")
+SOURCES = {"tooluse": "toolalpaca/eval_simulated.json", "science": "sciknoweval", "medical": "huatuo/demo_data.json"}
+
+
+def sdft(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "sdft_cli", *words], capture_output=True, text=True, timeout=115)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real") / "data"
+    sources = [w for task, path in SOURCES.items() for w in ("--source", f"{task}={SHARED / path}")]
+    done = sdft(
+        "prepare", "--tasks", ",".join(TASKS), *sources, "--data", str(folder), "--demonstrations", "answer", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert [t["task"] for t in json.loads(done.stdout)["tasks"]] == list(TASKS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [
+        message["content"]
+        for task in TASKS
+        for line in (data / task / "train.jsonl").read_text().splitlines()[:60]
+        for message in json.loads(line)["prompt"]
+    ]
+    return make_model(tmp_path_factory.mktemp("model"), texts)
+
+
+def test_the_manifest_says_that_demonstrations_are_gold_answers(data: Path) -> None:
+    manifest = json.loads((data / "tooluse" / "manifest.json").read_text())
+    assert manifest["demonstrations"] == "answer"
+    assert any("demonstration" in note for note in manifest["notes"])
+
+
+def test_train_and_eval_end_with_a_table(data: Path, model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    sets = ["max_steps=2", "batch=2", "sampler.max_new_tokens=8", "evaluation.max_new_tokens=8", "evaluation.limit=3"]
+    words = [w for text in [*sets, "probe_limit=2"] for w in ("--set", text)]
+    where = ["--tasks", ",".join(TASKS), "--data", str(data), "--model", str(model), "--out", str(run)]
+    plan = sdft("train", *where, *words, "--dry-run", "--json")
+    assert plan.returncode == 0, plan.stderr
+    longest = json.loads(plan.stdout)["stages"][0]["teacher_prompt_tokens"]["max"]
+    assert longest > 1000  # real prompts: a thousand tokens and more, none of them cut
+    done = sdft("train", *where, *words)
+    assert done.returncode == 0, done.stderr
+    for task in TASKS:
+        assert f"{TASKS.index(task) + 1} " in done.stdout and task in done.stdout
+    scored = sdft("eval", str(run), "--suite", "new", "--limit", "2", "--json")
+    assert scored.returncode == 0, scored.stderr
+    tasks = json.loads(scored.stdout)["tasks"]
+    assert set(tasks) == set(TASKS) and all(t["n"] + t["unscored"] == 2 for t in tasks.values())
+    assert "containment" in tasks["medical"]["note"]
