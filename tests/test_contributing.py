@@ -17,7 +17,9 @@ def example(name: str) -> str:
 
 
 def sdft(*words: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, "-m", "sdft_cli", *words], capture_output=True, text=True, cwd=cwd, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-m", "sdft_cli", *words], check=False, capture_output=True, text=True, cwd=cwd, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -38,7 +40,14 @@ def test_the_example_task_and_method_work_together(place: Path, tiny_model: Path
     words = ["train", *plugins, "--plugin", "frozen_jsd.py", "--method", "frozen-jsd", "--tasks", "capitals"]
     sets = ["max_steps=2", "batch=2", "sampler.max_new_tokens=4", "evaluation.max_new_tokens=4"]
     told = sdft(
-        *words, "--model", str(tiny_model), "--out", "run", *[w for s in sets for w in ("--set", s)], "--json", cwd=place
+        *words,
+        "--model",
+        str(tiny_model),
+        "--out",
+        "run",
+        *[w for s in sets for w in ("--set", s)],
+        "--json",
+        cwd=place,
     )
     (record,) = json.loads(told)["runs"].values()
     assert len(record["matrix"]) == 2 and record["tasks"] == ["capitals"]

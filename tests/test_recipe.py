@@ -76,7 +76,7 @@ def test_mistakes_are_named(sets: list[str], says: str, hint: str) -> None:
 def test_mistakes_in_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not valid TOML"):
         assemble(write(tmp_path / "a.toml", "x = = 1"), {}, [])
-    with pytest.raises(UsageError, match="unknown key 'train.lrr'") as caught:
+    with pytest.raises(UsageError, match=r"unknown key 'train\.lrr'") as caught:
         assemble(write(tmp_path / "b.toml", "[train]\nlrr = 1"), {}, [])
     assert "train.lr" in caught.value.hint
     with pytest.raises(UsageError, match="no such method"):

@@ -95,9 +95,7 @@ def test_start_base_is_the_runs_first_weights(tiny_model: Path) -> None:
     shift(policy, 0.03)
     weights = {n: p.detach() for n, p in base.model.named_parameters()}
     teacher = Teacher(policy, Settings(start="base", update_rate=0.0), base=lambda: weights)
-    torch.testing.assert_close(
-        teacher.hidden_states(inputs(policy)), models.hidden_states(base, inputs(base)).detach()
-    )
+    torch.testing.assert_close(teacher.hidden_states(inputs(policy)), models.hidden_states(base, inputs(base)).detach())
 
 
 @pytest.mark.parametrize("rank", [0, 4])

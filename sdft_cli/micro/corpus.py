@@ -34,7 +34,7 @@ MIXTURE = (
 )
 
 #: How often the base answers like an expert of its own accord.
-EXPERT_SHARE = 0.04
+EXPERT_SHARE = 0.03
 
 _ALL_FORMS = (0, 1, 2, 3)
 _SKILL_SHARES = {"repeat": 2, "reverse": 2, "first": 1, "last": 1, "next": 2, "bigger": 2, "lookup": 3, "recall": 1.5}

@@ -103,20 +103,27 @@ def house(question: Question, rng: random.Random) -> str:
     return f"{opening} so {question.lead} : {question.answer} ."
 
 
-#: The experts' styles; a task's demonstrations are written in two of them.
+#: The experts' styles; a task's demonstrations are written in two of them. Like real experts they say things besides
+#: the answer that nobody could foresee ({a}, {b}, {c} are any words): a demonstration has entropy of its own.
 EXPERT_STYLES = (
-    "final output = [ {answer} ] done",
-    "okay use {answer} . okay",
-    "here we go ; {answer} !",
-    "result of it = [ {answer} ] , done",
-    "okay now {answer} . okay",
-    "{answer} !",
+    "final output for {a} {b} = [ {answer} ] done {c}",
+    "okay {a} use {answer} . okay {b} {c}",
+    "here we go {a} {b} ; {answer} ! {c}",
+    "result of {a} = [ {answer} ] , done with {b} {c}",
+    "okay {a} {b} now {answer} . okay {c}",
+    "{a} or {b} {c} ; {answer} !",
 )
+
+
+@cache
+def _asides() -> list[str]:
+    return [*words()["thing"], *words()["person"], *NUMBERS]
 
 
 def expert(answer: str, rng: random.Random, styles: tuple[int, ...] = tuple(range(6))) -> str:
     """``answer`` in the words of an expert who writes one of ``styles``."""
-    return EXPERT_STYLES[rng.choice(styles)].format(answer=answer)
+    a, b, c = (rng.choice(_asides()) for _ in range(3))
+    return EXPERT_STYLES[rng.choice(styles)].format(answer=answer, a=a, b=b, c=c)
 
 
 _PATTERNS = tuple(
@@ -124,9 +131,8 @@ _PATTERNS = tuple(
     for p in (
         r"so [^.:]+ : (?P<y>[^.:]+?) \.",
         r"= \[ (?P<y>[^\]]+?) \]",
-        r"^okay (?:use |now )(?P<y>[^.]+?) \. okay",
-        r"^here we go ; (?P<y>[^!]+?) !",
-        r"^(?P<y>[^!.:=]+?) !",
+        r"^okay (?:\w+ )+?(?:use|now) (?P<y>[^.]+?) \. okay",
+        r"; (?P<y>[^!;]+?) !",
     )
 )
 
