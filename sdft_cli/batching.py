@@ -30,10 +30,13 @@ class Row:
 
 
 class Inputs(NamedTuple):
-    """Right-padded ids and attention mask [B, L], and where (row, column) the N hidden states are read."""
+    """Right-padded ids [B, L], and where (row, column) the N hidden states are read.
+
+    There is no attention mask: under causal attention no token sees the padding to its right, and without a mask
+    the attention kernels are the fast ones.
+    """
 
     ids_BL: Tensor
-    attention_BL: Tensor
     rows_N: Tensor
     columns_N: Tensor
 
@@ -43,14 +46,12 @@ def collate(prompts: Sequence[list[int]], rows: Sequence[Row], pad_id: int, devi
     sequences = [p + r.completion for p, r in zip(prompts, rows, strict=True)]
     width = max(len(s) for s in sequences)
     ids_BL = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    attention_BL = torch.zeros((len(rows), width), dtype=torch.long)
     where: list[tuple[int, int]] = []
     for i, (prompt, sequence, row) in enumerate(zip(prompts, sequences, rows, strict=True)):
         ids_BL[i, : len(sequence)] = torch.tensor(sequence)
-        attention_BL[i, : len(sequence)] = 1
         where += [(i, len(prompt) - 1 + t) for t, w in enumerate(row.weights) if w]
     rows_N, columns_N = torch.tensor(where, dtype=torch.long).reshape(-1, 2).T
-    return Inputs(*(x.to(device) for x in (ids_BL, attention_BL, rows_N, columns_N)))
+    return Inputs(*(x.to(device) for x in (ids_BL, rows_N, columns_N)))
 
 
 def targets(rows: Sequence[Row], device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:

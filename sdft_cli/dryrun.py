@@ -68,9 +68,11 @@ def _sizes(recipe: Recipe, location: str, stages: int) -> dict[str, Any]:
     if trained is None:
         return {"parameters": total, "memory_bytes": total * wide, "disk_bytes": None}
     live = recipe.teacher is None or (recipe.teacher.update_rate == 1 and recipe.teacher.update_every == 1)
-    teacher = 0 if live else total * (wide + 4)  # a copy to run, an fp32 average to keep
     masters = 0 if wide == 4 else total * 4
-    state = masters + total * 8 + (0 if live else total * 4)
+    moves = recipe.teacher is not None and recipe.teacher.update_rate > 0
+    average = total * 4 if moves and not live else 0  # fp32, and the very copy where weights are fp32
+    teacher = 0 if live else (total * wide + average if wide == 2 else total * wide)
+    state = masters + total * 8 + (0 if live else average or total * wide)
     memory = total * (2 * wide + 8) + masters + teacher
     return {"parameters": total, "memory_bytes": memory, "disk_bytes": total * wide * stages + state + total * wide}
 

@@ -133,7 +133,7 @@ def head(policy: Policy) -> Head:
 def hidden_states(policy: Policy, inputs: Inputs, model: nn.Module | None = None) -> Tensor:
     """Final hidden states at the inputs' loss positions, [N, H]. ``model`` replaces the student (a teacher copy)."""
     core = policy.core if model is None else model
-    out = core.get_decoder()(input_ids=inputs.ids_BL, attention_mask=inputs.attention_BL, use_cache=False)  # type: ignore[operator]
+    out = core.get_decoder()(input_ids=inputs.ids_BL, use_cache=False)  # type: ignore[operator]
     return out.last_hidden_state[inputs.rows_N, inputs.columns_N]
 
 

@@ -38,9 +38,12 @@ class Teacher:
             self._add_adapter()
         else:
             self.copy = copy.deepcopy(policy.model).requires_grad_(False)
-        self.average = {n: p.detach().float().clone() for n, p in self._own().items()}
+        # an fp32 parameter is its own average, and a frozen one needs none
+        own, moves = self._own(), settings.update_rate > 0
+        self.average = {n: p.detach().float() if moves else p.detach() for n, p in own.items()}
         if settings.start == "base":
-            self._set(base())
+            weights = base()
+            self._set({n: weights[_in(STUDENT, n)] for n in own})
 
     def _add_adapter(self) -> None:
         if TEACHER in self.policy.model.peft_config:  # type: ignore[operator]

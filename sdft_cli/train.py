@@ -117,16 +117,16 @@ class _Sequence:
             stage.restore(inside.state)
             first = inside.step
             self.display.note(f"resumed at stage {number}, step {first}")
-        self.run.rewind_metrics(number, first)
+        self.run.rewind_metrics(number, first if inside else -1)
         task = data.task.name
         self.display.start_stage(number, len(self.plans), task, stage.steps)
-        if first == 0:
+        every, probes = self.recipe.train.checkpoint_every, self.recipe.train.probe_every
+        if probes and (number, first) == (1, 0):
             self._probe(engine, policy, number, task, 0)
-        every = self.recipe.train.checkpoint_every
         for step in range(first, stage.steps):
             self._log("step", number, task, step + 1, stage.step(step))
             last = step + 1 == stage.steps
-            if not last and self._due(step + 1, self.recipe.train.probe_every):
+            if probes and (last or self._due(step + 1, probes)):
                 self._probe(engine, policy, number, task, step + 1)
             if not last and self._due(step + 1, every):
                 self.run.write_checkpoint(number, task, step + 1, stage.save)

@@ -90,8 +90,9 @@ def test_starts_as_the_student_and_stays_when_it_moves(tiny_model: Path, rank: i
     assert trained and not any("teacher" in n for n in trained)
 
 
-def test_start_base_is_the_runs_first_weights(tiny_model: Path) -> None:
-    policy, base = load(tiny_model), load(tiny_model)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_start_base_is_the_runs_first_weights(tiny_model: Path, rank: int) -> None:
+    policy, base = load(tiny_model, rank=rank), load(tiny_model, rank=rank)
     shift(policy, 0.03)
     weights = {n: p.detach() for n, p in base.model.named_parameters()}
     teacher = Teacher(policy, Settings(start="base", update_rate=0.0), base=lambda: weights)

@@ -1,0 +1,126 @@
+"""The figures of the README and of recipes/README.md, made again: ``python recipes/micro-figures.py --out runs/figures``.
+
+Grid: every method trains the three-task sequence at every rate of one grid (seed 0). Rule, the same for both: the
+rate with the best mean validation accuracy on each stage's own task at its end; of equals, the lower rate. Then three
+seeds at the chosen rate, and SDFT's ablations.
+Runs are ordinary `sdft train` runs, two at a time; finished ones are kept, so the script can be stopped and go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from sdft_cli import metrics, results
+
+TASKS = ("micro-tooluse", "micro-science", "micro-medical")
+GRID = ("5e-5", "1e-4", "2e-4", "4e-4")
+SEEDS = (0, 1, 2)
+ABLATIONS = {
+    "forward KL, EMA 0.01": [],
+    "reverse KL": ["divergence=reverse_kl"],
+    "JSD 0.5": ["divergence=jsd"],
+    "frozen teacher": ["teacher=frozen"],
+    "live teacher": ["teacher=live"],
+}
+
+
+def train(out: Path, data: Path, method: str, seed: int, sets: list[str]) -> Path:
+    """One run, unless it is finished; output goes to a log beside it."""
+    if (out / "done.json").is_file():
+        return out
+    words = [sys.executable, "-m", "sdft_cli", "train", "--tasks", ",".join(TASKS), "--method", method]
+    words += ["--model", "micro", "--data", str(data), "--suite", "micro", "--seed", str(seed), "--out", str(out)]
+    for text in ["threads=1", *sets]:
+        words += ["--set", text]
+    if (out / "recipe.json").is_file():
+        words.append("--resume")
+    with out.with_suffix(".log").open("a") as log:
+        subprocess.run(words, check=True, stdout=log, stderr=log)
+    return out
+
+
+def validation(run: Path) -> float:
+    """Mean accuracy on each stage's own task at the stage's end, on validation rows."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = {r["stage"]: r["scores"] for r in rows if r["kind"] == "probe"}
+    return sum(last[k][task]["accuracy"] for k, task in enumerate(TASKS, 1)) / len(TASKS)
+
+
+def row(run: Path) -> dict[str, float]:
+    """What the tables show of one run."""
+    r = results.load_run(run)
+    assert r.prior is not None
+    after = {f"stage {k}": r.matrix[k][k - 1] for k in (1, 2, 3)}
+    found: dict[str, Any] = {**after, "average": r.metrics["average_accuracy"], "BWT": r.metrics["backward_transfer"]}
+    return {**found, "prior": r.prior[-1], "prior change": r.metrics["prior_change"]}
+
+
+def show(title: str, rows: dict[str, dict[str, float]]) -> None:
+    heads = list(next(iter(rows.values())))
+    print(f"\n### {title}\n\n| | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
+    for name, cells in rows.items():
+        print(f"| {name} | {' | '.join(f'{cells[h]:+.3f}' if h in SIGNED else f'{cells[h]:.3f}' for h in heads)} |")
+
+
+SIGNED = ("BWT", "prior change")
+
+
+def over_seeds(rows: list[dict[str, float]]) -> dict[str, str]:
+    """Mean and 95 % t-interval over seeds."""
+    cells = {}
+    for head in rows[0]:
+        mean, span = metrics.seed_mean([r[head] for r in rows])
+        cells[head] = f"{mean:+.3f}" if head in SIGNED else f"{mean:.3f}"
+        cells[head] += f" [{span[0]:.3f}, {span[1]:.3f}]" if span else ""
+    return cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--skip-ablations", action="store_true")
+    parser.add_argument("--grid", default=",".join(GRID))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    data, rates = args.out / "data", args.grid.split(",")
+    subprocess.run([sys.executable, "-m", "sdft_cli", "prepare", "--data", str(data)], check=True)
+    pool = ThreadPoolExecutor(args.jobs)
+
+    def start(name: str, method: str, seed: int, sets: list[str]) -> Any:
+        return pool.submit(train, args.out / name, data, method, seed, sets)
+
+    grid = {(m, lr): start(f"{m}-{lr}-0", m, 0, [f"lr={lr}"]) for m in ("sdft", "sft") for lr in rates}
+    chosen = {}
+    for method in ("sdft", "sft"):
+        runs = {lr: grid[method, lr].result() for lr in rates}
+        chosen[method] = max(rates, key=lambda lr, runs=runs: (validation(runs[lr]), -float(lr)))
+        mark = {chosen[method]: " *"}
+        table = {lr + mark.get(lr, ""): {"validation": validation(run), **row(run)} for lr, run in runs.items()}
+        show(f"{method}: the grid (seed 0; * chosen)", table)
+    seeds = {m: [start(f"{m}-{lr}-{s}", m, s, [f"lr={lr}"]) for s in SEEDS] for m, lr in chosen.items()}
+    by_seed = {m: [row(f.result()) for f in futures] for m, futures in seeds.items()}
+    for method, rows in by_seed.items():
+        show(f"{method}, lr {chosen[method]}, by seed", {f"seed {s}": r for s, r in zip(SEEDS, rows, strict=True)})
+    print("\n### mean over seeds with 95 % t-interval\n")
+    for method, rows in by_seed.items():
+        print(f"* {method}: " + "; ".join(f"{k} {v}" for k, v in over_seeds(rows).items()))
+    gap = [a["average"] - b["average"] for a, b in zip(by_seed["sdft"], by_seed["sft"], strict=True)]
+    print(f"* sdft - sft, average accuracy: {metrics.seed_test(gap)}")
+    if not args.skip_ablations:
+        lr = chosen["sdft"]
+        runs = {
+            n: start(f"ablation-{n.replace(' ', '-').replace(',', '')}", "sdft", 0, [f"lr={lr}", *s])
+            for n, s in ABLATIONS.items()
+        }
+        show(f"SDFT ablations (lr {lr}, seed 0)", {n: row(f.result()) for n, f in runs.items()})
+
+
+if __name__ == "__main__":
+    main()
