@@ -1,4 +1,4 @@
-"""The figures of the README and of recipes/README.md, made again: ``python recipes/micro-figures.py --out runs/figures``.
+"""The figures of the README and of recipes/README.md, made again (``--out runs/figures``).
 
 Grid: every method trains the three-task sequence at every rate of one grid (seed 0). Rule, the same for both: the
 rate with the best mean validation accuracy on each stage's own task at its end; of equals, the lower rate. Then three
