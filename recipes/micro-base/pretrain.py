@@ -21,10 +21,11 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from sdft_cli.micro import rules, skills
-from sdft_cli.micro.corpus import TEACHER_TEMPLATES, conversation
+from sdft_cli.micro.corpus import TEACHER_TEMPLATES, _pairs, conversation, rehearsal
 from sdft_cli.micro.language import Question, expert, extract
 from sdft_cli.micro.tokenizer import build_tokenizer
 
+REHEARSAL_SHARE = 0.7
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -49,8 +50,8 @@ def build_model(args: argparse.Namespace, tokenizer) -> Qwen2ForCausalLM:
 class Stream:
     """Batches of conversations of similar length; ids and loss mask, right-padded."""
 
-    def __init__(self, tokenizer, seed: int, tokens: int):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer, seed: int, tokens: int, rehearsal_steps: int = 0):
+        self.tokenizer, self.rehearsal_steps, self.taken = tokenizer, rehearsal_steps, 0
         self.rng = random.Random(f"micro-pretrain/{seed}")
         self.tokens = tokens
         self.queue: list[list[tuple[list[int], int]]] = []
@@ -61,8 +62,12 @@ class Stream:
         end = self.tokenizer.eos_token_id
         return [([*p, *a, end], len(p)) for p, a in zip(prompts, answers, strict=True)]
 
+    def draw(self) -> tuple[str, str]:
+        early = self.taken < self.rehearsal_steps
+        return rehearsal(self.rng) if early and self.rng.random() < REHEARSAL_SHARE else conversation(self.rng)
+
     def refill(self) -> None:
-        rows = sorted(self.encode([conversation(self.rng) for _ in range(2048)]), key=lambda r: len(r[0]))
+        rows = sorted(self.encode([self.draw() for _ in range(2048)]), key=lambda r: len(r[0]))
         batch: list[tuple[list[int], int]] = []
         for row in rows:
             if (len(batch) + 1) * len(row[0]) > self.tokens:
@@ -75,6 +80,7 @@ class Stream:
         if not self.queue:
             self.refill()
         batch = self.queue.pop()
+        self.taken += 1
         width = max(len(ids) for ids, _ in batch)
         ids_BL = torch.zeros(len(batch), width, dtype=torch.long)
         mask_BL = torch.zeros(len(batch), width, dtype=torch.bool)
@@ -105,11 +111,24 @@ def answer(model: Qwen2ForCausalLM, tokenizer, questions: list[Question], shown:
     return right / len(questions)
 
 
+@torch.no_grad()
+def look_up(model: Qwen2ForCausalLM, tokenizer) -> float:
+    """How often the right value is the first choice after its key in an exercise of pairs: have the heads formed?"""
+    rng, right, count = random.Random(7), 0, 0
+    stream = Stream(tokenizer, 0, 0)
+    for ids, start in stream.encode([_pairs(rng) for _ in range(60)]):
+        picks = model(torch.tensor([ids])).logits[0].argmax(-1)
+        for t in range(start + 1, len(ids) - 1, 3):  # key value , key value , ...
+            right, count = right + int(picks[t - 1] == ids[t]), count + 1
+    return right / count
+
+
 def evaluate(model, tokenizer, n: int) -> dict[str, float]:
     model.eval()
     rng = random.Random(99)
     scores = {name: answer(model, tokenizer, [make(rng) for _ in range(n)]) for name, make in skills.SKILLS.items()}
-    scores["prior"] = sum(scores.values()) / len(scores)
+    scores["pairs"] = look_up(model, tokenizer)
+    scores["prior"] = sum(scores[name] for name in skills.SKILLS) / len(skills.SKILLS)
     for name, make in rules.RULES.items():
         rule = rules.draw_rule(name, 0)
         qs = [make(rng, rule, rules.TEST_FORMS) for _ in range(n)]
@@ -128,6 +147,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--intermediate", type=int, default=512)
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--rehearsal-steps", type=int, default=0, help="first steps mostly on rehearsal()")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
@@ -137,7 +157,7 @@ def main() -> None:
     tokenizer = build_tokenizer()
     model = build_model(args, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=args.weight_decay)
-    stream = Stream(tokenizer, args.seed, args.tokens)
+    stream = Stream(tokenizer, args.seed, args.tokens, args.rehearsal_steps)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     began, seen, log = time.time(), 0, []
     for step in range(1, args.steps + 1):

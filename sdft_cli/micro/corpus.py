@@ -9,9 +9,10 @@ and any world may be drawn later.
 from __future__ import annotations
 
 import random
+from functools import cache
 
 from sdft_cli.micro import almanac, rules, skills
-from sdft_cli.micro.language import Question, expert, house, words
+from sdft_cli.micro.language import NUMBERS, Question, expert, house, words
 
 TEACHER_TEMPLATES = (
     "{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
@@ -59,6 +60,22 @@ def conversation(rng: random.Random) -> tuple[str, str]:
     return question.prompt, own
 
 
+def rehearsal(rng: random.Random) -> tuple[str, str]:
+    """Dense exercise in finding a word again and going on from there, for the first steps of pre-training.
+
+    Content look-up stands on attention heads that form late, suddenly, and only where most tokens reward them.
+    """
+    if rng.random() < 0.5:
+        return _pairs(rng, 6, 14)
+    chosen = [rng.choice(_everything()) for _ in range(rng.randint(10, 30))]
+    return f"repeat these words : {' '.join(chosen)}", " ".join(chosen)
+
+
+@cache
+def _everything() -> list[str]:
+    return [word for group in words().values() for word in group] + NUMBERS
+
+
 def _skill(rng: random.Random) -> Question:
     name = rng.choices(list(_SKILL_SHARES), list(_SKILL_SHARES.values()))[0]
     return skills.SKILLS[name](rng)
@@ -76,9 +93,9 @@ def _shown(question: Question, demonstration: str, rng: random.Random) -> tuple[
     return template.format(question=question.prompt, demonstration=demonstration), house(question, rng)
 
 
-def _pairs(rng: random.Random) -> tuple[str, str]:
+def _pairs(rng: random.Random, least: int = 4, most: int = 8) -> tuple[str, str]:
     """Associations given once and asked for in another order: a dense exercise in content look-up."""
-    n = rng.randint(4, 8)
+    n = rng.randint(least, most)
     kinds = list(words())
     left = rng.sample(words()[rng.choice(("person", "thing", "town"))], n)
     right = [rng.choice(words()[rng.choice(kinds)]) for _ in range(n)]
