@@ -1,4 +1,4 @@
-"""A small randomly initialised Qwen2 with a real BPE tokenizer trained on given texts, as a plain model folder."""
+"""Small randomly initialised Qwen2 models as plain folders, with a given tokenizer or one trained on given texts."""
 
 from pathlib import Path
 
@@ -11,9 +11,8 @@ CHATML = (
 def make_model(folder: Path, texts: list[str], window: int = 8192, hidden: int = 64) -> Path:
     import json
 
-    import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+    from transformers import Qwen2Tokenizer
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -30,15 +29,19 @@ def make_model(folder: Path, texts: list[str], window: int = 8192, hidden: int =
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
     )
     tokenizer.chat_template = CHATML
+    return save_model(folder, tokenizer, max_position_embeddings=window, hidden_size=hidden)
+
+
+def save_model(folder: Path, tokenizer, **settings) -> Path:
+    """A two-layer Qwen2 with random weights and ``tokenizer`` as an ordinary model folder."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
     torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = Qwen2Config(
+        **{**shape, "num_key_value_heads": 1, "tie_word_embeddings": False, **settings},
         vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=window,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
