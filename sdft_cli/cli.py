@@ -144,7 +144,9 @@ def train(
     if continue_run:
         _extend(continue_run, _split(tasks), plugin, json)
         return
-    if resume and out is not None and (out / "recipe.json").is_file():
+    if resume and out is None:
+        raise UsageError("--resume needs to know which run", "name it with --out RUN")
+    if resume and out is not None:
         settled = _settled(out, plugin)
     else:
         flags: dict[str, Any] = {"tasks": _split(tasks), "method": method, "model": model, "suite": suite, "seed": seed}
@@ -182,6 +184,8 @@ def _settled(out: Path, plugin: list[Path] | None) -> Recipe:
     from sdft_cli import plugins
     from sdft_cli.recipe import Recipe
 
+    if not (out / "recipe.json").is_file():
+        raise UsageError(f"{out} is not a run: it has no recipe.json", "leave --resume out to start one there")
     for path in plugin or []:
         plugins.load_file(path)
     settled = Recipe.load(out / "recipe.json")

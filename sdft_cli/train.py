@@ -42,7 +42,7 @@ def _open(recipe: Recipe, out: Path | None, resume: bool) -> Run:
     if not resume:
         return Run.create(out or fresh_name(recipe), recipe)
     if out is None:
-        raise UsageError("--resume needs to know which run", "name it with --out")
+        raise UsageError("a run that is resumed needs its folder", "name it with --out")
     return Run.open(out)
 
 
