@@ -14,7 +14,8 @@ from torch import Tensor
 class Row:
     """A completion under the views of student and teacher, with the weight of each of its tokens in the loss.
 
-    A token of weight 0 is no loss position. ``sampled`` holds the sampler's log-probs, or is empty.
+    A token of weight 0 is no loss position. ``sampled`` holds the sampler's log-probs, or is empty; ``advantage`` is
+    the completion's, where there are rewards.
     """
 
     student_prompt: list[int]
@@ -22,6 +23,7 @@ class Row:
     weights: list[float]
     teacher_prompt: list[int] | None = None
     sampled: list[float] = field(default_factory=list)
+    advantage: float | None = None
 
     @property
     def length(self) -> int:
@@ -54,13 +56,32 @@ def collate(prompts: Sequence[list[int]], rows: Sequence[Row], pad_id: int, devi
     return Inputs(*(x.to(device) for x in (ids_BL, rows_N, columns_N)))
 
 
-def targets(rows: Sequence[Row], device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Tokens [N], weights [N] and the sampler's log-probs [N] (None without) in the order of `collate`."""
-    picked = [(r, t) for r in rows for t, w in enumerate(r.weights) if w]
-    tokens_N = torch.tensor([r.completion[t] for r, t in picked], dtype=torch.long)
-    weights_N = torch.tensor([r.weights[t] for r, t in picked])
-    sampled_N = torch.tensor([r.sampled[t] for r, t in picked]) if all(r.sampled for r in rows) else None
-    return tokens_N.to(device), weights_N.to(device), None if sampled_N is None else sampled_N.to(device)
+class Targets(NamedTuple):
+    """What is known of the N loss positions, in the order of `collate`; None where no row has it."""
+
+    tokens_N: Tensor
+    weights_N: Tensor
+    rows_N: Tensor
+    sampled_N: Tensor | None
+    advantage_N: Tensor | None
+
+
+def targets(rows: Sequence[Row], device: torch.device) -> Targets:
+    """The loss positions of ``rows``."""
+    picked = [(i, r, t) for i, r in enumerate(rows) for t, w in enumerate(r.weights) if w]
+    tokens_N = torch.tensor([r.completion[t] for _, r, t in picked], dtype=torch.long)
+    weights_N = torch.tensor([r.weights[t] for _, r, t in picked])
+    rows_N = torch.tensor([i for i, _, _ in picked], dtype=torch.long)
+    sampled_N = torch.tensor([r.sampled[t] for _, r, t in picked]) if all(r.sampled for r in rows) else None
+    known = all(r.advantage is not None for r in rows)
+    advantage_N = torch.tensor([r.advantage for _, r, _ in picked]) if known else None
+    return Targets(
+        tokens_N.to(device),
+        weights_N.to(device),
+        rows_N.to(device),
+        None if sampled_N is None else sampled_N.to(device),
+        None if advantage_N is None else advantage_N.to(device),
+    )
 
 
 def micro_batches(rows: Sequence[Row], budget: int) -> list[list[Row]]:

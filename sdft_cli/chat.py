@@ -25,14 +25,29 @@ class Chat:
         self.eos_id: int = int(tokenizer.eos_token_id)
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else int(pad)
+        self._think_end = self._ids("</think>")
 
-    def render(self, messages: list[Message], generate: bool = True) -> str:
-        """The text that the model sees."""
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+    def render(self, messages: list[Message], generate: bool = True, thinking: bool | None = None) -> str:
+        """The text that the model sees. ``thinking`` sets the template's own switch; None leaves it alone."""
+        more = {} if thinking is None else {"enable_thinking": thinking}
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **more)
+        return str(text)
 
-    def prompt_ids(self, messages: list[Message]) -> list[int]:
+    def prompt_ids(self, messages: list[Message], thinking: bool | None = None) -> list[int]:
         """Ids of ``messages`` followed by the opening of the assistant's turn."""
-        return self._ids(self.render(messages))
+        return self._ids(self.render(messages, thinking=thinking))
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of raw text, closed by the end-of-sequence token."""
+        return [*self._ids(text), self.eos_id]
+
+    def thinking_length(self, ids: list[int]) -> int:
+        """How many of a completion's first tokens are its thinking, ``</think>`` included; 0 if that never comes."""
+        end = self._think_end
+        for i in range(len(ids) - len(end), -1, -1):
+            if ids[i : i + len(end)] == end:
+                return i + len(end)
+        return 0
 
     def _ids(self, text: str) -> list[int]:
         # the template has written all special tokens itself

@@ -10,7 +10,6 @@ from sdft_cli.chat import Chat
 from sdft_cli.locations import locate
 from sdft_cli.preflight import StagePlan, check_recipe, complaints, context_window, plan
 from sdft_cli.recipe import Recipe
-from sdft_cli.stage import steps_in
 
 GIB = 1 << 30
 
@@ -38,12 +37,11 @@ def dry_run(recipe: Recipe) -> DryRun:
 
 
 def _stage(recipe: Recipe, p: StagePlan) -> dict[str, Any]:
-    steps = steps_in(recipe.train, len(p.train), recipe.sampler.n)
     return {
         "task": p.task.name,
         "rows": {"train": len(p.train), "validation": len(p.validation), "test": len(p.test)},
         "dropped": len(p.dropped),
-        "steps": steps,
+        "steps": p.steps,
         "steps_an_epoch": -(-len(p.train) * recipe.sampler.n // recipe.train.batch),
         "max_new_tokens": p.max_new_tokens,
         "student_prompt_tokens": _percentiles([s for s, _ in p.lengths]),
@@ -97,7 +95,7 @@ def _views(recipe: Recipe, chat: Chat, first: StagePlan) -> list[str]:
     example = first.train[0]
     lines = [f"first row of {first.task.name} ({example.id})"]
     for who, name in (("student", recipe.views.student), ("teacher", recipe.views.teacher)):
-        if name and (messages := templates.VIEWS[name](example)):
+        if name in templates.VIEWS and (messages := templates.VIEWS[name](example)):
             lines += [f"--- {who} sees ({name}):", chat.render(messages)]
     if recipe.sampler.source == "dataset":
         lines += ["--- and is trained on:", chat.decode(chat.completion(example)[0])]

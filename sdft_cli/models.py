@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from sdft_cli.batching import Inputs
 from sdft_cli.chat import Chat
-from sdft_cli.divergence import Head
 from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.fused import Head
 from sdft_cli.locations import is_adapter, locate
 from sdft_cli.recipe import Lora, Runtime
 
@@ -124,10 +124,13 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
-def head(policy: Policy) -> Head:
-    """The output head; its tensors are the live parameters."""
-    module = policy.core.get_output_embeddings()  # type: ignore[operator]
-    return Head(module.weight, getattr(module, "bias", None))
+def head(policy: Policy, model: nn.Module | None = None) -> Head:
+    """The output head; its tensors are the live parameters. ``model`` replaces the student (a teacher copy)."""
+    core: Any = policy.core if model is None else model
+    module, config = core.get_output_embeddings(), core.config
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return Head(module.weight, getattr(module, "bias", None), float(scale), None if cap is None else float(cap))
 
 
 def hidden_states(policy: Policy, inputs: Inputs, model: nn.Module | None = None) -> Tensor:
@@ -139,15 +142,15 @@ def hidden_states(policy: Policy, inputs: Inputs, model: nn.Module | None = None
 
 @torch.no_grad()
 def check_head(policy: Policy) -> None:
-    """Losses are computed from hidden states and head: refuse a model that does more between them (soft-cap, scale)."""
+    """Losses are computed from hidden states and `head`: refuse a model whose logits are not what these make."""
     ids_BL = torch.arange(1, 5, device=policy.device)[None]
     hidden_LH = policy.core.get_decoder()(input_ids=ids_BL, use_cache=False).last_hidden_state[0]  # type: ignore[operator]
     ours_LV = head(policy).logits(hidden_LH)
     theirs_LV = policy.core(input_ids=ids_BL, use_cache=False).logits[0].float()
     if not torch.allclose(ours_LV, theirs_LV, atol=1e-2 + 1e-2 * float(theirs_LV.abs().max())):
         raise UsageError(
-            f"{policy.name}: this model changes its logits after the output head (soft-cap or scale)",
-            "such heads are not supported yet; use another model",
+            f"{policy.name}: this model does more to its logits than head, scale and soft-cap",
+            "such heads are not supported; use another model",
         )
 
 

@@ -6,19 +6,22 @@ A prompt over the limit is refused or dropped with its reason; it is never cut, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdft_cli import dataset, models, plugins, templates
+from sdft_cli import dataset, models, objective, plugins, templates
 from sdft_cli.chat import Chat
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.recipe import Method, Recipe
-from sdft_cli.types import Dropped, Example, Task
+from sdft_cli.recipe import Method, Phase, Recipe
+from sdft_cli.rollout import Batches
+from sdft_cli.types import Dropped, Example, Suite, Task
 
 
 @dataclass
 class StagePlan:
-    """One task as it will be trained. Lengths are tokens: (student's prompt, teacher's prompt or 0) a row."""
+    """One task as it will be trained: a `Batches` a phase. Lengths are tokens of the first phase's rows: (student's
+    prompt, teacher's prompt or 0)."""
 
     task: Task
     train: list[Example]
@@ -27,6 +30,12 @@ class StagePlan:
     max_new_tokens: int
     lengths: list[tuple[int, int]] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
+    phases: list[Batches] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
 
 
 def check_recipe(recipe: Recipe) -> Method:
@@ -39,32 +48,87 @@ def check_recipe(recipe: Recipe) -> Method:
     if recipe.suite:
         plugins.get("suite", recipe.suite)
     plugins.get("engine", recipe.engine.name)
-    for view in filter(None, (recipe.views.student, recipe.views.teacher)):
-        if view not in templates.VIEWS:
-            raise choose("view", view, list(templates.VIEWS))
-    _check_combination(recipe)
+    for phase in recipe.phases():
+        _check_phase(phase)
+    if recipe.then:
+        _check_general(recipe, recipe.then)
     return method
 
 
-def _check_combination(recipe: Recipe) -> None:
-    sampler, goal = recipe.sampler, recipe.objective
-    if goal.target == "teacher" and (recipe.teacher is None or recipe.views.teacher is None):
-        raise UsageError("objective.target = 'teacher' needs a teacher", "set teacher = 'ema' and views.teacher")
-    tempered = sampler.temperature != 1 or sampler.top_p < 1 or sampler.top_k
+def _check_phase(phase: Recipe) -> None:
+    """One phase's names and combinations."""
+    known = [*templates.VIEWS, *templates.ROLLOUT_VIEWS]
+    for view, choices in ((phase.views.student, list(templates.VIEWS)), (phase.views.teacher, known)):
+        if view and view not in choices:
+            raise choose("view", view, choices)
+    goal, sampler = phase.objective, phase.sampler
+    for name in goal.factors:
+        if name not in objective.FACTORS:
+            raise choose("factor", name, list(objective.FACTORS))
+    _check_teacher(phase)
+    tempered = sampler.temperature != goal.logits_temperature or sampler.top_p < 1 or sampler.top_k
     if goal.importance_cap and sampler.source == "student" and tempered:
         hint = "set objective.importance_cap=none, or sampler.temperature=1 top_p=1 top_k=0"
         raise UsageError("importance ratios compare equal distributions: they need untempered sampling", hint)
-    if recipe.train.batch < sampler.n:
-        raise UsageError(f"train.batch={recipe.train.batch} is below sampler.n={sampler.n}", "raise the batch")
+    if phase.train.batch < sampler.n:
+        raise UsageError(f"train.batch={phase.train.batch} is below sampler.n={sampler.n}", "raise the batch")
+    if {"group_advantage", "evidence_ratio"} & set(goal.factors) and (phase.reward is None or sampler.n < 2):
+        raise UsageError("advantages compare several graded completions of one prompt", "set [reward] and sampler.n=8")
+    if phase.views.teacher in templates.ROLLOUT_VIEWS and (phase.reward is None or sampler.source != "student"):
+        raise UsageError(
+            f"view {phase.views.teacher!r} shows graded completions", "set [reward] and sampler.source=student"
+        )
+    if goal.clip and not goal.factors:
+        raise UsageError("objective.clip bounds an advantage, and there is none", 'set factors=["group_advantage"]')
+    if phase.train.updates > 1 and sampler.source != "student":
+        raise UsageError("train.updates reuses sampled completions", "set sampler.source=student, or train.updates=1")
+
+
+def _check_teacher(phase: Recipe) -> None:
+    goal, sampler = phase.objective, phase.sampler
+    needs = goal.target == "teacher" or set(objective.ASK_TEACHER) & set(goal.factors)
+    if (needs or sampler.source == "teacher") and (phase.teacher is None or phase.views.teacher is None):
+        raise UsageError("this objective needs a teacher", "set teacher = 'ema' and views.teacher")
+    if goal.estimator != "analytic" and (goal.target, goal.divergence) != ("teacher", "reverse_kl"):
+        raise UsageError(
+            f"objective.estimator={goal.estimator!r} estimates reverse KL to a teacher and nothing else",
+            "set objective.target=teacher objective.divergence=reverse_kl, or estimator=analytic",
+        )
+    narrowed = goal.divergence_top_k or goal.entry_clip or goal.token_clip
+    if goal.estimator != "analytic" and (narrowed or sampler.source != "student"):
+        raise UsageError(
+            f"objective.estimator={goal.estimator!r} holds over the full vocabulary, on the student's own completions",
+            "drop divergence_top_k, entry_clip and token_clip, or set estimator=analytic",
+        )
+    if (
+        sampler.source == "teacher"
+        and phase.teacher
+        and (phase.teacher.start, phase.teacher.update_rate) != ("student", 0)
+    ):
+        raise UsageError(
+            "a teacher that writes once, before the stage, is the frozen student", "set teacher = 'frozen'"
+        )
+
+
+def _check_general(recipe: Recipe, then: Phase) -> None:
+    if then.prompts != "general" or recipe.general:
+        return
+    suite: Suite | None = plugins.get("suite", recipe.suite) if recipe.suite else None
+    if suite is None or suite.general is None:
+        raise UsageError(
+            f"method {recipe.method}: its second phase needs general prompts, of no task",
+            "name a JSONL file of prompts with general = FILE (or --set general=FILE)",
+        )
 
 
 def plan(recipe: Recipe, chat: Chat, context_window: int) -> list[StagePlan]:
     """One plan a task; raises on the first bad row unless ``train.on_bad_row`` is ``drop``."""
     method = check_recipe(recipe)
-    return [_plan(recipe, method, name, chat, context_window) for name in recipe.tasks]
+    return [_plan(recipe, method, i, name, chat, context_window) for i, name in enumerate(recipe.tasks, 1)]
 
 
-def _plan(recipe: Recipe, method: Method, name: str, chat: Chat, window: int) -> StagePlan:
+def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, window: int) -> StagePlan:
+    """Stage ``number`` (from 1)."""
     task: Task = plugins.get("task", name)
     folder = Path(recipe.data) / name
     how = recipe.train.on_bad_row
@@ -74,10 +138,50 @@ def _plan(recipe: Recipe, method: Method, name: str, chat: Chat, window: int) ->
         dropped += bad
     new_tokens = recipe.sampler.max_new_tokens or task.max_new_tokens
     stage = StagePlan(task, splits["train"], splits["validation"], splits["test"], new_tokens, dropped=dropped)
-    _screen(stage, recipe, method, chat, window, f"{folder}/train.jsonl")
+    first, *rest = recipe.phases()
+    if first.sampler.source == "corpus":
+        stage.train = _packed(folder, chat, new_tokens, window, how)
+    else:
+        _screen(stage, recipe, method, chat, window, f"{folder}/train.jsonl")
     if not stage.train:
         raise UsageError(f"{folder}/train.jsonl: no row can be trained on", _reasons(stage.dropped))
+    stage.phases = [Batches(chat, first, task, stage.train, (number,), new_tokens)]
+    for phase in rest:
+        general = recipe.then is not None and recipe.then.prompts == "general"
+        examples = _general(recipe) if general else stage.train
+        new_tokens = phase.sampler.max_new_tokens or task.max_new_tokens
+        stage.phases.append(Batches(chat, phase, task, examples, (number, "then"), new_tokens))
     return stage
+
+
+def _general(recipe: Recipe) -> Sequence[Example]:
+    """Prompts of no task: the recipe's file, or the suite's own (which are none of its test items)."""
+    if recipe.general:
+        path = Path(recipe.general)
+        return dataset.read_split(path.parent, path.stem, recipe.train.on_bad_row)[0]
+    suite: Suite = plugins.get("suite", str(recipe.suite))
+    assert suite.general is not None  # checked with the recipe
+    return suite.general()
+
+
+def _packed(folder: Path, chat: Chat, size: int, window: int, how: str) -> list[Example]:
+    """Raw texts laid end to end, each closed by the end-of-sequence token, in blocks of ``size`` tokens.
+
+    Every token is a target once: a block is read after the last token of the one before it.
+    """
+    if "corpus" not in dataset.available_splits(folder):
+        raise UsageError(f"{folder} has no corpus.jsonl", "continual pre-training needs raw text: a task with a corpus")
+    if size + 1 > window:
+        raise UsageError(
+            f"blocks of {size} tokens do not fit the model's window of {window}", "lower sampler.max_new_tokens"
+        )
+    texts, _ = dataset.read_split(folder, "corpus", how)
+    stream = [token for e in texts for token in chat.text_ids(e.text or "")]
+    blocks = []
+    for i, at in enumerate(range(0, len(stream), size)):
+        before = [stream[at - 1] if at else chat.eos_id]
+        blocks.append(Example(f"block-{i}", [], meta={"ids": stream[at : at + size], "before": before}))
+    return blocks
 
 
 def complaints(plans: list[StagePlan]) -> list[str]:
@@ -110,7 +214,8 @@ def _screen(stage: StagePlan, recipe: Recipe, method: Method, chat: Chat, window
 def lengths_of(example: Example, recipe: Recipe, chat: Chat) -> tuple[int, int]:
     """Tokens of the student's and the teacher's prompt (0 without a teacher)."""
     views = (recipe.views.student, recipe.views.teacher)
-    messages = [templates.VIEWS[v](example) if v else None for v in views]
+    # a view of the batch's own completions has no length before there are any
+    messages = [templates.VIEWS[v](example) if v in templates.VIEWS else None for v in views]
     student, teacher = (len(chat.prompt_ids(m)) if m else 0 for m in messages)
     return student, teacher
 

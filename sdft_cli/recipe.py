@@ -22,9 +22,13 @@ class Section(BaseModel):
 
 
 class Sampler(Section):
-    """Where completions come from, and how they are drawn."""
+    """Where completions come from, and how they are drawn.
 
-    source: Literal["student", "dataset"] = "student"
+    ``student`` writes anew at every step; ``teacher`` once, before the stage, in its own view; ``dataset`` has the
+    demonstrations; ``corpus`` is raw text, packed into blocks of ``max_new_tokens``.
+    """
+
+    source: Literal["student", "teacher", "dataset", "corpus"] = "student"
     n: int = Field(1, ge=1)
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -33,10 +37,22 @@ class Sampler(Section):
 
 
 class Views(Section):
-    """What student and teacher see of an example: names of templates in ``templates.py``."""
+    """What student and teacher see of an example: names of templates in ``templates.py``.
+
+    ``*_thinking`` switches a thinking model's template on or off for one view; None leaves it as the template has it.
+    """
 
     student: str = "prompt"
     teacher: str | None = None
+    student_thinking: bool | None = None
+    teacher_thinking: bool | None = None
+
+
+class Reward(Section):
+    """The task's own grade as reward; ``success`` is what a completion needs to serve as an example to others."""
+
+    success: float = 0.5
+    epsilon: float = Field(1e-6, gt=0)
 
 
 class Teacher(Section):
@@ -64,23 +80,49 @@ TEACHER_KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+class Clip(Section):
+    """PPO's bounds on the ratio of new to old policy; the defaults are DAPO's."""
+
+    low: float = Field(0.2, ge=0, lt=1)
+    high: float = Field(0.28, ge=0)
+    dual: float | None = Field(3.0, gt=1)
+
+
 class Objective(Section):
-    """Target of every token, its factors, and how losses become one number."""
+    """Target of every token, its factors, its trust region, and how losses become one number.
+
+    Divergence settings are those of `divergence.Divergence`; factors are named in `objective.FACTORS`.
+    ``evidence_share`` falls linearly to 0 over ``evidence_steps`` (RLSD).
+    """
 
     target: Literal["token", "teacher"] = "teacher"
     divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    estimator: Literal["analytic", "sampled", "rao_blackwell"] = "analytic"
     beta: float = Field(0.5, gt=0, lt=1)
+    logits_temperature: float = Field(1.0, gt=0)
+    divergence_top_k: int | None = Field(None, ge=1)
+    support: Literal["student", "teacher"] = "student"
+    tail: Literal["bucket", "renormalise"] = "bucket"
+    entry_clip: float | None = Field(None, gt=0)
+    token_clip: float | None = Field(None, gt=0)
     factors: tuple[str, ...] = ()
+    evidence_clip: float = Field(0.2, ge=0, lt=1)
+    evidence_share: float = Field(0.0, ge=0, le=1)
+    evidence_steps: int = Field(0, ge=0)
     importance_cap: float | None = Field(None, gt=0)
+    importance: Literal["token", "sequence"] = "token"
+    clip: Clip | None = None
     skip_first: int = Field(0, ge=0)
+    mask_truncated: bool = False
     reduction: Literal["token_mean", "sequence_mean"] = "token_mean"
 
 
 class Train(Section):
-    """Optimization. ``max_steps`` overrides ``epochs``; batch counts completions."""
+    """Optimization. ``max_steps`` overrides ``epochs``; batch counts completions; each is used ``updates`` times."""
 
     lr: float = Field(1e-5, gt=0)
     batch: int = Field(32, ge=1)
+    updates: int = Field(1, ge=1)
     epochs: float = Field(1, gt=0)
     max_steps: int | None = Field(None, ge=1)
     warmup_steps: int = Field(10, ge=0)
@@ -95,6 +137,29 @@ class Train(Section):
     probe_every: int = Field(50, ge=0)
     probe_limit: int = Field(64, ge=1)
     on_bad_row: Literal["error", "drop"] = "error"
+
+
+class PhaseTrain(Section):
+    """What a second phase has of its own; None keeps the first phase's value."""
+
+    lr: float | None = Field(None, gt=0)
+    batch: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    warmup_steps: int | None = Field(None, ge=0)
+
+
+class Phase(Section):
+    """A second phase of every stage, with parts of its own. ``general`` prompts are no task's: recipe.general, or the
+    suite's own."""
+
+    prompts: Literal["task", "general"] = "task"
+    sampler: Sampler = Sampler()
+    views: Views = Views()
+    teacher: Teacher | None = None
+    reward: Reward | None = None
+    objective: Objective = Objective()
+    train: PhaseTrain = PhaseTrain()
 
 
 class Lora(Section):
@@ -133,15 +198,28 @@ class Recipe(Section):
     seed: int = 0
     world: int = 0
     plugins: tuple[str, ...] = ()
+    general: str | None = None
     sampler: Sampler = Sampler()
     views: Views = Views()
     teacher: Teacher | None = None
+    reward: Reward | None = None
     objective: Objective = Objective()
     train: Train = Train()
+    then: Phase | None = None
     lora: Lora = Lora()
     engine: Engine = Engine()
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
+
+    def phases(self) -> list[Recipe]:
+        """The recipe of each phase of a stage: itself, and with ``then``'s parts put in."""
+        first = self.model_copy(update={"then": None})
+        if self.then is None:
+            return [first]
+        parts = ("sampler", "views", "teacher", "reward", "objective")
+        own = {k: v for k, v in self.then.train.model_dump().items() if v is not None}
+        second = {name: getattr(self.then, name) for name in parts}
+        return [first, first.model_copy(update={**second, "train": self.train.model_copy(update=own)})]
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
@@ -163,12 +241,16 @@ class Method(Section):
     sampler: Sampler = Sampler()
     views: Views = Views()
     teacher: Teacher | None = None
+    reward: Reward | None = None
     objective: Objective = Objective()
     train: dict[str, Any] = {}
+    lora: dict[str, Any] = {}
+    then: Phase | None = None
 
     def defaults(self) -> dict[str, Any]:
         """This method's layer of a recipe."""
-        layer = self.model_dump(mode="json", include={"sampler", "views", "teacher", "objective", "train"})
+        parts = {"sampler", "views", "teacher", "reward", "objective", "train", "lora", "then"}
+        layer = self.model_dump(mode="json", include=parts)
         return {"method": self.name, **layer}
 
 
@@ -226,7 +308,9 @@ def _path(key: str) -> list[str]:
     known = paths()
     if key in known:
         return key.split(".")
-    matches = [p for p in known if p.endswith("." + key)]
+    matches = [
+        p for p in known if p.endswith("." + key) and not p.startswith("then.")
+    ]  # a short key is the first phase's
     if len(matches) == 1:
         return matches[0].split(".")
     if matches:

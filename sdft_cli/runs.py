@@ -1,6 +1,7 @@
 """The run folder: recipe, environment, metrics, checkpoints, evaluations. Everything is written whole, then named.
 
     runs/<name>/recipe.json environment.json metrics.jsonl latest done.json
+                rollouts/NN-<task>-<phase>.jsonl (what a teacher wrote once)
                 stages/NN-<task>/step-000400/{model/, state/, done.json}
                 evals/NN-<task>/{scores.json, <task>.jsonl}
 
@@ -16,7 +17,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 
 from sdft_cli.errors import UsageError
 from sdft_cli.recipe import Recipe
+from sdft_cli.types import Rollout
 
 RUNS = Path("runs")
 _STEP = re.compile(r"step-(\d+)$")
@@ -167,6 +169,22 @@ class Run:
             if (folder / "done.json").is_file() and (found := _checkpoint(folder)).stage_done:
                 return found
         return None
+
+    # what a teacher wrote once ----------------------------------------------------------------------------
+
+    def _rollouts(self, stage: int, task: str, phase: int) -> Path:
+        return self.folder / "rollouts" / f"{stage:02d}-{task}-{phase}.jsonl"
+
+    def read_rollouts(self, stage: int, task: str, phase: int) -> list[Rollout] | None:
+        """The stored completions in order, or None where there are none yet."""
+        path = self._rollouts(stage, task, phase)
+        if not path.is_file():
+            return None
+        return [Rollout(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def write_rollouts(self, stage: int, task: str, phase: int, rollouts: list[Rollout]) -> None:
+        lines = "".join(json.dumps(asdict(r)) + "\n" for r in rollouts)
+        write_whole(self._rollouts(stage, task, phase), lines)
 
     # evaluations --------------------------------------------------------------------------------------------
 

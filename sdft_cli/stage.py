@@ -1,18 +1,14 @@
-"""Train one stage: the one loop that every method shares. A method chooses the parts, never their order.
+"""Train one phase of a stage: the one loop that every method shares. A method chooses the parts, never their order.
 
-draw prompts -> sample completions -> build views -> score (teacher without gradient, student with) -> weights ->
+batch (`rollout`: prompts, completions, views, weights) -> score (teacher without gradient, student with) ->
 loss, backward -> optimizer -> teacher update -> engine sync
-
-Every random draw is a function of (seed, stage, step), so a resumed stage needs no stored generator state.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,67 +16,51 @@ import torch
 from torch import Tensor
 
 from sdft_cli import models, objective
-from sdft_cli.batching import Row, collate, micro_batches, targets
-from sdft_cli.divergence import Factor, TokenStats, fused_loss
+from sdft_cli.batching import Row, Targets, collate, micro_batches, targets
+from sdft_cli.divergence import Divergence
 from sdft_cli.errors import SdftError
+from sdft_cli.fused import Head, TokenStats, fused_loss
 from sdft_cli.models import Policy
+from sdft_cli.objective import Clip, Signals
 from sdft_cli.optim import MasterAdamW, learning_rate
-from sdft_cli.recipe import Recipe, Train
+from sdft_cli.recipe import Recipe
+from sdft_cli.rollout import Batches, seed_of
 from sdft_cli.scoring import Engine
 from sdft_cli.teacher import Teacher
-from sdft_cli.templates import VIEWS
-from sdft_cli.types import Example
 
-
-def seed_of(*parts: object) -> int:
-    """A 63-bit seed that depends on every part and on nothing else."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def steps_in(train: Train, count: int, n: int = 1) -> int:
-    """Optimizer steps of a stage with ``count`` examples and ``n`` completions a prompt."""
-    return train.max_steps or max(1, math.ceil(count * n * train.epochs / train.batch))
-
-
-def draw(count: int, size: int, step: int, seed: int) -> list[int]:
-    """Indices of batch ``step`` (from 0): epochs are seeded permutations laid end to end."""
-    wanted = range(step * size, (step + 1) * size)
-    orders = {}
-    for epoch in {at // count for at in wanted}:
-        orders[epoch] = list(range(count))
-        random.Random(seed_of(seed, "epoch", epoch)).shuffle(orders[epoch])
-    return [orders[at // count][at % count] for at in wanted]
+#: What a student's view and a teacher's give for N loss positions: hidden states and head.
+Scored = tuple[Tensor, Head]
 
 
 class Stage:
-    """One task's training. ``number`` counts stages from 1; ``base`` loads the run's first weights by name."""
+    """One phase of one task's training. ``origin`` loads the weights that the teacher starts from, by name."""
 
     def __init__(
         self,
         policy: Policy,
         engine: Engine,
         recipe: Recipe,
-        number: int,
-        examples: Sequence[Example],
-        max_new_tokens: int,
-        base: Callable[[], dict[str, Tensor]],
+        batches: Batches,
+        where: tuple[object, ...],
+        origin: Callable[[], dict[str, Tensor]],
     ):
-        self.policy, self.engine, self.recipe, self.number = policy, engine, recipe, number
-        self.examples, self.max_new_tokens = examples, max_new_tokens
-        self.steps = steps_in(recipe.train, len(examples), recipe.sampler.n)
+        self.policy, self.engine, self.recipe, self.batches, self.where = policy, engine, recipe, batches, where
+        self.steps = batches.steps
         self.optimizer = MasterAdamW(policy.model, recipe.train)
-        self.teacher = Teacher(policy, recipe.teacher, base) if recipe.teacher else None
+        goal = recipe.objective
+        asks = goal.target == "teacher" or set(objective.ASK_TEACHER) & set(goal.factors)
+        self.teacher = Teacher(policy, recipe.teacher, origin) if recipe.teacher and asks else None
+        self._held: tuple[int, list[Row], dict[str, Any]] | None = None
 
     # one step -----------------------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Any]:
-        """Optimizer step ``step`` (from 0); returns what there is to log."""
+        """Optimizer step ``step`` (from 0) of this phase; returns what there is to log."""
         began = time.perf_counter()
-        rows, facts = self._rows(step)
+        rows, facts = self._batch(step)
         sampled_at = time.perf_counter()
-        torch.manual_seed(seed_of(self.recipe.seed, self.number, "dropout", step))
-        stats, loss = self._backward(rows)
+        torch.manual_seed(seed_of(self.recipe.seed, *self.where, "dropout", step))
+        stats, loss = self._backward(rows, step)
         lr = learning_rate(self.recipe.train, step, self.steps)
         if not math.isfinite(loss):
             raise SdftError(f"the loss is {loss} at step {step + 1}", "lower train.lr, or raise train.warmup_steps")
@@ -92,7 +72,7 @@ class Stage:
         tokens = sum(len(r.completion) for r in rows)
         return {
             "loss": loss,
-            "kl": stats["loss"] if self.recipe.objective.target == "teacher" else None,
+            "kl": stats["kl"] if math.isfinite(stats["kl"]) else None,
             **facts,
             "entropy": stats["entropy"],
             "mismatch": stats["mismatch"],
@@ -103,88 +83,117 @@ class Stage:
             "rollout_seconds": sampled_at - began,
         }
 
-    def _rows(self, step: int) -> tuple[list[Row], dict[str, float]]:
-        """The batch as rows with weights, and facts about its completions."""
-        recipe = self.recipe
-        count = max(1, recipe.train.batch // recipe.sampler.n)
-        picked = draw(len(self.examples), count, step, seed_of(recipe.seed, self.number, "data"))
-        examples = [self.examples[i] for i in picked for _ in range(recipe.sampler.n)]
-        prompts = [self._view(recipe.views.student, e) or [] for e in examples]
-        rows, masks, finish = self._completions(step, examples, prompts)
-        if recipe.views.teacher:
-            for i, (row, example) in enumerate(zip(rows, examples, strict=True)):
-                row.teacher_prompt = self._view(recipe.views.teacher, example)
-                if row.teacher_prompt is None:
-                    masks[i] = torch.zeros_like(masks[i])
-        kept = [objective.skip_first(m[None], recipe.objective.skip_first)[0] for m in masks]
-        for row, weights in zip(rows, objective.reduce_weights(kept, recipe.objective.reduction), strict=True):
-            row.weights = weights.tolist()
-        lengths = [len(r.completion) for r in rows]
-        truncated = sum(f == "length" for f in finish) / max(1, len(rows))
-        return rows, {"completion_tokens": sum(lengths) / max(1, len(rows)), "truncated": truncated}
+    def _batch(self, step: int) -> tuple[list[Row], dict[str, Any]]:
+        """The batch of ``step``; each is used for ``train.updates`` steps in a row."""
+        number = step // self.recipe.train.updates
+        if self._held is None or self._held[0] != number:
+            self._held = (number, *self.batches.batch(number))
+        return self._held[1], self._held[2]
 
-    def _completions(
-        self, step: int, examples: Sequence[Example], prompts: list[list[int]]
-    ) -> tuple[list[Row], list[Tensor], list[str]]:
-        if self.recipe.sampler.source == "dataset":
-            pairs = [self.policy.chat.completion(e) for e in examples]
-            rows = [Row(p, ids, []) for p, (ids, _) in zip(prompts, pairs, strict=True)]
-            return rows, [torch.tensor(mask) for _, mask in pairs], ["stop"] * len(rows)
-        seed = seed_of(self.recipe.seed, self.number, "sample", step)
-        rollouts = self.engine.sample(prompts, self.recipe.sampler, self.max_new_tokens, seed)
-        rows = [Row(r.prompt_ids, r.ids, [], sampled=r.logprobs) for r in rollouts]
-        return rows, [torch.ones(len(r.ids), dtype=torch.bool) for r in rollouts], [r.finish for r in rollouts]
+    def may_save(self, step: int) -> bool:
+        """Whether nothing but weights is in flight after ``step`` steps: a batch in use could not be drawn again."""
+        return step % self.recipe.train.updates == 0
 
-    def _view(self, name: str, example: Example) -> list[int] | None:
-        messages = VIEWS[name](example)
-        return None if messages is None else self.policy.chat.prompt_ids(messages)
-
-    def _backward(self, rows: list[Row]) -> tuple[dict[str, float], float]:
+    def _backward(self, rows: list[Row], step: int) -> tuple[dict[str, float], float]:
         """Gradients of the whole batch, by micro-batches; per-token means and the loss."""
         total, parts = 0.0, []
         for group in micro_batches(rows, self.recipe.train.micro_batch_tokens):
-            loss, stats, mismatch = self._loss(group)
+            loss, stats, mismatch = self._loss(group, step)
             loss.backward()
             total += loss.item()
-            parts.append((*(x.sum().item() for x in stats[:2]), mismatch, len(stats.loss_N)))
+            exact = self._divergence() is not None  # otherwise sampled: the mean of log p_S(y) - log p_T(y)
+            kl_N = stats.loss_N if exact else stats.logprob_N - stats.teacher_N
+            parts.append((kl_N.sum().item(), stats.entropy_N.sum().item(), mismatch, len(kl_N)))
         n = max(1, sum(p[3] for p in parts))
-        means = {k: sum(p[i] for p in parts) / n for i, k in enumerate(("loss", "entropy", "mismatch"))}
+        means = {k: sum(p[i] for p in parts) / n for i, k in enumerate(("kl", "entropy", "mismatch"))}
         return means, total
 
-    def _loss(self, group: list[Row]) -> tuple[Tensor, TokenStats, float]:
-        policy, settings = self.policy, self.recipe.objective
-        tokens_N, weights_N, sampled_N = targets(group, policy.device)
-        teacher = None
-        if self.teacher and settings.target == "teacher":
-            inputs = collate([r.teacher_prompt or [] for r in group], group, policy.chat.pad_id, policy.device)
-            teacher = (self.teacher.hidden_states(inputs), self.teacher.head())
-        inputs = collate([r.student_prompt for r in group], group, policy.chat.pad_id, policy.device)
-        policy.model.train(self.recipe.lora.dropout > 0)
-        hidden_NH = models.hidden_states(policy, inputs)
-        policy.model.eval()
-        factor = self._factor(sampled_N)
-        loss, stats = fused_loss(
-            hidden_NH, models.head(policy), tokens_N, weights_N, teacher, settings.divergence, settings.beta, factor
+    def _loss(self, group: list[Row], step: int) -> tuple[Tensor, TokenStats, float]:
+        goal, known = self.recipe.objective, targets(group, self.policy.device)
+        share = self._evidence_share(step)
+        factors = self._factors(share)
+        teacher = (
+            self._teacher(group) if goal.target == "teacher" or set(objective.ASK_TEACHER) & set(factors) else None
         )
-        mismatch = 0.0 if sampled_N is None else float((stats.logprob_N - sampled_N).abs().sum())
+        inputs = collate([r.student_prompt for r in group], group, self.policy.chat.pad_id, self.policy.device)
+        self.policy.model.train(self.recipe.lora.dropout > 0)
+        hidden_NH = models.hidden_states(self.policy, inputs)
+        self.policy.model.eval()
+        student = (hidden_NH, models.head(self.policy))
+        signals = self._signals(known, student, share)
+        clip = Clip(**goal.clip.model_dump()) if goal.clip else None
+        loss, stats = fused_loss(
+            *student,
+            known.tokens_N,
+            known.weights_N,
+            teacher,
+            self._divergence(),
+            objective.make_term(factors, signals, goal.importance_cap, clip),
+            self._credit(known, student, teacher) if goal.estimator == "rao_blackwell" else None,
+            goal.logits_temperature,
+        )
+        mismatch = 0.0 if known.sampled_N is None else float((stats.logprob_N - known.sampled_N).abs().sum())
         return loss, stats, mismatch
 
-    def _factor(self, sampled_N: Tensor | None) -> Factor | None:
-        """The product of the method's row-local weights."""
-        factors = [objective.FACTORS[name] for name in self.recipe.objective.factors]
-        cap = self.recipe.objective.importance_cap
-        if not factors and (cap is None or sampled_N is None):
+    def _teacher(self, group: list[Row]) -> Scored | None:
+        if self.teacher is None:
             return None
+        prompts = [r.teacher_prompt or [] for r in group]
+        inputs = collate(prompts, group, self.policy.chat.pad_id, self.policy.device)
+        return self.teacher.hidden_states(inputs), self.teacher.head()
 
-        def product(logprob_C: Tensor, part: slice) -> Tensor:
-            weight_C = torch.ones_like(logprob_C)
-            for factor in factors:
-                weight_C = weight_C * factor(logprob_C)
-            if cap is not None and sampled_N is not None:
-                weight_C = weight_C * objective.importance_weights(logprob_C, sampled_N[part], cap)
-            return weight_C
+    # what the method's objective comes to ------------------------------------------------------------------
 
-        return product
+    def _divergence(self) -> Divergence | None:
+        """None where the target is the token: sampled tokens estimate a divergence through their weights."""
+        goal = self.recipe.objective
+        if goal.target == "token" or goal.estimator == "sampled":
+            return None
+        return Divergence(
+            kind=goal.divergence,
+            beta=goal.beta,
+            temperature=goal.logits_temperature,
+            top_k=goal.divergence_top_k,
+            support=goal.support,
+            tail=goal.tail,
+            entry_clip=goal.entry_clip,
+            token_clip=goal.token_clip,
+        )
+
+    def _evidence_share(self, step: int) -> float:
+        goal = self.recipe.objective
+        return goal.evidence_share * (max(0.0, 1 - step / goal.evidence_steps) if goal.evidence_steps else 1.0)
+
+    def _factors(self, share: float) -> tuple[str, ...]:
+        """The method's factors; without a share the evidence is nobody's business, and the teacher is not asked."""
+        goal = self.recipe.objective
+        factors = tuple(f for f in goal.factors if f != "evidence_ratio" or share)
+        sampled = goal.target == "teacher" and goal.estimator == "sampled"
+        return (*factors, "log_ratio") if sampled else factors
+
+    def _signals(self, known: Targets, student: Scored, share: float) -> Signals:
+        goal = self.recipe.objective
+        whole = None
+        if goal.importance_cap is not None and goal.importance == "sequence" and known.sampled_N is not None:
+            logprob_N = self._look(known, student).logprob_N
+            whole = objective.sequence_importance(logprob_N, known.sampled_N, known.rows_N, goal.importance_cap)
+        old_N = known.sampled_N if self.recipe.train.updates > 1 else None
+        return Signals(known.advantage_N, known.sampled_N, old_N, whole, goal.evidence_clip, share)
+
+    def _credit(self, known: Targets, student: Scored, teacher: Scored | None) -> Tensor:
+        """Weights of -log p(y_i) whose gradient is that of sum_i sg(sum_{t>i} KL_t) log p(y_i): the Rao-Blackwellised
+        estimator's second sum (arXiv 2601.19897, appendix A.1)."""
+        value_N = self._look(known, student, teacher).loss_N * known.weights_N
+        return -objective.later_sums(value_N, known.rows_N)
+
+    @torch.no_grad()
+    def _look(self, known: Targets, student: Scored, teacher: Scored | None = None) -> TokenStats:
+        """Per-token results ahead of the loss, for weights that need a whole sequence; no gradient."""
+        chosen = self._divergence() if teacher else None
+        heat = self.recipe.objective.logits_temperature
+        return fused_loss(
+            student[0].detach(), student[1].detach(), known.tokens_N, known.weights_N, teacher, chosen, temperature=heat
+        )[1]
 
     # state --------------------------------------------------------------------------------------------------
 

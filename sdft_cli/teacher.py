@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from sdft_cli import models
 from sdft_cli.batching import Inputs
-from sdft_cli.divergence import Head
+from sdft_cli.fused import Head
 from sdft_cli.models import STUDENT, TEACHER, Policy
 from sdft_cli.recipe import Teacher as Settings
 
 
 class Teacher:
-    """``base`` loads the run's first weights and is called only if the teacher starts there."""
+    """``origin`` loads the weights of ``settings.start`` by name; it is not called where that is the student."""
 
-    def __init__(self, policy: Policy, settings: Settings, base: Callable[[], dict[str, Tensor]]):
+    def __init__(self, policy: Policy, settings: Settings, origin: Callable[[], dict[str, Tensor]]):
         self.policy, self.settings = policy, settings
         self.live = settings.update_rate == 1 and settings.update_every == 1
         self.copy: nn.Module | None = None
@@ -41,8 +41,8 @@ class Teacher:
         # an fp32 parameter is its own average, and a frozen one needs none
         own, moves = self._own(), settings.update_rate > 0
         self.average = {n: p.detach().float() if moves else p.detach() for n, p in own.items()}
-        if settings.start == "base":
-            weights = base()
+        if settings.start != "student":
+            weights = origin()
             self._set({n: weights[_in(STUDENT, n)] for n in own})
 
     def _add_adapter(self) -> None:
@@ -97,11 +97,7 @@ class Teacher:
 
     def head(self) -> Head:
         """The teacher's output head, detached."""
-        if self.copy is None:
-            student = models.head(self.policy)
-            return Head(student.weight.detach(), None if student.bias is None else student.bias.detach())
-        module = self.copy.get_output_embeddings()  # type: ignore[operator]
-        return Head(module.weight, getattr(module, "bias", None))
+        return models.head(self.policy, self.copy).detach()
 
     def close(self) -> None:
         """Free the copy or take the teacher's adapter off the model."""

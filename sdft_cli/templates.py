@@ -7,6 +7,7 @@ authors' code (a full stop at the end, wrapped in newlines).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from sdft_cli.types import Example, Message
@@ -16,6 +17,17 @@ PAPER = (
     "Now answer with a response of your own, including the thinking process:"
 )
 OFFICIAL = "\n" + PAPER[:-1] + ".\n"
+#: OPSD's teacher (arXiv 2601.18734; wording ours): it sees the solution and must find its own way to it.
+REFERENCE = (
+    "{question}\n\n=== Reference solution begins ===\n{demonstration}\n=== Reference solution ends ===\n\n"
+    "Understand the reasoning above. Without copying or paraphrasing it, derive the same answer independently, step by "
+    "step, and put the final answer in \\boxed{}."
+)
+#: RLSD's teacher (arXiv 2604.03128; wording ours): it sees the final answer alone.
+ANSWER = (
+    "{question}\n\nReference: the correct final answer is\n{demonstration}\n\n"
+    "Solve the question by your own approach, and answer in the format it asks for."
+)
 #: For thinking models: the paper's last clause drives the length up.
 PLAIN = PAPER.replace(", including the thinking process", "")
 
@@ -51,6 +63,12 @@ def _joined(*parts: Callable[[Example], str]) -> Callable[[Example], str]:
     return lambda example: "\n".join(t for t in (p(example) for p in parts) if t)
 
 
+def answer_text(example: Example) -> str:
+    """The gold answer as text: as it is, or as JSON."""
+    known = example.answer
+    return known if isinstance(known, str) else "" if known is None else json.dumps(known, ensure_ascii=False)
+
+
 def _context(example: Example) -> str:
     return example.context or ""
 
@@ -64,4 +82,40 @@ VIEWS: dict[str, View] = {
     # Knowledge tasks: the slot holds the article and the answer (the paper's Figure 7 ablates each).
     "context+demonstration": _shown(PAPER, _joined(_context, demonstration_text)),
     "context": _shown(PAPER, _context),
+    "answer-as-demonstration": _shown(PAPER, answer_text),
+    "reference": _shown(REFERENCE, demonstration_text),
+    "answer": _shown(ANSWER, answer_text),
+}
+
+
+def _after_attempts(sibling_part: str, feedback_part: str, end: str) -> RolloutView:
+    """A view built from what happened in the batch; None where neither a sibling nor feedback is there."""
+
+    def view(example: Example, sibling: str | None, feedback: str | None) -> list[Message] | None:
+        parts = [
+            part.replace("{text}", text) for part, text in ((sibling_part, sibling), (feedback_part, feedback)) if text
+        ]
+        at = max(i for i, m in enumerate(example.prompt) if m["role"] == "user")
+        if not parts:
+            return None
+        text = "\n\n".join([example.prompt[at]["content"], *parts, end])
+        return [*example.prompt[:at], {**example.prompt[at], "content": text}, *example.prompt[at + 1 :]]
+
+    return view
+
+
+def _sibling_as_demonstration(example: Example, sibling: str | None, feedback: str | None) -> list[Message] | None:
+    return rewrite_last_user(example.prompt, PAPER, sibling) if sibling else None
+
+
+#: (example, a successful completion of the same prompt or None, feedback on the row's own or None) -> messages or None
+RolloutView = Callable[[Example, "str | None", "str | None"], "list[Message] | None"]
+#: Views that need the batch's own completions (SDPO).
+ROLLOUT_VIEWS: dict[str, RolloutView] = {
+    "attempts": _after_attempts(
+        "A correct solution of this question:\n{text}",
+        "What was said about an attempt that failed:\n{text}",
+        "Solve the question above correctly.",
+    ),
+    "sibling-as-demonstration": _sibling_as_demonstration,
 }

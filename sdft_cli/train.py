@@ -21,10 +21,11 @@ from sdft_cli.locations import locate
 from sdft_cli.models import Policy
 from sdft_cli.preflight import StagePlan, check_recipe, complaints, context_window, plan
 from sdft_cli.recipe import Recipe
+from sdft_cli.rollout import Batches, seed_of
 from sdft_cli.runs import Checkpoint, Run, fresh_name
-from sdft_cli.stage import Stage, seed_of, steps_in
+from sdft_cli.stage import Stage
 from sdft_cli.templates import VIEWS
-from sdft_cli.types import Suite
+from sdft_cli.types import Rollout, Suite
 
 BASE = "base"  # the task name of stage 0
 
@@ -101,8 +102,12 @@ class _Sequence:
         torch.manual_seed(seed_of(self.recipe.seed, "adapter"))  # a new adapter's weights are drawn when it is made
         return models.load(locate(name), self.recipe.runtime, self.recipe.lora)
 
-    def _base_weights(self) -> dict[str, Tensor]:
-        return {n: p.detach() for n, p in self._load(self.recipe.model).model.named_parameters()}
+    def _origin(self, number: int, start: str) -> dict[str, Tensor]:
+        """The weights by name that a teacher starts from: the run's first, or those before stage ``number``."""
+        before = self.run.finished(number - 1, self.recipe.tasks[number - 2]) if number > 1 else None
+        first = start == "base" or before is None
+        policy = self._load(self.recipe.model if first or before is None else str(before.model))
+        return {n: p.detach() for n, p in policy.model.named_parameters()}
 
     def _engine(self, policy: Policy) -> scoring.Engine:
         settings = self.recipe.engine
@@ -111,42 +116,72 @@ class _Sequence:
     def _train(self, number: int, data: StagePlan) -> None:
         policy, inside = self._start(number)
         engine = self._engine(policy)
-        stage = Stage(policy, engine, self.recipe, number, data.train, data.max_new_tokens, self._base_weights)
-        first = 0
+        first, task = inside.step if inside else 0, data.task.name
         if inside:
-            stage.restore(inside.state)
-            first = inside.step
             self.display.note(f"resumed at stage {number}, step {first}")
         self.run.rewind_metrics(number, first if inside else -1)
-        task = data.task.name
-        self.display.start_stage(number, len(self.plans), task, stage.steps)
-        every, probes = self.recipe.train.checkpoint_every, self.recipe.train.probe_every
-        if probes and (number, first) == (1, 0):
+        self.display.start_stage(number, len(self.plans), task, data.steps)
+        if self.recipe.train.probe_every and (number, first) == (1, 0):
             self._probe(engine, policy, number, task, 0)
-        for step in range(first, stage.steps):
-            self._log("step", number, task, step + 1, stage.step(step))
-            last = step + 1 == stage.steps
-            if probes and (last or self._due(step + 1, probes)):
-                self._probe(engine, policy, number, task, step + 1)
-            if not last and self._due(step + 1, every):
-                self.run.write_checkpoint(number, task, step + 1, stage.save)
-        stage.close()
-        self.run.write_checkpoint(number, task, stage.steps, stage.save, stage_done=True)
+        begin = 0
+        for k, batches in enumerate(data.phases):
+            if first < begin + batches.steps:
+                self._phase(number, data, k, begin, policy, engine, inside)
+            begin += batches.steps
         self._measure(engine, policy, number, task, self.recipe.tasks)
         engine.close()
+
+    def _phase(
+        self,
+        number: int,
+        data: StagePlan,
+        k: int,
+        begin: int,
+        policy: Policy,
+        engine: scoring.Engine,
+        inside: Checkpoint | None,
+    ) -> None:
+        """Phase ``k`` of a stage, whose steps follow ``begin`` earlier ones; the last one closes the stage."""
+        batches, task = data.phases[k], data.task.name
+        batches.start(engine, self._written(number, task, k, batches, engine))
+        start = batches.recipe.teacher.start if batches.recipe.teacher else "student"
+        stage = Stage(policy, engine, batches.recipe, batches, batches.where, lambda: self._origin(number, start))
+        done = 0
+        if inside and inside.step > begin:
+            stage.restore(inside.state)
+            done = inside.step - begin
+        every, probes = self.recipe.train.checkpoint_every, self.recipe.train.probe_every
+        for step in range(done, batches.steps):
+            at = begin + step + 1
+            self._log("step", number, task, at, stage.step(step))
+            last = at == data.steps
+            if probes and (last or self._due(at, probes)):
+                self._probe(engine, policy, number, task, at)
+            if not last and self._due(at, every) and stage.may_save(step + 1):
+                self.run.write_checkpoint(number, task, at, stage.save)
+        stage.close()
+        if begin + batches.steps == data.steps:
+            self.run.write_checkpoint(number, task, data.steps, stage.save, stage_done=True)
+
+    def _written(self, number: int, task: str, k: int, batches: Batches, engine: scoring.Engine) -> list[Rollout]:
+        """The completions of a teacher that writes once, before the phase; stored before they are used."""
+        if batches.recipe.sampler.source != "teacher":
+            return []
+        found = self.run.read_rollouts(number, task, k)
+        if found is None:
+            found = batches.write_once(engine)
+            self.run.write_rollouts(number, task, k, found)
+        return found
 
     @staticmethod
     def _due(step: int, every: int) -> bool:
         return bool(every) and step % every == 0
 
     def _log(self, kind: str, number: int, task: str, step: int, facts: dict[str, Any]) -> None:
-        done = sum(self._steps(i) for i in range(number - 1))
+        done = sum(plan.steps for plan in self.plans[: number - 1])
         row = {"kind": kind, "stage": number, "task": task, "step": step, "global_step": done + step, **facts}
         self.run.log(row)
         (self.display.step if kind == "step" else self.display.probe)(row)
-
-    def _steps(self, index: int) -> int:
-        return steps_in(self.recipe.train, len(self.plans[index].train), self.recipe.sampler.n)
 
     # measuring ----------------------------------------------------------------------------------------------
 

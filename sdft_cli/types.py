@@ -140,6 +140,8 @@ class Suite:
     parts: Callable[[], dict[str, list[Example]]]
     grade: Callable[[str, Example], Score]
     max_new_tokens: int = 1024
+    #: prompts of the same kind that are none of the suite's items: what re-invocation samples on
+    general: Callable[[], list[Example]] | None = None
 
 
 @dataclass

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sdft_cli import dataset, models
+from sdft_cli import dataset, models, plugins
 from sdft_cli.assemble import assemble
 from sdft_cli.batching import Row, micro_batches
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.objective import reduce_weights, skip_first
 from sdft_cli.recipe import Recipe, Train
-from sdft_cli.stage import Stage, draw, seed_of, steps_in
+from sdft_cli.rollout import Batches, draw, seed_of, steps_in
+from sdft_cli.stage import Stage
 from sdft_cli.templates import VIEWS
 
 
@@ -25,7 +26,12 @@ def stage(model: Path, data: Path, method: str = "sdft", *sets: str) -> Stage:
     r = recipe(model, method, "batch=6", "max_steps=4", "lr=1e-3", "warmup_steps=0", *sets)
     policy = models.load(str(model), r.runtime, r.lora)
     examples, _ = dataset.read_split(data / "micro-tooluse", "train")
-    return Stage(policy, TransformersEngine(policy), r, 1, examples[:20], 8, base=dict)
+    batches, engine = (
+        Batches(policy.chat, r, plugins.get("task", "micro-tooluse"), examples[:20], (1,), 8),
+        TransformersEngine(policy),
+    )
+    batches.start(engine)
+    return Stage(policy, engine, r, batches, (1,), origin=dict)
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean"])
@@ -37,8 +43,8 @@ def test_a_step_equals_plain_logits_and_autograd(
 ) -> None:
     ours = stage(tiny_model, micro_data, method, f"reduction={reduction}", f"divergence={divergence}", "skip_first=2")
     plain = copy.deepcopy(ours.policy.model)
-    rows, _ = ours._rows(0)  # the same sampled completions for both paths
-    _, loss = ours._backward(rows)
+    rows, _ = ours._batch(0)  # the same sampled completions for both paths
+    _, loss = ours._backward(rows, 0)
     per_row = []
     for row in rows:
         logits = plain(torch.tensor([row.student_prompt + row.completion])).logits[0, len(row.student_prompt) - 1 : -1]
@@ -69,7 +75,7 @@ def test_micro_batches_change_nothing(tiny_model: Path, micro_data: Path, reduct
     gradients = []
     for budget in (1, 100, 100_000):
         s = stage(tiny_model, micro_data, "sdft", f"reduction={reduction}", f"micro_batch_tokens={budget}")
-        _, loss = s._backward(s._rows(0)[0])
+        _, loss = s._backward(s._batch(0)[0], 0)
         gradients.append((loss, torch.cat([p.grad.flatten() for p in s.policy.model.parameters()])))
     for loss, gradient in gradients[1:]:
         assert loss == pytest.approx(gradients[0][0], rel=1e-5)
@@ -79,7 +85,7 @@ def test_micro_batches_change_nothing(tiny_model: Path, micro_data: Path, reduct
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd"])
 def test_same_view_and_live_teacher_give_zero(tiny_model: Path, micro_data: Path, divergence: str) -> None:
     s = stage(tiny_model, micro_data, "sdft", "teacher=live", "views.teacher=prompt", f"divergence={divergence}")
-    _, loss = s._backward(s._rows(0)[0])
+    _, loss = s._backward(s._batch(0)[0], 0)
     assert abs(loss) < 1e-6
     assert all(p.grad.abs().max() < 1e-6 for p in s.policy.model.parameters())
 
@@ -115,7 +121,7 @@ def test_the_step_reports_what_a_person_needs(tiny_model: Path, micro_data: Path
 
 def test_views_follow_the_paper(tiny_model: Path, micro_data: Path) -> None:
     s = stage(tiny_model, micro_data)
-    example = s.examples[0]
+    example = s.batches.examples[0]
     shown = VIEWS["demonstration"](example)
     assert shown is not None
     question, demonstration = example.prompt[-1]["content"], example.demonstration
@@ -123,7 +129,7 @@ def test_views_follow_the_paper(tiny_model: Path, micro_data: Path) -> None:
         f"{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
         "Now answer with a response of your own, including the thinking process:"
     )
-    rows, _ = s._rows(0)
+    rows, _ = s._batch(0)
     assert all(r.teacher_prompt and len(r.teacher_prompt) > len(r.student_prompt) for r in rows)
 
 

@@ -18,7 +18,7 @@ def load(folder: Path, dtype: str = "float32", rank: int = 0) -> Policy:
 
 
 def make(policy: Policy, **settings: object) -> Teacher:
-    return Teacher(policy, Settings(**settings), base=dict)
+    return Teacher(policy, Settings(**settings), origin=dict)
 
 
 def exact(policy: Policy) -> dict[str, torch.Tensor]:
@@ -95,7 +95,7 @@ def test_start_base_is_the_runs_first_weights(tiny_model: Path, rank: int) -> No
     policy, base = load(tiny_model, rank=rank), load(tiny_model, rank=rank)
     shift(policy, 0.03)
     weights = {n: p.detach() for n, p in base.model.named_parameters()}
-    teacher = Teacher(policy, Settings(start="base", update_rate=0.0), base=lambda: weights)
+    teacher = Teacher(policy, Settings(start="base", update_rate=0.0), origin=lambda: weights)
     torch.testing.assert_close(teacher.hidden_states(inputs(policy)), models.hidden_states(base, inputs(base)).detach())
 
 

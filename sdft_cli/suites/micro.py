@@ -14,7 +14,7 @@ from sdft_cli.micro.language import Question, extract
 from sdft_cli.micro.skills import SKILLS
 from sdft_cli.types import Example, Score, Suite
 
-PER_SKILL = 60
+PER_SKILL, N_GENERAL = 60, 480
 
 
 def parts() -> dict[str, list[Example]]:
@@ -42,10 +42,23 @@ def _part(skill: str) -> list[Example]:
     return rows
 
 
+def general() -> list[Example]:
+    """Prompts on the base skills that are not among the suite's items, without answers."""
+    taken = {e.prompt[0]["content"] for examples in parts().values() for e in examples}
+    rng = random.Random("micro-suite/general")
+    found: dict[str, None] = {}
+    while len(found) < N_GENERAL:
+        question = SKILLS[rng.choice(list(SKILLS))](rng)
+        if question.prompt not in taken:
+            found.setdefault(question.prompt)
+    return [Example(f"micro-general-{i}", [{"role": "user", "content": text}]) for i, text in enumerate(found)]
+
+
 SUITE = Suite(
     name="micro",
     summary="the eight base skills of the micro world, up to sixty fixed questions each",
     parts=parts,
     grade=grade,
     max_new_tokens=32,
+    general=general,
 )

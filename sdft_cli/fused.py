@@ -1,0 +1,199 @@
+"""Weighted token losses from final hidden states and output heads, the gradient computed in the forward pass.
+
+Positions are walked in chunks, so that no [N, V] tensor outlives a chunk. Shapes: N loss positions, C positions of a
+chunk, V vocabulary, H hidden. The one loss behind every method (see `objective`) is
+
+    L = sum_t weight_t * coefficient_t * l_t  +  sum_t nll_weight_t * (-log p(y_t)),    l_t = D(p, q) or -log p(y_t)
+
+with detached, signed weights and coefficients; the gradient of -log p(y) in the logits is p - onehot(y).
+The gradient-in-forward idea is that of fused cross-entropy kernels (Liger, arXiv 2410.10989).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdft_cli import divergence as formulas
+from sdft_cli.divergence import Divergence
+
+
+class Head(NamedTuple):
+    """An output head: weight [V, H], bias [V] or None, then ``scale`` and a soft ``cap`` on the logits."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    cap: float | None = None
+
+    def logits(self, hidden_NH: Tensor) -> Tensor:
+        """fp32 logits [N, V] (fp64 for fp64 input), whatever the weights' precision."""
+        out = torch.nn.functional.linear(hidden_NH, self.weight, self.bias)
+        out = out if out.dtype == torch.float64 else out.float()
+        out = out * self.scale if self.scale != 1 else out
+        return out if self.cap is None else self.cap * torch.tanh(out / self.cap)
+
+    def detach(self) -> Head:
+        """The same head without gradient."""
+        return self._replace(weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
+
+    def through(self, d_CV: Tensor, logits_CV: Tensor) -> Tensor:
+        """d loss / d (weight @ hidden + bias) from d loss / d logits, in place."""
+        if self.cap is not None:
+            d_CV *= 1 - (logits_CV / self.cap) ** 2
+        return d_CV if self.scale == 1 else d_CV.mul_(self.scale)
+
+
+class Facts(NamedTuple):
+    """What a term's coefficient may depend on: log-probs [C] of the chunk's tokens, and where in N they stand."""
+
+    logprob_C: Tensor
+    teacher_C: Tensor | None
+    part: slice
+
+
+#: Facts -> (coefficient [C] of l_t; value [C] to report instead of coefficient * l_t, or None).
+Term = Callable[[Facts], tuple[Tensor, Tensor | None]]
+
+
+class TokenStats(NamedTuple):
+    """Detached results of the same pass, each [N]: l_t, the student's entropy, its log-prob of the token, and the
+    teacher's (NaN without a teacher); nats."""
+
+    loss_N: Tensor
+    entropy_N: Tensor
+    logprob_N: Tensor
+    teacher_N: Tensor
+
+
+def fused_loss(
+    hidden_NH: Tensor,
+    head: Head,
+    tokens_N: Tensor,
+    weights_N: Tensor,
+    teacher: tuple[Tensor, Head] | None = None,
+    divergence: Divergence | None = None,
+    term: Term | None = None,
+    nll_N: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk: int = 256,
+) -> tuple[Tensor, TokenStats]:
+    """The loss above as a scalar with gradients for ``hidden_NH`` and the head, and `TokenStats`.
+
+    ``teacher`` is (its hidden states [N, H'], its head). Without ``divergence`` the target is the token itself; a
+    teacher then only lends its log-probs to ``term``. ``weights_N`` and ``nll_N`` carry mask and reduction.
+    ``temperature`` divides the logits of a token target; a divergence brings its own.
+    """
+    if divergence is not None and teacher is None:
+        raise ValueError("a divergence needs a teacher")
+    heat = divergence.temperature if divergence else temperature
+    loss, *stats = _Fused.apply(
+        hidden_NH,
+        head.weight,
+        head.bias,
+        _Plan(head, tokens_N, weights_N, teacher, divergence, term, nll_N, heat, chunk),
+    )
+    return loss, TokenStats(*stats)
+
+
+class _Plan(NamedTuple):
+    head: Head
+    tokens_N: Tensor
+    weights_N: Tensor
+    teacher: tuple[Tensor, Head] | None
+    divergence: Divergence | None
+    term: Term | None
+    nll_N: Tensor | None
+    heat: float
+    chunk: int
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden_NH, weight_VH, bias_V, plan):  # type: ignore[no-untyped-def]
+        needs_h, needs_w, needs_b = ctx.needs_input_grad[:3]
+        wide = torch.float64 if hidden_NH.dtype == torch.float64 else torch.float32
+        count, device = hidden_NH.shape[0], hidden_NH.device
+        d_hidden = torch.empty_like(hidden_NH) if needs_h else None
+        d_weight = torch.zeros_like(weight_VH, dtype=wide) if needs_w else None
+        d_bias = torch.zeros_like(bias_V, dtype=wide) if bias_V is not None and needs_b else None
+        stats_4N = torch.empty(4, count, dtype=wide, device=device)
+        total = torch.zeros((), dtype=wide, device=device)
+        head = plan.head._replace(weight=weight_VH, bias=bias_V)
+        for i in range(0, count, plan.chunk):
+            part = slice(i, i + plan.chunk)
+            h_CH = hidden_NH[part]
+            d_CV, stats_4N[:, part], value = _chunk(h_CH, head, plan, part, wide)
+            total += value
+            if d_hidden is not None:
+                d_hidden[part] = d_CV.to(weight_VH.dtype) @ weight_VH
+            if d_weight is not None:
+                d_weight += d_CV.T @ h_CH.to(wide)
+            if d_bias is not None:
+                d_bias += d_CV.sum(0)
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.head_dtype = weight_VH.dtype
+        stats = tuple(stats_4N)
+        ctx.mark_non_differentiable(*stats)
+        return (total, *stats)
+
+    @staticmethod
+    def backward(ctx, d_loss, *_):  # type: ignore[no-untyped-def]
+        d_hidden, d_weight, d_bias = ctx.saved_tensors
+        return (
+            None if d_hidden is None else d_hidden * d_loss.to(d_hidden.dtype),
+            None if d_weight is None else (d_weight * d_loss).to(ctx.head_dtype),
+            None if d_bias is None else (d_bias * d_loss).to(ctx.head_dtype),
+            None,
+        )
+
+
+def _chunk(h_CH: Tensor, head: Head, plan: _Plan, part: slice, wide: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """d loss / d (weight @ hidden + bias) [C, V], the four statistics [4, C], and the chunk's part of the loss."""
+    tokens_C1 = plan.tokens_N[part, None]
+    raw_CV = head.logits(h_CH)
+    z_CV = raw_CV if plan.heat == 1 else raw_CV / plan.heat
+    zt_CV = None if plan.teacher is None else plan.teacher[1].logits(plan.teacher[0][part]) / plan.heat
+    ls_CV = torch.log_softmax(z_CV, -1)
+    lt_CV = None if zt_CV is None else torch.log_softmax(zt_CV, -1)
+    logprob_C = ls_CV.gather(1, tokens_C1)[:, 0]
+    teacher_C = None if lt_CV is None else lt_CV.gather(1, tokens_C1)[:, 0]
+    entropy_C = -(ls_CV.exp() * ls_CV).sum(-1)
+    if plan.divergence is None or lt_CV is None:
+        loss_C, d_CV = -logprob_C, _minus_onehot(ls_CV.exp(), tokens_C1)
+    else:
+        loss_C, d_CV = _divergence(z_CV, ls_CV, lt_CV, plan.divergence)
+    weights_C, value_C = plan.weights_N[part].to(wide), loss_C
+    if plan.term is not None:
+        coefficient_C, reported_C = plan.term(Facts(logprob_C, teacher_C, part))
+        d_CV *= coefficient_C[:, None]
+        value_C = coefficient_C * loss_C if reported_C is None else reported_C
+    d_CV *= weights_C[:, None]
+    total = (weights_C * value_C).sum()
+    if plan.nll_N is not None:
+        nll_C = plan.nll_N[part].to(wide)
+        d_CV += _minus_onehot(ls_CV.exp(), tokens_C1) * nll_C[:, None]
+        total = total - (nll_C * logprob_C).sum()
+    d_CV = head.through(d_CV if plan.heat == 1 else d_CV.div_(plan.heat), raw_CV)
+    unknown_C = torch.full_like(logprob_C, float("nan")) if teacher_C is None else teacher_C
+    return d_CV, torch.stack((loss_C, entropy_C, logprob_C, unknown_C)), total
+
+
+def _minus_onehot(p_CV: Tensor, tokens_C1: Tensor) -> Tensor:
+    return p_CV.scatter_add_(1, tokens_C1, torch.full_like(tokens_C1, -1, dtype=p_CV.dtype))
+
+
+def _divergence(z_CV: Tensor, ls_CV: Tensor, lt_CV: Tensor, settings: Divergence) -> tuple[Tensor, Tensor]:
+    """Value [C] and gradient in z [C, V]: in closed form where there is one, else by autograd on this chunk alone."""
+    if settings.plain:
+        loss_C = formulas.value(ls_CV, lt_CV, settings)
+        return loss_C, formulas.dlogits(ls_CV, lt_CV, loss_C, settings)
+    with torch.enable_grad():
+        leaf_CV = z_CV.detach().requires_grad_()
+        cold = Divergence(**{**vars(settings), "temperature": 1.0})  # z and lt are already divided by it
+        loss_C = formulas.divergence(leaf_CV, lt_CV, cold)
+        (d_CV,) = torch.autograd.grad(loss_C.sum(), leaf_CV)
+    return loss_C.detach(), d_CV
