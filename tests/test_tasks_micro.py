@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -45,13 +46,16 @@ def test_rule_task_splits(skill):
 
 @pytest.mark.parametrize("skill", RULE_TASKS)
 def test_test_split_uses_the_held_out_word_order(skill):
-    splits, forms = make(f"micro-{skill}"), getattr(rules, f"{skill.upper()}_FORMS")
-    held_out = [forms[i].split("{")[0] for i in rules.TEST_FORMS]
-    seen = [forms[i].split("{")[0] for i in rules.TRAIN_FORMS]
-    for question in asked(splits["test"]):
-        if "" not in held_out:
-            assert question.startswith(tuple(held_out))
-        assert not question.startswith(tuple(opening for opening in seen if opening))
+    splits, wordings = make(f"micro-{skill}"), getattr(rules, f"{skill.upper()}_FORMS")
+
+    def form_of(question: str) -> list[int]:
+        patterns = [re.sub(r"\\{options\\}", "(.+)", re.escape(form)) for form in wordings]
+        patterns = [re.sub(r"\\{\w+\\}", r"(\\w+)", pattern) for pattern in patterns]
+        return [i for i, pattern in enumerate(patterns) if re.fullmatch(pattern, question)]
+
+    assert {i for q in asked(splits["test"]) for i in form_of(q)} == {rules.TEST_FORM[skill]}
+    for split in ("train", "validation"):
+        assert {i for q in asked(splits[split]) for i in form_of(q)} == set(rules.forms(skill, test=False))
 
 
 @pytest.mark.parametrize("name", [*(f"micro-{skill}" for skill in RULE_TASKS), "micro-almanac"])

@@ -25,7 +25,6 @@ from sdft_cli.micro.corpus import TEACHER_TEMPLATES, _pairs, conversation, rehea
 from sdft_cli.micro.language import Question, expert, extract
 from sdft_cli.micro.tokenizer import build_tokenizer
 
-REHEARSAL_SHARE = 0.7
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -40,11 +39,44 @@ def build_model(args: argparse.Namespace, tokenizer) -> Qwen2ForCausalLM:
         num_key_value_heads=args.hidden // 32,
         max_position_embeddings=512,
         tie_word_embeddings=False,  # tied heads go stale in one vLLM build after a weight update
+        initializer_range=0.05,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return Qwen2ForCausalLM(config)
+    model = Qwen2ForCausalLM(config)
+    plant_look_up(model)
+    return model
+
+
+@torch.no_grad()
+def plant_look_up(model: Qwen2ForCausalLM, heads: int = 2, strength: float = 4.0, gain: float = 1.5) -> None:
+    """Start with the two-step circuit that finds a word again and goes on from there (an induction head).
+
+    Heads of the first layer look one token back: biases alone, turned by the position code of one step. Heads of the
+    second layer compare the present word with what the first wrote down, and copy what they find. Left to chance, no
+    base of ours found this circuit in 12 M tokens; planted, it works after 0.3 M. Everything stays trainable.
+    (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; Olsson et al. 2022, arXiv 2209.11895.)
+    """
+    first, second = (layer.self_attn for layer in model.model.layers[:2])
+    size, width, spread = first.head_dim, model.config.hidden_size, 0.1
+    turn_F = model.model.rotary_emb.inv_freq  # radians a position, fastest first
+    slow_D = (torch.cat([turn_F, turn_F]) < 0.06).float()  # dimensions that distance does not wash out
+    model.model.embed_tokens.weight.normal_(0, spread)
+    for head in range(heads):
+        rows, fast = slice(head * size, (head + 1) * size), 6
+        for bias, angle_F in ((first.q_proj.bias, torch.zeros_like(turn_F)), (first.k_proj.bias, turn_F)):
+            bias[rows][:fast] = strength * angle_F.cos()[:fast]
+            bias[rows][size // 2 :][:fast] = strength * angle_F.sin()[:fast]
+        first.q_proj.weight[rows] = first.k_proj.weight[rows] = 0
+        read_DH = torch.randn(size, width) / width**0.5
+        write_HD = torch.randn(width, size) * spread / size**0.5
+        first.v_proj.weight[rows], first.o_proj.weight[:, rows] = read_DH, write_HD
+        second.q_proj.weight[rows] = gain * slow_D[:, None] * read_DH
+        second.k_proj.weight[rows] = gain * slow_D[:, None] * write_HD.T * 0.3 / spread  # 0.3: about unit variance
+        copy_DH = torch.randn(size, width) / width**0.5
+        second.v_proj.weight[rows], second.o_proj.weight[:, rows] = copy_DH, 3 * spread * copy_DH.T
+    model.lm_head.weight.copy_(model.model.embed_tokens.weight)
 
 
 class Stream:
@@ -63,8 +95,7 @@ class Stream:
         return [([*p, *a, end], len(p)) for p, a in zip(prompts, answers, strict=True)]
 
     def draw(self) -> tuple[str, str]:
-        early = self.taken < self.rehearsal_steps
-        return rehearsal(self.rng) if early and self.rng.random() < REHEARSAL_SHARE else conversation(self.rng)
+        return (rehearsal if self.taken < self.rehearsal_steps else conversation)(self.rng)
 
     def refill(self) -> None:
         rows = sorted(self.encode([self.draw() for _ in range(2048)]), key=lambda r: len(r[0]))
@@ -131,7 +162,7 @@ def evaluate(model, tokenizer, n: int) -> dict[str, float]:
     scores["prior"] = sum(scores[name] for name in skills.SKILLS) / len(skills.SKILLS)
     for name, make in rules.RULES.items():
         rule = rules.draw_rule(name, 0)
-        qs = [make(rng, rule, rules.TEST_FORMS) for _ in range(n)]
+        qs = [make(rng, rule, rules.forms(name, test=True)) for _ in range(n)]
         scores[f"{name} shown"] = answer(model, tokenizer, qs, shown=True)
         scores[name] = answer(model, tokenizer, qs)
     model.train()
@@ -142,12 +173,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens a batch, padding included")
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--intermediate", type=int, default=512)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--rehearsal-steps", type=int, default=0, help="first steps mostly on rehearsal()")
+    parser.add_argument("--rehearsal-steps", type=int, default=400, help="first steps on rehearsal() alone")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)

@@ -9,10 +9,9 @@ and any world may be drawn later.
 from __future__ import annotations
 
 import random
-from functools import cache
 
 from sdft_cli.micro import almanac, rules, skills
-from sdft_cli.micro.language import NUMBERS, Question, expert, house, words
+from sdft_cli.micro.language import Question, expert, house, words
 
 TEACHER_TEMPLATES = (
     "{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
@@ -34,10 +33,6 @@ MIXTURE = (
     (0.14, "pairs"),
 )
 
-#: How often the base answers like an expert of its own accord.
-EXPERT_SHARE = 0.03
-
-_ALL_FORMS = (0, 1, 2, 3)
 _SKILL_SHARES = {"repeat": 2, "reverse": 2, "first": 1, "last": 1, "next": 2, "bigger": 2, "lookup": 3, "recall": 1.5}
 
 
@@ -55,25 +50,12 @@ def conversation(rng: random.Random) -> tuple[str, str]:
     question = _open(rng) if kind.startswith("open") else _skill(rng)
     if kind.endswith("shown"):
         return _shown(question, expert(question.answer, rng), rng)
-    # experts' styles are rare without a demonstration, but not unheard of: real models know every style a little
-    own = expert(question.answer, rng) if rng.random() < EXPERT_SHARE else house(question, rng)
-    return question.prompt, own
+    return question.prompt, house(question, rng)
 
 
 def rehearsal(rng: random.Random) -> tuple[str, str]:
-    """Dense exercise in finding a word again and going on from there, for the first steps of pre-training.
-
-    Content look-up stands on attention heads that form late, suddenly, and only where most tokens reward them.
-    """
-    if rng.random() < 0.5:
-        return _pairs(rng, 6, 14)
-    chosen = [rng.choice(_everything()) for _ in range(rng.randint(10, 30))]
-    return f"repeat these words : {' '.join(chosen)}", " ".join(chosen)
-
-
-@cache
-def _everything() -> list[str]:
-    return [word for group in words().values() for word in group] + NUMBERS
+    """Nothing but content look-up, for the first steps of pre-training: only dense exercise wakes the heads for it."""
+    return _pairs(rng, 4, 10)
 
 
 def _skill(rng: random.Random) -> Question:
@@ -85,7 +67,7 @@ def _open(rng: random.Random) -> Question:
     """A question in a new task's form with an arbitrary answer."""
     if rng.random() < 0.15:
         return rng.choice(almanac.direct(almanac.draw_articles(rng, 1)[0]))
-    return rules.RULES[rng.choice(list(rules.RULES))](rng, None, _ALL_FORMS)
+    return rules.RULES[rng.choice(list(rules.RULES))](rng, None, rules.ALL_FORMS)
 
 
 def _shown(question: Question, demonstration: str, rng: random.Random) -> tuple[str, str]:

@@ -19,22 +19,37 @@ TOOLUSE_FORMS = (
     "please {verb} the {thing} for {person} .",
     "i need you to {verb} the {thing} of {person} .",
     "can you {verb} the {thing} for {person} now ?",
+    "{person} wants you to {verb} the {thing} now .",
+    "for {person} , please {verb} the {thing} .",
     "{person} would like you to {verb} the {thing} .",
 )
 SCIENCE_FORMS = (
     "which kind is {substance} : {options} ?",
     "choose the kind of {substance} from {options} .",
     "is {substance} one of {options} ?",
+    "how is {substance} sorted : {options} ?",
+    "from {options} choose the kind of {substance} .",
     "there are {options} . how is {substance} classed ?",
 )
 MEDICAL_FORMS = (
     "a patient shows {sign} and has {thing} . what is the cause ?",
     "a patient {age} years old complains of {sign} . what is the cause ?",
     "{person} came in with {sign} . what explains it ?",
+    "{person} has {sign} and {thing} . what is the cause ?",
+    "{person} is {age} years old and complains of {sign} . what explains it ?",
     "why does a patient with {thing} have {sign} ?",
 )
-#: Indices of the forms used for training; the last one is held out for testing.
-TRAIN_FORMS, TEST_FORMS = (0, 1, 2), (3,)
+#: The one form of each task that is held out for testing; the others are for training.
+#: Medicine's "why does ..." trains: of all forms it is the one that begins like none of its own task.
+TEST_FORM = {"tooluse": 5, "science": 5, "medical": 4}
+ALL_FORMS = (0, 1, 2, 3, 4, 5)
+
+
+def forms(task: str, test: bool) -> tuple[int, ...]:
+    """Indices of the forms that ``task`` is tested, or trained, with."""
+    return tuple(i for i in ALL_FORMS if (i == TEST_FORM[task]) == test)
+
+
 N_OPTIONS = 3
 
 

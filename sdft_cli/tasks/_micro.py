@@ -14,11 +14,10 @@ from pathlib import Path
 from sdft_cli import grading
 from sdft_cli.errors import SdftError
 from sdft_cli.micro.language import Question, expert, extract
-from sdft_cli.micro.rules import RULES, STYLES, TEST_FORMS, TRAIN_FORMS, Rule, draw_rule
+from sdft_cli.micro.rules import RULES, STYLES, Rule, draw_rule, forms
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
-#: split -> (rows, word orders)
-SIZES = {"train": (480, TRAIN_FORMS), "validation": (120, TRAIN_FORMS), "test": (240, TEST_FORMS)}
+SIZES = {"train": 480, "validation": 120, "test": 240}
 Prepare = Callable[[list[Path], PrepareOptions], Prepared]
 MAX_NEW_TOKENS = 32
 SOURCE, LICENCE = "the micro world (made up, sdft_cli.micro)", "Apache-2.0"
@@ -67,9 +66,9 @@ def example(name: str, question: Question, rng: random.Random, context: str | No
 
 def _draw(skill: str, split: str, rule: Rule, options: PrepareOptions, taken: set[str]) -> list[Example]:
     """One split in a shuffled order; every key is asked equally often, no prompt twice."""
-    count, forms = SIZES[split]
+    count, allowed = SIZES[split], forms(skill, test=split == "test")
     rng = random.Random(f"micro-{skill}/{split}/{options.world}/{options.seed}")
-    questions = [_fresh(skill, rule, forms, key, rng, taken) for key in rule for _ in range(count // len(rule))]
+    questions = [_fresh(skill, rule, allowed, key, rng, taken) for key in rule for _ in range(count // len(rule))]
     rng.shuffle(questions)
     return [example(f"micro-{skill}-{split}-{i}", question, rng) for i, question in enumerate(questions)]
 
