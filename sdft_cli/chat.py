@@ -12,23 +12,29 @@ if TYPE_CHECKING:
 
 
 class Chat:
-    """One tokenizer with its chat template."""
+    """One tokenizer with its chat template. ``thinking`` sets the template's own switch where a call does not; None
+    leaves it alone."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, thinking: bool | None = None):
         if not tokenizer.chat_template:
             raise UsageError(
                 "the tokenizer has no chat template", "use an instruction-tuned model, or add chat_template.jinja"
             )
         if tokenizer.eos_token_id is None:
             raise UsageError("the tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
-        self.tokenizer = tokenizer
+        self.tokenizer, self.thinking = tokenizer, thinking
         self.eos_id: int = int(tokenizer.eos_token_id)
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else int(pad)
         self._think_end = self._ids("</think>")
 
+    def switched(self, thinking: bool | None) -> Chat:
+        """The same chat, with thinking on or off by default."""
+        return Chat(self.tokenizer, thinking)
+
     def render(self, messages: list[Message], generate: bool = True, thinking: bool | None = None) -> str:
-        """The text that the model sees. ``thinking`` sets the template's own switch; None leaves it alone."""
+        """The text that the model sees."""
+        thinking = self.thinking if thinking is None else thinking
         more = {} if thinking is None else {"enable_thinking": thinking}
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **more)
         return str(text)

@@ -97,6 +97,18 @@ def side_by_side(runs: Sequence[RunResult], names: Sequence[str]) -> Table:
     return table
 
 
+def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> Table:
+    """Text cells under heads of up to two lines, right-aligned; columns stand closer where ``width`` is short."""
+    widths = [max(map(len, [*head.split("\n"), *cells])) for head, *cells in zip(heads, *rows, strict=True)]
+    loose = sum(widths) + 2 * len(widths) <= (width or out.width)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, int(loose), 0, 0), pad_edge=False)
+    for head in heads:
+        table.add_column(Text(head), justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def _metric(run: RunResult, metric: str, gap: str) -> str:
     signed = is_change(metric)
     return f"{number(run.metrics[metric], signed)}{gap}{span(run.metric_intervals[metric], signed)}".rstrip()
@@ -208,6 +220,11 @@ class TrainingDisplay:
         scores = {**row.get("scores", {}), **({"prior": row["suite"]} if row.get("suite") else {})}
         cells = [f"{name} {number(s['accuracy'])} (n {s['n']})" for name, s in scores.items() if s.get("n")]
         self.note(f"  probe at step {row['step']}  " + "  ".join(cells))
+
+    def guard(self, row: dict[str, Any]) -> None:
+        """Show one guard row, if it is a warning; a stop ends the run with an error that says the same."""
+        if row["level"] == "warn":
+            self.note(f"warning: {row['guard']} at step {row['step']}: {row['text']} ({row['hint']})")
 
     def note(self, text: str) -> None:
         """One line of plain text, above the live display while there is one."""

@@ -95,7 +95,8 @@ class _Target:
         engine = plugins.get("engine", self.recipe.engine.name)(policy, self.recipe.engine.max_batch)
         settings = Evaluation(limit=limit, max_new_tokens=self.recipe.evaluation.max_new_tokens)
         view = VIEWS[self.recipe.views.student]
-        return scoring.measure(engine, policy.chat, tests, suite, view, settings)
+        chat = policy.chat.switched(self.recipe.views.student_thinking)
+        return scoring.measure(engine, chat, tests, suite, view, settings)
 
 
 def print_scores(scores: dict[str, Any]) -> None:

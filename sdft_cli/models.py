@@ -147,6 +147,8 @@ def check_head(policy: Policy) -> None:
     hidden_LH = policy.core.get_decoder()(input_ids=ids_BL, use_cache=False).last_hidden_state[0]  # type: ignore[operator]
     ours_LV = head(policy).logits(hidden_LH)
     theirs_LV = policy.core(input_ids=ids_BL, use_cache=False).logits[0].float()
+    if theirs_LV.isnan().any():
+        raise UsageError(f"{policy.name}: the model's logits are NaN", "its weights are broken, use others")
     if not torch.allclose(ours_LV, theirs_LV, atol=1e-2 + 1e-2 * float(theirs_LV.abs().max())):
         raise UsageError(
             f"{policy.name}: this model does more to its logits than head, scale and soft-cap",

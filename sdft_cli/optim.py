@@ -29,20 +29,26 @@ class MasterAdamW:
             weight_decay=settings.weight_decay,
         )
 
-    def step(self, lr: float) -> float:
-        """Clip, update, round into the model, clear the gradients; returns the gradient norm before clipping."""
+    def clip(self) -> float:
+        """Take the model's gradients and clip them; returns their norm before that."""
         for name, master in self.masters.items():
             param = self.params[name]
             if master is not param and param.grad is not None:
                 master.grad = param.grad.float()
                 param.grad = None
-        norm = torch.nn.utils.clip_grad_norm_(list(self.masters.values()), self.settings.grad_norm)
+        return float(torch.nn.utils.clip_grad_norm_(list(self.masters.values()), self.settings.grad_norm))
+
+    def step(self, lr: float) -> None:
+        """Update with the clipped gradients, round into the model, clear the gradients."""
         for group in self.adam.param_groups:
             group["lr"] = lr
         self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        self.discard()
         self._round()
-        return float(norm)
+
+    def discard(self) -> None:
+        """Clear the gradients without using them."""
+        self.adam.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def _round(self) -> None:
@@ -62,6 +68,8 @@ class MasterAdamW:
         if state["names"] != list(self.masters):
             raise ValueError("the optimizer state belongs to other parameters")
         self.adam.load_state_dict(state["adam"])
+        for group in self.adam.param_groups:  # the settings may have changed since
+            group |= {"betas": (self.settings.beta1, self.settings.beta2), "weight_decay": self.settings.weight_decay}
         with torch.no_grad():
             for name, saved in state["masters"].items():
                 self.masters[name].copy_(saved)

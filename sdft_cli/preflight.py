@@ -21,7 +21,7 @@ from sdft_cli.types import Dropped, Example, Suite, Task
 @dataclass
 class StagePlan:
     """One task as it will be trained: a `Batches` a phase. Lengths are tokens of the first phase's rows: (student's
-    prompt, teacher's prompt or 0)."""
+    prompt, teacher's prompt or 0); ``too_long`` are those of the rows that were dropped for it."""
 
     task: Task
     train: list[Example]
@@ -29,6 +29,7 @@ class StagePlan:
     test: list[Example]
     max_new_tokens: int
     lengths: list[tuple[int, int]] = field(default_factory=list)
+    too_long: list[tuple[int, int]] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     phases: list[Batches] = field(default_factory=list)
 
@@ -208,6 +209,7 @@ def _screen(stage: StagePlan, recipe: Recipe, method: Method, chat: Chat, window
         )
     stage.train = [e for e in stage.train if e.id not in bad]
     stage.lengths = [lengths[e.id] for e in stage.train]
+    stage.too_long = [pair for name, pair in lengths.items() if name in bad]
     stage.dropped += bad.values()
 
 
@@ -216,7 +218,8 @@ def lengths_of(example: Example, recipe: Recipe, chat: Chat) -> tuple[int, int]:
     views = (recipe.views.student, recipe.views.teacher)
     # a view of the batch's own completions has no length before there are any
     messages = [templates.VIEWS[v](example) if v in templates.VIEWS else None for v in views]
-    student, teacher = (len(chat.prompt_ids(m)) if m else 0 for m in messages)
+    switches = (recipe.views.student_thinking, recipe.views.teacher_thinking)
+    student, teacher = (len(chat.prompt_ids(m, t)) if m else 0 for m, t in zip(messages, switches, strict=True))
     return student, teacher
 
 

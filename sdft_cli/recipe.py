@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sdft_cli.errors import SdftError, UsageError, choose
+from sdft_cli.errors import SdftError, UsageError
 
 
 class Section(BaseModel):
@@ -183,6 +183,24 @@ class Evaluation(Section):
     max_new_tokens: int | None = Field(None, ge=1)
 
 
+class Guards(Section):
+    """When a run is warned about and stopped (``guards.py``); a limit of None switches its guard off.
+
+    A figure's start is the median over the phase's first ``window`` steps; a limit passed for ``patience`` steps in a
+    row stops the run. Shares are of 1; lengths are times (or a share of) the start, and so is KL or loss.
+    """
+
+    enabled: bool = True
+    window: int = Field(10, ge=1)
+    patience: int = Field(10, ge=1)
+    repetition: float | None = Field(0.7, ge=0, le=1)
+    truncation: float | None = Field(0.9, gt=0, le=1)
+    length_runaway: float | None = Field(4.0, gt=1)
+    length_collapse: float | None = Field(0.2, gt=0, lt=1)
+    entropy_collapse: float | None = Field(0.1, gt=0, lt=1)
+    divergence_spike: float | None = Field(3.0, gt=1)
+
+
 class Runtime(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
@@ -209,6 +227,7 @@ class Recipe(Section):
     lora: Lora = Lora()
     engine: Engine = Engine()
     evaluation: Evaluation = Evaluation()
+    guards: Guards = Guards()
     runtime: Runtime = Runtime()
 
     def phases(self) -> list[Recipe]:
@@ -281,44 +300,8 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def parse_sets(assignments: list[str]) -> dict[str, Any]:
-    """``--set key=value`` as a layer. A key is a path (``train.lr``) or a leaf that is unique (``lr``)."""
-    layer: dict[str, Any] = {}
-    for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set {text}: no '='", "write --set train.lr=1e-5")
-        path = _path(key.strip())
-        table = layer
-        for part in path[:-1]:
-            table = table.setdefault(part, {})
-        table[path[-1]] = _value(value.strip())
-    return layer
-
-
-def _value(text: str) -> Any:
-    """A TOML value; anything that is not one is taken as text."""
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return None if text in ("none", "null") else text
-
-
-def _path(key: str) -> list[str]:
-    known = paths()
-    if key in known:
-        return key.split(".")
-    matches = [
-        p for p in known if p.endswith("." + key) and not p.startswith("then.")
-    ]  # a short key is the first phase's
-    if len(matches) == 1:
-        return matches[0].split(".")
-    if matches:
-        raise UsageError(f"--set {key}: more than one key has that name", f"one of: {', '.join(matches)}")
-    raise choose("key", key, [*known, *(p.split(".")[-1] for p in known)], _hint(key, known))
-
-
-def _hint(key: str, known: list[str]) -> str:
+def hint(key: str, known: list[str]) -> str:
+    """The nearest keys, or all of them."""
     import difflib
 
     leaves = {p.split(".")[-1]: p for p in known} | {p: p for p in known}
@@ -355,6 +338,6 @@ def _explain(error: ValidationError, where: str) -> SdftError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return UsageError(f"{where}: unknown key {key!r}", _hint(key, paths()))
+        return UsageError(f"{where}: unknown key {key!r}", hint(key, paths()))
     message = first["msg"].removeprefix("Value error, ")
     return UsageError(f"{where}: {key}: {message} (got {first['input']!r})", "see `sdft train --help` and recipes/")

@@ -201,6 +201,7 @@ class Batches:
             "completion_tokens": sum(len(w.ids) for w in items) / count,
             "truncated": sum(w.finish == "length" for w in items) / count,
             "repeated": sum(repeated(w.ids) for w in items) / count,
+            "distinct": distinct([w.prompt for w in items], [w.ids for w in items]),
             "signal": sum(any(r.weights) for r in rows) / count,
         }
         if thoughts := [n for w in items if (n := self.chat.thinking_length(w.ids))]:
@@ -209,6 +210,27 @@ class Batches:
             known = [w.score.value for w in items if w.score and w.score.value is not None]
             facts["reward"] = sum(known) / len(known) if known else None
         return facts
+
+    def demonstrations(self) -> dict[str, float]:
+        """What the demonstrations are like, under the names of `_facts`, from at most 64 of them; empty without any.
+
+        Those of several turns are left out: what the student writes is one turn.
+        """
+        shown = [e for e in self.examples if isinstance(e.demonstration, str) and e.demonstration][:64]
+        if not shown:
+            return {}
+        ids = [self.chat.completion(e)[0] for e in shown]
+        prompts = [self.chat.prompt_ids(e.prompt) for e in shown]
+        return {
+            "completion_tokens": sum(map(len, ids)) / len(ids),
+            "repeated": sum(map(repeated, ids)) / len(ids),
+            "distinct": distinct(prompts, ids),
+        }
+
+
+def distinct(prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> float:
+    """Different completions for each different prompt, at most 1: near 0 where all prompts get the same."""
+    return min(1.0, len(set(map(tuple, completions))) / max(1, len(set(map(tuple, prompts)))))
 
 
 def repeated(ids: Sequence[int]) -> float:

@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sdft_cli import settings
 from sdft_cli.errors import UsageError
 from sdft_cli.recipe import Recipe
 from sdft_cli.types import Rollout
@@ -92,6 +93,16 @@ class Run:
     def save_recipe(self, recipe: Recipe) -> None:
         write_whole(self.folder / "recipe.json", json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n")
 
+    def change_recipe(self, recipe: Recipe) -> None:
+        """Go on under ``recipe``; the metrics say from where on, and which keys differ from before."""
+        changed = settings.differences(self.recipe, recipe)
+        if not changed:
+            return
+        at = self.latest()
+        where = {"stage": at.stage, "task": at.task, "step": at.step} if at else {"stage": 0, "task": "base", "step": 0}
+        self.log({"kind": "settings", **where, "changed": changed})
+        self.save_recipe(recipe)
+
     def stage_folder(self, stage: int, task: str) -> Path:
         return self.folder / "stages" / f"{stage:02d}-{task}"
 
@@ -119,14 +130,26 @@ class Run:
                 kept.append(line)
         write_whole(path, "".join(line + "\n" for line in kept))
 
+    def steps(self, stage: int, after: int) -> list[dict[str, Any]]:
+        """The step rows of ``stage`` that follow step ``after``, in order."""
+        path = self.folder / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        return [r for r in rows if (r["kind"], r["stage"]) == ("step", stage) and r["step"] > after]
+
     # checkpoints --------------------------------------------------------------------------------------------
 
     def write_checkpoint(
-        self, stage: int, task: str, step: int, fill: Callable[[Path, Path], None], stage_done: bool = False
+        self,
+        stage: int,
+        task: str,
+        step: int,
+        fill: Callable[[Path, Path], None],
+        stage_done: bool = False,
+        prune: bool = True,
     ) -> Checkpoint:
         """Let ``fill(model folder, state folder)`` write a checkpoint aside, then put it in force.
 
-        At the end of a stage the state and the stage's earlier checkpoints are pruned.
+        The stage's earlier checkpoints are then pruned, and at its end the state as well.
         """
         final = self.stage_folder(stage, task) / f"step-{step:06d}"
         aside = final.with_name(final.name + ".tmp")
@@ -143,7 +166,8 @@ class Run:
             final.rename(replaced)
         aside.rename(final)
         write_whole(self.folder / "latest", str(final.relative_to(self.folder)) + "\n")
-        self._prune(final)
+        if prune:
+            self._prune(final)
         return Checkpoint(final, stage, task, step, stage_done)
 
     def _prune(self, keep: Path) -> None:
@@ -152,20 +176,20 @@ class Run:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
-        """The newest whole checkpoint, or None before the first."""
+        """The newest whole checkpoint, or None before the first. Where somebody has removed it to go further back, the
+        newest that is left of its stage."""
         pointer = self.folder / "latest"
         if not pointer.is_file():
             return None
         folder = self.folder / pointer.read_text().strip()
-        for candidate in (folder, folder.with_name(folder.name + ".old")):
+        for candidate in (folder, folder.with_name(folder.name + ".old"), *_newest_first(folder.parent)):
             if (candidate / "done.json").is_file():
                 return _checkpoint(candidate)
         raise UsageError(f"{folder}: the checkpoint that `latest` names is missing", "restore it or start a new run")
 
     def finished(self, stage: int, task: str) -> Checkpoint | None:
         """The final checkpoint of a stage that is done; the highest step, by number."""
-        folders = [p for p in self.stage_folder(stage, task).glob("step-*") if _STEP.search(p.name)]
-        for folder in sorted(folders, key=lambda p: int(_STEP.search(p.name)[1]), reverse=True):  # type: ignore[index]
+        for folder in _newest_first(self.stage_folder(stage, task)):
             if (folder / "done.json").is_file() and (found := _checkpoint(folder)).stage_done:
                 return found
         return None
@@ -200,6 +224,12 @@ class Run:
         for name, rows in items.items():
             write_whole(folder / f"{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
         write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+
+
+def _newest_first(stage: Path) -> list[Path]:
+    """The checkpoints of a stage's folder, by number."""
+    numbers = {p: int(found[1]) for p in stage.glob("step-*") if (found := _STEP.search(p.name))}
+    return sorted(numbers, key=lambda p: numbers[p], reverse=True)
 
 
 def _checkpoint(folder: Path) -> Checkpoint:

@@ -36,6 +36,13 @@ def answer(
     messages = [view(e) for e in examples]
     prompts = [chat.prompt_ids(m or e.prompt) for m, e in zip(messages, examples, strict=True)]
     rollouts = engine.sample(prompts, sampler or Sampler(), max_new_tokens, seed, greedy=sampler is None)
+    return graded(examples, rollouts, chat, grade)
+
+
+def graded(
+    examples: Sequence[Example], rollouts: Sequence[Rollout], chat: Chat, grade: Callable[[str, Example], Score]
+) -> list[dict[str, Any]]:
+    """One record an example and its completion."""
     return [_record(e, r, chat, grade) for e, r in zip(examples, rollouts, strict=True)]
 
 

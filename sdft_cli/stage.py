@@ -18,8 +18,8 @@ from torch import Tensor
 from sdft_cli import models, objective
 from sdft_cli.batching import Row, Targets, collate, micro_batches, targets
 from sdft_cli.divergence import Divergence
-from sdft_cli.errors import SdftError
 from sdft_cli.fused import Head, TokenStats, fused_loss
+from sdft_cli.guards import NonFinite
 from sdft_cli.models import Policy
 from sdft_cli.objective import Clip, Signals
 from sdft_cli.optim import MasterAdamW, learning_rate
@@ -55,16 +55,21 @@ class Stage:
     # one step -----------------------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Any]:
-        """Optimizer step ``step`` (from 0) of this phase; returns what there is to log."""
+        """Optimizer step ``step`` (from 0) of this phase; returns what there is to log.
+
+        Raises `NonFinite` where loss or gradient is not finite; weights, optimizer and teacher are then as before.
+        """
         began = time.perf_counter()
         rows, facts = self._batch(step)
         sampled_at = time.perf_counter()
         torch.manual_seed(seed_of(self.recipe.seed, *self.where, "dropout", step))
         stats, loss = self._backward(rows, step)
         lr = learning_rate(self.recipe.train, step, self.steps)
-        if not math.isfinite(loss):
-            raise SdftError(f"the loss is {loss} at step {step + 1}", "lower train.lr, or raise train.warmup_steps")
-        norm = self.optimizer.step(lr)
+        norm = self.optimizer.clip()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.optimizer.discard()
+            raise NonFinite(loss, norm)
+        self.optimizer.step(lr)
         if self.teacher:
             self.teacher.update(step + 1, self.optimizer.exact())
         self.engine.sync()

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sdft_cli import models, plugins, scoring
 from sdft_cli.console import TrainingDisplay
-from sdft_cli.errors import UsageError
+from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.guards import Finding, Guards, NonFinite
 from sdft_cli.locations import locate
 from sdft_cli.models import Policy
 from sdft_cli.preflight import StagePlan, check_recipe, complaints, context_window, plan
@@ -44,7 +45,9 @@ def _open(recipe: Recipe, out: Path | None, resume: bool) -> Run:
         return Run.create(out or fresh_name(recipe), recipe)
     if out is None:
         raise UsageError("a run that is resumed needs its folder", "name it with --out")
-    return Run.open(out)
+    run = Run.open(out)
+    run.change_recipe(recipe)
+    return run
 
 
 def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay) -> Run:
@@ -121,11 +124,12 @@ class _Sequence:
             self.display.note(f"resumed at stage {number}, step {first}")
         self.run.rewind_metrics(number, first if inside else -1)
         self.display.start_stage(number, len(self.plans), task, data.steps)
-        if self.recipe.train.probe_every and (number, first) == (1, 0):
+        if self.recipe.train.probe_every and number == 1 and inside is None:
             self._probe(engine, policy, number, task, 0)
         begin = 0
         for k, batches in enumerate(data.phases):
-            if first < begin + batches.steps:
+            # a stage that a guard stopped at its very end has still to be closed
+            if first < begin + batches.steps or k == len(data.phases) - 1:
                 self._phase(number, data, k, begin, policy, engine, inside)
             begin += batches.steps
         self._measure(engine, policy, number, task, self.recipe.tasks)
@@ -150,18 +154,50 @@ class _Sequence:
         if inside and inside.step > begin:
             stage.restore(inside.state)
             done = inside.step - begin
+        guards = Guards(batches.recipe, batches.demonstrations(), "then." if k else "")
+        for row in self.run.steps(number, begin):
+            guards.look(row)  # what they had seen at the checkpoint; the rows after it are gone
         every, probes = self.recipe.train.checkpoint_every, self.recipe.train.probe_every
         for step in range(done, batches.steps):
             at = begin + step + 1
-            self._log("step", number, task, at, stage.step(step))
+            try:
+                row = stage.step(step)
+            except NonFinite as error:
+                self._heed(guards.look(error.row), number, task, at, stage, at - 1)
+                raise
+            self._log("step", number, task, at, row)
             last = at == data.steps
             if probes and (last or self._due(at, probes)):
                 self._probe(engine, policy, number, task, at)
+            self._heed(guards.look(row), number, task, at, stage, at)
             if not last and self._due(at, every) and stage.may_save(step + 1):
                 self.run.write_checkpoint(number, task, at, stage.save)
         stage.close()
         if begin + batches.steps == data.steps:
             self.run.write_checkpoint(number, task, data.steps, stage.save, stage_done=True)
+
+    def _heed(self, findings: list[Finding], number: int, task: str, at: int, stage: Stage, done: int) -> None:
+        """Log what guards say of step ``at``; on a stop, save the state after ``done`` steps and give the run up."""
+        if not findings:
+            return
+        first, back = findings[0], ""
+        if first.level == "stop":
+            saved = before = self.run.latest()
+            if before is None or (before.stage, before.step) != (number, done):
+                # The checkpoint before it is kept: it may be from before the collapse. In the midst of a batch that is
+                # used several times it is saved as well; who goes on from here draws a new one.
+                saved = self.run.write_checkpoint(number, task, done, stage.save, prune=False)
+                if before and before.stage == number:
+                    back = f" (or from {before.folder.name}, once you have removed {saved.folder.name})"
+        for finding in findings:
+            facts = {"guard": finding.guard, "level": finding.level, "text": finding.text, "hint": finding.hint}
+            self._log("guard", number, task, at, facts)
+        if first.level == "stop" and saved:
+            where = f"stage {number} ({task}) at step {at}"
+            raise SdftError(
+                f"{first.guard} stopped {where}: {first.text}; state saved in {saved.folder}",
+                f"{first.hint}; --resume goes on from there{back}, with other settings by --set",
+            )
 
     def _written(self, number: int, task: str, k: int, batches: Batches, engine: scoring.Engine) -> list[Rollout]:
         """The completions of a teacher that writes once, before the phase; stored before they are used."""
@@ -181,24 +217,23 @@ class _Sequence:
         done = sum(plan.steps for plan in self.plans[: number - 1])
         row = {"kind": kind, "stage": number, "task": task, "step": step, "global_step": done + step, **facts}
         self.run.log(row)
-        (self.display.step if kind == "step" else self.display.probe)(row)
+        {"step": self.display.step, "probe": self.display.probe, "guard": self.display.guard}[kind](row)
 
     # measuring ----------------------------------------------------------------------------------------------
 
     def _probe(self, engine: scoring.Engine, policy: Policy, number: int, task: str, step: int) -> None:
         """A cheap look at every task (validation rows) and the suite, for curves; greedy, so nothing is disturbed."""
         limit, view = self.recipe.train.probe_limit, VIEWS[self.recipe.views.student]
+        chat = policy.chat.switched(self.recipe.views.student_thinking)
         scores: dict[str, Any] = {}
         for data in self.plans:
             rows = data.validation[:limit] or data.test[:limit]
-            summary, _ = scoring.score_task(
-                engine, policy.chat, data.task, rows, self.recipe.evaluation.max_new_tokens, view
-            )
+            summary, _ = scoring.score_task(engine, chat, data.task, rows, self.recipe.evaluation.max_new_tokens, view)
             scores[data.task.name] = {"accuracy": summary["accuracy"], "n": summary["n"]}
         facts: dict[str, Any] = {"scores": scores, "suite": None}
         if self.suite:
             each = max(1, limit // 4)
-            summary, _ = scoring.score_suite(engine, policy.chat, self.suite, view, each)
+            summary, _ = scoring.score_suite(engine, chat, self.suite, view, each)
             facts["suite"] = {"accuracy": summary["accuracy"], "n": summary["n"]}
         self._log("probe", number, task, step, facts)
 
@@ -216,7 +251,8 @@ class _Sequence:
         tests = {d.task.name: (d.task, d.test) for d in self.plans if d.task.name in names}
         suite = None if scores["suite"] else self.suite
         view, settings = VIEWS[self.recipe.views.student], self.recipe.evaluation
-        found, items = scoring.measure(engine, policy.chat, list(tests.values()), suite, view, settings)
+        chat = policy.chat.switched(self.recipe.views.student_thinking)
+        found, items = scoring.measure(engine, chat, list(tests.values()), suite, view, settings)
         scores["tasks"] |= found["tasks"]
         scores["suite"] = found["suite"] or scores["suite"]
         scores["settings"] = {"greedy": True, "view": self.recipe.views.student, "limit": settings.limit}

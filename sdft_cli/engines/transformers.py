@@ -129,7 +129,8 @@ def choose(logits_BV: Tensor, sampler: Sampler, generator: torch.Generator, gree
         next_B = logits_BV.argmax(-1)
     else:
         logprob_BV = torch.log_softmax(truncate(logits_BV / sampler.temperature, sampler.top_k, sampler.top_p), -1)
-        next_B = torch.multinomial(logprob_BV.exp(), 1, generator=generator)[:, 0]
+        # multinomial of NaN is an error that a GPU does not survive; as it is, the loss is NaN too and a guard stops
+        next_B = torch.multinomial(logprob_BV.exp().nan_to_num(nan=1.0), 1, generator=generator)[:, 0]
     return next_B, logprob_BV.gather(1, next_B[:, None])[:, 0]
 
 
