@@ -1,36 +1,34 @@
 """The figures of the README and of recipes/README.md, made again (``--out runs/figures``).
 
-Grid: every method trains the three-task sequence at every rate of one grid (seed 0). Rule, the same for both: the
-rate with the best mean validation accuracy on each stage's own task at its end; of equals, the lower rate. Then three
-seeds at the chosen rate, and SDFT's ablations.
+Grid: every method trains the three-task sequence at every rate of one grid (seed 0). Rule, the same for both and that
+of `sdft sweep` (``sdft_cli/selection.py``): mean validation accuracy on each stage's own task at its end; of the rates
+within one standard error of the best, the lowest. Then all seeds at the chosen rate, and SDFT's ablations.
 Runs are ordinary `sdft train` runs, two at a time; finished ones are kept, so the script can be stopped and go on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import metrics, results
+from sdft_cli import metrics, results, selection
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 GRID = ("5e-5", "1e-4", "2e-4", "4e-4")
-SEEDS = (0, 1, 2)
+SEEDS = ("0", "1", "2")
 ABLATIONS = {
-    "forward KL, EMA 0.01": [],
     "reverse KL": ["divergence=reverse_kl"],
-    "JSD 0.5": ["divergence=jsd"],
     "frozen teacher": ["teacher=frozen"],
     "live teacher": ["teacher=live"],
+    "JSD beta=0.5": ["divergence=jsd"],
 }
 
 
-def train(out: Path, data: Path, method: str, seed: int, sets: list[str]) -> Path:
+def train(out: Path, data: Path, method: str, seed: int | str, sets: list[str]) -> Path:
     """One run, unless it is finished; output goes to a log beside it."""
     if (out / "done.json").is_file():
         return out
@@ -45,11 +43,11 @@ def train(out: Path, data: Path, method: str, seed: int, sets: list[str]) -> Pat
     return out
 
 
-def validation(run: Path) -> float:
-    """Mean accuracy on each stage's own task at the stage's end, on validation rows."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    last = {r["stage"]: r["scores"] for r in rows if r["kind"] == "probe"}
-    return sum(last[k][task]["accuracy"] for k, task in enumerate(TASKS, 1)) / len(TASKS)
+def candidate(run: Path, lr: str) -> selection.Candidate:
+    """What the rule needs to know of a run."""
+    found = selection.validation(results.load_run(run).probes, len(TASKS))
+    assert found is not None, f"{run} has no validation accuracy: is probe_every 0?"
+    return selection.Candidate(*found, float(lr))
 
 
 def row(run: Path) -> dict[str, float]:
@@ -87,27 +85,29 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--skip-ablations", action="store_true")
     parser.add_argument("--grid", default=",".join(GRID))
+    parser.add_argument("--seeds", default=",".join(SEEDS))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    data, rates = args.out / "data", args.grid.split(",")
+    data, rates, all_seeds = args.out / "data", args.grid.split(","), args.seeds.split(",")
     subprocess.run([sys.executable, "-m", "sdft_cli", "prepare", "--data", str(data)], check=True)
     pool = ThreadPoolExecutor(args.jobs)
 
-    def start(name: str, method: str, seed: int, sets: list[str]) -> Any:
+    def start(name: str, method: str, seed: int | str, sets: list[str]) -> Any:
         return pool.submit(train, args.out / name, data, method, seed, sets)
 
     grid = {(m, lr): start(f"{m}-{lr}-0", m, 0, [f"lr={lr}"]) for m in ("sdft", "sft") for lr in rates}
     chosen = {}
     for method in ("sdft", "sft"):
         runs = {lr: grid[method, lr].result() for lr in rates}
-        chosen[method] = max(rates, key=lambda lr, runs=runs: (validation(runs[lr]), -float(lr)))
+        found = {lr: candidate(run, lr) for lr, run in runs.items()}
+        chosen[method] = rates[selection.pick(list(found.values()))]
         mark = {chosen[method]: " *"}
-        table = {lr + mark.get(lr, ""): {"validation": validation(run), **row(run)} for lr, run in runs.items()}
+        table = {lr + mark.get(lr, ""): {"validation": found[lr].accuracy, **row(run)} for lr, run in runs.items()}
         show(f"{method}: the grid (seed 0; * chosen)", table)
-    seeds = {m: [start(f"{m}-{lr}-{s}", m, s, [f"lr={lr}"]) for s in SEEDS] for m, lr in chosen.items()}
+    seeds = {m: [start(f"{m}-{lr}-{s}", m, s, [f"lr={lr}"]) for s in all_seeds] for m, lr in chosen.items()}
     by_seed = {m: [row(f.result()) for f in futures] for m, futures in seeds.items()}
     for method, rows in by_seed.items():
-        show(f"{method}, lr {chosen[method]}, by seed", {f"seed {s}": r for s, r in zip(SEEDS, rows, strict=True)})
+        show(f"{method}, lr {chosen[method]}, by seed", {f"seed {s}": r for s, r in zip(all_seeds, rows, strict=True)})
     print("\n### mean over seeds with 95 % t-interval\n")
     for method, rows in by_seed.items():
         print(f"* {method}: " + "; ".join(f"{k} {v}" for k, v in over_seeds(rows).items()))
@@ -115,11 +115,9 @@ def main() -> None:
     print(f"* sdft - sft, average accuracy: {metrics.seed_test(gap)}")
     if not args.skip_ablations:
         lr = chosen["sdft"]
-        runs = {
-            n: start(f"ablation-{n.replace(' ', '-').replace(',', '')}", "sdft", 0, [f"lr={lr}", *s])
-            for n, s in ABLATIONS.items()
-        }
-        show(f"SDFT ablations (lr {lr}, seed 0)", {n: row(f.result()) for n, f in runs.items()})
+        runs = {n: start(f"ablation-{n.replace(' ', '-')}", "sdft", 0, [f"lr={lr}", *s]) for n, s in ABLATIONS.items()}
+        rows = {n: row(f.result()) for n, f in runs.items()}
+        show(f"SDFT ablations (lr {lr}, seed 0)", {"forward KL, EMA 0.01": by_seed["sdft"][0], **rows})
 
 
 if __name__ == "__main__":

@@ -5,16 +5,29 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from sdft_cli.errors import SdftError, UsageError
-
-if TYPE_CHECKING:
-    from sdft_cli.recipe import Recipe
-
-MICRO_TASKS = "micro-tooluse,micro-science,micro-medical"
+from sdft_cli.errors import GateError, SdftError, UsageError
+from sdft_cli.flags import (
+    MICRO_TASKS,
+    Data,
+    File,
+    Json,
+    Method,
+    Model,
+    Plugin,
+    Seed,
+    Sets,
+    Tasks,
+    Watched,
+    choice,
+    new_recipe,
+    recipe_of,
+    say,
+    split,
+)
 
 app = typer.Typer(
     name="sdft",
@@ -24,24 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder that holds one dataset folder a task.")]
-Tasks = Annotated[str | None, typer.Option("--tasks", help="Task names, separated by commas, in their order.")]
-Plugin = Annotated[list[Path] | None, typer.Option("--plugin", help="A .py file with a task, method, … of your own.")]
-
-
-def _split(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if not names:
-        raise UsageError("--tasks names no task", "write --tasks a,b,c")
-    return names
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 @app.command()
@@ -56,7 +51,7 @@ def demo(
     """Learn three tasks in a row on the embedded model, with SDFT beside SFT, and report what was forgotten."""
     from sdft_cli.demo import demo as run_demo
 
-    results = run_demo(out, _split(methods) or [], seed, world, quick, quiet=json)
+    results = run_demo(out, split(methods) or [], seed, world, quick, quiet=json)
     if json:
         print(jsonlib.dumps(results))
 
@@ -83,8 +78,8 @@ def prepare(
     from sdft_cli.prepare import print_summaries
     from sdft_cli.types import PrepareOptions
 
-    _choice("--demonstrations", demonstrations, ("source", "answer"))
-    _choice("--on-bad-row", on_bad_row, ("drop", "error"))
+    choice("--demonstrations", demonstrations, ("source", "answer"))
+    choice("--on-bad-row", on_bad_row, ("drop", "error"))
     for path in plugin or []:
         plugins.load_file(path)
     sources: dict[str, list[Path]] = {}
@@ -93,7 +88,7 @@ def prepare(
         if not equals or not task or not path_text:
             raise UsageError(f"--source {text}: not of the form TASK=PATH", "write --source science=raw/chemistry")
         sources.setdefault(task, []).append(Path(path_text))
-    names = _split(tasks) or list(sources) or MICRO_TASKS.split(",")
+    names = split(tasks) or list(sources) or MICRO_TASKS.split(",")
     options = PrepareOptions(demonstrations, seed, world)
     summaries = run_prepare(names, sources, data or Path("data"), options, on_bad_row)
     if json:
@@ -102,26 +97,46 @@ def prepare(
         print_summaries(summaries)
 
 
-def _choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
-    from sdft_cli.errors import choose
+@app.command()
+def probe(
+    recipe: File = None,
+    tasks: Tasks = None,
+    method: Method = None,
+    model: Model = None,
+    data: Data = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many train rows a task.")] = 64,
+    seed: Seed = None,
+    sets: Sets = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if there is a warning.")] = False,
+    plugin: Plugin = None,
+    json: Json = False,
+) -> None:
+    """Before training: is the model, shown the demonstrations, a better teacher? What would training cost?"""
+    flags: dict[str, Any] = {"tasks": split(tasks), "method": method, "model": model, "seed": seed}
+    flags["data"] = str(data) if data else None
+    settled = new_recipe(recipe, flags, sets or [], plugin)
+    from sdft_cli.probe import probe as run_probe
+    from sdft_cli.probe import show
 
-    if value not in choices:
-        raise choose(flag, value, choices)
+    facts = run_probe(settled, limit)
+    if json:
+        print(jsonlib.dumps(facts))
+    show(facts, quiet=json)
+    if strict and facts["warnings"]:
+        raise GateError(f"{len(facts['warnings'])} warnings, and --strict was given", "see the warnings above")
 
 
 @app.command()
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe file (TOML); flags override it.")] = None,
     tasks: Tasks = None,
-    method: Annotated[str | None, typer.Option(help="How to learn; `sdft methods` lists them.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model folder or hub id; the embedded one when not given.")
-    ] = None,
+    method: Method = None,
+    model: Model = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; a fresh one under runs/ when not given.")] = None,
-    suite: Annotated[str | None, typer.Option(help="Suite of prior skills to watch.")] = None,
+    suite: Watched = None,
     seed: Annotated[int | None, typer.Option(help="Seed of data order and sampling.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value of the recipe; repeatable.")] = None,
+    sets: Sets = None,
     on_bad_row: Annotated[str | None, typer.Option("--on-bad-row", help="error (default) or drop.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     continue_run: Annotated[
@@ -139,19 +154,19 @@ def train(
             "--resume and --continue exclude each other", "resume an unfinished run, continue a finished one"
         )
     if on_bad_row:
-        _choice("--on-bad-row", on_bad_row, ("drop", "error"))
+        choice("--on-bad-row", on_bad_row, ("drop", "error"))
         sets = [*(sets or []), f"train.on_bad_row={on_bad_row}"]
     if continue_run:
-        _extend(continue_run, _split(tasks), plugin, json)
+        _extend(continue_run, split(tasks), plugin, json)
         return
     if resume and out is None:
         raise UsageError("--resume needs to know which run", "name it with --out RUN")
     if resume and out is not None:
-        settled = _settled(out, plugin)
+        settled = recipe_of(out, plugin, sets or [])
     else:
-        flags: dict[str, Any] = {"tasks": _split(tasks), "method": method, "model": model, "suite": suite, "seed": seed}
+        flags: dict[str, Any] = {"tasks": split(tasks), "method": method, "model": model, "suite": suite, "seed": seed}
         flags["data"] = str(data) if data else None
-        settled = _settle(recipe, flags, sets or [], plugin)
+        settled = new_recipe(recipe, flags, sets or [], plugin)
     if dry_run:
         from sdft_cli.dryrun import dry_run as run_dry
 
@@ -165,35 +180,6 @@ def train(
     _show([run.folder], json)
 
 
-def _settle(file: Path | None, flags: dict[str, Any], sets: list[str], plugin: list[Path] | None) -> Recipe:
-    """The recipe of a new run; says which defaults it fell back on."""
-    from sdft_cli.assemble import assemble
-
-    settled = assemble(file, flags, sets, plugin)
-    if not settled.model:
-        _say("no model named: using the embedded micro model (--model PATH_OR_HUB_ID to choose)")
-        settled = settled.model_copy(update={"model": "micro"})
-    if not settled.tasks:
-        _say(f"no task named: using {MICRO_TASKS} (--tasks a,b,c to choose)")
-        settled = settled.model_copy(update={"tasks": tuple(MICRO_TASKS.split(","))})
-    return settled
-
-
-def _settled(out: Path, plugin: list[Path] | None) -> Recipe:
-    """The recipe of a run that is resumed: the one it was started with."""
-    from sdft_cli import plugins
-    from sdft_cli.recipe import Recipe
-
-    if not (out / "recipe.json").is_file():
-        raise UsageError(f"{out} is not a run: it has no recipe.json", "leave --resume out to start one there")
-    for path in plugin or []:
-        plugins.load_file(path)
-    settled = Recipe.load(out / "recipe.json")
-    for name in settled.plugins:
-        plugins.load_file(name)
-    return settled
-
-
 def _extend(run: Path, tasks: list[str] | None, plugin: list[Path] | None, json: bool) -> None:
     from sdft_cli.console import TrainingDisplay
     from sdft_cli.runs import Run
@@ -201,7 +187,7 @@ def _extend(run: Path, tasks: list[str] | None, plugin: list[Path] | None, json:
     if not tasks:
         raise UsageError("--continue needs the tasks to add", "add --tasks NEW_TASK")
     Run.open(run)
-    _settled(run, plugin)
+    recipe_of(run, plugin, [])
     from sdft_cli.train import extend
 
     with TrainingDisplay(quiet=json) as display:
@@ -225,6 +211,60 @@ def _show(runs: list[Path], json: bool) -> None:
         console.out.print(f"run: {path}   next: sdft report {path}", soft_wrap=True, highlight=False)
 
 
+@app.command()
+def sweep(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe file (TOML), which may hold a [grid] table.")] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option("--grid", help="key=v1,v2,… with a key as in --set, or method; repeatable.")
+    ] = None,
+    tasks: Tasks = None,
+    method: Method = None,
+    model: Model = None,
+    data: Data = None,
+    suite: Watched = None,
+    sets: Sets = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, separated by commas: the first at every point, all at the chosen.")
+    ] = None,
+    all_seeds: Annotated[bool, typer.Option("--all-seeds", help="Every seed at every point.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs side by side; 1 on a GPU, else half the cores, when not given.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The sweep's folder; a fresh one under runs/ when not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out; it knows its grid.")] = False,
+    plugin: Plugin = None,
+    json: Json = False,
+) -> None:
+    """Train every point of a grid, choose by validation accuracy, and table them all. Finished runs are kept."""
+    from sdft_cli.grid import Asked
+    from sdft_cli.sweep import sweep as run_sweep
+
+    flags: dict[str, Any] = {"tasks": split(tasks), "method": method, "model": model, "suite": suite}
+    flags["data"] = str(data) if data else None
+    asked = None
+    if recipe or grid or sets or any(flags.values()) or not resume:
+        settled = new_recipe(recipe, flags, sets or [], plugin, {})
+        flags |= {"model": settled.model, "tasks": list(settled.tasks)}
+        numbers = _numbers("--seeds", seeds) if seeds else [settled.seed]
+        file, files = str(recipe) if recipe else None, [str(p) for p in plugin or []]
+        asked = Asked(file, flags, sets or [], files, grid or [], numbers, all_seeds)
+    record = run_sweep(asked, out, jobs, resume, quiet=json)
+    if json:
+        print(jsonlib.dumps(record))
+    if record["failed"]:
+        hint = f"sdft sweep --resume --out {record['out']} tries again"
+        raise SdftError(f"failed runs: {', '.join(record['failed'])}", hint)
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError as error:
+        raise UsageError(f"{flag} {text}: not whole numbers", f"write {flag} 0,1,2") from error
+
+
 @app.command(name="eval")
 def evaluate(
     target: Annotated[str | None, typer.Argument(help="A run folder, a model folder or a hub id; newest run.")] = None,
@@ -244,9 +284,9 @@ def evaluate(
         plugins.load_file(path)
     if suite and suite != "new":
         plugins.get("suite", suite)
-    for name in _split(tasks) or []:
+    for name in split(tasks) or []:
         plugins.get("task", name)
-    scores = run_evaluate(target, suite, _split(tasks), data, limit)
+    scores = run_evaluate(target, suite, split(tasks), data, limit)
     if json:
         print(jsonlib.dumps(scores))
     else:
@@ -318,12 +358,12 @@ def main() -> None:
     try:
         app()
     except SdftError as error:
-        _say(f"error: {error.message}")
+        say(f"error: {error.message}")
         if error.hint:
-            _say(f"hint: {error.hint}")
+            say(f"hint: {error.hint}")
         sys.exit(error.code)
     except KeyboardInterrupt:
-        _say("interrupted; add --resume to go on with a run")
+        say("interrupted; add --resume to go on with a run")
         sys.exit(130)
 
 

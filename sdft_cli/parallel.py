@@ -1,0 +1,222 @@
+"""Several runs at once, each in a process of its own, with one bar each.
+
+A small model gains nothing from a second thread, so two methods side by side take half the time of one after the
+other. The run folder is the only channel: a job is ``sdft train --resume`` on a folder that holds a recipe, and its
+progress is read from the rows it logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from sdft_cli import console
+from sdft_cli.errors import SdftError, UsageError
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass
+class Job:
+    """A run folder with its recipe; ``steps`` is the sum over its stages, for the bar."""
+
+    label: str
+    folder: Path
+    steps: int
+    said: list[str] = field(default_factory=list)
+    read: int = 0
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows logged since the last call; a line still being written waits for the next."""
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        if path.stat().st_size < self.read:  # a resumed run forgets the rows after its checkpoint
+            self.read = 0
+        with path.open("rb") as f:
+            f.seek(self.read)
+            whole = f.read().rpartition(b"\n")[0]
+        self.read += len(whole) + bool(whole)
+        return [row for line in whole.splitlines() if (row := _row(line))]
+
+    def complaint(self, code: int) -> str:
+        """What it said last of why it stopped."""
+        return self._last("error: ") or "\n".join([f"exit code {code}", *self.said[-3:]])
+
+    def hint(self) -> str:
+        return self._last("hint: ") or f"sdft train --resume --out {self.folder} goes on with it alone"
+
+    def _last(self, begin: str) -> str:
+        return next((line.removeprefix(begin) for line in reversed(self.said) if line.startswith(begin)), "")
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """A logged row; empty for the rest of a line whose file was written anew since the last look."""
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return row
+
+
+class _Running:
+    """A job's process; a thread puts the lines it says into ``lines``."""
+
+    def __init__(self, job: Job, threads: int, lines: SimpleQueue[tuple[Job, str]]):
+        words = [sys.executable, "-m", "sdft_cli", "train", "--resume", "--out", str(job.folder)]
+        share = {"OMP_NUM_THREADS": str(threads)}  # jobs that take every core each are slower than one at a time
+        self.job = job
+        self.process = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**share, **os.environ}
+        )
+        self.relay = threading.Thread(target=self._relay, args=(lines,), daemon=True)
+        self.relay.start()
+
+    def _relay(self, lines: SimpleQueue[tuple[Job, str]]) -> None:
+        for line in self.process.stderr or ():
+            lines.put((self.job, line.rstrip()))
+
+    def code(self) -> int | None:
+        """Its exit code, once all that it said has arrived; None while it runs."""
+        code = self.process.poll()
+        if code is not None:
+            self.relay.join(timeout=5)
+        return code
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def train_all(jobs: Sequence[Job], at_once: int, quiet: bool = False, keep_going: bool = False) -> dict[str, str]:
+    """Run every job to its end in their order, ``at_once`` side by side; returns the complaints of those that failed.
+
+    A failure stops the others and is raised; with ``keep_going`` only bad input (exit code 2) is, since it is likely to
+    be the others' too. Stopped or failed, a folder can be resumed.
+    """
+    lines: SimpleQueue[tuple[Job, str]] = SimpleQueue()
+    waiting, failed = list(jobs), {}
+    running: list[_Running] = []
+    with _stoppable(), _Display(jobs, quiet) as display:
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    running.append(_Running(waiting.pop(0), max(1, cores() // at_once), lines))
+                    display.start(running[-1].job)
+                time.sleep(0.2)
+                codes = [(r, r.code()) for r in running]
+                _relay(lines, display)
+                for r, code in codes:
+                    display.show(r.job, [row for row in r.job.rows() if row["kind"] == "step"])
+                    if code is None:
+                        continue
+                    running.remove(r)
+                    if code:
+                        failed[r.job.label] = r.job.complaint(code)
+                    if code == UsageError.code or (code and not keep_going):
+                        raise _error(r.job, code)
+                    display.finish(r.job, code == 0)
+        finally:
+            for r in running:
+                r.stop()
+    return failed
+
+
+def _error(job: Job, code: int) -> SdftError:
+    kind = UsageError if code == UsageError.code else SdftError
+    return kind(f"the run {job.folder} stopped: {job.complaint(code)}", job.hint())
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Being told to terminate ends the jobs too, as an interrupt does."""
+
+    def stop(*_: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _relay(lines: SimpleQueue[tuple[Job, str]], display: _Display) -> None:
+    while True:
+        try:
+            job, line = lines.get_nowait()
+        except Empty:
+            return
+        job.said.append(line)
+        display.line(job, line)
+
+
+class _Display:
+    """A bar a running job on a terminal, with the jobs' notes above; elsewhere their lines, labelled.
+
+    Lines of steps are left out where bars show them, and where there are too many jobs to follow each.
+    """
+
+    def __init__(self, jobs: Sequence[Job], quiet: bool):
+        self.quiet, self.live = quiet, console.err.is_terminal and not quiet
+        self.width, self.of, self.ended = max((len(j.label) for j in jobs), default=0), len(jobs), 0
+        self.steps = not self.live and len(jobs) <= 4
+        self.first: dict[str, tuple[int, float]] = {}
+        self.bars: dict[str, TaskID] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[stage]}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=console.err,
+            expand=True,
+            disable=not self.live,
+        )
+
+    def __enter__(self) -> _Display:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def start(self, job: Job) -> None:
+        self.bars[job.label] = self.progress.add_task(job.label, total=job.steps, stage="starts", facts="")
+
+    def finish(self, job: Job, well: bool) -> None:
+        self.ended += 1
+        self.progress.remove_task(self.bars.pop(job.label))
+        self.line(job, f"{'finished' if well else 'failed'} ({self.ended} of {self.of})")
+
+    def show(self, job: Job, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        row, now = rows[-1], time.monotonic()
+        done = row["global_step"]
+        first, since = self.first.setdefault(job.label, (done, now))
+        left = (job.steps - done) * (now - since) / (done - first) if done > first else None
+        facts = f"loss {row['loss']:.3f}  left {console.clock(left) if left is not None else '-:--'}"
+        self.progress.update(self.bars[job.label], completed=done, stage=row["task"], facts=facts)
+
+    def line(self, job: Job, text: str) -> None:
+        if self.quiet or (not self.steps and "  step " in text):
+            return
+        console.err.print(Text(f"{job.label:<{self.width}} {text}"), soft_wrap=not self.live)
