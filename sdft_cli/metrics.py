@@ -203,17 +203,32 @@ def bootstrap(
     return summary(R, trained, _resample(parts, draws, (seed, 1)))
 
 
+def ratio(values: Sequence[float], sizes: Sequence[float], draws: int = DRAWS, seed: int = 0) -> tuple[float, Draws]:
+    """sum of ``values`` / sum of ``sizes`` (positive), and that ``draws`` times on resampled items.
+
+    With sizes of 1 it is a mean over items; with token counts a mean over tokens whose completions are resampled whole.
+    """
+    v, s = np.asarray(values, float), np.asarray(sizes, float)
+    counts = np.random.default_rng(seed).multinomial(len(v), np.full(len(v), 1 / len(v)), size=draws)
+    return float(v.sum() / s.sum()), (counts @ v) / (counts @ s)
+
+
 def interval(
-    draws: Draws | None, value: float | None, least: float = 0.0, lowest: float = -1.0, level: float = 0.95
+    draws: Draws | None,
+    value: float | None,
+    least: float = 0.0,
+    lowest: float = -1.0,
+    highest: float = 1.0,
+    level: float = 0.95,
 ) -> Interval | None:
-    """The percentile interval of bootstrap draws, at least ``least`` to both sides of ``value``, within [lowest, 1].
+    """The percentile interval of bootstrap draws, at least ``least`` to both sides of ``value``, within its bounds.
 
     Where (hardly) any item changed the draws alone would claim to know everything; see `least_widths`.
     """
     if draws is None or value is None:
         return None
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return (max(lowest, min(float(low), value - least)), min(1.0, max(float(high), value + least)))
+    return (max(lowest, min(float(low), value - least)), min(highest, max(float(high), value + least)))
 
 
 def least_widths(trained: Sequence[int], sizes: Sequence[int], parts: Sequence[int] = ()) -> dict[str, float]:
