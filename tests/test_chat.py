@@ -74,3 +74,16 @@ def test_a_tokenizer_without_a_template_is_refused(chat: Chat, tiny_model: Path)
 def test_foreign_text_falls_back_to_bytes(chat: Chat) -> None:
     text = "Zürich, 42 — 東京"
     assert chat.decode(chat.completion(ask("q", demonstration=text))[0]).replace(" ", "") == text.replace(" ", "")
+
+
+def test_thinking_is_switched_by_the_template_for_one_view_or_for_a_whole_chat(chat: Chat) -> None:
+    import copy
+
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template + "{% if enable_thinking is false %}none{% endif %}"
+    own = Chat(tokenizer)
+    messages = ask("why ?").prompt
+    assert not own.render(messages).endswith("none") and own.render(messages, thinking=False).endswith("none")
+    off = own.switched(False)
+    assert off.render(messages).endswith("none") and not off.render(messages, thinking=True).endswith("none")
+    assert off.prompt_ids(messages) == own.prompt_ids(messages, thinking=False) != own.prompt_ids(messages)

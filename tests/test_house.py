@@ -25,13 +25,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sdft_cli"
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("0 pure: the ground", ("__init__", "errors")),
     ("0 pure: nouns", ("types",)),
-    ("0 pure", ("divergence", "metrics", "grading", "micro")),
+    ("0 pure", ("divergence", "metrics", "selection", "grading", "micro")),
     ("0 pure: on the formulas", ("fused",)),
     ("0 pure: on the fused pass", ("objective",)),
     ("1 machinery", ("recipe", "plugins", "chat", "batching", "templates")),
-    ("1 machinery: on the recipe", ("locations",)),
+    ("1 machinery: on the recipe", ("locations", "settings")),
     ("2 edges", ("models", "dataset", "runs", "results", "world", "optim", "assemble", "endpoint")),
-    ("2 edges: on the others", ("findings", "teacher", "console", "plots")),
+    ("2 edges: on the others", ("findings", "guards", "teacher", "console", "plots", "sizes", "gap", "grid")),
     ("3 rooms", ("tasks", "methods", "engines", "suites")),
     ("4 loops", ("scoring",)),
     ("4 loops: on the others", ("rollout",)),
@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("5 verbs", ("prepare", "train", "evaluate", "probe", "report", "grade", "dryrun")),
     ("6 compositions: processes", ("parallel",)),
     ("6 compositions", ("demo", "sweep")),
+    ("7 the command's flags", ("flags",)),
     ("7 the command", ("cli",)),
     ("7 the command's door", ("__main__",)),
 )
@@ -50,9 +51,9 @@ BY_NAME = ("plugins",)
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "openai", "vllm", "matplotlib", "pandas")
 #: Importing these must stay light: heavy libraries come in inside functions, or not at all.
 LIGHT = (
-    *("errors", "types", "metrics", "grading", "micro", "recipe", "plugins"),
-    *("locations", "assemble", "console", "dataset", "results", "plots"),
-    *("tasks", "methods", "suites", "prepare", "report", "grade", "demo", "sweep", "cli"),
+    *("errors", "types", "metrics", "selection", "grading", "micro", "recipe", "plugins"),
+    *("locations", "settings", "assemble", "grid", "console", "dataset", "results", "plots"),
+    *("tasks", "methods", "suites", "prepare", "report", "grade", "demo", "sweep", "flags", "cli"),
 )
 #: torch has no place in these, not even inside a function, nor in what they import at module level.
 NO_TORCH = ("recipe", "report", "metrics", "cli")

@@ -1,0 +1,144 @@
+"""What the fused losses save: time and peak extra memory against autograd on full logits, forward and backward.
+
+    python benchmarks/divergence.py [--json FILE] [--tokens 2048] [--vocab 32768] [--hidden 256]
+
+Time is the median of alternating runs (naive, fused, naive, fused, ...) in one process of its own. Memory is measured
+in a fresh process for every cell: the highest resident set (VmHWM) less what was resident before the pass, so inputs
+and weights do not count and the gradients do. Linux only (/proc). fp32, on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not spin
+
+import torch
+
+from sdft_cli.divergence import KINDS, Divergence, divergence
+from sdft_cli.fused import Head, fused_loss
+
+LOSSES = (*KINDS, "nll")
+PATHS = ("naive", "fused")
+MB = 1e6
+
+
+class Shape(NamedTuple):
+    """N tokens, V vocabulary entries, H hidden units; threads of torch."""
+
+    tokens: int = 2048
+    vocab: int = 32_768
+    hidden: int = 256
+    threads: int = 1
+
+
+def prepare(loss: str, path: str, shape: Shape) -> Callable[[], None]:
+    """A function that makes one forward and backward pass of ``loss`` by ``path``."""
+    torch.set_num_threads(shape.threads)
+    torch.manual_seed(0)
+    student_NH, teacher_NH = (torch.randn(shape.tokens, shape.hidden) for _ in range(2))
+    weight_VH, fixed_VH = (torch.randn(shape.vocab, shape.hidden) / shape.hidden**0.5 for _ in range(2))
+    tokens_N = torch.randint(0, shape.vocab, (shape.tokens,))
+    weights_N = torch.full((shape.tokens,), 1 / shape.tokens)
+    student_NH.requires_grad_()
+    weight_VH.requires_grad_()
+    settings = None if loss == "nll" else Divergence(loss)
+
+    def fused() -> torch.Tensor:
+        teacher = None if settings is None else (teacher_NH, Head(fixed_VH))
+        return fused_loss(student_NH, Head(weight_VH), tokens_N, weights_N, teacher, settings)[0]
+
+    def naive() -> torch.Tensor:
+        logits_NV = student_NH @ weight_VH.T
+        if settings is None:
+            return torch.nn.functional.cross_entropy(logits_NV, tokens_N)
+        return (weights_N * divergence(logits_NV, teacher_NH @ fixed_VH.T, settings)).sum()
+
+    def run() -> None:
+        student_NH.grad = weight_VH.grad = None
+        (fused() if path == "fused" else naive()).backward()
+
+    return run
+
+
+def seconds(loss: str, shape: Shape, repeats: int) -> dict[str, float]:
+    """Median time of each path, the runs taking turns."""
+    runs = {path: prepare(loss, path, shape) for path in PATHS}
+    taken: dict[str, list[float]] = {path: [] for path in PATHS}
+    for i in range(repeats + 1):
+        for path, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if i:  # the first turn warms up
+                taken[path].append(time.perf_counter() - start)
+    return {path: statistics.median(times) for path, times in taken.items()}
+
+
+def peak(loss: str, path: str, shape: Shape) -> int:
+    """Bytes that one pass needs beyond what this process already holds; call it in a fresh one."""
+    prepare(loss, path, shape._replace(tokens=8, vocab=64))()  # libraries load what they need
+    run = prepare(loss, path, shape)
+    before = resident("VmRSS")
+    run()
+    return resident("VmHWM") - before
+
+
+def resident(what: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
+
+
+def fresh(function: Callable[..., Any], *arguments: object) -> Any:
+    """The result of ``function`` in a new process."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def measure(loss: str, shape: Shape, repeats: int) -> dict[str, Any]:
+    """One row of the table."""
+    bytes_ = {path: fresh(peak, loss, path, shape) for path in PATHS}
+    return {"loss": loss, "seconds": fresh(seconds, loss, shape, repeats), "bytes": bytes_}
+
+
+def line(row: dict[str, Any]) -> str:
+    s, b = row["seconds"], row["bytes"]
+    return (
+        f"{row['loss']:<11} {s['naive']:7.2f} {s['fused']:7.2f} {s['fused'] / s['naive']:6.2f}"
+        f" {b['naive'] / MB:9.0f} {b['fused'] / MB:8.0f} {b['fused'] / b['naive']:6.3f}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in Shape()._asdict().items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each path")
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    given = parser.parse_args()
+    shape = Shape(given.tokens, given.vocab, given.hidden, given.threads)
+    print(f"{shape}, fp32, torch {torch.__version__}")
+    print(f"{'':<11} {'seconds':>22} {'peak extra MB':>25}")
+    print(f"{'loss':<11} {'naive':>7} {'fused':>7} {'ratio':>6} {'naive':>9} {'fused':>8} {'ratio':>6}")
+    rows = []
+    for loss in given.losses:
+        rows.append(measure(loss, shape, given.repeats))
+        print(line(rows[-1]), flush=True)
+    if given.json:
+        made = {"shape": shape._asdict(), "repeats": given.repeats, "torch": torch.__version__, "rows": rows}
+        given.json.write_text(json.dumps(made, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
