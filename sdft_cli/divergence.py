@@ -51,14 +51,16 @@ class Divergence:
 
     @property
     def plain(self) -> bool:
-        """Over the full vocabulary and unclipped: the gradient has a closed form (`dlogits`)."""
+        """Over the full vocabulary and unclipped: the gradient has a closed form (`value_and_gradient_`)."""
         return self.top_k is None and self.entry_clip is None and self.token_clip is None
 
 
 def divergence(student_NV: Tensor, teacher_NV: Tensor, settings: Divergence) -> Tensor:
     """Divergence of every position from logits, [N]. Differentiable in the student."""
-    ls_NK = torch.log_softmax(student_NV / settings.temperature, -1)
-    lt_NK = torch.log_softmax(teacher_NV / settings.temperature, -1)
+    ls_NK, lt_NK = (
+        torch.log_softmax(z if settings.temperature == 1 else z / settings.temperature, -1)
+        for z in (student_NV, teacher_NV)
+    )
     if settings.top_k is not None:
         ls_NK, lt_NK = _truncate(ls_NK, lt_NK, settings)
     return value(ls_NK, lt_NK, settings)
@@ -102,15 +104,25 @@ def _kept(l_NK: Tensor, settings: Divergence) -> Tensor:
     return torch.cat((l_NK, torch.log(-torch.expm1(mass_N1.clamp(max=-1e-7)))), -1)
 
 
-def dlogits(ls_NV: Tensor, lt_NV: Tensor, value_N: Tensor, settings: Divergence) -> Tensor:
-    """d value / d (student logits / temperature), [N, V], of a `plain` divergence whose value is ``value_N``.
+def value_and_gradient_(ls_NV: Tensor, p_NV: Tensor, lt_NV: Tensor, settings: Divergence) -> tuple[Tensor, Tensor]:
+    """Value [N] of a `plain` divergence and its gradient in (student logits / temperature) [N, V].
 
     forward_kl p - q;   reverse_kl p (log p - log q - KL);   jsd p (g - sum p g) with g = (1 - b)(log p - log M)
+
+    ``p_NV`` holds the probabilities of ``ls_NV``. It and ``lt_NV`` are written over, so that few [N, V] tensors live.
     """
-    p_NV = ls_NV.exp()
     if settings.kind == "forward_kl":
-        return p_NV.sub_(lt_NV.exp())
+        q_NV = lt_NV.exp()
+        return lt_NV.sub_(ls_NV).mul_(q_NV).sum(-1), p_NV.sub_(q_NV)
     if settings.kind == "reverse_kl":
-        return p_NV * (ls_NV - lt_NV - value_N[:, None])
-    g_NV = (1 - settings.beta) * (ls_NV - _log_mixture(ls_NV, lt_NV, settings.beta))
-    return p_NV * (g_NV - (p_NV * g_NV).sum(-1, keepdim=True))
+        g_NV = torch.sub(ls_NV, lt_NV, out=lt_NV)
+        value_N = own_N = (p_NV * g_NV).sum(-1)
+    else:
+        b, q_NV = settings.beta, lt_NV.exp()
+        lm_NV = lt_NV + math.log(b / (1 - b))
+        torch.logaddexp(lm_NV, ls_NV, out=lm_NV).add_(math.log(1 - b))
+        theirs_N = b * lt_NV.sub_(lm_NV).mul_(q_NV).sum(-1)
+        g_NV = torch.sub(ls_NV, lm_NV, out=lm_NV).mul_(1 - b)
+        own_N = torch.mul(p_NV, g_NV, out=q_NV).sum(-1)
+        value_N = theirs_N + own_N
+    return value_N, p_NV.mul_(g_NV.sub_(own_N[:, None]))

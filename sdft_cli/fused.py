@@ -12,6 +12,7 @@ The gradient-in-forward idea is that of fused cross-entropy kernels (Liger, arXi
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -40,11 +41,9 @@ class Head(NamedTuple):
         """The same head without gradient."""
         return self._replace(weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
 
-    def through(self, d_CV: Tensor, logits_CV: Tensor) -> Tensor:
-        """d loss / d (weight @ hidden + bias) from d loss / d logits, in place."""
-        if self.cap is not None:
-            d_CV *= 1 - (logits_CV / self.cap) ** 2
-        return d_CV if self.scale == 1 else d_CV.mul_(self.scale)
+    def slope(self, logits_CV: Tensor) -> Tensor | float:
+        """d logits / d (weight @ hidden + bias): the same everywhere without a cap."""
+        return self.scale if self.cap is None else self.scale * (1 - (logits_CV / self.cap) ** 2)
 
 
 class Facts(NamedTuple):
@@ -79,23 +78,22 @@ def fused_loss(
     term: Term | None = None,
     nll_N: Tensor | None = None,
     temperature: float = 1.0,
-    chunk: int = 256,
+    chunk: int | None = None,
 ) -> tuple[Tensor, TokenStats]:
     """The loss above as a scalar with gradients for ``hidden_NH`` and the head, and `TokenStats`.
 
     ``teacher`` is (its hidden states [N, H'], its head). Without ``divergence`` the target is the token itself; a
     teacher then only lends its log-probs to ``term``. ``weights_N`` and ``nll_N`` carry mask and reduction.
-    ``temperature`` divides the logits of a token target; a divergence brings its own.
+    ``temperature`` divides the logits of a token target; a divergence brings its own. ``chunk`` positions are done at
+    a time; None: 64 on a CPU, where small tensors stay in reach, 256 on a device that large products keep busy.
+    The backward pass can be made once.
     """
     if divergence is not None and teacher is None:
         raise ValueError("a divergence needs a teacher")
     heat = divergence.temperature if divergence else temperature
-    loss, *stats = _Fused.apply(
-        hidden_NH,
-        head.weight,
-        head.bias,
-        _Plan(head, tokens_N, weights_N, teacher, divergence, term, nll_N, heat, chunk),
-    )
+    rows = chunk or (64 if hidden_NH.device.type == "cpu" else 256)
+    plan = _Plan(head, tokens_N, weights_N, teacher, divergence, term, nll_N, heat, rows)
+    loss, *stats = _Fused.apply(hidden_NH, head.weight, head.bias, plan)
     return loss, TokenStats(*stats)
 
 
@@ -131,9 +129,10 @@ class _Fused(torch.autograd.Function):
             if d_hidden is not None:
                 d_hidden[part] = d_CV.to(weight_VH.dtype) @ weight_VH
             if d_weight is not None:
-                d_weight += d_CV.T @ h_CH.to(wide)
+                d_weight.addmm_(d_CV.T, h_CH.to(wide))  # adds in place: no second [V, H]
             if d_bias is not None:
                 d_bias += d_CV.sum(0)
+            del d_CV  # before the next chunk needs the room
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.head_dtype = weight_VH.dtype
         stats = tuple(stats_4N)
@@ -142,58 +141,67 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_loss, *_):  # type: ignore[no-untyped-def]
-        d_hidden, d_weight, d_bias = ctx.saved_tensors
-        return (
-            None if d_hidden is None else d_hidden * d_loss.to(d_hidden.dtype),
-            None if d_weight is None else (d_weight * d_loss).to(ctx.head_dtype),
-            None if d_bias is None else (d_bias * d_loss).to(ctx.head_dtype),
-            None,
-        )
+        # in place, since a head's gradient in fp32 is large; torch refuses a second backward pass by itself
+        d_hidden, *d_head = (None if d is None else d.mul_(d_loss) for d in ctx.saved_tensors)
+        return (d_hidden, *(None if d is None else d.to(ctx.head_dtype) for d in d_head), None)
 
 
 def _chunk(h_CH: Tensor, head: Head, plan: _Plan, part: slice, wide: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """d loss / d (weight @ hidden + bias) [C, V], the four statistics [4, C], and the chunk's part of the loss."""
+    """d loss / d (weight @ hidden + bias) [C, V], the four statistics [4, C], and the chunk's part of the loss.
+
+    A [C, V] tensor is given up, or written over, once it has been used: four at a time are needed (jsd: five).
+    """
     tokens_C1 = plan.tokens_N[part, None]
-    raw_CV = head.logits(h_CH)
-    z_CV = raw_CV if plan.heat == 1 else raw_CV / plan.heat
-    zt_CV = None if plan.teacher is None else plan.teacher[1].logits(plan.teacher[0][part]) / plan.heat
-    ls_CV = torch.log_softmax(z_CV, -1)
-    lt_CV = None if zt_CV is None else torch.log_softmax(zt_CV, -1)
+    ls_CV, slope = _student(head, h_CH, plan.heat)
+    p_CV = ls_CV.exp()
+    entropy_C = -(p_CV * ls_CV).sum(-1)
+    lt_CV = None if plan.teacher is None else _log_probs(plan.teacher[1].logits(plan.teacher[0][part]), plan.heat)
     logprob_C = ls_CV.gather(1, tokens_C1)[:, 0]
     teacher_C = None if lt_CV is None else lt_CV.gather(1, tokens_C1)[:, 0]
-    entropy_C = -(ls_CV.exp() * ls_CV).sum(-1)
     if plan.divergence is None or lt_CV is None:
-        loss_C, d_CV = -logprob_C, _minus_onehot(ls_CV.exp(), tokens_C1)
+        loss_C, d_CV = -logprob_C, _minus_onehot(p_CV, tokens_C1)
+    elif plan.divergence.plain:
+        loss_C, d_CV = formulas.value_and_gradient_(ls_CV, p_CV, lt_CV, plan.divergence)
     else:
-        loss_C, d_CV = _divergence(z_CV, ls_CV, lt_CV, plan.divergence)
+        loss_C, d_CV = _by_autograd(ls_CV, lt_CV, plan.divergence)
     weights_C, value_C = plan.weights_N[part].to(wide), loss_C
+    scale_C = weights_C
     if plan.term is not None:
         coefficient_C, reported_C = plan.term(Facts(logprob_C, teacher_C, part))
-        d_CV *= coefficient_C[:, None]
         value_C = coefficient_C * loss_C if reported_C is None else reported_C
-    d_CV *= weights_C[:, None]
+        scale_C = coefficient_C * weights_C
+    d_CV *= scale_C[:, None]
     total = (weights_C * value_C).sum()
     if plan.nll_N is not None:
         nll_C = plan.nll_N[part].to(wide)
         d_CV += _minus_onehot(ls_CV.exp(), tokens_C1) * nll_C[:, None]
         total = total - (nll_C * logprob_C).sum()
-    d_CV = head.through(d_CV if plan.heat == 1 else d_CV.div_(plan.heat), raw_CV)
+    if slope is not None:
+        d_CV *= slope
     unknown_C = torch.full_like(logprob_C, float("nan")) if teacher_C is None else teacher_C
     return d_CV, torch.stack((loss_C, entropy_C, logprob_C, unknown_C)), total
+
+
+def _student(head: Head, hidden_CH: Tensor, heat: float) -> tuple[Tensor, Tensor | float | None]:
+    """Log-probs [C, V], and d (logits / heat) / d (weight @ hidden + bias), None where that is 1."""
+    logits_CV = head.logits(hidden_CH)
+    slope = head.slope(logits_CV) / heat
+    return _log_probs(logits_CV, heat), None if isinstance(slope, float) and slope == 1 else slope
+
+
+def _log_probs(logits_CV: Tensor, heat: float) -> Tensor:
+    """At temperature ``heat``; writes over ``logits_CV``."""
+    return torch.log_softmax(logits_CV if heat == 1 else logits_CV.div_(heat), -1)
 
 
 def _minus_onehot(p_CV: Tensor, tokens_C1: Tensor) -> Tensor:
     return p_CV.scatter_add_(1, tokens_C1, torch.full_like(tokens_C1, -1, dtype=p_CV.dtype))
 
 
-def _divergence(z_CV: Tensor, ls_CV: Tensor, lt_CV: Tensor, settings: Divergence) -> tuple[Tensor, Tensor]:
-    """Value [C] and gradient in z [C, V]: in closed form where there is one, else by autograd on this chunk alone."""
-    if settings.plain:
-        loss_C = formulas.value(ls_CV, lt_CV, settings)
-        return loss_C, formulas.dlogits(ls_CV, lt_CV, loss_C, settings)
+def _by_autograd(ls_CV: Tensor, lt_CV: Tensor, settings: Divergence) -> tuple[Tensor, Tensor]:
+    """Value [C] and gradient in the logits [C, V] where there is no closed form: autograd on this chunk alone."""
     with torch.enable_grad():
-        leaf_CV = z_CV.detach().requires_grad_()
-        cold = Divergence(**{**vars(settings), "temperature": 1.0})  # z and lt are already divided by it
-        loss_C = formulas.divergence(leaf_CV, lt_CV, cold)
+        leaf_CV = ls_CV.detach().requires_grad_()  # log-probs are logits too, already divided by the temperature
+        loss_C = formulas.divergence(leaf_CV, lt_CV, replace(settings, temperature=1.0))
         (d_CV,) = torch.autograd.grad(loss_C.sum(), leaf_CV)
     return loss_C.detach(), d_CV
