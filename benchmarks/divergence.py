@@ -2,9 +2,10 @@
 
     python benchmarks/divergence.py [--json FILE] [--tokens 2048] [--vocab 32768] [--hidden 256]
 
-Time is the median of alternating runs (naive, fused, naive, fused, ...) in one process of its own. Memory is measured
-in a fresh process for every cell: the highest resident set (VmHWM) less what was resident before the pass, so inputs
-and weights do not count and the gradients do. Linux only (/proc). fp32, on the CPU.
+Time is the median of alternating runs (naive, fused, naive, fused, ...) in one process of its own: by the clock, and
+as CPU time, which other work on the machine disturbs far less (one thread: the same on an idle machine). Memory is
+measured in a fresh process for every cell: the highest resident set (VmHWM) less what was resident before the pass, so
+inputs and weights do not count and the gradients do. Linux only (/proc). fp32, on the CPU.
 """
 
 from __future__ import annotations
@@ -70,17 +71,18 @@ def prepare(loss: str, path: str, shape: Shape) -> Callable[[], None]:
     return run
 
 
-def seconds(loss: str, shape: Shape, repeats: int) -> dict[str, float]:
-    """Median time of each path, the runs taking turns."""
+def times(loss: str, shape: Shape, repeats: int) -> dict[str, dict[str, float]]:
+    """Median seconds of each path by each clock, the runs taking turns."""
     runs = {path: prepare(loss, path, shape) for path in PATHS}
-    taken: dict[str, list[float]] = {path: [] for path in PATHS}
+    taken: dict[str, list[tuple[float, float]]] = {path: [] for path in PATHS}
     for i in range(repeats + 1):
         for path, run in runs.items():
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             run()
             if i:  # the first turn warms up
-                taken[path].append(time.perf_counter() - start)
-    return {path: statistics.median(times) for path, times in taken.items()}
+                taken[path].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    by_clock = {path: [statistics.median(each) for each in zip(*found, strict=True)] for path, found in taken.items()}
+    return {name: {path: by_clock[path][i] for path in PATHS} for i, name in enumerate(("seconds", "cpu_seconds"))}
 
 
 def peak(loss: str, path: str, shape: Shape) -> int:
@@ -106,16 +108,17 @@ def fresh(function: Callable[..., Any], *arguments: object) -> Any:
 
 def measure(loss: str, shape: Shape, repeats: int) -> dict[str, Any]:
     """One row of the table."""
-    bytes_ = {path: fresh(peak, loss, path, shape) for path in PATHS}
-    return {"loss": loss, "seconds": fresh(seconds, loss, shape, repeats), "bytes": bytes_}
+    memory = {path: fresh(peak, loss, path, shape) for path in PATHS}
+    return {"loss": loss, **fresh(times, loss, shape, repeats), "bytes": memory}
 
 
 def line(row: dict[str, Any]) -> str:
-    s, b = row["seconds"], row["bytes"]
-    return (
-        f"{row['loss']:<11} {s['naive']:7.2f} {s['fused']:7.2f} {s['fused'] / s['naive']:6.2f}"
-        f" {b['naive'] / MB:9.0f} {b['fused'] / MB:8.0f} {b['fused'] / b['naive']:6.3f}"
-    )
+    """``row`` as text."""
+    cells = [f"{row['loss']:<11}"]
+    for what, unit, form in (("seconds", 1, "8.2f"), ("cpu_seconds", 1, "8.2f"), ("bytes", MB, "8.0f")):
+        naive, fused = (row[what][path] for path in PATHS)
+        cells.append(f"{naive / unit:{form}}{fused / unit:{form}}{fused / naive:7.2f}")
+    return "  ".join(cells)
 
 
 def main() -> int:
@@ -128,8 +131,8 @@ def main() -> int:
     given = parser.parse_args()
     shape = Shape(given.tokens, given.vocab, given.hidden, given.threads)
     print(f"{shape}, fp32, torch {torch.__version__}")
-    print(f"{'':<11} {'seconds':>22} {'peak extra MB':>25}")
-    print(f"{'loss':<11} {'naive':>7} {'fused':>7} {'ratio':>6} {'naive':>9} {'fused':>8} {'ratio':>6}")
+    print(f"{'':<11}{'seconds':>25}{'CPU seconds':>25}{'peak extra MB':>25}")
+    print(f"{'loss':<11}" + f"  {'naive':>8}{'fused':>8}{'ratio':>7}" * 3)
     rows = []
     for loss in given.losses:
         rows.append(measure(loss, shape, given.repeats))

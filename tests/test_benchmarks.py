@@ -23,4 +23,5 @@ def test_a_fused_divergence_takes_a_tenth_of_the_memory_and_no_more_time(tmp_pat
     assert [row["loss"] for row in rows] == list(KINDS)
     for row in rows:
         assert row["bytes"]["fused"] <= row["bytes"]["naive"] / 10, row
-        assert row["seconds"]["fused"] <= row["seconds"]["naive"] * 1.1, row  # the paths take turns; a tenth for noise
+        taken = row["cpu_seconds"]  # of one thread; by the clock it would be a matter of who else is at work
+        assert taken["fused"] <= taken["naive"] * 1.1, row  # a tenth for noise

@@ -1,9 +1,9 @@
 """`sdft sweep`: the rule, the grid, choosing and tabling, and a real sweep that is stopped and goes on."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
@@ -250,19 +250,26 @@ def test_bad_input_of_one_run_stops_them_all(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    words = [sys.executable, "-m", "sdft_cli", "sweep", "--tasks", TASKS[0], "--model", str(tiny_model)]
-    words += ["--data", str(micro_data), "--out", str(out), "--jobs", "1", "--grid", "lr=1e-3,1e-4"]
     sets = ["max_steps=2", "batch=4", "probe_limit=4", "evaluation.limit=4", "evaluation.max_new_tokens=4"]
-    for text in [*sets, "sampler.max_new_tokens=4", "threads=1"]:
-        words += ["--set", text]
+    flags = {"tasks": [TASKS[0]], "model": str(tiny_model), "data": str(micro_data)}
+    few = [*sets, "sampler.max_new_tokens=4", "threads=1"]
+    question = Asked(None, flags, few, [], ["lr=1e-3,1e-4"], [0], False)
+    out = tmp_path / "out"
     first, second = (out / f"sdft-lr={lr}-seed=0" for lr in ("0.001", "0.0001"))
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
-    while not (first / "done.json").is_file() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+
+    def stop() -> None:
+        """Terminate this process, as a scheduler would, once the first run is finished and the second is to come."""
+        for _ in range(2000):
+            if (first / "done.json").is_file():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.05)
+
+    stopper = threading.Thread(target=stop, daemon=True)
+    stopper.start()
+    with pytest.raises(SystemExit) as stopped:
+        sweep(question, out, jobs=1, quiet=True)
+    assert stopped.value.code == 128 + signal.SIGTERM
     assert not (second / "done.json").is_file() and "points" not in stored(out)
     before = (first / "metrics.jsonl").read_bytes()
     record = sweep(None, out, jobs=1, resume=True, quiet=True)
