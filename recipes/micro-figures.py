@@ -45,7 +45,8 @@ def train(out: Path, data: Path, method: str, seed: int | str, sets: list[str]) 
 
 def candidate(run: Path, lr: str) -> selection.Candidate:
     """What the rule needs to know of a run."""
-    found = selection.validation(results.load_run(run).probes, len(TASKS))
+    loaded = results.load_run(run)
+    found = selection.validation(loaded.probes, len(TASKS), loaded.endings)
     assert found is not None, f"{run} has no validation accuracy: is probe_every 0?"
     return selection.Candidate(*found, float(lr))
 

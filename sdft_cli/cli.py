@@ -138,6 +138,10 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of data order and sampling.")] = None,
     sets: Sets = None,
     on_bad_row: Annotated[str | None, typer.Option("--on-bad-row", help="error (default) or drop.")] = None,
+    stop_if_prior_drops: Annotated[
+        float | None,
+        typer.Option(help="End a stage with its last step that kept the prior suite within so much, such as 0.03."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     continue_run: Annotated[
         Path | None, typer.Option("--continue", help="Add --tasks to a finished run; its matrix grows.")
@@ -156,6 +160,8 @@ def train(
     if on_bad_row:
         choice("--on-bad-row", on_bad_row, ("drop", "error"))
         sets = [*(sets or []), f"train.on_bad_row={on_bad_row}"]
+    if stop_if_prior_drops is not None:
+        sets = [*(sets or []), f"train.stop_if_prior_drops={stop_if_prior_drops}"]
     if continue_run:
         _extend(continue_run, split(tasks), plugin, json)
         return

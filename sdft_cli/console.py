@@ -226,6 +226,18 @@ class TrainingDisplay:
         if row["level"] == "warn":
             self.note(f"warning: {row['guard']} at step {row['step']}: {row['text']} ({row['hint']})")
 
+    def ending(self, row: dict[str, Any]) -> None:
+        """Show how a stage ended, unless with its last step and no better one before it."""
+        top, last = row["best"], row["last"]
+        if row["why"] == "prior dropped":
+            where = f"step {row['model_of']}" if row["model_of"] else "the model it began with"
+            self.note(f"stage stopped at step {row['step']}: prior {number(last['prior'])}; it ends with {where}")
+        elif row["why"] == "best validation":
+            self.note(f"stage ends with step {row['model_of']}, the best on validation: {number(top['validation'])}")
+        elif top and top["validation"] > last["validation"]:
+            told = f"step {top['step']} had {number(top['validation'])}, the last {number(last['validation'])}"
+            self.note(f"best validation: {told} (--set best=use ends a stage with its best step)")
+
     def note(self, text: str) -> None:
         """One line of plain text, above the live display while there is one."""
         if not self.quiet:

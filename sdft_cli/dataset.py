@@ -59,6 +59,16 @@ def read_split(folder: Path, split: str, on_bad_row: str = "error") -> tuple[lis
     return examples, dropped
 
 
+def held_out(folder: Path) -> dict[str, list[Example]]:
+    """The splits that a model is scored on: ``test``, and ``ood`` where the task has one."""
+    return {split: read_split(folder, split)[0] for split in held_out_splits(folder)}
+
+
+def held_out_splits(folder: Path) -> list[str]:
+    """``test``, without which nothing is measured, and ``ood`` where it lies in ``folder``."""
+    return ["test", *(split for split in available_splits(folder) if split == "ood")]
+
+
 def available_splits(folder: Path) -> list[str]:
     """The splits that lie in ``folder``, in their usual order; empty where there is no such folder."""
     return [split for split in SPLITS if (folder / f"{split}.jsonl").is_file()]

@@ -36,9 +36,10 @@ def dry_run(recipe: Recipe) -> DryRun:
 
 
 def _stage(recipe: Recipe, p: StagePlan) -> dict[str, Any]:
+    splits = {"train": p.train, "validation": p.validation, **p.tests}
     return {
         "task": p.task.name,
-        "rows": {"train": len(p.train), "validation": len(p.validation), "test": len(p.test)},
+        "rows": {split: len(rows) for split, rows in splits.items()},
         "dropped": len(p.dropped),
         "steps": p.steps,
         "steps_an_epoch": -(-len(p.train) * recipe.sampler.n // recipe.train.batch),

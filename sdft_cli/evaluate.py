@@ -13,6 +13,8 @@ from sdft_cli.runs import RUNS, Run, newest
 from sdft_cli.templates import VIEWS
 from sdft_cli.types import Example, Suite, Task
 
+Tests = list[tuple[Task, dict[str, list[Example]]]]
+
 
 def evaluate(
     target: str | None, suite: str | None, tasks: list[str] | None, data: Path | None, limit: int | None
@@ -34,7 +36,7 @@ def evaluate(
         suite_name = recipe.suite if run else (None if names else "micro")
     chosen: Suite | None = plugins.get("suite", suite_name) if suite_name else None
     folder = data or Path(recipe.data)
-    tests = [(plugins.get("task", n), dataset.read_split(folder / n, "test")[0]) for n in names]
+    tests = [(plugins.get("task", n), dataset.held_out(folder / n)) for n in names]
     return _Target(run, model, recipe).scores(tests, chosen, limit)
 
 
@@ -55,7 +57,7 @@ class _Target:
     def __init__(self, run: Run | None, model: str, recipe: Recipe):
         self.run, self.model, self.recipe = run, model, recipe
 
-    def scores(self, tests: list[tuple[Task, list[Example]]], suite: Suite | None, limit: int | None) -> dict[str, Any]:
+    def scores(self, tests: Tests, suite: Suite | None, limit: int | None) -> dict[str, Any]:
         """What is known from disk, and the rest measured now; a run keeps what is new and unlimited."""
         if self.run is None:
             found, _ = self._measure(self.model, tests, suite, limit)
@@ -65,7 +67,7 @@ class _Target:
         if limit:
             known = {**known, "tasks": {}, "suite": None}
         have_suite = suite is None or (known["suite"] or {}).get("name") == suite.name
-        lacking = [(t, rows) for t, rows in tests if t.name not in known["tasks"]]
+        lacking = [(t, splits) for t, splits in tests if t.name not in known["tasks"]]
         wanted = {t.name for t, _ in tests}
         if lacking or not have_suite:
             found, items = self._measure(location, lacking, None if have_suite else suite, limit)
@@ -89,7 +91,7 @@ class _Target:
         return 0, "base", recipe.model
 
     def _measure(
-        self, location: str, tests: list[tuple[Task, list[Example]]], suite: Suite | None, limit: int | None
+        self, location: str, tests: Tests, suite: Suite | None, limit: int | None
     ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
         policy = models.load(locate(location), self.recipe.runtime)
         engine = plugins.get("engine", self.recipe.engine.name)(policy, self.recipe.engine.max_batch)
@@ -104,6 +106,10 @@ def print_scores(scores: dict[str, Any]) -> None:
     console.out.print(f"{scores.get('run') or scores.get('model')}", highlight=False, soft_wrap=True)
     for name, summary in scores["tasks"].items():
         print(_line(name, summary))
+        for key, value in summary.get("extra", {}).items():
+            print(f"  {key:20} {value:.3f}")
+        if "ood" in summary:
+            print(_line("  ood", summary["ood"]))
         if summary["note"]:
             print(f"    {summary['note']}")
     if scores["suite"]:

@@ -21,12 +21,13 @@ from sdft_cli.types import Dropped, Example, Suite, Task
 @dataclass
 class StagePlan:
     """One task as it will be trained: a `Batches` a phase. Lengths are tokens of the first phase's rows: (student's
-    prompt, teacher's prompt or 0); ``too_long`` are those of the rows that were dropped for it."""
+    prompt, teacher's prompt or 0); ``too_long`` are those of the rows that were dropped for it. ``tests`` are the
+    held-out rows by split, ``test`` and perhaps ``ood``."""
 
     task: Task
     train: list[Example]
     validation: list[Example]
-    test: list[Example]
+    tests: dict[str, list[Example]]
     max_new_tokens: int
     lengths: list[tuple[int, int]] = field(default_factory=list)
     too_long: list[tuple[int, int]] = field(default_factory=list)
@@ -51,6 +52,8 @@ def check_recipe(recipe: Recipe) -> Method:
     plugins.get("engine", recipe.engine.name)
     for phase in recipe.phases():
         _check_phase(phase)
+    if recipe.train.stop_if_prior_drops is not None and not (recipe.suite and recipe.train.probe_every):
+        raise UsageError("train.stop_if_prior_drops watches the prior suite", "name one with --suite, and probe_every")
     if recipe.then:
         _check_general(recipe, recipe.then)
     return method
@@ -134,11 +137,13 @@ def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, wi
     folder = Path(recipe.data) / name
     how = recipe.train.on_bad_row
     splits, dropped = {}, []
-    for split in ("train", "validation", "test"):
+    held_out = dataset.held_out_splits(folder)
+    for split in ("train", "validation", *held_out):
         splits[split], bad = dataset.read_split(folder, split, how)
         dropped += bad
     new_tokens = recipe.sampler.max_new_tokens or task.max_new_tokens
-    stage = StagePlan(task, splits["train"], splits["validation"], splits["test"], new_tokens, dropped=dropped)
+    tests = {split: splits[split] for split in held_out}
+    stage = StagePlan(task, splits["train"], splits["validation"], tests, new_tokens, dropped=dropped)
     first, *rest = recipe.phases()
     if first.sampler.source == "corpus":
         stage.train = _packed(folder, chat, new_tokens, window, how)

@@ -118,7 +118,12 @@ class Objective(Section):
 
 
 class Train(Section):
-    """Optimization. ``max_steps`` overrides ``epochs``; batch counts completions; each is used ``updates`` times."""
+    """Optimization. ``max_steps`` overrides ``epochs``; batch counts completions; each is used ``updates`` times.
+
+    ``keep_checkpoints`` of a stage can be resumed from. ``best``: the checkpoint with the best validation accuracy is
+    kept beside the last one, or the stage ends with it (``use``). ``stop_if_prior_drops``: how far, from the base
+    model, the prior suite may fall in probes before a stage ends with the last step that kept it.
+    """
 
     lr: float = Field(1e-5, gt=0)
     batch: int = Field(32, ge=1)
@@ -134,6 +139,9 @@ class Train(Section):
     micro_batch_tokens: int = Field(16384, ge=1)
     max_prompt_tokens: int = Field(8192, ge=1)
     checkpoint_every: int = Field(100, ge=0)
+    keep_checkpoints: int = Field(1, ge=1)
+    best: Literal["off", "keep", "use"] = "keep"
+    stop_if_prior_drops: float | None = Field(None, ge=0, lt=1)
     probe_every: int = Field(50, ge=0)
     probe_limit: int = Field(64, ge=1)
     on_bad_row: Literal["error", "drop"] = "error"

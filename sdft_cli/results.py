@@ -50,7 +50,8 @@ class RunResult:
 
     ``tasks`` are the columns, each once; ``stages`` the task of every planned stage, and ``trained[k - 1]`` the
     column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over ``parts`` (None
-    without a suite). ``draws`` are the metrics' bootstrap draws, ``seconds`` adds up training steps and evaluations.
+    without a suite). ``endings`` say of each stage with which step's model it ended and which step was the best on
+    validation. ``draws`` are the metrics' bootstrap draws, ``seconds`` adds up training steps and evaluations.
     ``notes`` tell what a reader must know before trusting the numbers, ``remarks`` how tasks are scored.
     """
 
@@ -76,6 +77,7 @@ class RunResult:
     draws: dict[str, Draws | None]
     steps: list[Row]
     probes: list[Row]
+    endings: list[Row]
     seconds: float
     finished: bool
     notes: list[str] = field(default_factory=list)
@@ -104,6 +106,15 @@ class RunResult:
         """The item lines (scores with completions) of a task (None: the suite) at a stage; empty if not evaluated."""
         return read_items(self.folder, stage, f"{task or f'suite-{self.suite}'}.jsonl")
 
+    def side_scores(self, stage: int, task: str) -> dict[str, float]:
+        """What is measured of a task after ``stage`` besides its accuracy: a grader's second scores by name, the
+        accuracy on questions out of distribution (``ood``), and the second scores there (``ood lenient``)."""
+        where = _evaluations(self.folder).get(stage)
+        summary = _json(where / "scores.json")["tasks"].get(task, {}) if where else {}
+        beyond = summary.get("ood") or {}
+        found = {**summary.get("extra", {}), **({"ood": beyond["accuracy"]} if beyond else {})}
+        return found | {f"ood {name}": value for name, value in beyond.get("extra", {}).items()}
+
     def boundaries(self) -> list[int]:
         """The global step at which each stage ended (so far); one step a stage where no metrics say it."""
         found: dict[int, int] = {}
@@ -131,7 +142,7 @@ def load_run(folder: str | Path) -> RunResult:
     columns = {task: _task_column(folder, scores, task) for task in tasks}
     suite = _suite_name(recipe, scores)
     parts = _part_columns(folder, scores, suite) if suite else {}
-    steps, probes = _curves(folder / "metrics.jsonl")
+    steps, probes, endings = _curves(folder / "metrics.jsonl")
     trained = [tasks.index(name) for name in trained_names]
     environment, method = folder / "environment.json", recipe.get("method", "unknown")
     return RunResult(
@@ -153,6 +164,7 @@ def load_run(folder: str | Path) -> RunResult:
         **_metrics(list(columns.values()), list(parts.values()), trained),
         steps=steps,
         probes=probes,
+        endings=endings,
         seconds=sum(float(row.get("seconds") or 0) for row in [*steps, *scores.values()]),
         finished=max(scores) >= len(stages),
         notes=_notes(stages, scores, columns, parts),
@@ -195,9 +207,9 @@ def read_items(folder: Path, stage: int, file: str) -> list[Row]:
     return rows
 
 
-def _curves(path: Path) -> tuple[list[Row], list[Row]]:
-    """Step and probe rows in order. Torn lines are ignored; of a repeated (stage, step) the later line wins."""
-    found: dict[str, dict[tuple[int, int], Row]] = {"step": {}, "probe": {}}
+def _curves(path: Path) -> tuple[list[Row], list[Row], list[Row]]:
+    """Step, probe and ending rows in order. Torn lines are ignored; of a repeated (stage, step) the later line wins."""
+    found: dict[str, dict[tuple[int, int], Row]] = {"step": {}, "probe": {}, "ending": {}}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for line in lines:
         try:
@@ -205,8 +217,8 @@ def _curves(path: Path) -> tuple[list[Row], list[Row]]:
             found[row["kind"]][int(row["stage"]), int(row["step"])] = {"global_step": row["step"], **row}
         except (ValueError, TypeError, KeyError):
             continue
-    steps, probes = ([rows[key] for key in sorted(rows)] for rows in found.values())
-    return steps, probes
+    steps, probes, endings = ([rows[key] for key in sorted(rows)] for rows in found.values())
+    return steps, probes, endings
 
 
 def _stages(recipe: Row, scores: Mapping[int, Row]) -> list[str]:

@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -52,6 +52,11 @@ class Checkpoint:
     task: str
     step: int
     stage_done: bool
+
+    @property
+    def resumable(self) -> bool:
+        """Whether training can go on from here: the state is there, or none is needed any more."""
+        return self.stage_done or self.state.is_dir()
 
     @property
     def model(self) -> Path:
@@ -130,11 +135,12 @@ class Run:
                 kept.append(line)
         write_whole(path, "".join(line + "\n" for line in kept))
 
-    def steps(self, stage: int, after: int) -> list[dict[str, Any]]:
-        """The step rows of ``stage`` that follow step ``after``, in order."""
+    def rows(self, kind: str, stage: int | None = None, after: int = -1) -> list[dict[str, Any]]:
+        """The rows of a kind in order: all of them, or those of ``stage`` that follow step ``after``."""
         path = self.folder / "metrics.jsonl"
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-        return [r for r in rows if (r["kind"], r["stage"]) == ("step", stage) and r["step"] > after]
+        same = [r for r in rows if r["kind"] == kind]
+        return same if stage is None else [r for r in same if r["stage"] == stage and r["step"] > after]
 
     # checkpoints --------------------------------------------------------------------------------------------
 
@@ -145,12 +151,28 @@ class Run:
         step: int,
         fill: Callable[[Path, Path], None],
         stage_done: bool = False,
-        prune: bool = True,
     ) -> Checkpoint:
-        """Let ``fill(model folder, state folder)`` write a checkpoint aside, then put it in force.
+        """Let ``fill(model folder, state folder)`` write a checkpoint aside, then put it in force."""
+        final = self._write(stage, task, step, fill, stage_done)
+        if stage_done:
+            shutil.rmtree(final / "state", ignore_errors=True)
+        write_whole(self.folder / "latest", str(final.relative_to(self.folder)) + "\n")
+        return _checkpoint(final)
 
-        The stage's earlier checkpoints are then pruned, and at its end the state as well.
-        """
+    def write_model(self, stage: int, task: str, step: int, save: Callable[[Path], None]) -> Checkpoint:
+        """A checkpoint without state: worth going back to, but not resumed from."""
+        final = self._write(stage, task, step, lambda model, _: save(model), False)
+        (final / "state").rmdir()
+        return _checkpoint(final)
+
+    def _write(
+        self,
+        stage: int,
+        task: str,
+        step: int,
+        fill: Callable[[Path, Path], None],
+        stage_done: bool,
+    ) -> Path:
         final = self.stage_folder(stage, task) / f"step-{step:06d}"
         aside = final.with_name(final.name + ".tmp")
         shutil.rmtree(aside, ignore_errors=True)
@@ -158,22 +180,36 @@ class Run:
         (aside / "state").mkdir()
         fill(aside / "model", aside / "state")
         done = {"stage": stage, "task": task, "step": step, "stage_done": stage_done}
-        if stage_done:
-            shutil.rmtree(aside / "state")
         write_whole(aside / "done.json", json.dumps(done) + "\n")
-        replaced = final.with_name(final.name + ".old")
         if final.exists():  # the stage's last step also had a regular checkpoint
+            replaced = final.with_name(final.name + ".old")
+            shutil.rmtree(replaced, ignore_errors=True)
             final.rename(replaced)
         aside.rename(final)
-        write_whole(self.folder / "latest", str(final.relative_to(self.folder)) + "\n")
-        if prune:
-            self._prune(final)
-        return Checkpoint(final, stage, task, step, stage_done)
+        return final
 
-    def _prune(self, keep: Path) -> None:
-        for folder in keep.parent.iterdir():
-            if folder != keep:
+    def recover(self) -> None:
+        """Undo what a kill between the two renames of a checkpoint left: the replaced one stands again."""
+        for replaced in self.folder.glob("stages/*/step-*.old"):
+            if not replaced.with_suffix("").exists():
+                replaced.rename(replaced.with_suffix(""))
+
+    def checkpoints(self, stage: int, task: str) -> list[Checkpoint]:
+        """The whole checkpoints of a stage by number, those without state among them."""
+        found = reversed(_newest_first(self.stage_folder(stage, task)))
+        return [_checkpoint(folder) for folder in found if (folder / "done.json").is_file()]
+
+    def prune(self, stage: int, task: str, models: Collection[int], states: Collection[int]) -> None:
+        """Of a stage's checkpoints leave the ``models`` of these steps, and the whole of those in ``states``."""
+        for folder in self.stage_folder(stage, task).iterdir():
+            found = _STEP.search(folder.name)
+            step = int(found[1]) if found else None  # half-written and replaced ones have no number
+            if step not in {*models, *states}:
+                (folder / "done.json").unlink(missing_ok=True)  # first: half a checkpoint must not look whole
                 shutil.rmtree(folder, ignore_errors=True)
+            elif step not in states and (folder / "state").is_dir():
+                (folder / "state").rename(folder / "state.old")
+                shutil.rmtree(folder / "state.old", ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
         """The newest whole checkpoint, or None before the first. Where somebody has removed it to go further back, the
@@ -183,8 +219,8 @@ class Run:
             return None
         folder = self.folder / pointer.read_text().strip()
         for candidate in (folder, folder.with_name(folder.name + ".old"), *_newest_first(folder.parent)):
-            if (candidate / "done.json").is_file():
-                return _checkpoint(candidate)
+            if (candidate / "done.json").is_file() and (found := _checkpoint(candidate)).resumable:
+                return found
         raise UsageError(f"{folder}: the checkpoint that `latest` names is missing", "restore it or start a new run")
 
     def finished(self, stage: int, task: str) -> Checkpoint | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sdft_cli.chat import Chat
@@ -64,9 +64,11 @@ def _record(example: Example, rollout: Rollout, chat: Chat, grade: Callable[[str
 
 
 def summarize(records: Sequence[dict[str, Any]], note: str = "") -> dict[str, Any]:
-    """Accuracy with its 95 % Wilson interval over the scored records; unscored ones are counted apart."""
+    """Accuracy with its 95 % Wilson interval over the scored records; unscored ones are counted apart. ``extra`` has
+    the means of what the grader scores besides, such as a lenient reading."""
     values = [r["value"] for r in records if r["value"] is not None]
     correct, n = sum(values), len(values)
+    extras = {key for r in records for key in r.get("extra", ())}
     return {
         "accuracy": correct / n if n else None,
         "correct": correct,
@@ -75,7 +77,14 @@ def summarize(records: Sequence[dict[str, Any]], note: str = "") -> dict[str, An
         "interval": list(wilson(correct, n)) if n else None,
         "mean_tokens": sum(r["tokens"] for r in records) / max(1, len(records)),
         "note": note,
+        **({"extra": {key: _mean_of(key, records) for key in sorted(extras)}} if extras else {}),
     }
+
+
+def _mean_of(key: str, records: Sequence[dict[str, Any]]) -> float:
+    """Mean of a grader's second score over the records that have it."""
+    found = [r["extra"][key] for r in records if key in r.get("extra", ())]
+    return sum(found) / len(found)
 
 
 Scored = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -107,19 +116,23 @@ def score_suite(engine: Engine, chat: Chat, suite: Suite, view: View, limit: int
 def measure(
     engine: Engine,
     chat: Chat,
-    tests: Sequence[tuple[Task, Sequence[Example]]],
+    tests: Sequence[tuple[Task, Mapping[str, Sequence[Example]]]],
     suite: Suite | None,
     view: View,
     settings: Evaluation,
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """``{"tasks": {name: summary}, "suite": summary or None}`` and the records by file name."""
+    """``{"tasks": {name: summary}, "suite": summary or None}`` and the records by file name.
+
+    ``tests`` has the rows of a task by split; the summary is that of ``test``, and holds those of other splits by name.
+    """
     scores: dict[str, Any] = {"tasks": {}, "suite": None}
     items = {}
-    for task, examples in tests:
-        rows = examples[: settings.limit]
-        scores["tasks"][task.name], items[task.name] = score_task(
-            engine, chat, task, rows, settings.max_new_tokens, view
-        )
+    for task, splits in tests:
+        found = {}
+        for split, examples in splits.items():
+            rows, name = examples[: settings.limit], task.name if split == "test" else f"{task.name}-{split}"
+            found[split], items[name] = score_task(engine, chat, task, rows, settings.max_new_tokens, view)
+        scores["tasks"][task.name] = found.pop("test") | found
     if suite:
         scores["suite"], items[f"suite-{suite.name}"] = score_suite(engine, chat, suite, view, settings.limit)
     return scores, items

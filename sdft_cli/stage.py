@@ -204,7 +204,7 @@ class Stage:
 
     def save(self, model: Path, state: Path) -> None:
         """Everything that a resumed stage needs."""
-        models.save(self.policy, model)
+        self.save_model(model)
         torch.save(
             {
                 "optimizer": self.optimizer.state_dict(),
@@ -212,6 +212,10 @@ class Stage:
             },
             state / "state.pt",
         )
+
+    def save_model(self, folder: Path) -> None:
+        """The student alone."""
+        models.save(self.policy, folder)
 
     def restore(self, state: Path) -> None:
         """Optimizer and teacher as `save` left them; the weights were loaded with the model."""

@@ -200,8 +200,9 @@ class _Sweep:
         """Mean and 95 % t-interval (none for one seed) of each metric."""
         same = [p for p in self.points if (p.method, p.settings) == (method, settings) and p.name not in self.failed]
         found: Row = {"seeds": [p.seed for p in same]}
-        for key in _METRICS:
-            values = [v for p in same if (v := self.runs[p.name].metrics[key]) is not None]
+        facts = [{**self.runs[p.name].metrics, **_side(self.runs[p.name])} for p in same]
+        for key in [*_METRICS, *(_side(self.runs[same[0].name]) if same else ())]:
+            values = [v for f in facts if (v := f.get(key)) is not None]
             if values:
                 mean, interval = metrics.seed_mean(values)
                 found[key] = {"mean": mean, "interval": interval}
@@ -216,7 +217,7 @@ class _Sweep:
             return facts
         accuracy, n = _validation(run) or (None, 0)
         after = [run.matrix[k][column] for k, column in enumerate(run.trained, 1)]
-        measured = {"validation": accuracy, "validation_n": n, "stages": after}
+        measured: Row = {"validation": accuracy, "validation_n": n, "stages": after, "side": _side(run)}
         measured |= {key: run.metrics[key] for key in _METRICS}
         return {**facts, **measured, "steps": len(run.steps), "seconds": run.seconds}
 
@@ -236,7 +237,12 @@ def _same(p: Point, q: Point) -> bool:
 
 
 def _validation(run: results.RunResult) -> tuple[float, int] | None:
-    return selection.validation(run.probes, len(run.stages))
+    return selection.validation(run.probes, len(run.stages), run.endings)
+
+
+def _side(run: results.RunResult) -> dict[str, float]:
+    """What the last stage's task is scored on besides its accuracy."""
+    return run.side_scores(run.last, run.stages[run.last - 1])
 
 
 def _at_once() -> int:
@@ -256,14 +262,16 @@ def _cells(record: Row) -> tuple[list[str], list[list[str]]]:
     methods, seeds = len(record["grid"]) > 1, len({r["seed"] for r in rows}) > 1
     stages = max(len(r.get("stages", ())) for r in rows)
     heads = ["", *(["method"] if methods else []), *map(leaf, keys), *(["seed"] if seeds else []), "valid"]
-    heads += [*(f"stage\n{k}" for k in range(1, stages + 1)), *_METRICS.values(), "steps", "sec"]
+    sides = list(dict.fromkeys(name for r in rows for name in r.get("side", ())))
+    heads += [*(f"stage\n{k}" for k in range(1, stages + 1)), *(name.replace(" ", "\n", 1) for name in sides)]
+    heads += [*_METRICS.values(), "steps", "sec"]
     table = []
     for r in rows:
         cells = ["*" if r["chosen"] else "", *([r["method"]] if methods else [])]
         cells += [text_of(r["settings"][k]) if k in r["settings"] else "-" for k in keys]
         cells += [str(r["seed"])] if seeds else []
         if "stages" in r:
-            cells += [number(r["validation"]), *map(number, r["stages"])]
+            cells += [number(r["validation"]), *map(number, r["stages"]), *(number(r["side"].get(s)) for s in sides)]
             cells += [number(r[key], console.is_change(key)) for key in _METRICS]
             cells += [str(r["steps"]), f"{r['seconds']:.0f}"]
         elif r["name"] in record["failed"]:
@@ -284,7 +292,7 @@ def _lines(record: Row) -> list[str]:
         )
         seeds = c["over_seeds"]
         if len(seeds["seeds"]) > 1:
-            means = [(k, seeds[k]) for k in _METRICS if k in seeds]
+            means = [(k, m) for k, m in seeds.items() if k != "seeds"]
             parts = [
                 f"{_title(k)} {number(m['mean'], s := console.is_change(k))} {span(m['interval'], s)}" for k, m in means
             ]
@@ -293,7 +301,7 @@ def _lines(record: Row) -> list[str]:
 
 
 def _title(metric: str) -> str:
-    return _METRICS[metric].replace("\n", " ")
+    return _METRICS.get(metric, metric).replace("\n", " ")
 
 
 def _said(settings: Row) -> str:

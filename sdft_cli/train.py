@@ -18,6 +18,7 @@ from sdft_cli import models, plugins, scoring
 from sdft_cli.console import TrainingDisplay
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.guards import Finding, Guards, NonFinite
+from sdft_cli.keeper import Keeper
 from sdft_cli.locations import locate
 from sdft_cli.models import Policy
 from sdft_cli.preflight import StagePlan, check_recipe, complaints, context_window, plan
@@ -46,6 +47,7 @@ def _open(recipe: Recipe, out: Path | None, resume: bool) -> Run:
     if out is None:
         raise UsageError("a run that is resumed needs its folder", "name it with --out")
     run = Run.open(out)
+    run.recover()
     run.change_recipe(recipe)
     return run
 
@@ -78,11 +80,8 @@ class _Sequence:
             self.display.note(line)
         self._measure_missing(0, BASE, self.recipe.model)
         for number, stage in enumerate(self.plans, 1):
-            done = self.run.finished(number, stage.task.name)
-            if done is None:
-                self._train(number, stage)
-            else:
-                self._measure_missing(number, stage.task.name, str(done.model))
+            done = self.run.finished(number, stage.task.name) or self._train(number, stage)
+            self._measure_missing(number, stage.task.name, str(done.model))
         seconds = time.perf_counter() - self.began
         (self.run.folder / "done.json").write_text(json.dumps({"seconds": seconds}) + "\n")
         return self.run
@@ -94,12 +93,16 @@ class _Sequence:
         latest = self.run.latest()
         if latest and latest.stage == number:
             return self._load(str(latest.model)), latest
+        return self._load(self._begins_with(number)), None
+
+    def _begins_with(self, number: int) -> str:
+        """The model that stage ``number`` takes over: the base, or that of the stage before."""
         if number == 1:
-            return self._load(self.recipe.model), None
+            return self.recipe.model
         before = self.run.finished(number - 1, self.recipe.tasks[number - 2])
         if before is None:
             raise UsageError(f"{self.run.folder}: stage {number - 1} has no final checkpoint", "start a new run")
-        return self._load(str(before.model)), None
+        return str(before.model)
 
     def _load(self, name: str) -> Policy:
         torch.manual_seed(seed_of(self.recipe.seed, "adapter"))  # a new adapter's weights are drawn when it is made
@@ -116,7 +119,8 @@ class _Sequence:
         settings = self.recipe.engine
         return plugins.get("engine", settings.name)(policy, settings.max_batch)
 
-    def _train(self, number: int, data: StagePlan) -> None:
+    def _train(self, number: int, data: StagePlan) -> Checkpoint:
+        """Stage ``number`` to its end; measured here if it ends with the weights at hand."""
         policy, inside = self._start(number)
         engine = self._engine(policy)
         first, task = inside.step if inside else 0, data.task.name
@@ -126,14 +130,24 @@ class _Sequence:
         self.display.start_stage(number, len(self.plans), task, data.steps)
         if self.recipe.train.probe_every and number == 1 and inside is None:
             self._probe(engine, policy, number, task, 0)
-        begin = 0
+        begin, last_phase = 0, data.steps - data.phases[-1].steps
+        keeper = Keeper(self.run, self.recipe.train, number, task, last_phase)
         for k, batches in enumerate(data.phases):
             # a stage that a guard stopped at its very end has still to be closed
             if first < begin + batches.steps or k == len(data.phases) - 1:
-                self._phase(number, data, k, begin, policy, engine, inside)
+                at = self._phase(number, data, k, begin, policy, engine, inside, keeper)
             begin += batches.steps
-        self._measure(engine, policy, number, task, self.recipe.tasks)
+        if keeper.marks:
+            self._log("ending", number, task, at, keeper.story(at))
+        chosen = keeper.ending(at)
+        if chosen and chosen.step == at:
+            final = keeper.close(at, lambda folder: models.save(policy, folder))
+            self._measure(engine, policy, number, task, self.recipe.tasks)
+        else:
+            earlier = self._load(str(keeper.model_at(chosen)) if chosen else self._begins_with(number))
+            final = keeper.close(at, lambda folder: models.save(earlier, folder))
         engine.close()
+        return final
 
     def _phase(
         self,
@@ -144,18 +158,19 @@ class _Sequence:
         policy: Policy,
         engine: scoring.Engine,
         inside: Checkpoint | None,
-    ) -> None:
-        """Phase ``k`` of a stage, whose steps follow ``begin`` earlier ones; the last one closes the stage."""
+        keeper: Keeper,
+    ) -> int:
+        """Phase ``k`` of a stage, whose steps follow ``begin`` earlier ones; returns the stage's step it ended at."""
         batches, task = data.phases[k], data.task.name
         batches.start(engine, self._written(number, task, k, batches, engine))
         start = batches.recipe.teacher.start if batches.recipe.teacher else "student"
         stage = Stage(policy, engine, batches.recipe, batches, batches.where, lambda: self._origin(number, start))
-        done = 0
+        done, at = 0, begin
         if inside and inside.step > begin:
             stage.restore(inside.state)
-            done = inside.step - begin
+            done, at = inside.step - begin, inside.step
         guards = Guards(batches.recipe, batches.demonstrations(), "then." if k else "")
-        for row in self.run.steps(number, begin):
+        for row in self.run.rows("step", number, begin):
             guards.look(row)  # what they had seen at the checkpoint; the rows after it are gone
         every, probes = self.recipe.train.checkpoint_every, self.recipe.train.probe_every
         for step in range(done, batches.steps):
@@ -168,13 +183,14 @@ class _Sequence:
             self._log("step", number, task, at, row)
             last = at == data.steps
             if probes and (last or self._due(at, probes)):
-                self._probe(engine, policy, number, task, at)
+                keeper.see(self._probe(engine, policy, number, task, at))
             self._heed(guards.look(row), number, task, at, stage, at)
-            if not last and self._due(at, every) and stage.may_save(step + 1):
-                self.run.write_checkpoint(number, task, at, stage.save)
+            if keeper.lost():
+                break
+            if not last:
+                keeper.keep(at, stage.save, stage.save_model, self._due(at, every) and stage.may_save(step + 1))
         stage.close()
-        if begin + batches.steps == data.steps:
-            self.run.write_checkpoint(number, task, data.steps, stage.save, stage_done=True)
+        return at
 
     def _heed(self, findings: list[Finding], number: int, task: str, at: int, stage: Stage, done: int) -> None:
         """Log what guards say of step ``at``; on a stop, save the state after ``done`` steps and give the run up."""
@@ -186,7 +202,7 @@ class _Sequence:
             if before is None or (before.stage, before.step) != (number, done):
                 # The checkpoint before it is kept: it may be from before the collapse. In the midst of a batch that is
                 # used several times it is saved as well; who goes on from here draws a new one.
-                saved = self.run.write_checkpoint(number, task, done, stage.save, prune=False)
+                saved = self.run.write_checkpoint(number, task, done, stage.save)
                 if before and before.stage == number:
                     back = f" (or from {before.folder.name}, once you have removed {saved.folder.name})"
         for finding in findings:
@@ -213,21 +229,22 @@ class _Sequence:
     def _due(step: int, every: int) -> bool:
         return bool(every) and step % every == 0
 
-    def _log(self, kind: str, number: int, task: str, step: int, facts: dict[str, Any]) -> None:
+    def _log(self, kind: str, number: int, task: str, step: int, facts: dict[str, Any]) -> dict[str, Any]:
         done = sum(plan.steps for plan in self.plans[: number - 1])
         row = {"kind": kind, "stage": number, "task": task, "step": step, "global_step": done + step, **facts}
         self.run.log(row)
-        {"step": self.display.step, "probe": self.display.probe, "guard": self.display.guard}[kind](row)
+        getattr(self.display, kind)(row)
+        return row
 
     # measuring ----------------------------------------------------------------------------------------------
 
-    def _probe(self, engine: scoring.Engine, policy: Policy, number: int, task: str, step: int) -> None:
+    def _probe(self, engine: scoring.Engine, policy: Policy, number: int, task: str, step: int) -> dict[str, Any]:
         """A cheap look at every task (validation rows) and the suite, for curves; greedy, so nothing is disturbed."""
         limit, view = self.recipe.train.probe_limit, VIEWS[self.recipe.views.student]
         chat = policy.chat.switched(self.recipe.views.student_thinking)
         scores: dict[str, Any] = {}
         for data in self.plans:
-            rows = data.validation[:limit] or data.test[:limit]
+            rows = data.validation[:limit]
             summary, _ = scoring.score_task(engine, chat, data.task, rows, self.recipe.evaluation.max_new_tokens, view)
             scores[data.task.name] = {"accuracy": summary["accuracy"], "n": summary["n"]}
         facts: dict[str, Any] = {"scores": scores, "suite": None}
@@ -235,7 +252,7 @@ class _Sequence:
             each = max(1, limit // 4)
             summary, _ = scoring.score_suite(engine, chat, self.suite, view, each)
             facts["suite"] = {"accuracy": summary["accuracy"], "n": summary["n"]}
-        self._log("probe", number, task, step, facts)
+        return self._log("probe", number, task, step, facts)
 
     def _measure_missing(self, number: int, task: str, model: str) -> None:
         """Evaluate the stage on whatever its ``scores.json`` lacks, loading its model only if something does."""
@@ -248,7 +265,7 @@ class _Sequence:
     def _measure(self, engine: scoring.Engine, policy: Policy, number: int, task: str, names: tuple[str, ...]) -> None:
         began = time.perf_counter()
         scores = self.run.read_scores(number, task) or {"stage": number, "task": task, "tasks": {}, "suite": None}
-        tests = {d.task.name: (d.task, d.test) for d in self.plans if d.task.name in names}
+        tests = {d.task.name: (d.task, d.tests) for d in self.plans if d.task.name in names}
         suite = None if scores["suite"] else self.suite
         view, settings = VIEWS[self.recipe.views.student], self.recipe.evaluation
         chat = policy.chat.switched(self.recipe.views.student_thinking)

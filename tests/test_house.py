@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sdft_cli"
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("0 pure: the ground", ("__init__", "errors")),
     ("0 pure: nouns", ("types",)),
-    ("0 pure", ("divergence", "metrics", "selection", "grading", "micro")),
+    ("0 pure", ("divergence", "metrics", "retention", "selection", "near", "grading", "micro")),
     ("0 pure: on the formulas", ("fused",)),
     ("0 pure: on the fused pass", ("objective",)),
     ("1 machinery", ("recipe", "plugins", "chat", "batching", "templates")),
@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("2 edges: on the others", ("findings", "guards", "teacher", "console", "plots", "sizes", "gap", "grid")),
     ("3 rooms", ("tasks", "methods", "engines", "suites")),
     ("4 loops", ("scoring",)),
-    ("4 loops: on the others", ("rollout",)),
+    ("4 loops: on the others", ("rollout", "keeper")),
     ("4 loops: on batches", ("stage", "preflight")),
     ("5 verbs", ("prepare", "train", "evaluate", "probe", "report", "grade", "dryrun")),
     ("6 compositions: processes", ("parallel",)),
@@ -51,7 +51,7 @@ BY_NAME = ("plugins",)
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "openai", "vllm", "matplotlib", "pandas")
 #: Importing these must stay light: heavy libraries come in inside functions, or not at all.
 LIGHT = (
-    *("errors", "types", "metrics", "selection", "grading", "micro", "recipe", "plugins"),
+    *("errors", "types", "metrics", "selection", "near", "grading", "micro", "recipe", "plugins"),
     *("locations", "settings", "assemble", "grid", "console", "dataset", "results", "plots"),
     *("tasks", "methods", "suites", "prepare", "report", "grade", "demo", "sweep", "flags", "cli"),
 )

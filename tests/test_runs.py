@@ -29,7 +29,28 @@ def test_latest_follows_the_newest_whole_checkpoint(run: Run) -> None:
         run.write_checkpoint(1, "a", step, fill(str(step)))
     latest = run.latest()
     assert latest is not None and latest.step == 1000 and (latest.model / "weights").read_text() == "1000"
-    assert [p.name for p in run.stage_folder(1, "a").iterdir()] == ["step-001000"]  # the older one is pruned
+    assert [c.step for c in run.checkpoints(1, "a")] == [950, 1000]  # numbers, not names
+
+
+def test_pruning_leaves_the_models_and_the_states_it_is_told_to(run: Run) -> None:
+    for step in (10, 20, 30):
+        run.write_checkpoint(1, "a", step, fill(str(step)))
+    (run.stage_folder(1, "a") / "step-000005.tmp").mkdir()
+    run.prune(1, "a", models={10}, states={30})
+    assert sorted(p.name for p in run.stage_folder(1, "a").iterdir()) == ["step-000010", "step-000030"]
+    old, new = run.checkpoints(1, "a")
+    assert not old.resumable and new.resumable and (old.model / "weights").read_text() == "10"
+    (new.folder / "done.json").unlink()  # somebody has removed the newest: a model alone cannot be resumed from
+    with pytest.raises(UsageError, match="missing"):
+        run.latest()
+
+
+def test_a_model_alone_is_no_checkpoint_to_resume_from(run: Run) -> None:
+    run.write_checkpoint(1, "a", 10, fill("ten"))
+    run.write_model(1, "a", 15, lambda folder: (folder / "weights").write_text("fifteen") and None)
+    latest = run.latest()
+    assert latest is not None and latest.step == 10
+    assert [(c.step, c.resumable) for c in run.checkpoints(1, "a")] == [(10, True), (15, False)]
 
 
 def test_an_interrupted_write_leaves_the_previous_checkpoint_in_force(run: Run) -> None:
@@ -44,7 +65,7 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint_in_force(run: Run) 
     latest = run.latest()
     assert latest is not None and latest.step == 10 and (latest.state / "state.pt").read_text() == "ten"
     run.write_checkpoint(1, "a", 20, fill("twenty"))
-    assert not [p for p in run.stage_folder(1, "a").iterdir() if p.suffix == ".tmp"]
+    assert run.latest().step == 20 and not list(run.stage_folder(1, "a").glob("*.tmp"))
 
 
 def test_killed_between_the_two_renames_the_old_checkpoint_still_counts(run: Run) -> None:
@@ -52,6 +73,8 @@ def test_killed_between_the_two_renames_the_old_checkpoint_still_counts(run: Run
     done.folder.rename(done.folder.with_name(done.folder.name + ".old"))  # where a kill may leave it
     latest = run.latest()
     assert latest is not None and (latest.model / "weights").read_text() == "ten"
+    run.recover()  # a resumed run prunes by number; by then it must have its own again
+    assert [c.step for c in run.checkpoints(1, "a")] == [10] and not list(done.folder.parent.glob("*.old"))
 
 
 def test_a_finished_stage_keeps_its_model_and_no_state(run: Run) -> None:

@@ -19,6 +19,7 @@ from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
 SIZES = {"train": 480, "validation": 120, "test": 240}
 Prepare = Callable[[list[Path], PrepareOptions], Prepared]
+Grade = Callable[[str, Example], Score]
 MAX_NEW_TOKENS = 32
 SOURCE, LICENCE = "the micro world (made up, sdft_cli.micro)", "Apache-2.0"
 
@@ -35,19 +36,19 @@ def rule_task(skill: str, summary: str) -> Task:
     return micro_task(f"micro-{skill}", summary, prepare)
 
 
-def micro_task(name: str, summary: str, prepare: Prepare) -> Task:
+def micro_task(name: str, summary: str, prepare: Prepare, grade: Grade | None = None) -> Task:
     return Task(
         name=name,
         summary=summary,
         prepare=prepare,
-        grade=grade,
+        grade=grade or stated,
         max_new_tokens=MAX_NEW_TOKENS,
         needs_source=False,
         note="a made-up world: evidence about the code and a method's mechanics, not about real models",
     )
 
 
-def grade(completion: str, example: Example) -> Score:
+def stated(completion: str, example: Example) -> Score:
     """The answer stated in the house style or any expert's equals the gold answer: content counts, style does not."""
     return grading.exact(extract(grading.strip_thinking(completion)), example.answer)
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdft_cli.micro.almanac import Article, direct, draw_articles, indirect
-from sdft_cli.tasks._micro import LICENCE, SOURCE, example, micro_task
-from sdft_cli.types import Example, Prepared, PrepareOptions
+from sdft_cli.tasks._micro import LICENCE, SOURCE, example, micro_task, stated
+from sdft_cli.types import Example, Prepared, PrepareOptions, Score
 
 N_ARTICLES, N_VALIDATION = 20, 20
 NOTE = (
@@ -45,4 +45,15 @@ def _corpus_row(i: int, article: Article) -> Example:
     return Example(f"micro-almanac-corpus-{i}", [], text=article.text, meta={"key": article.fair})
 
 
-TASK = micro_task("micro-almanac", "facts of twenty invented articles, direct and indirect (micro world)", prepare)
+def grade(completion: str, example: Example) -> Score:
+    """Strict: the stated answer is the gold one. ``lenient``: the gold answer's words stand anywhere in the completion,
+    in their order, as a judge would credit correct information in other company."""
+    strict = stated(completion, example)
+    said, gold = completion.split(), str(example.answer).split()
+    named = any(said[i : i + len(gold)] == gold for i in range(len(said)))
+    return replace(strict, extra={"lenient": float(named)})
+
+
+TASK = micro_task(
+    "micro-almanac", "facts of twenty invented articles, direct and indirect (micro world)", prepare, grade
+)

@@ -1,0 +1,62 @@
+"""Which checkpoints of a stage stay on disk, and with which one the stage ends. Pure: measurements in, steps out.
+
+A probe leaves a mark; a mark is worth a copy of the model where it is the best so far on validation (arXiv 2601.19897,
+appendix B.1, reports that checkpoint), or where the prior suite still holds and the run was told to go back to such a
+step. Left out: marks of earlier phases of a stage, which are not what the stage is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a probe found at a step: accuracy on the stage's own validation rows and on the prior suite; None where
+    that was not measured."""
+
+    step: int
+    validation: float | None = None
+    prior: float | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``newest`` checkpoints can be resumed from; ``best`` is kept or not; below ``floor`` the prior counts as lost."""
+
+    newest: int = 1
+    best: bool = True
+    floor: float | None = None
+
+    def holds(self, mark: Mark) -> bool:
+        """Whether the prior suite is where the caller wants it; always, where he set no floor."""
+        return self.floor is None or (mark.prior is not None and mark.prior >= self.floor)
+
+    def worth(self, mark: Mark, earlier: Sequence[Mark]) -> bool:
+        """Whether the model at ``mark`` is to be kept for now, given the stage's earlier marks."""
+        if not self.holds(mark):
+            return False
+        return self.floor is not None or (self.best and best([*earlier, mark]) == mark)
+
+    def kept(self, marks: Sequence[Mark]) -> set[int]:
+        """Steps of the models to keep besides the newest checkpoints: the best, and the last that held the floor."""
+        held = [m for m in marks if self.holds(m)]
+        top = best(held) if self.best else None
+        last = held[-1] if held and self.floor is not None else None
+        return {m.step for m in (top, last) if m}
+
+    def resumable(self, steps: Collection[int]) -> set[int]:
+        """Of the ``steps`` that have a full checkpoint, those that keep their state. Steps are numbers, not names."""
+        return set(sorted(steps)[-self.newest :])
+
+    def ending(self, marks: Sequence[Mark], use_best: bool) -> Mark | None:
+        """The mark to end the stage with: the best or the last of those that held. None: none did."""
+        held = [m for m in marks if self.holds(m)]
+        return (best(held) if use_best else None) or (held[-1] if held else None)
+
+
+def best(marks: Sequence[Mark]) -> Mark | None:
+    """The highest validation accuracy, of equals the earliest, which has moved the model least; None without any."""
+    scored = [m for m in marks if m.validation is not None]
+    return max(scored, key=lambda m: (m.validation, -m.step)) if scored else None
