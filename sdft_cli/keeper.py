@@ -69,8 +69,13 @@ class Keeper:
     def close(self, at: int, model: Callable[[Path], None]) -> Checkpoint:
         """The stage's final checkpoint; of the others only one stays that did better on validation."""
         final = self.run.write_checkpoint(self.stage, self.task, at, lambda folder, _: model(folder), stage_done=True)
-        self.run.prune(self.stage, self.task, {at, *(mark.step for mark in self._better())}, set())
+        self.tidy(final)
         return final
+
+    def tidy(self, final: Checkpoint) -> None:
+        """Leave what is to stay of a stage that is done; a second time changes nothing."""
+        self.run.settle(final)
+        self.run.prune(self.stage, self.task, {final.step, *(mark.step for mark in self._better())}, set())
 
     def _better(self) -> list[Mark]:
         """The best mark, if it is to be kept and better than the last."""

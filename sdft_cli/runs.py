@@ -30,6 +30,7 @@ from sdft_cli.types import Rollout
 
 RUNS = Path("runs")
 _STEP = re.compile(r"step-(\d+)$")
+_UNBORN = {"environment.json", "environment.json.tmp", "recipe.json.tmp"}  # of a run that was killed before it was one
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -75,14 +76,14 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, recipe: Recipe) -> Run:
-        """A new run; refuses a folder that already holds something."""
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        """A new run; refuses a folder that already holds something. The recipe comes last: it makes it a run."""
+        if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - _UNBORN):
             hint = "add --resume to go on with it, or name another folder with --out"
             raise UsageError(f"{folder} already holds a run or other files", hint)
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder)
-        run.save_recipe(recipe)
         write_whole(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        run.save_recipe(recipe)
         return run
 
     @classmethod
@@ -156,14 +157,20 @@ class Run:
         final = self._write(stage, task, step, fill, stage_done)
         if stage_done:
             shutil.rmtree(final / "state", ignore_errors=True)
-        write_whole(self.folder / "latest", str(final.relative_to(self.folder)) + "\n")
-        return _checkpoint(final)
+        return self._enforce(_checkpoint(final))
+
+    def _enforce(self, checkpoint: Checkpoint) -> Checkpoint:
+        write_whole(self.folder / "latest", str(checkpoint.folder.relative_to(self.folder)) + "\n")
+        return checkpoint
 
     def write_model(self, stage: int, task: str, step: int, save: Callable[[Path], None]) -> Checkpoint:
         """A checkpoint without state: worth going back to, but not resumed from."""
-        final = self._write(stage, task, step, lambda model, _: save(model), False)
-        (final / "state").rmdir()
-        return _checkpoint(final)
+
+        def fill(model: Path, state: Path) -> None:
+            save(model)
+            state.rmdir()  # before the folder gets its name: with a state, even an empty one, it could be resumed from
+
+        return _checkpoint(self._write(stage, task, step, fill, False))
 
     def _write(
         self,
@@ -187,6 +194,12 @@ class Run:
             final.rename(replaced)
         aside.rename(final)
         return final
+
+    def settle(self, final: Checkpoint) -> None:
+        """Put a stage's final checkpoint in force, should a kill have come between its writing and that."""
+        latest = self.latest()
+        if latest is None or (latest.stage, latest.step) < (final.stage, final.step):
+            self._enforce(final)
 
     def recover(self) -> None:
         """Undo what a kill between the two renames of a checkpoint left: the replaced one stands again."""
@@ -255,11 +268,14 @@ class Run:
     def write_scores(
         self, stage: int, task: str, scores: dict[str, Any], items: dict[str, list[dict[str, Any]]]
     ) -> None:
-        """Item lines first, ``scores.json`` last: where it stands, they are whole."""
-        folder = self.eval_folder(stage, task)
-        for name, rows in items.items():
-            write_whole(folder / f"{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
-        write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+        write_evaluation(self.eval_folder(stage, task), scores, items)
+
+
+def write_evaluation(folder: Path, scores: dict[str, Any], items: dict[str, list[dict[str, Any]]]) -> None:
+    """Item lines first, ``scores.json`` last: where it stands, they are whole."""
+    for name, rows in items.items():
+        write_whole(folder / f"{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
 
 
 def _newest_first(stage: Path) -> list[Path]:

@@ -54,6 +54,7 @@ class Teacher:
         with torch.no_grad():
             for name, param in self._own().items():
                 param.copy_(named[_in(STUDENT, name)])
+        self.policy.model.eval()  # peft's new modules are in training mode: the teacher would drop out at first
 
     def _own(self) -> dict[str, nn.Parameter]:
         """The teacher's own parameters under the student's names."""

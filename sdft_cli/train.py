@@ -24,7 +24,7 @@ from sdft_cli.models import Policy
 from sdft_cli.preflight import StagePlan, check_recipe, complaints, context_window, plan
 from sdft_cli.recipe import Recipe
 from sdft_cli.rollout import Batches, seed_of
-from sdft_cli.runs import Checkpoint, Run, fresh_name
+from sdft_cli.runs import Checkpoint, Run, fresh_name, write_whole
 from sdft_cli.stage import Stage
 from sdft_cli.templates import VIEWS
 from sdft_cli.types import Rollout, Suite
@@ -80,10 +80,13 @@ class _Sequence:
             self.display.note(line)
         self._measure_missing(0, BASE, self.recipe.model)
         for number, stage in enumerate(self.plans, 1):
-            done = self.run.finished(number, stage.task.name) or self._train(number, stage)
+            if done := self.run.finished(number, stage.task.name):
+                self._keeper(number, stage).tidy(done)
+            else:
+                done = self._train(number, stage)
             self._measure_missing(number, stage.task.name, str(done.model))
         seconds = time.perf_counter() - self.began
-        (self.run.folder / "done.json").write_text(json.dumps({"seconds": seconds}) + "\n")
+        write_whole(self.run.folder / "done.json", json.dumps({"seconds": seconds}) + "\n")
         return self.run
 
     # training -----------------------------------------------------------------------------------------------
@@ -130,8 +133,7 @@ class _Sequence:
         self.display.start_stage(number, len(self.plans), task, data.steps)
         if self.recipe.train.probe_every and number == 1 and inside is None:
             self._probe(engine, policy, number, task, 0)
-        begin, last_phase = 0, data.steps - data.phases[-1].steps
-        keeper = Keeper(self.run, self.recipe.train, number, task, last_phase)
+        begin, keeper = 0, self._keeper(number, data)
         for k, batches in enumerate(data.phases):
             # a stage that a guard stopped at its very end has still to be closed
             if first < begin + batches.steps or k == len(data.phases) - 1:
@@ -148,6 +150,10 @@ class _Sequence:
             final = keeper.close(at, lambda folder: models.save(earlier, folder))
         engine.close()
         return final
+
+    def _keeper(self, number: int, data: StagePlan) -> Keeper:
+        last_phase = data.steps - data.phases[-1].steps
+        return Keeper(self.run, self.recipe.train, number, data.task.name, last_phase)
 
     def _phase(
         self,
