@@ -294,7 +294,8 @@ def _lines(record: Row) -> list[str]:
         if len(seeds["seeds"]) > 1:
             means = [(k, m) for k, m in seeds.items() if k != "seeds"]
             parts = [
-                f"{_title(k)} {number(m['mean'], s := console.is_change(k))} {span(m['interval'], s)}" for k, m in means
+                f"{_title(k)} {number(m['mean'], s := k in _METRICS and console.is_change(k))} {span(m['interval'], s)}"
+                for k, m in means
             ]
             lines.append(f"over {len(seeds['seeds'])} seeds (mean, 95 % t-interval): {'; '.join(parts)}")
     return [*lines, *(f"failed: {name}: {why}" for name, why in record["failed"].items())]
