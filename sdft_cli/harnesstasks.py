@@ -1,0 +1,180 @@
+"""Find the harness's tasks without its scan: it reads fourteen thousand files, which takes ten seconds and more.
+
+A benchmark of the prior suite is read from the harness's own file for it, of which we know the place; with local files
+a few lines are laid over that: where the rows come from. HumanEval has a file of ours, for its scoring is ours
+(`humaneval`). Any other task is looked for by its file's name; only groups and oddly named files cost the scan.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdft_cli import benchmarks
+from sdft_cli.benchmarks import BENCHMARKS, MMLU_SUBJECTS, Benchmark
+from sdft_cli.errors import SdftError, UsageError, choose
+
+HUMANEVAL = Path(__file__).with_name("humaneval.yaml")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One part of a suite: a benchmark of ours, or a task or group by the harness's name.
+
+    ``metric`` is a name in the harness's results, without or with its filter (``exact_match:strict-match``); None for
+    a benchmark's own, and for the first that a task reports, ``acc`` before all.
+    """
+
+    name: str
+    metric: str | None = None
+    benchmark: Benchmark | None = None
+
+    @property
+    def task(self) -> str:
+        return self.benchmark.task if self.benchmark else self.name
+
+    @property
+    def runs_code(self) -> bool:
+        return self.benchmark is not None and self.benchmark.runs_code
+
+
+def wanted(text: str) -> Wanted:
+    """``TASK``, ``TASK:METRIC`` or ``TASK:METRIC:FILTER``; our names of the benchmarks do as well as the harness's."""
+    name, _, metric = text.partition(":")
+    known = next((b for b in BENCHMARKS.values() if name in (b.name, b.task)), None)
+    if known is None:
+        return Wanted(name, metric or None)
+    return Wanted(known.name, metric or known.metric.replace(",", ":"), known)
+
+
+def load(part: Wanted, folder: str | None, scratch: Path) -> tuple[Any, Any]:
+    """The harness's task manager, and the task or group that ``part`` is, its data loaded.
+
+    Rows come from the local files in ``folder``, else from the hub; ``scratch`` is an empty folder for our own files.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if part.benchmark:
+        places = [scratch] if _written(part.benchmark, folder, scratch) else [_packaged() / part.benchmark.home]
+        return _made(TaskManager(include_defaults=False, include_path=places), part.task, part)
+    if (path := _file_named(part.name)) is not None:
+        return _made(TaskManager(include_defaults=False), str(path), part)
+    manager = TaskManager()
+    if part.name not in manager.all_tasks:
+        raise choose("harness task", part.name, manager.all_tasks, _near(part.name, manager.all_tasks))
+    return _made(manager, part.name, part)
+
+
+def leaves(found: Any) -> list[Any]:
+    """The tasks of a task or group."""
+    return list(found.get_all_tasks()) if hasattr(found, "get_all_tasks") else [found]
+
+
+def remark(part: Wanted, folder: str | None) -> str:
+    """What a reader must know of where the rows of ``part`` come from."""
+    if folder and part.name == "mmlu" and (there := len(benchmarks.subjects(folder))) < MMLU_SUBJECTS:
+        return f"{there} of {MMLU_SUBJECTS} subjects"
+    return ""
+
+
+def _packaged() -> Path:
+    import lm_eval.tasks
+
+    return Path(lm_eval.tasks.__file__).parent
+
+
+def _made(manager: Any, spec: str, part: Wanted) -> tuple[Any, Any]:
+    """Make the task, which loads its data."""
+    try:
+        loaded = manager.load([spec])
+    except SdftError:
+        raise
+    except Exception as error:  # whatever the data's source raises: no network, no such data set, a gate
+        reason = next(iter(str(error).strip().splitlines()), "")
+        hint = "check the network and HF_TOKEN, or name a folder of local files with --benchmarks"
+        raise SdftError(f"the harness cannot load {part.name}: {type(error).__name__}: {reason}", hint) from error
+    groups, tasks = loaded.get("groups") or {}, loaded["tasks"]
+    if part.task not in {*groups, *tasks}:
+        raise UsageError(f"{part.name} stands for several tasks", f"name them: {','.join(sorted(tasks))}")
+    if not part.runs_code and any(getattr(task, "UNSAFE_CODE", False) for task in tasks.values()):
+        raise UsageError(f"{part.name} would run generated code unconfined", "only humaneval runs in the sandbox")
+    if part.task in groups and not groups[part.task].has_aggregation:
+        raise UsageError(f"{part.name} has no number of its own", f"name its tasks: {','.join(sorted(tasks))}")
+    _check_metric(part, list(tasks.values()))
+    return manager, groups.get(part.task) or tasks[part.task]
+
+
+def _check_metric(part: Wanted, tasks: Sequence[Any]) -> None:
+    """Refuse a metric that no task has, where they say which they have: rather now than after the evaluation."""
+    listed = [entry["metric"] for task in tasks for entry in getattr(task.config, "metric_list", None) or []]
+    name = (part.metric or "").partition(":")[0]
+    if name and name not in listed and listed and all(isinstance(metric, str) for metric in listed):
+        raise choose("metric", name, sorted(set(listed)))
+
+
+def _file_named(name: str) -> Path | None:
+    """The packaged file of a single task, if it bears the task's name."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    for path in sorted(_packaged().glob(f"**/{name}.yaml")) if name.replace("_", "").isalnum() else ():
+        if load_yaml(path, resolve_func=False).get("task") == name:
+            return path
+    return None
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists them all"
+
+
+# --- files of ours ---------------------------------------------------------------------------------------------------
+
+
+def _written(benchmark: Benchmark, folder: str | None, scratch: Path) -> bool:
+    """Write the task files that ``benchmark`` needs besides the harness's own; False if it needs none."""
+    files = dict(_files(benchmark, folder))
+    for name, lines in files.items():
+        (scratch / f"{name}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return bool(files)
+
+
+def _files(benchmark: Benchmark, folder: str | None) -> Iterator[tuple[str, list[str]]]:
+    """(name, lines) of each file, in YAML. What JSON writes is YAML too."""
+    home = _packaged() / benchmark.home
+    if benchmark.name == "mmlu" and folder:
+        names = [f"mmlu_{subject}" for subject in benchmarks.subjects(folder)]
+        for name in names:
+            lines = _from(benchmark="mmlu", folder=folder, subject=name.removeprefix("mmlu_"))
+            yield name, [*_laid_over(home / f"{name}.yaml", name), *lines]
+        weighted = '[{"metric": "acc", "weight_by_size": true}]'
+        yield "mmlu", ["group: mmlu", f"task: {json.dumps(names)}", f"aggregate_metric_list: {weighted}"]
+    elif folder or benchmark.runs_code:
+        above = HUMANEVAL if benchmark.runs_code else _file_of(home, benchmark.task)
+        lines = _from(benchmark=benchmark.name, folder=folder) if folder else []
+        yield benchmark.task, [*_laid_over(above, benchmark.task), *lines]
+
+
+def _laid_over(file: Path, task: str) -> list[str]:
+    return [f"include: {json.dumps(str(file))}", f"task: {task}"]
+
+
+def _from(**rows: str) -> list[str]:
+    """Where the rows come from. Local files have no training split: shots, if any, are rows of the split itself."""
+    return [
+        "custom_dataset: !function sdft_cli.benchmarks.dataset",
+        f"dataset_kwargs: {json.dumps(rows)}",
+        "training_split: null",
+    ]
+
+
+def _file_of(home: Path, task: str) -> Path:
+    """The harness's file for a benchmark's task."""
+    for name in (f"{task}.yaml", "default.yaml"):
+        if (home / name).is_file():
+            return home / name
+    raise UsageError(f"this version of the harness has no {task} in {home}", "pip install 'sdft[eval]'")
