@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# A teacher behind a real endpoint, offline: `transformers serve` with the embedded model writes demonstrations for a
+# micro task, is stopped twice, and goes on. About three minutes on two cores. Any OpenAI-compatible server will do:
+#
+#     MODEL=org/model URL=http://host:8000/v1 recipes/teacher.sh
+#
+# needs: pip install 'transformers[serving]' (a part of the development set-up), where URL is not given
+set -euo pipefail
+
+OUT=${OUT:-runs/teacher}
+PORT=${PORT:-8765}
+TASK=micro-science
+mkdir -p "$OUT"
+
+if [ -z "${URL:-}" ]; then
+  # The server samples only if the model's own settings say so, whatever temperature it is asked for.
+  MODEL=$OUT/model
+  python - "$MODEL" <<'PY'
+import json, shutil, sys
+from sdft_cli.locations import EMBEDDED
+shutil.copytree(EMBEDDED, sys.argv[1], dirs_exist_ok=True)
+path = f"{sys.argv[1]}/generation_config.json"
+settings = json.load(open(path))
+json.dump({**settings, "do_sample": True}, open(path, "w"))
+PY
+  HF_HUB_OFFLINE=1 transformers serve "$MODEL" --port "$PORT" --device cpu >"$OUT/server.log" 2>&1 &
+  SERVER=$!
+  trap 'kill $SERVER' EXIT
+  URL=http://127.0.0.1:$PORT/v1
+  until curl -sf "http://127.0.0.1:$PORT/health" >"$OUT/health"; do kill -0 $SERVER; sleep 1; done
+fi
+
+prepare=(sdft prepare --tasks "$TASK" --data "$OUT/data" --resample --samples 4
+  --teacher "$MODEL" --base-url "$URL" --concurrency 8)
+
+"${prepare[@]}" --dry-run                                                       # what would be asked; nothing is sent
+"${prepare[@]}" --max-requests 100 || echo "the budget ended it: exit code $?"  # every reply is stored
+timeout -s KILL 20 "${prepare[@]}" || echo "killed: exit code $?"
+"${prepare[@]}"                                                                 # goes on from there
