@@ -1,4 +1,4 @@
-"""What the tasks with real sources share: reading JSON and JSONL files or folders, and naming every bad row.
+"""What the tasks with real sources share: records by format, texts out of their fields, and a name for every bad row.
 
 A task lists its `Format`\\ s; a row goes to the first one whose ``matches`` is true, so formats are told apart by
 content, never by file name. A parser raises `BadRow` for one bad row, which is dropped by name; a file in which no
@@ -7,40 +7,31 @@ row has a known format is refused whole.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdft_cli.dataset import FILTERED, json_lines, parse_json, read_bytes
+from sdft_cli.dataset import FILTERED, describe
 from sdft_cli.errors import UsageError
+from sdft_cli.rows import SUFFIXES, Row, read_rows, source_files
 from sdft_cli.types import Dropped, Example, Message
 
-SUFFIXES = (".json", ".jsonl")
 
-
-@dataclass(frozen=True)
-class Row:
-    """One raw record: its ``data``, where it stood (``file:line`` or ``file[index]``) and that number."""
-
-    data: dict[str, Any]
-    where: str
-    number: int
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """One example made of a raw record, and the split its source meant it for.
 
-    ``role`` is "train", "test", or "pool" (the source leaves splitting to us). Rows that share one of their
-    ``keys`` ask the same thing and so must share a split. ``held_out`` is what the record becomes in validation
+    ``role`` is a split, or "pool" (the source leaves splitting to us). Rows that share one of their ``keys`` ask the
+    same thing and so must share a split; a corpus row has none. ``held_out`` is what the record becomes in validation
     and test, where that differs from its training row.
     """
 
     example: Example
     role: str
-    keys: tuple[str, ...]
+    keys: tuple[bytes, ...]
     where: str
     held_out: Example | None = None
 
@@ -88,50 +79,49 @@ class Gathered:
         return "; ".join(dict.fromkeys(self.licences))
 
 
-def gather(task: str, paths: list[Path], formats: tuple[Format, ...]) -> Gathered:
-    """Read all files of ``paths``; `UsageError` for one that cannot be read or that holds no known format."""
+def gather(task: str, paths: list[Path], formats: tuple[Format, ...], more: tuple[str, ...] = ()) -> Gathered:
+    """Read all files of ``paths``; `UsageError` for one that cannot be read or that holds no known format.
+
+    ``more`` are suffixes of files that are read in folders beside the usual ones.
+    """
     gathered = Gathered()
     for path in paths:
-        for name, file in source_files(path):
-            _gather_file(task, name, file, formats, gathered)
-    if not gathered.found:
-        first = f"; the first bad row is {gathered.dropped[0].where}" if gathered.dropped else ""
-        raise UsageError(f"task {task!r}: no usable row in its sources{first}", _formats_hint(task, formats))
+        for name, file in source_files(path, (*SUFFIXES, *more)):
+            gather_file(task, name, file, formats, gathered)
+    need_rows(task, gathered, formats)
     return gathered
 
 
-def source_files(path: Path) -> list[tuple[str, Path]]:
-    """(name, file) of a source: the file itself, or all JSON and JSONL files below a folder in a fixed order.
-
-    Names start at the given file or folder, so that nothing of this machine's layout gets into a manifest.
-    """
-    if path.is_file():
-        return [(path.name, path)]
-    if not path.is_dir():
-        raise UsageError(f"no source file or folder at {path}", "check the path after --source TASK=")
-    files = sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES and f.is_file())
-    if not files:
-        raise UsageError(f"{path} holds no .json or .jsonl file", "name the file, or the folder it lies in")
-    top = path.name if path.name not in ("", "..") else path.resolve().name
-    return [((Path(top) / f.relative_to(path)).as_posix(), f) for f in files]
+def need_rows(task: str, gathered: Gathered, formats: tuple[Format, ...]) -> None:
+    """`UsageError` where nothing was found in any file."""
+    if not gathered.found:
+        first = f"; the first bad row is {describe(gathered.dropped[0])}" if gathered.dropped else ""
+        raise UsageError(f"task {task!r}: no usable row in its sources{first}", _formats_hint(task, formats))
 
 
-def read_rows(name: str, file: Path) -> Iterator[Row | Dropped]:
-    """Every record of one file, be it a JSON array, a single JSON object or JSONL; told by its content."""
-    raw = read_bytes(file)
-    whole = _whole_file(raw, file)
-    entries: list[tuple[int, str, Any, Dropped | None]]
-    if whole is not None:
-        entries = [(i, f"{name}[{i}]", data, None) for i, data in enumerate(whole)]
-    else:
-        entries = [(line.number, f"{name}:{line.number}", line.data, line.bad) for line in json_lines(raw, name)]
-    for number, where, data, bad in entries:
-        if bad:
-            yield bad
-        elif not isinstance(data, dict):
-            yield Dropped(where, "not a JSON object", type(data).__name__)
-        else:
-            yield Row(data, where, number)
+def gather_file(
+    task: str, name: str, file: Path, formats: tuple[Format, ...], into: Gathered, delimiter: str | None = None
+) -> None:
+    """Everything in one file, which is called ``name``; `UsageError` where it holds no known format."""
+    known, fields, before = False, set[str](), len(into.dropped)
+    for row in read_rows(name, file, delimiter):
+        if isinstance(row, Dropped):
+            into.dropped.append(row)
+            continue
+        match = next((f for f in formats if f.matches(row.data)), None)
+        if match is None:
+            fields |= set(row.data)
+            into.dropped.append(Dropped(row.where, "unknown format", f"fields: {_some(row.data)}"))
+            continue
+        known = True
+        if name not in into.formats.setdefault(match.name, []):
+            into.formats[match.name].append(name)
+            into.licences.append(match.licence)
+        _parse_row(match, row, into)
+    if not known:
+        seen = f"its fields are: {_some(fields)}" if fields else "no line of it is a JSON object"
+        first = f" ({describe(into.dropped[before])})" if into.dropped[before:] and not fields else ""
+        raise UsageError(f"{file}: not a format that task {task!r} reads; {seen}{first}", _formats_hint(task, formats))
 
 
 def text(data: dict[str, Any], name: str, noun: str) -> str:
@@ -170,35 +160,14 @@ def user(content: str) -> list[Message]:
     return [{"role": "user", "content": content}]
 
 
-def prompt_key(content: str) -> str:
+def prompt_key(content: str) -> bytes:
     """Two prompts with the same key are the same question; white space does not tell them apart (case may: SMILES)."""
-    return " ".join(content.split())
+    return hashlib.blake2b(" ".join(content.split()).encode(), digest_size=16).digest()
 
 
 def slug(name: str) -> str:
     """``name`` as part of an id: small letters, digits and hyphens."""
     return re.sub(r"[\W_]+", "-", name.casefold()).strip("-") or "x"
-
-
-def _gather_file(task: str, name: str, file: Path, formats: tuple[Format, ...], into: Gathered) -> None:
-    known, fields = False, set[str]()
-    for row in read_rows(name, file):
-        if isinstance(row, Dropped):
-            into.dropped.append(row)
-            continue
-        match = next((f for f in formats if f.matches(row.data)), None)
-        if match is None:
-            fields |= set(row.data)
-            into.dropped.append(Dropped(row.where, "unknown format", f"fields: {_some(row.data)}"))
-            continue
-        known = True
-        if name not in into.formats.setdefault(match.name, []):
-            into.formats[match.name].append(name)
-            into.licences.append(match.licence)
-        _parse_row(match, row, into)
-    if not known:
-        seen = f"its fields are: {_some(fields)}" if fields else "no line of it is a JSON object"
-        raise UsageError(f"{file}: not a format that task {task!r} reads; {seen}", _formats_hint(task, formats))
 
 
 def _parse_row(match: Format, row: Row, into: Gathered) -> None:
@@ -210,26 +179,6 @@ def _parse_row(match: Format, row: Row, into: Gathered) -> None:
                 into.found.append(item)
     except BadRow as bad:
         into.dropped.append(Dropped(row.where, bad.reason, bad.detail))
-
-
-def _whole_file(raw: bytes, file: Path) -> list[Any] | None:
-    """The records of a file that is one JSON value; None for JSONL (also for one object on a single line)."""
-    head = raw.lstrip()[:1]
-    if head == b"{" and b"\n" not in raw.strip():
-        return None
-    if head not in (b"[", b"{"):
-        return None
-    try:
-        data = parse_json(raw)
-    except UnicodeDecodeError as error:
-        if head == b"{":
-            return None  # JSONL names the very line
-        raise UsageError(f"{file} is not UTF-8 (byte {error.start + 1})", "save it as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        if head == b"{" or any(line.bad is None and isinstance(line.data, dict) for line in json_lines(raw, "")):
-            return None  # JSONL, perhaps with a broken first line
-        raise UsageError(f"{file} is not valid JSON: {error}", "the file may be cut off; fetch it again") from error
-    return data if isinstance(data, list) else [data]
 
 
 def _formats_hint(task: str, formats: tuple[Format, ...]) -> str:

@@ -2,8 +2,9 @@
 
 A source's own division is kept. Where it has none, or holds only training or only evaluation rows, the rows are
 split 75 / 5 / 20 (the SDFT paper's science split), so that all three splits exist. Validation is carved out of the
-training rows that have a gold answer, else out of the test rows. Rows that ask the same thing share a split, and a
-training row that asks what a test row of the source asks is left out.
+training rows that have a gold answer, else out of the test rows. Rows that ask the same thing share a split. A row of
+ours to place that asks what a test row of the source asks is left out; a training row of the source that does is
+refused (`repeats.overlap`). Rows of a corpus are not questions and go along.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sdft_cli.dataset import FILTERED
+from sdft_cli.dataset import FILTERED, describe
 from sdft_cli.errors import UsageError
+from sdft_cli.repeats import HELD_OUT, overlap
 from sdft_cli.tasks._sources import Found, Gathered
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions
 
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.05
+QUESTIONS = ("train", "validation", "test", "ood")
 Splits = dict[str, list[Found]]
 
 
@@ -27,22 +30,29 @@ def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Call
     """Split what was gathered; ``render`` turns a gold answer into a demonstration for ``--demonstrations answer``."""
     left_out: list[Dropped] = []
     notes: list[str] = []
-    found = _without_repeats(_linked(_with_own_ids(gathered.found)), left_out)
+    found = _with_own_ids(gathered.found)
+    corpus = [f.example for f in found if f.role == "corpus"]
+    found = _without_repeats(_linked([f for f in found if f.role != "corpus"]), left_out)
     found = _as_pool_if_one_sided(found, notes)
-    found = _without_clashes(found, left_out)
-    splits = _split(found, options.seed, notes)
-    _need_all(task, splits)
-    examples = {name: [_row(f, name) for f in rows] for name, rows in splits.items()}
-    examples = _demonstrate(examples, options.demonstrations, render, notes)
-    return Prepared(examples, gathered.dropped + left_out, gathered.source, gathered.licence, notes)
+    found = _without_clashes(task, found, options, left_out)
+    examples: dict[str, list[Example]] = {}
+    if found or not corpus:
+        splits = _split(found, options.seed, notes)
+        _need_all(task, splits, gathered.dropped)
+        examples = {name: [_row(f, name) for f in rows] for name, rows in splits.items() if rows}
+        examples = _demonstrate(examples, options.demonstrations, render, notes)
+    drawn = all(f.role != "train" for f in found)
+    examples |= {"corpus": corpus} if corpus else {}
+    return Prepared(examples, gathered.dropped + left_out, gathered.source, gathered.licence, notes, drawn)
 
 
 def _split(found: list[Found], seed: int, notes: list[str]) -> Splits:
-    by_role = {role: [f for f in found if f.role == role] for role in ("train", "test", "pool")}
-    train, test, pool = by_role["train"], by_role["test"], by_role["pool"]
+    by_role = {role: [f for f in found if f.role == role] for role in (*QUESTIONS, "pool")}
+    train, validation, test, ood, pool = by_role.values()
     graded = [f for f in pool if _gold(f) is not None] or pool  # a row without gold cannot be scored
     drawn, rest = _take(graded, round(TEST_SHARE * len(pool)), seed)
-    validation, _ = _take(rest, round(VALIDATION_SHARE * len(pool)), seed)
+    if not validation and rest:
+        validation, _ = _take(rest, round(VALIDATION_SHARE * len(pool)), seed)
     held = {id(f) for f in (*drawn, *validation)}
     train, test = train + [f for f in pool if id(f) not in held], test + drawn
     if pool:
@@ -52,7 +62,7 @@ def _split(found: list[Found], seed: int, notes: list[str]) -> Splits:
         train, test, validation = _carve(train, test, seed, notes)
     if all(_gold(f) is None for f in test):
         notes.append("no test row has a gold answer, so none can be scored: add an evaluation file as a source")
-    return {"train": train, "validation": validation, "test": test}
+    return {"train": train, "validation": validation, "test": test, "ood": ood}
 
 
 def _carve(
@@ -72,11 +82,11 @@ def _take(rows: list[Found], wanted: int, seed: int) -> tuple[list[Found], list[
 
     Groups are ordered by a hash of seed and prompt, so a row more or less in the source moves few others.
     """
-    sizes: dict[str, int] = {}
+    sizes: dict[bytes, int] = {}
     for f in rows:
         sizes[f.keys[0]] = sizes.get(f.keys[0], 0) + 1
-    chosen, left = set[str](), max(1, wanted)
-    for key in sorted(sizes, key=lambda k: hashlib.sha256(f"{seed}/{k}".encode()).digest()):
+    chosen, left = set[bytes](), max(1, wanted)
+    for key in sorted(sizes, key=lambda k: hashlib.sha256(f"{seed}/".encode() + k).digest()):
         if sizes[key] <= left:
             chosen.add(key)
             left -= sizes[key]
@@ -84,74 +94,90 @@ def _take(rows: list[Found], wanted: int, seed: int) -> tuple[list[Found], list[
 
 
 def _as_pool_if_one_sided(found: list[Found], notes: list[str]) -> list[Found]:
-    roles = {f.role for f in found}
-    if len(roles) > 1 or roles == {"pool"}:
+    sides = {f.role for f in found} & {"train", "test", "pool"}
+    if len(sides) != 1 or sides == {"pool"}:
         return found
-    kind = {"train": "training", "test": "evaluation"}[roles.pop()]
+    (side,) = sides
+    kind = {"train": "training", "test": "evaluation"}[side]
     notes.append(f"the sources hold {kind} rows only, so these are divided into all three splits")
-    return [replace(f, role="pool") for f in found]
+    return [replace(f, role="pool") if f.role == side else f for f in found]
 
 
-def _without_clashes(found: list[Found], left_out: list[Dropped]) -> list[Found]:
+def _without_clashes(task: str, found: list[Found], options: PrepareOptions, left_out: list[Dropped]) -> list[Found]:
     """No row outside test asks what the source's own test rows ask; pool rows follow their twins into train."""
-    tested = {f.keys[0] for f in found if f.role == "test"}
-    trained = {f.keys[0] for f in found if f.role == "train"} - tested
+    tested = {f.keys[0]: f for f in reversed(found) if f.role == "test"}
+    clashing = [f for f in found if f.role == "train" and f.keys[0] in tested]
+    if clashing and options.on_overlap == "error":
+        total = sum(f.role == "train" for f in found)
+        raise overlap(task, [(_named(f), _named(tested[f.keys[0]])) for f in clashing], total)
+    trained = {f.keys[0] for f in found if f.role == "train"} - set(tested)
     kept = []
     for f in found:
-        if f.role != "test" and f.keys[0] in tested:
-            left_out.append(Dropped(f.where, f"{FILTERED}asks what a test row asks", f.example.id))
+        if f.role not in HELD_OUT and f.keys[0] in tested:
+            detail = f"{f.example.id}, like {_named(tested[f.keys[0]])}"
+            left_out.append(Dropped(f.where, f"{FILTERED}asks what a test row asks", detail))
         else:
             kept.append(replace(f, role="train") if f.role == "pool" and f.keys[0] in trained else f)
     return kept
 
 
 def _without_repeats(found: list[Found], left_out: list[Dropped]) -> list[Found]:
-    first: dict[str, Found] = {}
+    """Each row once; rows that the source holds out are kept as they are."""
+    first: dict[bytes, str] = {}
+    kept = []
     for f in found:
         e = f.example
-        content = json.dumps([f.role, e.prompt, e.demonstration, e.answer], sort_keys=True)
-        if content in first:
-            left_out.append(Dropped(f.where, f"{FILTERED}repeats another row", f"same as {first[content].where}"))
+        content = json.dumps([f.role, e.prompt, e.demonstration, e.answer], sort_keys=True).encode()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        if f.role not in HELD_OUT and digest in first:
+            left_out.append(Dropped(f.where, f"{FILTERED}repeats another row", f"same as {first[digest]}"))
         else:
-            first[content] = f
-    return list(first.values())
+            first.setdefault(digest, f.where)
+            kept.append(f)
+    return kept
 
 
 def _linked(found: list[Found]) -> list[Found]:
     """Rows that share a key, directly or through others, get one key in common."""
-    parent: dict[str, str] = {}
+    parent: dict[bytes, bytes] = {}
 
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
+    def root(key: bytes) -> bytes:
+        while (above := parent.get(key, key)) != key:
+            key = above
         return key
 
     for f in found:
         for key in f.keys[1:]:
-            parent[root(key)] = root(f.keys[0])
-    return [replace(f, keys=(root(f.keys[0]),)) for f in found]
+            if (other := root(key)) != (first := root(f.keys[0])):
+                parent[other] = first
+    keys = ((root(f.keys[0]),) for f in found)
+    return [f if f.keys == own else replace(f, keys=own) for f, own in zip(found, keys, strict=True)]
 
 
 def _with_own_ids(found: list[Found]) -> list[Found]:
     """Ids that occur again (two files of one source) get a number at the end."""
     taken: set[str] = set()
-    named = []
-    for f in found:
-        own, n = f.example.id, 1
-        while own in taken:
-            n += 1
-            own = f"{f.example.id}-{n}"
-        taken.add(own)
-        held_out = replace(f.held_out, id=own) if f.held_out else None
-        named.append(replace(f, example=replace(f.example, id=own), held_out=held_out))
-    return named
+    return [_renamed(f, taken) for f in found]
 
 
-def _need_all(task: str, splits: Splits) -> None:
-    if empty := [name for name, rows in splits.items() if not rows]:
+def _renamed(f: Found, taken: set[str]) -> Found:
+    own, n = f.example.id, 1
+    while own in taken:
+        n += 1
+        own = f"{f.example.id}-{n}"
+    taken.add(own)
+    if n == 1 and (f.held_out is None or f.held_out.id == own):
+        return f
+    held_out = replace(f.held_out, id=own) if f.held_out else None
+    return replace(f, example=replace(f.example, id=own), held_out=held_out)
+
+
+def _need_all(task: str, splits: Splits, dropped: list[Dropped]) -> None:
+    if empty := [name for name, rows in splits.items() if not rows and name != "ood"]:
         total = sum(map(len, splits.values()))
+        first = f"; {len(dropped)} are not usable, the first is {describe(dropped[0])}" if dropped else ""
         raise UsageError(
-            f"task {task!r}: {total} usable row{'s' * (total != 1)} leave {' and '.join(empty)} empty",
+            f"task {task!r}: {total} usable row{'s' * (total != 1)} leave {' and '.join(empty)} empty{first}",
             "give at least three rows with different prompts",
         )
 
@@ -167,7 +193,7 @@ def _demonstrate(
         shown = f"{bare - still} train rows show their gold answer as the demonstration"
         notes.append(f"--demonstrations answer: {shown if bare > still else 'the source holds demonstrations already'}")
         bare = still
-    if bare:
+    if bare and mode != "teacher":
         hint = "" if mode == "answer" else "; --demonstrations answer renders their gold answers"
         notes.append(f"{bare} train rows have no demonstration{hint}")
     return examples
@@ -179,6 +205,10 @@ def _shown(example: Example, render: Callable[[Any], str]) -> Example:
     return replace(example, demonstration=render(example.answer))
 
 
+def _named(f: Found) -> str:
+    return f"{f.example.id!r} ({f.where})"
+
+
 def _gold(f: Found) -> Any:
     return (f.held_out or f.example).answer
 
@@ -186,4 +216,4 @@ def _gold(f: Found) -> Any:
 def _row(f: Found, split: str) -> Example:
     """The example for ``split``; its ``meta`` says which raw record it came from."""
     example = f.held_out if f.held_out and split != "train" else f.example
-    return replace(example, meta={**example.meta, "row": f.where})
+    return example if example.meta.get("row") == f.where else replace(example, meta={**example.meta, "row": f.where})

@@ -7,7 +7,7 @@ Sources: training rows (``Question``, ``Response``; the ``Complex_CoT`` is not u
      "Open-ended Verifiable Question": "A 45-year-old man …?", "Ground-True Answer": "Parvovirus B19 infection"}
 
 A record that holds both becomes a training row or an evaluation row, never both, so that no question stands on two
-sides; which one is drawn by seed. Until a judge can be asked, answers are scored by whole-word containment
+sides; which one is drawn by seed. Where no judge is asked (``--judge``), answers are scored by whole-word containment
 (`sdft_cli.grading.containment`), which does not see negation or paraphrase.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdft_cli import grading
+from sdft_cli.rubrics import MEDICAL
 from sdft_cli.tasks._sources import BadRow, Format, Found, Row, gather, prompt_key, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
@@ -91,5 +92,6 @@ TASK = Task(
     grade=grade,
     max_new_tokens=1024,
     source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
-    note="scored by whole-word containment of the gold answer until a judge can be asked",
+    note="scored by whole-word containment of the gold answer where no judge is asked",
+    rubric=MEDICAL,
 )

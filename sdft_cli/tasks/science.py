@@ -107,8 +107,8 @@ def _authors_row(row: Row) -> list[Found | Dropped]:
     return [Found(example, role, (_question_key(prompt[-1]["content"]),), row.where)]
 
 
-def _question_key(content: str) -> str:
-    return prompt_key(_OPTIONS.sub("", content)) or prompt_key(content)
+def _question_key(content: str) -> bytes:
+    return prompt_key(_OPTIONS.sub("", content).strip() or content)
 
 
 FORMATS = (

@@ -39,6 +39,7 @@ the user.
 
 Begin!
 Question: {question}"""
+_ASK = "\nBegin!\nQuestion: "
 
 
 def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
@@ -47,6 +48,11 @@ def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
 
 def grade(completion: str, example: Example) -> Score:
     return grading.tooluse(completion, example.answer)
+
+
+def question(example: Example) -> str:
+    """The question and the API's name, without the documentation that all questions about an API share."""
+    return f"{example.meta.get('api', '')} {example.prompt[-1]['content'].rpartition(_ASK)[2]}"
 
 
 def _evaluation_record(row: Row) -> list[Found | Dropped]:
@@ -190,4 +196,5 @@ TASK = Task(
     max_new_tokens=1024,
     source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
     note="scored by the authors' official rule; the strict rule stands beside it",
+    question=question,
 )
