@@ -31,7 +31,7 @@ demo: $(STAMP)
 	$(BIN)/sdft demo --out $(OUT) $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 3600
@@ -72,7 +72,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@{ grep -v '^torch==' constraints.txt; $(BIN)/python -c \
 	  'from importlib.metadata import version; print("torch==" + version("torch").split("+")[0])'; } > $(VENV)/constraints.txt
 	@echo '== $(VENV): sdft and the rest, pinned by constraints.txt'
-	$(BIN)/python -m pip install -c $(VENV)/constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c $(VENV)/constraints.txt -e '.[dev,eval]'
 	@echo '$(CURDIR)' > $(STAMP)
 
 clean:

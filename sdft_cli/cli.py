@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from sdft_cli.cli_data import prepare
+from sdft_cli.cli_eval import Force, compare, evaluate, grade
+from sdft_cli.cli_inspection import data as look
 from sdft_cli.errors import GateError, SdftError, UsageError
 from sdft_cli.flags import (
-    MICRO_TASKS,
     Data,
     File,
     Json,
@@ -56,45 +58,8 @@ def demo(
         print(jsonlib.dumps(results))
 
 
-@app.command()
-def prepare(
-    tasks: Tasks = None,
-    source: Annotated[
-        list[str] | None, typer.Option("--source", help="TASK=PATH of a file or folder; repeatable.")
-    ] = None,
-    data: Data = None,
-    demonstrations: Annotated[
-        str, typer.Option(help="'source': as the source has them; 'answer': render the gold answer as one.")
-    ] = "source",
-    on_bad_row: Annotated[str, typer.Option("--on-bad-row", help="drop (at most 5 %, all listed) or error.")] = "drop",
-    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
-    world: Annotated[int, typer.Option(help="Which hidden rules the micro tasks have.")] = 0,
-    plugin: Plugin = None,
-    json: Json = False,
-) -> None:
-    """Turn raw sources into dataset folders, one a task, with every dropped row listed."""
-    from sdft_cli import plugins
-    from sdft_cli.prepare import prepare as run_prepare
-    from sdft_cli.prepare import print_summaries
-    from sdft_cli.types import PrepareOptions
-
-    choice("--demonstrations", demonstrations, ("source", "answer"))
-    choice("--on-bad-row", on_bad_row, ("drop", "error"))
-    for path in plugin or []:
-        plugins.load_file(path)
-    sources: dict[str, list[Path]] = {}
-    for text in source or []:
-        task, equals, path_text = text.partition("=")
-        if not equals or not task or not path_text:
-            raise UsageError(f"--source {text}: not of the form TASK=PATH", "write --source science=raw/chemistry")
-        sources.setdefault(task, []).append(Path(path_text))
-    names = split(tasks) or list(sources) or MICRO_TASKS.split(",")
-    options = PrepareOptions(demonstrations, seed, world)
-    summaries = run_prepare(names, sources, data or Path("data"), options, on_bad_row)
-    if json:
-        print(jsonlib.dumps({"tasks": summaries}))
-    else:
-        print_summaries(summaries)
+app.command()(prepare)
+app.add_typer(look)
 
 
 @app.command()
@@ -183,7 +148,7 @@ def train(
 
     with TrainingDisplay(quiet=json) as display:
         run = run_train(settled, out, display, resume)
-    _show([run.folder], json)
+    _show(run.folder, json)
 
 
 def _extend(run: Path, tasks: list[str] | None, plugin: list[Path] | None, json: bool) -> None:
@@ -198,23 +163,19 @@ def _extend(run: Path, tasks: list[str] | None, plugin: list[Path] | None, json:
 
     with TrainingDisplay(quiet=json) as display:
         extend(run, tuple(tasks), display)
-    _show([run], json)
+    _show(run, json)
 
 
-def _show(runs: list[Path], json: bool) -> None:
-    """Print the matrix of each run, and the methods side by side if there are several."""
-    from sdft_cli import console, results
+def _show(run: Path, json: bool) -> None:
+    """Print what a run has come to."""
+    from sdft_cli import console, groups, report, results
 
-    loaded = [results.load_run(r) for r in runs]
+    loaded = results.load_run(run)
     if json:
-        print(jsonlib.dumps({"runs": {str(r): results.method_record(x) for r, x in zip(runs, loaded, strict=True)}}))
+        print(jsonlib.dumps({"runs": {str(run): results.method_record(loaded)}}))
         return
-    for run in loaded:
-        console.out.print(console.matrix_table(run))
-    if len(loaded) > 1:
-        console.out.print(console.side_by_side(loaded, results.labels(loaded)))
-    for path in runs:
-        console.out.print(f"run: {path}   next: sdft report {path}", soft_wrap=True, highlight=False)
+    report.show(report.gather(groups.groups_of([loaded])))
+    console.out.print(f"run: {run}   next: sdft report {run}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -271,51 +232,32 @@ def _numbers(flag: str, text: str) -> list[int]:
         raise UsageError(f"{flag} {text}: not whole numbers", f"write {flag} 0,1,2") from error
 
 
-@app.command(name="eval")
-def evaluate(
-    target: Annotated[str | None, typer.Argument(help="A run folder, a model folder or a hub id; newest run.")] = None,
-    suite: Annotated[str | None, typer.Option(help="Suite to score; 'new' means the tasks' own test splits.")] = None,
-    tasks: Tasks = None,
-    data: Data = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows a task.")] = None,
-    plugin: Plugin = None,
-    json: Json = False,
-) -> None:
-    """Score a run's final model, or any model, on tasks and suites."""
-    from sdft_cli import plugins
-    from sdft_cli.evaluate import evaluate as run_evaluate
-    from sdft_cli.evaluate import print_scores
-
-    for path in plugin or []:
-        plugins.load_file(path)
-    if suite and suite != "new":
-        plugins.get("suite", suite)
-    for name in split(tasks) or []:
-        plugins.get("task", name)
-    scores = run_evaluate(target, suite, split(tasks), data, limit)
-    if json:
-        print(jsonlib.dumps(scores))
-    else:
-        print_scores(scores)
+app.command(name="eval")(evaluate)
+app.command()(compare)
+app.command()(grade)
 
 
 @app.command()
 def report(
     runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; the newest one when none is named.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.html, plots and tables.")] = None,
+    single: Annotated[
+        list[Path] | None, typer.Option(help="A run of one task alone, to tell intransigence against; repeatable.")
+    ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Tables, plots and one self-contained HTML page from any runs."""
-    from sdft_cli.report import report as run_report
+    from sdft_cli import report as verb
     from sdft_cli.runs import newest
 
     chosen = runs or [newest()]
     folder = out or (chosen[0] / "report" if len(chosen) == 1 else Path("report"))
-    facts = run_report(chosen, folder)
+    told = verb.report(chosen, folder, single or [], force)
     if json:
-        print(jsonlib.dumps(facts))
+        print(jsonlib.dumps(told))
     else:
-        _show(chosen, False)
+        verb.show(told)
         print(f"report: {folder / 'report.html'}")
 
 
@@ -369,7 +311,7 @@ def main() -> None:
             say(f"hint: {error.hint}")
         sys.exit(error.code)
     except KeyboardInterrupt:
-        say("interrupted; add --resume to go on with a run")
+        say("interrupted; a run goes on with --resume, `sdft prepare` with the same command")
         sys.exit(130)
 
 

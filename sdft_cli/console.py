@@ -1,7 +1,7 @@
 """What a person sees in the terminal: results as tables (stdout), training as progress (stderr).
 
-Tables read without colour and at 80 columns. Everything about progress goes to stderr, so that ``--json`` owns
-stdout; on a terminal it is live, elsewhere plain lines about every tenth of a stage.
+Tables read without colour; those of a report are in `screen`. Everything about progress goes to stderr, so that
+``--json`` owns stdout; on a terminal it is live, elsewhere plain lines about every tenth of a stage.
 """
 
 from __future__ import annotations
@@ -19,13 +19,8 @@ if TYPE_CHECKING:  # for annotations only: this file needs no numpy
     from rich.live import Live
     from rich.progress import Progress
 
-    from sdft_cli.results import RunResult
-
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-
-WIDTH = 80
-_BARE, _WITH_INTERVAL = len("0.000*"), len("0.00-0.00")
 
 
 # --- numbers -------------------------------------------------------------------------------------------------
@@ -44,6 +39,11 @@ def span(interval: tuple[float, float] | None, signed: bool = False) -> str:
     return f"[{number(interval[0], signed)}, {number(interval[1], signed)}]" if interval else ""
 
 
+def pvalue(p: float | None) -> str:
+    """``0.031``, ``<0.001``, or ``-`` for None."""
+    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def is_change(metric: str) -> bool:
     """Whether a metric is a difference, shown with its sign (the others are accuracies)."""
     return not metric.endswith("accuracy")
@@ -52,99 +52,17 @@ def is_change(metric: str) -> bool:
 # --- tables --------------------------------------------------------------------------------------------------
 
 
-def matrix_table(run: RunResult, title: str = "", width: int = WIDTH) -> Table:
-    """The accuracy matrix of one run with 95 % intervals; letters stand for tasks whose names would not fit."""
-    heads = [*run.tasks, *([f"prior\n{run.suite}"] if run.prior else [])]
-    stages = ["base", *(f"{k} {run.stages[k - 1]}" for k in range(1, run.last + 1))]
-    notes = ["* trained in this stage"]
-    if not _fits(stages, heads, _WITH_INTERVAL, width):
-        notes.append(", ".join(f"{_letter(j)} = {task}" for j, task in enumerate(run.tasks)))
-        heads = [*(_letter(j) for j in range(len(run.tasks))), *(["prior"] if run.prior else [])]
-        stages = ["base", *(f"{k} {_letter(j)}" for k, j in enumerate(run.trained, start=1))]
-    intervals = _fits(stages, heads, _WITH_INTERVAL, width)
-    table = Table(title=title or run.method, box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left")
-    table.add_column("after stage", no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    for k, stage in enumerate(stages):
-        table.add_row(stage, *_matrix_row(run, k, intervals))
-    table.caption = Text(
-        "; ".join([*notes, _sizes(run), *(["below: 95 % interval"] if intervals else []), *run.notes, *run.remarks])
-    )
-    table.caption_justify = "left"
-    return table
-
-
-def side_by_side(runs: Sequence[RunResult], names: Sequence[str]) -> Table:
-    """The metrics of several runs beside each other with 95 % intervals; a long list for more than three."""
-    from sdft_cli.metrics import METRICS
-
-    table = Table(title="methods side by side", box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left")
-    beside = len(runs) <= 3
-    table.add_column("metric", no_wrap=True)
-    for head in names if beside else ("method", "value and 95 % interval"):
-        table.add_column(head, justify="right", overflow="fold")
-    for metric in METRICS:
-        cells = [_metric(run, metric, " " if len(runs) < 3 or not beside else "\n") for run in runs]
-        if beside:
-            table.add_row(metric.replace("_", " "), *cells)
-        else:
-            for row, cell in enumerate(cells):
-                table.add_row("" if row else metric.replace("_", " "), names[row], cell)
-    sizes = " | ".join(dict.fromkeys(_sizes(run) for run in runs))
-    table.caption = Text(f"{sizes}; intervals are over test items of these checkpoints, not over seeds")
-    table.caption_justify = "left"
-    return table
-
-
-def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> Table:
-    """Text cells under heads of up to two lines, right-aligned; columns stand closer where ``width`` is short."""
+def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, names: int = 0) -> Table:
+    """Text cells under heads of up to two lines, right-aligned but for the first ``names`` columns; columns stand
+    closer where ``width`` is short."""
     widths = [max(map(len, [*head.split("\n"), *cells])) for head, *cells in zip(heads, *rows, strict=True)]
     loose = sum(widths) + 2 * len(widths) <= (width or out.width)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, int(loose), 0, 0), pad_edge=False)
-    for head in heads:
-        table.add_column(Text(head), justify="right", overflow="fold")
+    for number, head in enumerate(heads):
+        table.add_column(Text(head), justify="left" if number < names else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def _metric(run: RunResult, metric: str, gap: str) -> str:
-    signed = is_change(metric)
-    return f"{number(run.metrics[metric], signed)}{gap}{span(run.metric_intervals[metric], signed)}".rstrip()
-
-
-def _matrix_row(run: RunResult, k: int, intervals: bool) -> list[str]:
-    """The cells of row ``k``, the prior's last."""
-    values, ends = list(run.matrix[k]), list(run.intervals[k])
-    if run.prior and run.prior_intervals:
-        values, ends = [*values, run.prior[k]], [*ends, run.prior_intervals[k]]
-    new = run.trained[k - 1] if k else None
-    cells = []
-    for j, (value, pair) in enumerate(zip(values, ends, strict=True)):
-        below = f"\n{pair[0]:.2f}-{pair[1]:.2f}" if intervals and pair else ""
-        cells.append(f"{number(value)}{'*' if j == new else ''}{below}")
-    return cells
-
-
-def _fits(stages: Sequence[str], heads: Sequence[str], cell: int, width: int) -> bool:
-    columns = [max(len("after stage"), *map(len, stages))]
-    columns += [max(cell, *map(len, head.split("\n"))) for head in heads]
-    return sum(columns) + 3 * len(columns) + 1 <= width
-
-
-def _letter(j: int) -> str:
-    return chr(ord("A") + j) if j < 26 else f"T{j + 1}"
-
-
-def _sizes(run: RunResult) -> str:
-    """How many items: ``n = 240 a task``, or each task's number, and the suite's."""
-    sizes = {task: run.task_n(task) for task in run.tasks}
-    equal = len(set(sizes.values())) == 1
-    text = (
-        f"n = {next(iter(sizes.values()))} a task" if equal else "n: " + ", ".join(f"{t} {n}" for t, n in sizes.items())
-    )
-    return f"{text}, {run.suite_n} in suite {run.suite}" if run.suite else text
 
 
 # --- training ------------------------------------------------------------------------------------------------

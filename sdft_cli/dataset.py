@@ -103,15 +103,18 @@ def read_bytes(path: Path) -> bytes:
 def json_lines(raw: bytes, name: str) -> Iterator[JsonLine]:
     """Every non-blank line of a JSONL file called ``name``; a line that cannot be read comes with its reason."""
     for number, line in enumerate(raw.split(b"\n"), start=1):  # not splitlines(): JSON text may hold U+2028
-        if not line.strip():
-            continue
-        try:
-            yield JsonLine(number, parse_json(line), None)
-        except UnicodeDecodeError as error:
-            bad = Dropped(f"{name}:{number}", "not UTF-8", f"byte {error.start + 1} of the line")
-            yield JsonLine(number, None, bad)
-        except (ValueError, RecursionError) as error:
-            yield JsonLine(number, None, Dropped(f"{name}:{number}", "broken JSON", str(error)))
+        if line.strip():
+            yield JsonLine(number, *parse_line(line, f"{name}:{number}"))
+
+
+def parse_line(raw: bytes, where: str) -> tuple[Any, Dropped | None]:
+    """What one line of JSONL holds, or None and why it cannot be read."""
+    try:
+        return parse_json(raw), None
+    except UnicodeDecodeError as error:
+        return None, Dropped(where, "not UTF-8", f"byte {error.start + 1} of the line")
+    except (ValueError, RecursionError) as error:
+        return None, Dropped(where, "broken JSON", str(error))
 
 
 def parse_json(raw: bytes) -> Any:
@@ -238,14 +241,13 @@ def write_dataset(
     """
     check_target(folder)
     check_ids(task_name, prepared)
-    contents = {f"{s}.jsonl": _to_jsonl(prepared.splits[s]) for s in SPLITS if prepared.splits.get(s)}
-    manifest = _manifest(task_name, prepared, options, contents) | extra
     partial = _partial(folder)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name, content in contents.items():
-            (partial / name).write_bytes(content)
+        splits = {f"{s}.jsonl": prepared.splits[s] for s in SPLITS if prepared.splits.get(s)}
+        hashes = {name: _write_rows(partial / name, examples) for name, examples in splits.items()}
+        manifest = _manifest(task_name, prepared, options, hashes) | extra
         (partial / MANIFEST).write_bytes(_pretty(manifest))
         _move_into_place(partial, folder)
     except OSError as error:
@@ -292,9 +294,7 @@ def _move_into_place(partial: Path, folder: Path) -> None:
     partial.rmdir()
 
 
-def _manifest(
-    task_name: str, prepared: Prepared, options: PrepareOptions, contents: dict[str, bytes]
-) -> dict[str, Any]:
+def _manifest(task_name: str, prepared: Prepared, options: PrepareOptions, hashes: dict[str, str]) -> dict[str, Any]:
     train = prepared.splits.get("train", [])
     return {
         "task": task_name,
@@ -303,12 +303,13 @@ def _manifest(
         "rows": {split: len(prepared.splits[split]) for split in SPLITS if prepared.splits.get(split)},
         "with_demonstration": sum(e.demonstration is not None for e in train),
         "demonstrations": options.demonstrations,
+        "on_overlap": options.on_overlap,
         "seed": options.seed,
         "world": options.world,
         "notes": prepared.notes,
         "dropped": _account(prepared.dropped, lambda d: not is_filtered(d)),
         "filtered": _account(prepared.dropped, is_filtered),
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        "sha256": hashes,
         "sdft": __version__,
     }
 
@@ -323,9 +324,15 @@ def _account(dropped: list[Dropped], which: Callable[[Dropped], bool]) -> dict[s
     }
 
 
-def _to_jsonl(examples: list[Example]) -> bytes:
-    lines = (json.dumps(e.to_dict(), ensure_ascii=False) for e in examples)
-    return "".join(f"{line}\n" for line in lines).encode("utf-8")
+def _write_rows(path: Path, examples: list[Example]) -> str:
+    """One row a line, none of which is held longer than it takes to write it; returns the file's SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("wb") as out:
+        for example in examples:
+            line = f"{json.dumps(example.to_dict(), ensure_ascii=False)}\n".encode()
+            digest.update(line)
+            out.write(line)
+    return digest.hexdigest()
 
 
 def _pretty(data: dict[str, Any]) -> bytes:

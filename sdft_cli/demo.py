@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import console, plugins, results
+from sdft_cli import plugins, results
 from sdft_cli.assemble import assemble
 from sdft_cli.errors import UsageError
 from sdft_cli.parallel import Job, cores, train_all
 from sdft_cli.prepare import prepare
 from sdft_cli.recipe import Recipe
-from sdft_cli.report import report
+from sdft_cli.report import report, show
 from sdft_cli.runs import Run, write_whole
 from sdft_cli.types import PrepareOptions
 
@@ -33,10 +33,12 @@ def demo(out: Path, methods: list[str], seed: int, world: int, quick: bool, quie
     runs = _train(out, recipes, quiet)
     loaded = [results.load_run(run) for run in runs]
     record = results.demo_results(loaded, seed, world, time.perf_counter() - began)
-    report(runs, out)
+    told = report(runs, out)
     write_whole(out / "results.json", json.dumps(record, indent=1) + "\n")
     if not quiet:
-        _show(loaded, out, record["seconds"])
+        show(told)
+        minutes = f"({record['seconds'] / 60:.1f} minutes)"
+        print(f"report:  {out / 'report.html'}\nresults: {out / 'results.json'}   {minutes}")
     return record
 
 
@@ -66,11 +68,3 @@ def _train(out: Path, recipes: dict[str, Recipe], quiet: bool) -> list[Path]:
     jobs = [Job(m, out / m, (r.train.max_steps or 0) * len(r.tasks)) for m, r in recipes.items()]
     train_all(jobs, min(len(jobs), cores()), quiet)
     return [job.folder for job in jobs]
-
-
-def _show(runs: list[results.RunResult], out: Path, seconds: float) -> None:
-    for run in runs:
-        console.out.print(console.matrix_table(run))
-    if len(runs) > 1:
-        console.out.print(console.side_by_side(runs, results.labels(runs)))
-    print(f"report:  {out / 'report.html'}\nresults: {out / 'results.json'}   ({seconds / 60:.1f} minutes)")

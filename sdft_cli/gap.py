@@ -1,4 +1,5 @@
-"""How far a teacher is from its student, where both are one model that sees two prompts: accuracy and divergence.
+"""How far a teacher is from its student: accuracy and divergence. Both are one model that sees two prompts, unless the
+teacher is a model of its own.
 
 Shapes: N loss positions of a micro-batch, H hidden, n tokens of one completion. Nats throughout.
 """
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdft_cli import metrics, models
 from sdft_cli.batching import Row, collate, micro_batches, targets
@@ -31,20 +32,22 @@ def gain(student: list[dict[str, Any]], teacher: list[dict[str, Any]], seed: int
 
 
 @torch.no_grad()
-def divergences(policy: Policy, rows: Sequence[Row], budget: int) -> list[Tensor]:
+def divergences(policy: Policy, rows: Sequence[Row], budget: int, teacher: nn.Module | None = None) -> list[Tensor]:
     """[KL(teacher || student), KL(student || teacher)] of every token of every row, [2, n] a row, in nats.
 
-    Both are ``policy`` over the full vocabulary, each under its own prompt; the rows come back sorted by length.
+    Over the full vocabulary, each under its own prompt; the student is ``policy``, and so is the teacher where none is
+    given. The rows come back sorted by length.
     """
-    head, chat, found = models.head(policy).detach(), policy.chat, []
+    heads, chat, found = (models.head(policy).detach(), models.head(policy, teacher).detach()), policy.chat, []
     for group in micro_batches(rows, budget):
         known = targets(group, policy.device)
         prompts = [r.student_prompt for r in group], [r.teacher_prompt or [] for r in group]
         student_NH, teacher_NH = (
-            models.hidden_states(policy, collate(side, group, chat.pad_id, policy.device)) for side in prompts
+            models.hidden_states(policy, collate(side, group, chat.pad_id, policy.device), model)
+            for side, model in zip(prompts, (None, teacher), strict=True)
         )
         both_2N = [
-            fused_loss(student_NH, head, known.tokens_N, known.weights_N, (teacher_NH, head), Divergence(kind))[
+            fused_loss(student_NH, heads[0], known.tokens_N, known.weights_N, (teacher_NH, heads[1]), Divergence(kind))[
                 1
             ].loss_N
             for kind in ("forward_kl", "reverse_kl")

@@ -96,8 +96,9 @@ def tooluse_strict(completion: str, gold: Any) -> Score:
     """Every call parsed whole: the multiset of (name, arguments) equals the gold one.
 
     A call is a line that starts with ``Action: name`` followed by ``Action Input:`` and one JSON object, nesting
-    and all. One malformed call spoils the completion. Arguments are compared as JSON values (3 equals 3.0, but
-    true is not 1). ToolAlpaca's mark ``[Optional]`` is taken off names on both sides; the call stays required.
+    and all, with no key twice. One malformed call spoils the completion. Arguments are compared as JSON values (3
+    equals 3.0, but true is not 1). ToolAlpaca's mark ``[Optional]`` is taken off names on both sides; the call stays
+    required.
 
     Known flaws: the order of calls is ignored even where one needs another's result; an equivalent value in
     another spelling, or an extra harmless argument, is wrong.
@@ -124,13 +125,28 @@ def parse_calls(text: str) -> tuple[list[Call], str]:
         if not call:
             return calls, f"line {line}: no Action followed by its Action Input"
         try:
-            arguments, position = json.JSONDecoder().raw_decode(text, call.end())
-        except (ValueError, RecursionError):
-            return calls, f"line {line}: the Action Input is not JSON"
+            arguments, position = _ONCE.raw_decode(text, call.end())
+        except (ValueError, RecursionError) as error:
+            why = str(error) if isinstance(error, _Twice) else "is not JSON"
+            return calls, f"line {line}: the Action Input {why}"
         if not isinstance(arguments, dict):
             return calls, f"line {line}: the Action Input is not a JSON object"
         calls.append((call["name"].strip(), arguments))
     return calls, ""
+
+
+class _Twice(ValueError):
+    """A JSON object names a key twice: which value a tool would get is anybody's guess."""
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> Arguments:
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise _Twice(f"has the key {name!r} twice")
+    return dict(pairs)
+
+
+_ONCE = json.JSONDecoder(object_pairs_hook=_no_key_twice)
 
 
 def parse_gold(gold: Any) -> list[Call] | None:

@@ -31,7 +31,7 @@ _FIXED = {
     "seed": "a seed is not chosen: name seeds with --seeds 0,1,2",
     **dict.fromkeys(("tasks", "data", "suite", "world", "plugins"), _MEASURE),
     **dict.fromkeys(("train.probe_every", "train.probe_limit"), _MEASURE),
-    **dict.fromkeys(("evaluation", "evaluation.limit", "evaluation.max_new_tokens"), _MEASURE),
+    **dict.fromkeys((key for key in paths() if key.split(".")[0] == "evaluation"), _MEASURE),
 }
 _LONGEST_NAME = 120
 

@@ -7,7 +7,7 @@ functions, so there is one way of computing each thing. What is undefined is Non
 
 Sources: Lopez-Paz & Ranzato 2017 (backward and forward transfer), Chaudhry et al. 2018 (forgetting,
 intransigence), Wilson 1927, Zou & Donner 2008 (combining intervals), Abramowitz & Stegun 26.7 (Student's t).
-Left out: clustered items, multiple-comparison corrections.
+Left out: multiple-comparison corrections; tests on the items of two checkpoints are in `paired`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -96,6 +96,26 @@ def forgetting_terms(R: Matrix[Value], trained: Sequence[int], stage: int | None
 def forgetting(R: Matrix[Value], trained: Sequence[int], stage: int | None = None) -> Value | None:
     """F_k: the mean of `forgetting_terms`. Its max invents forgetting under noise: lead with backward transfer."""
     return _mean(list(forgetting_terms(R, trained, stage).values()))
+
+
+def fall_terms(R: Matrix[Value], trained: Sequence[int]) -> dict[int, Value | None]:
+    """How far each earlier task lies below its best stage since it was learned, the last one included: never negative.
+
+    What a gate on forgetting asks. Unlike `forgetting_terms` it leaves out stages before the task was learned, and is
+    None where a stage since then was not evaluated: nobody knows what the maximum would be.
+    """
+    k = _last(R, None)
+    terms: dict[int, Value | None] = {}
+    for j in _earlier(trained, k):
+        since = [row[j] for row in R[reference(trained, j, k) :]]
+        cells = [cell for cell in since if cell is not None]
+        terms[j] = _minus(functools.reduce(_larger, cells), R[k][j]) if len(cells) == len(since) else None
+    return terms
+
+
+def fall(R: Matrix[Value], trained: Sequence[int]) -> Value | None:
+    """The mean of `fall_terms`. At least -BWT; under noise its maximum reads high, as in `forgetting`."""
+    return _mean(list(fall_terms(R, trained).values()))
 
 
 def intransigence(R: Matrix[float], trained: Sequence[int], single: Sequence[float | None]) -> list[float | None]:
@@ -188,6 +208,11 @@ def stratified(parts: Sequence[tuple[float, int]], level: float = 0.95) -> Inter
     return (max(0.0, mean - below), min(1.0, mean + above))
 
 
+def bootstrap_fall(tasks: Sequence[Draws], trained: Sequence[int], draws: int = DRAWS, seed: int = 0) -> Draws | None:
+    """`fall`, ``draws`` times, on the test items that `bootstrap` draws."""
+    return fall(_resample(tasks, draws, (seed, 0)), trained)
+
+
 def bootstrap(
     tasks: Sequence[Draws], trained: Sequence[int], parts: Sequence[Draws] = (), draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Draws | None]:
@@ -260,31 +285,6 @@ def _resample(columns: Sequence[Draws], draws: int, seed: tuple[int, int]) -> li
         for row, cell in zip(matrix, means.T, strict=True):
             row.append(None if np.isnan(cell).any() else cell)
     return matrix
-
-
-# --- did this checkpoint change on these items? ----------------------------------------------------------------
-
-
-class McNemar(NamedTuple):
-    """Two-sided p-values of McNemar's test: the exact one, and mid-p (less conservative)."""
-
-    p: float
-    mid_p: float
-
-
-def mcnemar(gained: int, lost: int) -> McNemar:
-    """McNemar's test of ``gained`` against ``lost`` items; ties carry nothing. 1.0 when nothing changed."""
-    n, few = gained + lost, min(gained, lost)
-    tail = sum(math.comb(n, k) for k in range(few + 1))
-    p = min(1.0, 2 * tail / 2**n)
-    mid = min(1.0, (2 * tail - math.comb(n, few)) / 2**n)
-    return McNemar(p, mid)
-
-
-def changes(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> tuple[list[str], list[str]]:
-    """The ids whose score rose and those whose score fell, among ids scored on both sides."""
-    pairs = [(i, a, b) for i, a in before.items() if a is not None and (b := after.get(i)) is not None]
-    return [i for i, a, b in pairs if b > a], [i for i, a, b in pairs if b < a]
 
 
 # --- is this method better? Over seeds. -------------------------------------------------------------------------

@@ -47,6 +47,11 @@ def load_config(location: str) -> PretrainedConfig:
     return _friendly(location, lambda: AutoConfig.from_pretrained(_base_of(location)))
 
 
+def version_of(location: str) -> str | None:
+    """The commit of a hub id's files; None where there is none (a folder)."""
+    return getattr(load_config(location), "_commit_hash", None)
+
+
 def load_chat(location: str) -> Chat:
     """The tokenizer alone: enough for preflight checks."""
     from transformers import AutoTokenizer
@@ -63,8 +68,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     logging.disable_progress_bar()  # ours is the only bar on the screen
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    device = _device(runtime.device)
-    dtype = _dtype(runtime.dtype, device)
+    device, dtype = placement(runtime)
     base = _base_of(location)
     model = _friendly(location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype))
     wrapped = _adapt(model, location, lora)
@@ -110,6 +114,12 @@ def _friendly(location: str, action: Any) -> Any:
         raise UsageError(
             f"cannot load the model {location!r}: {reason}", "check the path or hub id, and HF_TOKEN"
         ) from (error)
+
+
+def placement(runtime: Runtime) -> tuple[torch.device, torch.dtype]:
+    """Where a model is put, and in which precision."""
+    device = _device(runtime.device)
+    return device, _dtype(runtime.dtype, device)
 
 
 def _device(name: str) -> torch.device:

@@ -37,6 +37,18 @@ def get(kind: str, name: str) -> Any:
     return getattr(module, kind.upper())
 
 
+def task(name: str, data: str | Path) -> Any:
+    """The task called ``name``: shipped, a plugin's, or made of the dataset of one's own in ``data/<name>``."""
+    if name in names("task"):
+        return get("task", name)
+    own = importlib.import_module(f"sdft_cli.{ROOMS['task']}._own")
+    if found := own.find(name, Path(data)):
+        return found
+    there = (Path(data) / name / "manifest.json").is_file()
+    hint = f"{Path(data) / name} was prepared by a plugin's task: add --plugin FILE.py" if there else ""
+    raise choose("task", name, [*names("task"), *own.names(Path(data))], hint)
+
+
 def load_file(path: str | Path) -> list[tuple[str, str]]:
     """Load a user's own ``.py`` file that defines TASK, METHOD, ENGINE or SUITE; returns (kind, name) pairs."""
     path = Path(path)

@@ -15,7 +15,7 @@ from sdft_cli.chat import Chat
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.recipe import Method, Phase, Recipe
 from sdft_cli.rollout import Batches
-from sdft_cli.types import Dropped, Example, Suite, Task
+from sdft_cli.types import Battery, Dropped, Example, Suite, Task
 
 
 @dataclass
@@ -46,9 +46,9 @@ def check_recipe(recipe: Recipe) -> Method:
     if not recipe.tasks:
         raise UsageError("no task named", f"add --tasks; tasks: {', '.join(plugins.names('task'))}")
     for task in recipe.tasks:
-        plugins.get("task", task)
-    if recipe.suite:
-        plugins.get("suite", recipe.suite)
+        plugins.task(task, recipe.data)
+    if recipe.suite and isinstance(suite := plugins.get("suite", recipe.suite), Battery):
+        suite.settings(recipe.evaluation)  # what it needs is there
     plugins.get("engine", recipe.engine.name)
     for phase in recipe.phases():
         _check_phase(phase)
@@ -117,7 +117,7 @@ def _check_teacher(phase: Recipe) -> None:
 def _check_general(recipe: Recipe, then: Phase) -> None:
     if then.prompts != "general" or recipe.general:
         return
-    suite: Suite | None = plugins.get("suite", recipe.suite) if recipe.suite else None
+    suite: Suite | Battery | None = plugins.get("suite", recipe.suite) if recipe.suite else None
     if suite is None or suite.general is None:
         raise UsageError(
             f"method {recipe.method}: its second phase needs general prompts, of no task",
@@ -133,7 +133,7 @@ def plan(recipe: Recipe, chat: Chat, context_window: int) -> list[StagePlan]:
 
 def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, window: int) -> StagePlan:
     """Stage ``number`` (from 1)."""
-    task: Task = plugins.get("task", name)
+    task: Task = plugins.task(name, recipe.data)
     folder = Path(recipe.data) / name
     how = recipe.train.on_bad_row
     splits, dropped = {}, []
@@ -165,7 +165,7 @@ def _general(recipe: Recipe) -> Sequence[Example]:
     if recipe.general:
         path = Path(recipe.general)
         return dataset.read_split(path.parent, path.stem, recipe.train.on_bad_row)[0]
-    suite: Suite = plugins.get("suite", str(recipe.suite))
+    suite: Suite | Battery = plugins.get("suite", str(recipe.suite))
     assert suite.general is not None  # checked with the recipe
     return suite.general()
 

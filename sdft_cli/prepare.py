@@ -1,72 +1,154 @@
 """``sdft prepare``: raw sources in, dataset folders out; everything is checked before anything is written.
 
-Bad rows are dropped, listed and counted; above 5 % a task is refused, for then the source is not what we think it
-is. Rows left out by design (another type of question, placeholders, repeats) are counted apart and never refused.
-Token lengths are not looked at: that needs a tokenizer and is done before training.
+Bad rows of a known source are dropped, listed and counted; above 5 % a task is refused, for then the source is not
+what we think it is. In rows of one's own each bad one is refused, unless they are to be dropped. Rows left out by
+design (another type of question, placeholders, repeats) are counted apart and never refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import plugins
+from sdft_cli import hub, lengths, repeats, sourcing
+from sdft_cli.asking import TeacherOptions
 from sdft_cli.dataset import ON_BAD_ROW, bad_rows, check_ids, check_target, describe, is_filtered, write_dataset
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.tasks._sources import source_files
+from sdft_cli.hub import Sources
+from sdft_cli.sourcing import Sourced
 from sdft_cli.types import Dropped, Prepared, PrepareOptions, Task
 
-DEMONSTRATIONS = ("source", "answer")
+#: What shows a demonstration where the sources have none: nothing, the gold answer, or (set here) a teacher.
+DEMONSTRATIONS = ("source", "answer", "teacher")
 MAX_DROPPED = 0.05
 
 
 def prepare(
     tasks: list[str],
-    sources: dict[str, list[Path]],
+    sources: Sources,
     data: Path,
     options: PrepareOptions,
-    on_bad_row: str = "drop",
+    on_bad_row: str | None = None,
+    teacher: TeacherOptions | None = None,
+    columns: dict[str, Path] | None = None,
+    model: str | None = None,
 ) -> list[dict[str, Any]]:
     """Make ``data/<task>/`` for every task and return a summary of each, in the order given.
 
     A summary holds ``task``, ``folder``, ``rows`` (by split), ``with_demonstration`` (train rows), ``dropped`` (every
-    bad row as {where, reason, detail}), ``filtered`` (reason -> count), ``notes``, ``source`` and ``licence``.
+    bad row as {where, reason, detail}), ``filtered`` (reason -> count), ``notes``, ``source``, ``licence`` and
+    ``lengths`` (characters, and tokens where a ``model`` is named). ``columns`` maps tasks of one's own to the TOML
+    that names their columns. ``on_bad_row`` is "drop" for known sources and "error" for one's own when not given.
     Raises `UsageError`, with nothing written, for unknown names and options, missing or unreadable sources, any bad
-    row with ``on_bad_row="error"``, and more than 5 % bad rows otherwise.
+    row with "error", more than 5 % bad rows with "drop", and training rows that ask what a test row asks.
     """
-    found = _check(tasks, sources, options, on_bad_row)
-    for task in found:
-        check_target(data / task.name)
-    made = [(task, task.prepare(sources.get(task.name, []), options)) for task in found]
-    for task, prepared in made:
-        check_ids(task.name, prepared)
-        _judge(task, prepared, on_bad_row)
-    return [_write(task, prepared, sources.get(task.name, []), data, options) for task, prepared in made]
+    if teacher:
+        options = replace(options, demonstrations="teacher")
+    measure = lengths.measure(model)
+    with hub.local(sources) as sources:
+        made = _made(tasks, sources, data, options, on_bad_row, columns)
+        taught = [(source, *_taught(source.task, prepared, data, options, teacher)) for source, prepared in made]
+        facts = [extra | {"lengths": measure(prepared)} for _, prepared, extra in taught]
+        for source, prepared, _ in taught:
+            check_ids(source.task.name, prepared)
+        return [
+            _write(source, prepared, data, options, extra)
+            for (source, prepared, _), extra in zip(taught, facts, strict=True)
+        ]
 
 
-def _check(tasks: list[str], sources: dict[str, list[Path]], options: PrepareOptions, on_bad_row: str) -> list[Task]:
-    """The tasks by name; every complaint that needs no file to be read."""
-    if on_bad_row not in ON_BAD_ROW:
-        raise choose("value for --on-bad-row", on_bad_row, ON_BAD_ROW)
-    if options.demonstrations not in DEMONSTRATIONS:
-        raise choose("value for --demonstrations", options.demonstrations, DEMONSTRATIONS)
-    if not tasks:
-        raise UsageError("no task named", f"--tasks {','.join(plugins.names('task'))}")
-    found: list[Task] = [plugins.get("task", name) for name in dict.fromkeys(tasks)]
-    if stray := [name for name in sources if name not in {task.name for task in found}]:
-        raise UsageError(f"--source is given for {stray[0]!r}, which is not among --tasks {','.join(tasks)}")
-    for task in found:
-        given = sources.get(task.name, [])
-        if task.needs_source and not given:
-            raise UsageError(f"task {task.name!r} needs a source", f"--source {task.name}=PATH: {task.source_hint}")
-        if given and not task.needs_source:
-            raise UsageError(f"task {task.name!r} makes its own rows and takes no --source", "leave it out")
-        for path in given:
-            source_files(path)
-    return found
+def plan(
+    tasks: list[str],
+    sources: Sources,
+    data: Path,
+    options: PrepareOptions,
+    teacher: TeacherOptions,
+    on_bad_row: str | None = None,
+    columns: dict[str, Path] | None = None,
+) -> list[dict[str, Any]]:
+    """What `prepare` would ask the teacher, a task each, with nothing sent and nothing written: see `sampling.plan`."""
+    from sdft_cli import sampling
+
+    options = replace(options, demonstrations="teacher")
+    with hub.local(sources) as sources:
+        made = _made(tasks, sources, data, options, on_bad_row, columns)
+        return [sampling.plan(source.task, prepared, teacher, data, options.seed) for source, prepared in made]
+
+
+def submit(
+    tasks: list[str],
+    sources: Sources,
+    data: Path,
+    options: PrepareOptions,
+    teacher: TeacherOptions,
+    on_bad_row: str | None = None,
+    columns: dict[str, Path] | None = None,
+) -> list[dict[str, Any]]:
+    """Hand over what `prepare` would ask the teacher, a task each, to be collected later: see `sampling.submit`."""
+    from sdft_cli import sampling
+
+    options = replace(options, demonstrations="teacher")
+    with hub.local(sources) as sources:
+        made = _made(tasks, sources, data, options, on_bad_row, columns)
+        return [sampling.submit(source.task, prepared, teacher, data, options.seed) for source, prepared in made]
+
+
+def print_plans(plans: list[dict[str, Any]]) -> None:
+    """The facts of `plan`, or of `submit`, for people."""
+    from sdft_cli import sampling
+
+    for facts in plans:
+        print(sampling.submit_text(facts) if "submitted" in facts else sampling.plan_text(facts))
+
+
+def _made(
+    tasks: list[str],
+    sources: Sources,
+    data: Path,
+    options: PrepareOptions,
+    on_bad_row: str | None,
+    columns: dict[str, Path] | None,
+) -> list[tuple[Sourced, Prepared]]:
+    """What the tasks make of their sources, checked."""
+    _check(options, on_bad_row)
+    found = sourcing.resolve(tasks, sources, columns or {})
+    for source in found:
+        check_target(data / source.task.name)
+    made = [(source, source.prepare(options)) for source in found]
+    for source, prepared in made:
+        check_ids(source.task.name, prepared)
+        _judge(source.task, prepared, on_bad_row or ("error" if source.own else "drop"))
+    return [(source, _screened(source.task, prepared, options)) for source, prepared in made]
+
+
+def _screened(task: Task, prepared: Prepared, options: PrepareOptions) -> Prepared:
+    """Without repeats and overlaps; a task that makes its own rows knows what it repeats."""
+    return repeats.screen(task.name, prepared, options, task.question) if task.needs_source else prepared
+
+
+def _taught(
+    task: Task, prepared: Prepared, data: Path, options: PrepareOptions, teacher: TeacherOptions | None
+) -> tuple[Prepared, dict[str, Any]]:
+    """The rows with what the teacher gives them, if there is one, and what the manifest says of it."""
+    if teacher is None:
+        return prepared, {}
+    from sdft_cli import sampling
+
+    prepared, record = sampling.demonstrate(task, prepared, teacher, data, options.seed)
+    return _screened(task, prepared, options), {"teacher": record}
+
+
+def _check(options: PrepareOptions, on_bad_row: str | None) -> None:
+    choices = {
+        "--on-bad-row": (on_bad_row or ON_BAD_ROW[0], ON_BAD_ROW),
+        "--on-overlap": (options.on_overlap, repeats.ON_OVERLAP),
+        "--demonstrations": (options.demonstrations, DEMONSTRATIONS),
+    }
+    for flag, (value, known) in choices.items():
+        if value not in known:
+            raise choose(f"value for {flag}", value, known)
 
 
 def _judge(task: Task, prepared: Prepared, on_bad_row: str) -> None:
@@ -84,24 +166,21 @@ def _judge(task: Task, prepared: Prepared, on_bad_row: str) -> None:
         )
 
 
-def _write(task: Task, prepared: Prepared, paths: list[Path], data: Path, options: PrepareOptions) -> dict[str, Any]:
-    extra = {"task_note": task.note, "sources": _hashes(paths)}
-    folder = data / task.name
+def _write(
+    source: Sourced, prepared: Prepared, data: Path, options: PrepareOptions, extra: dict[str, Any]
+) -> dict[str, Any]:
+    task, folder = source.task, data / source.task.name
+    own = {"grader": task.grader, "max_new_tokens": task.max_new_tokens} if source.own else {}
+    extra = {"task_note": task.note, **own, "sources": source.hashes(), **extra}
     manifest = write_dataset(folder, task.name, prepared, options, extra)
     bad: list[Dropped] = [d for d in prepared.dropped if not is_filtered(d)]
-    same = ("task", "rows", "with_demonstration", "notes", "source", "licence")
+    same = ("task", "rows", "with_demonstration", "notes", "source", "licence", "lengths")
     return {
         **{name: manifest[name] for name in same},
         "folder": str(folder),
         "dropped": [asdict(d) for d in bad],
         "filtered": manifest["filtered"]["reasons"],
     }
-
-
-def _hashes(paths: list[Path]) -> list[dict[str, str]]:
-    """Name and content hash of every source file, so that a dataset can be traced to what it was made from."""
-    files = [item for path in paths for item in source_files(path)]
-    return [{"file": name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for name, file in files]
 
 
 def print_summaries(summaries: list[dict[str, Any]]) -> None:
@@ -111,6 +190,8 @@ def print_summaries(summaries: list[dict[str, Any]]) -> None:
         print(f"{s['task']}: {rows}; {s['with_demonstration']} train rows have a demonstration -> {s['folder']}")
         for note in s["notes"]:
             print(f"    note: {note}")
+        for line in lengths.lines(s["lengths"]):
+            print(f"    {line}")
         for reason, count in s["filtered"].items():
             print(f"    {count} left out by design: {reason}")
         for row in s["dropped"]:

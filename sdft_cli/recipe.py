@@ -184,11 +184,30 @@ class Engine(Section):
     max_batch: int = Field(256, ge=1)
 
 
+class Harness(Section):
+    """How the EleutherAI harness is asked (suites ``prior`` and ``harness``); the defaults are the SDFT authors'.
+
+    ``tasks`` are those of the suite ``harness``; ``benchmarks`` a folder of local files (``benchmarks.py``);
+    ``num_fewshot`` None means 0 in the suite ``prior`` and the task's own elsewhere. ``args`` go to the harness as they
+    are, to its model or its evaluation by their names; its own result files go into the folder ``log``.
+    """
+
+    tasks: tuple[str, ...] = ()
+    benchmarks: str | None = None
+    num_fewshot: int | None = Field(None, ge=0)
+    apply_chat_template: bool | str = False
+    batch_size: int | str = 16
+    allow_code_execution: bool = False
+    args: dict[str, Any] = {}
+    log: str | None = None
+
+
 class Evaluation(Section):
     """How accuracy is measured at every stage: greedy, on the whole test split unless limited."""
 
     limit: int | None = Field(None, ge=1)
     max_new_tokens: int | None = Field(None, ge=1)
+    harness: Harness = Harness()
 
 
 class Guards(Section):

@@ -51,7 +51,8 @@ class RunResult:
     ``tasks`` are the columns, each once; ``stages`` the task of every planned stage, and ``trained[k - 1]`` the
     column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over ``parts`` (None
     without a suite). ``endings`` say of each stage with which step's model it ended and which step was the best on
-    validation. ``draws`` are the metrics' bootstrap draws, ``seconds`` adds up training steps and evaluations.
+    validation, ``guards`` what guards found. ``draws`` are the metrics' bootstrap draws, ``seconds`` adds up training
+    steps and evaluations; ``settings`` are those of the evaluations, by stage and unit (see `alike`).
     ``notes`` tell what a reader must know before trusting the numbers, ``remarks`` how tasks are scored.
     """
 
@@ -78,8 +79,10 @@ class RunResult:
     steps: list[Row]
     probes: list[Row]
     endings: list[Row]
+    guards: list[Row]
     seconds: float
     finished: bool
+    settings: dict[int, dict[str, Row]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -106,11 +109,16 @@ class RunResult:
         """The item lines (scores with completions) of a task (None: the suite) at a stage; empty if not evaluated."""
         return read_items(self.folder, stage, f"{task or f'suite-{self.suite}'}.jsonl")
 
+    def scores(self, stage: int, task: str) -> Row:
+        """All that was recorded of a task after ``stage``, as `scoring.summarize` has it; empty if nothing was."""
+        where = _evaluations(self.folder).get(stage)
+        found: Row = json_object(where / "scores.json")["tasks"].get(task, {}) if where else {}
+        return found
+
     def side_scores(self, stage: int, task: str) -> dict[str, float]:
         """What is measured of a task after ``stage`` besides its accuracy: a grader's second scores by name, the
         accuracy on questions out of distribution (``ood``), and the second scores there (``ood lenient``)."""
-        where = _evaluations(self.folder).get(stage)
-        summary = _json(where / "scores.json")["tasks"].get(task, {}) if where else {}
+        summary = self.scores(stage, task)
         beyond = summary.get("ood") or {}
         found = {**summary.get("extra", {}), **({"ood": beyond["accuracy"]} if beyond else {})}
         return found | {f"ood {name}": value for name, value in beyond.get("extra", {}).items()}
@@ -132,8 +140,8 @@ def load_run(folder: str | Path) -> RunResult:
     if not (folder / "recipe.json").is_file():
         what = "is not a run folder: it has no recipe.json" if folder.is_dir() else "does not exist"
         raise UsageError(f"{folder} {what}", _HINT)
-    recipe = _json(folder / "recipe.json")
-    scores = {stage: _json(path / "scores.json") for stage, path in _evaluations(folder).items()}
+    recipe = json_object(folder / "recipe.json")
+    scores = {stage: json_object(path / "scores.json") for stage, path in _evaluations(folder).items()}
     if not scores:
         raise UsageError(f"{folder} has no evaluation yet", "let it go on with `sdft train --resume`")
     stages = _stages(recipe, scores)
@@ -142,7 +150,7 @@ def load_run(folder: str | Path) -> RunResult:
     columns = {task: _task_column(folder, scores, task) for task in tasks}
     suite = _suite_name(recipe, scores)
     parts = _part_columns(folder, scores, suite) if suite else {}
-    steps, probes, endings = _curves(folder / "metrics.jsonl")
+    logged = _logged(folder / "metrics.jsonl")
     trained = [tasks.index(name) for name in trained_names]
     environment, method = folder / "environment.json", recipe.get("method", "unknown")
     return RunResult(
@@ -150,7 +158,7 @@ def load_run(folder: str | Path) -> RunResult:
         folder=folder,
         method=str(method.get("name", "unknown") if isinstance(method, dict) else method),
         recipe=recipe,
-        environment=_json(environment) if environment.is_file() else {},
+        environment=json_object(environment) if environment.is_file() else {},
         tasks=tasks,
         stages=stages,
         trained=trained,
@@ -162,17 +170,25 @@ def load_run(folder: str | Path) -> RunResult:
         parts=parts,
         **_prior(list(parts.values())),
         **_metrics(list(columns.values()), list(parts.values()), trained),
-        steps=steps,
-        probes=probes,
-        endings=endings,
-        seconds=sum(float(row.get("seconds") or 0) for row in [*steps, *scores.values()]),
+        steps=logged["step"],
+        probes=logged["probe"],
+        endings=logged["ending"],
+        guards=logged["guard"],
+        seconds=sum(float(row.get("seconds") or 0) for row in [*logged["step"], *scores.values()]),
         finished=max(scores) >= len(stages),
+        settings={stage: settings_of(s) for stage, s in scores.items()},
         notes=_notes(stages, scores, columns, parts),
         remarks=_remarks(scores),
     )
 
 
-def _json(path: Path) -> Row:
+def settings_of(scores: Row) -> dict[str, Row]:
+    """The settings that an evaluation recorded, by unit."""
+    return {unit: found for unit, found in (scores.get("settings") or {}).items() if isinstance(found, dict)}
+
+
+def json_object(path: Path) -> Row:
+    """The JSON object in a file; `UsageError` where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -194,31 +210,35 @@ def _evaluations(folder: Path) -> dict[int, Path]:
 def read_items(folder: Path, stage: int, file: str) -> list[Row]:
     """One item file of one stage; empty where there is none, `UsageError` where it is broken."""
     where = _evaluations(folder).get(stage)
-    if where is None or not (where / file).is_file():
-        return []
+    return item_rows(where / file) if where and (where / file).is_file() else []
+
+
+def item_rows(path: Path) -> list[Row]:
+    """The lines of an item file; `UsageError` names one that is broken."""
     rows = []
-    with (where / file).open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
                 rows.append({**row, "id": str(row["id"]), "value": row["value"]})
             except (ValueError, TypeError, KeyError) as error:
-                raise UsageError(f"{where / file}:{number}: not an item row", "evaluate that stage again") from error
+                raise UsageError(f"{path}:{number}: not an item row", "evaluate that stage again") from error
     return rows
 
 
-def _curves(path: Path) -> tuple[list[Row], list[Row], list[Row]]:
-    """Step, probe and ending rows in order. Torn lines are ignored; of a repeated (stage, step) the later line wins."""
-    found: dict[str, dict[tuple[int, int], Row]] = {"step": {}, "probe": {}, "ending": {}}
+def _logged(path: Path) -> dict[str, list[Row]]:
+    """The rows of ``metrics.jsonl`` by kind, in order. Torn lines are ignored; of rows that say the same thing of one
+    step (a run that was resumed before it) the last counts."""
+    found: dict[str, dict[tuple[int, int, str], Row]] = {"step": {}, "probe": {}, "ending": {}, "guard": {}}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for line in lines:
         try:
             row = json.loads(line)
-            found[row["kind"]][int(row["stage"]), int(row["step"])] = {"global_step": row["step"], **row}
-        except (ValueError, TypeError, KeyError):
+            key = int(row["stage"]), int(row["step"]), str(row.get("guard", ""))
+            found[row["kind"]][key] = {"global_step": row["step"], **row}
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue
-    steps, probes, endings = ([rows[key] for key in sorted(rows)] for rows in found.values())
-    return steps, probes, endings
+    return {kind: [rows[key] for key in sorted(rows)] for kind, rows in found.items()}
 
 
 def _stages(recipe: Row, scores: Mapping[int, Row]) -> list[str]:
@@ -256,11 +276,13 @@ def _part_columns(folder: Path, scores: Mapping[int, Row], suite: str) -> dict[s
 
 
 def _column(rows: int, recorded: Mapping[int, Row], items: Mapping[int, Sequence[Row]]) -> Column:
-    """A column from item rows, or from what ``scores.json`` recorded if a stage's item rows are missing."""
+    """A column from item rows, or from what ``scores.json`` recorded if a stage's item rows are missing, or if its
+    metric is no mean over items (then without intervals)."""
     scored = {k: r for k, r in recorded.items() if r["accuracy"] is not None}
     values = {k: {row["id"]: row["value"] for row in items[k] if row["value"] is not None} for k in scored}
     if not all(values.values()):
-        return _filled(rows, {k: (r["correct"], r["n"]) for k, r in scored.items()})
+        column = _filled(rows, {k: (r["correct"], r["n"]) for k, r in scored.items() if r["n"]})
+        return replace(column, cells=[scored[k]["accuracy"] if k in scored else None for k in range(rows)])
     ids = sorted(set.intersection(*map(set, values.values()))) if values else []
     table = np.full((rows, len(ids)), np.nan)
     for k, score in values.items():
@@ -293,7 +315,8 @@ def _prior(parts: Sequence[Column]) -> dict[str, Any]:
     for k, row in enumerate(_rows([part.cells for part in parts])):
         whole = None not in row
         means.append(sum(row) / len(row) if whole else None)
-        intervals.append(metrics.stratified([(p.correct[k], p.counts[k]) for p in parts]) if whole else None)
+        known = whole and all(part.counts[k] for part in parts)
+        intervals.append(metrics.stratified([(p.correct[k], p.counts[k]) for p in parts]) if known else None)
     return {"prior": means, "prior_intervals": intervals}
 
 
@@ -324,21 +347,15 @@ def _notes(
 
 
 def _remarks(scores: Mapping[int, Row]) -> list[str]:
-    """What the tasks say of their own scoring; a remark that several tasks make stands once."""
+    """What tasks and suites say of their own scoring; a remark that several make stands once."""
     said: dict[str, dict[str, None]] = {}
-    for task, cell in [pair for s in scores.values() for pair in s["tasks"].items()]:
+    suites = [s["suite"] for s in scores.values() if s.get("suite")]
+    pairs = [pair for s in scores.values() for pair in s["tasks"].items()]
+    pairs += [pair for suite in suites for pair in [(f"suite {suite['name']}", suite), *suite["parts"].items()]]
+    for task, cell in pairs:
         if cell.get("note"):
             said.setdefault(cell["note"], {})[task] = None
     return [f"{', '.join(tasks)}: {note}" for note, tasks in said.items()]
-
-
-def labels(runs: Sequence[RunResult]) -> list[str]:
-    """A short distinct label a run: its method, else method and seed, else its folder's name."""
-    seeds = [f"{run.method} seed {run.recipe.get('seed')}" for run in runs]
-    for choice in ([run.method for run in runs], seeds, [run.name for run in runs]):
-        if len(set(choice)) == len(runs):
-            return choice
-    return [f"{run.name} ({k})" for k, run in enumerate(runs, start=1)]
 
 
 def method_record(run: RunResult) -> Row:
@@ -358,7 +375,7 @@ def method_record(run: RunResult) -> Row:
 
 def demo_results(runs: Sequence[RunResult], seed: int, world: int, seconds: float) -> Row:
     """The whole of ``results.json``; intervals stand beside the methods, keyed like them."""
-    records = dict(zip(labels(runs), map(method_record, runs), strict=True))
+    records = {run.method: method_record(run) for run in runs}
     intervals = {name: record.pop("intervals") for name, record in records.items()}
     n = {task: run.task_n(task) for run in runs for task in run.tasks}
     n |= {run.suite: run.suite_n for run in runs if run.suite}

@@ -84,14 +84,15 @@ def change(recipe: Recipe, assignments: list[str]) -> Recipe:
 
 def differences(old: Recipe, new: Recipe) -> dict[str, list[Any]]:
     """The keys in which two recipes differ, each with its old and its new value."""
-    before, after = (dict(_leaves(recipe.model_dump(mode="json"))) for recipe in (old, new))
+    before, after = (dict(leaves(recipe.model_dump(mode="json"))) for recipe in (old, new))
     both = {**before, **after}
     return {k: [before.get(k), after.get(k)] for k in both if before.get(k) != after.get(k)}
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of nested tables, each with its dotted path."""
     for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

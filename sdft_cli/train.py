@@ -27,7 +27,7 @@ from sdft_cli.rollout import Batches, seed_of
 from sdft_cli.runs import Checkpoint, Run, fresh_name, write_whole
 from sdft_cli.stage import Stage
 from sdft_cli.templates import VIEWS
-from sdft_cli.types import Rollout, Suite
+from sdft_cli.types import Battery, Rollout, Suite
 
 BASE = "base"  # the task name of stage 0
 
@@ -71,7 +71,7 @@ def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay) -> Ru
 class _Sequence:
     def __init__(self, run: Run, recipe: Recipe, plans: list[StagePlan], display: TrainingDisplay):
         self.run, self.recipe, self.plans, self.display = run, recipe, plans, display
-        self.suite: Suite | None = plugins.get("suite", recipe.suite) if recipe.suite else None
+        self.suite: Suite | Battery | None = plugins.get("suite", recipe.suite) if recipe.suite else None
         self.began = time.perf_counter()
 
     def go(self) -> Run:
@@ -255,8 +255,8 @@ class _Sequence:
             scores[data.task.name] = {"accuracy": summary["accuracy"], "n": summary["n"]}
         facts: dict[str, Any] = {"scores": scores, "suite": None}
         if self.suite:
-            each = max(1, limit // 4)
-            summary, _ = scoring.score_suite(engine, chat, self.suite, view, each)
+            few = self.recipe.evaluation.model_copy(update={"limit": max(1, limit // 4)})
+            summary, _ = scoring.score_suite(engine, chat, self.suite, view, few)
             facts["suite"] = {"accuracy": summary["accuracy"], "n": summary["n"]}
         return self._log("probe", number, task, step, facts)
 
@@ -273,12 +273,12 @@ class _Sequence:
         scores = self.run.read_scores(number, task) or {"stage": number, "task": task, "tasks": {}, "suite": None}
         tests = {d.task.name: (d.task, d.tests) for d in self.plans if d.task.name in names}
         suite = None if scores["suite"] else self.suite
-        view, settings = VIEWS[self.recipe.views.student], self.recipe.evaluation
+        view, settings = self.recipe.views.student, self.recipe.evaluation
         chat = policy.chat.switched(self.recipe.views.student_thinking)
         found, items = scoring.measure(engine, chat, list(tests.values()), suite, view, settings)
         scores["tasks"] |= found["tasks"]
         scores["suite"] = found["suite"] or scores["suite"]
-        scores["settings"] = {"greedy": True, "view": self.recipe.views.student, "limit": settings.limit}
+        scores["settings"] = scores.get("settings", {}) | found["settings"]
         scores["seconds"] = time.perf_counter() - began
         self.run.write_scores(number, task, scores, items)
         self.display.note(_line(scores))

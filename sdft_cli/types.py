@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ SPLITS = ("train", "validation", "test", "ood", "corpus")
 _FIELDS = ("id", "prompt", "demonstration", "context", "answer", "text", "meta")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One row of a dataset. Which fields are needed is the method's to say.
 
@@ -94,22 +95,39 @@ class Dropped:
 
 @dataclass
 class Prepared:
-    """What a task makes of raw sources: examples a split, and every row it had to drop."""
+    """What a task makes of raw sources: examples a split, and every row it had to drop.
+
+    ``drawn`` says that it was not the sources but our seed that put rows into ``train``.
+    """
 
     splits: dict[str, list[Example]]
     dropped: list[Dropped] = field(default_factory=list)
     source: str = ""
     licence: str = ""
     notes: list[str] = field(default_factory=list)
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What the user said about preparing. ``demonstrations='answer'`` renders the gold answer as one."""
+    """What the user said about preparing.
+
+    ``demonstrations='answer'`` renders the gold answer as one. ``on_overlap`` is what becomes of a training row that
+    asks what a test row asks, where the sources say which is which: ``error``, or ``drop`` the training row.
+    """
 
     demonstrations: str = "source"
     seed: int = 0
     world: int = 0
+    on_overlap: str = "error"
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """How a judge grades: what it is told, and the (strict, lenient) score of each one-word verdict."""
+
+    instructions: str
+    verdicts: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -117,7 +135,9 @@ class Task:
     """One skill: how sources become examples, and how a completion is graded.
 
     ``prepare`` gets the given source paths (none for a task that makes its own rows) and may raise
-    `UsageError`; ``grade`` gets the completion's text and its example.
+    `UsageError`; ``grade`` gets the completion's text and its example. ``question`` is what tells its rows apart, for
+    prompts that share a long preamble (None: the whole prompt). ``grader`` is kept in the manifest by a task that is
+    made of data, to make it again from there (`tasks._own`). ``rubric`` is for a judge, where one is asked.
     """
 
     name: str
@@ -129,6 +149,10 @@ class Task:
     needs_source: bool = True
     source_hint: str = ""
     note: str = ""
+    suffixes: tuple[str, ...] = ()
+    question: Callable[[Example], str] | None = None
+    grader: dict[str, Any] | None = None
+    rubric: Rubric | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,35 @@ class Suite:
     max_new_tokens: int = 1024
     #: prompts of the same kind that are none of the suite's items: what re-invocation samples on
     general: Callable[[], list[Example]] | None = None
+
+
+class Battery(ABC):
+    """A suite that another library measures, part by part: its items are not prompts with completions alone.
+
+    What is called ``settings`` here is a `recipe.Evaluation`, an engine is that of `scoring` with its ``policy``, and
+    the accuracy is the plain mean over parts.
+    """
+
+    name: str
+    summary: str
+    general: Callable[[], list[Example]] | None = None
+
+    @abstractmethod
+    def parts(self, settings: Any) -> list[str]:
+        """The names of what would be measured; `UsageError` where nothing would be."""
+
+    @abstractmethod
+    def note(self, settings: Any) -> str:
+        """What a reader must know of the mean, such as what is left out of it."""
+
+    @abstractmethod
+    def settings(self, settings: Any, part: str | None = None) -> dict[str, Any]:
+        """Everything in which two measurements (of one ``part``, or of all) must agree to be compared, found without a
+        model; `UsageError` where something that is needed is not there."""
+
+    @abstractmethod
+    def measure(self, engine: Any, settings: Any, part: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The records of one part (each names it), and what its summary holds besides what follows from them."""
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Settings that must stand before torch is imported, and small real models for every test that needs one."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread only waits for the first
@@ -32,3 +33,28 @@ def micro_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     prepare(["micro-tooluse", "micro-science", "micro-medical"], {}, folder, PrepareOptions())
     return folder
+
+
+@pytest.fixture
+def sdft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Run `sdft …` in an empty folder; (exit code, stdout, stderr). Loading weights is not expected here."""
+    from sdft_cli import cli, models
+
+    monkeypatch.chdir(tmp_path)
+
+    def no_weights(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(models, "load", no_weights)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sdft", *words])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run

@@ -16,6 +16,8 @@ from sdft_cli.metrics import stratified, wilson
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 PARTS = ("repeat", "reverse", "recall")
+#: What every evaluation in it was made with.
+SETTINGS = {"view": "prompt", "template": "0" * 16, "shots": 0, "decoding": "greedy", "limit": None}
 #: Chance of being right, [stage][task], and the prior's a stage: methods that keep, and that forget.
 KEEPS = ([[0.1, 0.3, 0.05], [0.95, 0.3, 0.05], [0.9, 0.93, 0.1], [0.88, 0.9, 0.97]], [0.97, 0.96, 0.95, 0.94])
 FORGETS = ([[0.1, 0.3, 0.05], [0.96, 0.25, 0.0], [0.3, 0.95, 0.05], [0.1, 0.2, 0.98]], [0.97, 0.7, 0.4, 0.2])
@@ -36,9 +38,9 @@ def make_run(
     rng = random.Random(f"{method} {seed}")
     tasks = list(dict.fromkeys(stages))
     recipe = {
-        "method": {"name": method, "learning_rate": 1e-4},
+        "method": method,
         "tasks": list(stages),
-        "model": "embedded",
+        "model": "micro",
         "seed": seed,
         "world": 0,
         "suite": "micro" if suite else None,
@@ -49,7 +51,8 @@ def make_run(
     for stage in range(last + 1):
         name = stages[stage - 1] if stage else "base"
         where = folder / "evals" / f"{stage:02d}-{name}"
-        scores: dict[str, Any] = {"stage": stage, "task": name if stage else None, "settings": {}, "seconds": 2.0}
+        scores: dict[str, Any] = {"stage": stage, "task": name if stage else None, "seconds": 2.0}
+        scores["settings"] = {unit: {**SETTINGS} for unit in [*tasks, *(["suite-micro"] if suite else [])]}
         scores["tasks"] = {
             task: write_items(where / f"{task}.jsonl", draw(rng, task, items, rates[0][stage][j]))
             for j, task in enumerate(tasks)
@@ -98,6 +101,7 @@ def _suite(where: Path, rng: random.Random, items: int, rate: float) -> dict[str
         "accuracy": mean,
         "n": sum(p["n"] for p in parts.values()),
         "interval": ends,
+        "note": "",
         "parts": parts,
     }
 

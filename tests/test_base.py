@@ -8,7 +8,7 @@ from sdft_cli import dataset, models, plugins, scoring
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.locations import locate
 from sdft_cli.models import Policy
-from sdft_cli.recipe import Runtime, Sampler
+from sdft_cli.recipe import Evaluation, Runtime, Sampler
 from sdft_cli.templates import VIEWS
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
@@ -28,7 +28,7 @@ def accuracy(base: Policy, data: Path, name: str, view: str, n: int, sampler: Sa
 
 def test_it_knows_the_prior_skills(base: Policy) -> None:
     suite = plugins.get("suite", "micro")
-    summary, _ = scoring.score_suite(TransformersEngine(base), base.chat, suite, VIEWS["prompt"], 30)
+    summary, _ = scoring.score_suite(TransformersEngine(base), base.chat, suite, VIEWS["prompt"], Evaluation(limit=30))
     assert summary["accuracy"] > 0.95
     assert all(part["accuracy"] > 0.85 for part in summary["parts"].values()), summary["parts"]
 

@@ -1,36 +1,9 @@
 """The command line in process: errors are one line with a hint and exit code 2, before a model loads."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-from sdft_cli import cli, models
-
-
-@pytest.fixture
-def sdft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Run `sdft …` in an empty folder; (exit code, stdout, stderr). Loading weights is not expected here."""
-    monkeypatch.chdir(tmp_path)
-
-    def no_weights(*_: object) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(models, "load", no_weights)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sdft", *words])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
-
 
 MISTAKES = [
     (["train", "--tasks", "micro-tooluse,nothing"], "unknown task 'nothing'", "micro-tooluse"),

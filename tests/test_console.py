@@ -1,26 +1,13 @@
-"""Tables at 80 columns without colour, and training progress on and off a terminal."""
+"""Numbers as text, and training progress on and off a terminal."""
 
 from __future__ import annotations
 
 import io
 import re
 
-import pytest
 from rich.console import Console
-from runfolder import FORGETS, KEEPS, TASKS, make_run
 
-from sdft_cli import console, results
-
-
-@pytest.fixture
-def runs(tmp_path):
-    return [results.load_run(make_run(tmp_path / m, m, rates)) for m, rates in (("sdft", KEEPS), ("sft", FORGETS))]
-
-
-def plain(table, width=80):
-    text = io.StringIO()
-    Console(file=text, width=width, no_color=True, force_terminal=False).print(table)
-    return text.getvalue()
+from sdft_cli import console
 
 
 def test_numbers():
@@ -28,46 +15,6 @@ def test_numbers():
     assert console.number(0.02, signed=True) == "+0.020" and console.number(-0.0001, signed=True) == "0.000"
     assert console.span((0.1, 0.25)) == "[0.100, 0.250]" and console.span(None) == ""
     assert console.span((-0.1, 0.25), signed=True) == "[-0.100, +0.250]"
-
-
-def test_the_matrix_reads_at_80_columns_without_colour(runs):
-    text = plain(console.matrix_table(runs[0]))
-    assert max(map(len, text.splitlines())) <= 80 and "\x1b" not in text and "…" not in text
-    for task in TASKS:
-        assert task in text
-    for row in [*runs[0].matrix, runs[0].prior]:
-        assert all(f"{value:.3f}" in text for value in row)
-    low, high = runs[0].intervals[1][0]
-    assert f"{low:.2f}-{high:.2f}" in text and f"{runs[0].matrix[1][0]:.3f}*" in text
-    assert "n = 40 a task, 60 in suite micro" in text
-
-
-def test_a_wide_matrix_uses_letters(tmp_path):
-    stages = [f"a-task-with-a-long-name-{k}" for k in range(5)]
-    rates = ([[0.5] * 5] * 6, [0.9] * 6)
-    text = plain(
-        console.matrix_table(results.load_run(make_run(tmp_path / "wide", rates=rates, stages=stages, items=8)))
-    )
-    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
-    assert "A = a-task-with-a-long-name-0" in " ".join(text.split())
-
-
-def test_an_unfinished_run_says_so(tmp_path):
-    text = plain(console.matrix_table(results.load_run(make_run(tmp_path / "part", evaluated=1, suite=False))))
-    assert "unfinished: 1 of 3 stages" in " ".join(text.split()) and "prior" not in text
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_methods_side_by_side(runs, count):
-    chosen, names = (runs * 3)[:count], [f"method {k}" for k in range(count)]
-    text = plain(console.side_by_side(chosen, names))
-    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
-    words = " ".join(text.split())
-    for run, name in zip(chosen, names, strict=True):
-        value = console.number(run.metrics["backward_transfer"], signed=True)
-        assert name in words and value in words
-        assert console.span(run.metric_intervals["backward_transfer"], signed=True) in words
-    assert "not over seeds" in words
 
 
 def row(step, **more):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli import grading
+from sdft_cli import grading, plugins, scoring
+from sdft_cli.types import Example
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 EVAL_68 = SHARED / "sdft_tooluse" / "eval_68.json"
@@ -47,18 +48,29 @@ TABLE = [
     ("wrong tool", said(("find", '{"q": "cats", "page": 1}')), ONE, 0, 0),
     ("tool in other case", said(("Search", '{"q": "cats", "page": 1}')), ONE, 0, 0),
     ("called twice", grading.render_calls(ONE + ONE), ONE, 0, 0),
+    ("an extra call of another tool", grading.render_calls([*ONE, call("fetch", {"id": 7})]), ONE, 0, 0),
+    ("an extra call without arguments", grading.render_calls(ONE) + "\n" + said(("random", "{}")), ONE, 0, 0),
+    ("a key twice, the last one right", said(("search", '{"q": "x", "q": "cats", "page": 1}')), ONE, 1, 0),
+    ("a key twice, the last one wrong", said(("search", '{"q": "cats", "q": "x", "page": 1}')), ONE, 0, 0),
+    ("null for a value", said(("search", '{"q": null, "page": 1}')), ONE, 0, 0),
+    ("a list of the right value", said(("search", '{"q": ["cats"], "page": 1}')), ONE, 0, 0),
     ("nothing said", "", ONE, 0, 0),
     ("prose only", "I would search for cats on page 1.", ONE, 0, 0),
     ("two calls", grading.render_calls(TWO), TWO, 1, 1),
     ("two calls, other order", grading.render_calls(TWO[::-1]), TWO, 1, 1),
     ("arguments swapped between calls", said(("search", '{"id": 7}'), ("fetch", '{"q": "cats"}')), TWO, 1, 0),
     ("all arguments in the first", said(("search", '{"q": "cats", "id": 7}'), ("fetch", "{}")), TWO, 1, 0),
+    ("nested JSON, keys in another order", said(("update", '{"tags": ["a"], "user": {"name": "Ann"}}')), NESTED, 0, 1),
+    ("nested JSON, wrong inside", said(("update", '{"user": {"name": "Bob"}, "tags": ["a"]}')), NESTED, 0, 0),
+    ("nested JSON, a key twice inside", said(("update", '{"user": {"name": "B", "name": "Ann"}}')), NESTED, 0, 0),
     ("nested gold text is cut at the first }", grading.render_calls(NESTED), NESTED, 0, 1),
     ("colliding keys, gold text", grading.render_calls(CLASH), CLASH, 1, 1),
     ("colliding keys, first wrong", said(("search", '{"color": "x"}'), ("search", '{"color": "albino"}')), CLASH, 1, 0),
     ("broken arguments where none are wanted", said(("random", '{"a": }')), NO_ARGUMENT, 1, 0),
     ("no Action Input where none is wanted", "Action: random", NO_ARGUMENT, 1, 0),
     ("a mention in prose", "The Action: random\n" + said(("random", "{}")), NO_ARGUMENT, 0, 1),
+    ("prose that says Action: of another tool", "So Action: search.\n" + said(("random", "{}")), NO_ARGUMENT, 0, 1),
+    ("prose that begins with Action:", "Action: I will call it\n" + said(("random", "{}")), NO_ARGUMENT, 0, 0),
     ("input without its action", "Action: random\nAction Input: {}\nAction Input: {}", NO_ARGUMENT, 1, 0),
     ("optional mark, gold text", grading.render_calls(OPTIONAL), OPTIONAL, 0, 1),
     ("optional mark left out", said(("login", '{"user": "a"}'), ("update", '{"pic": "b"}')), OPTIONAL, 0, 1),
@@ -109,6 +121,21 @@ def test_official_and_strict_on_verbatim_gold():
     scores = [grading.tooluse(grading.render_calls(r["golden_answer"]), r["golden_answer"]) for r in rows]
     assert sum(s.value for s in scores) == 66
     assert sum(s.extra["strict"] for s in scores) == 68
+
+
+def test_an_evaluation_reports_both_scorers():
+    """The task's own grade, through the summary that `sdft eval` prints: the strict rule stands beside the official."""
+    if not EVAL_68.is_file():
+        pytest.skip("../shared/data is absent")
+    task = plugins.get("task", "tooluse")
+    records = []
+    for i, row in enumerate(json.loads(EVAL_68.read_text())):
+        example = Example(f"r{i}", [{"role": "user", "content": "?"}], answer=row["golden_answer"])
+        score = task.grade(grading.render_calls(row["golden_answer"]), example)
+        records.append({"id": example.id, "value": score.value, "extra": score.extra, "tokens": 1})
+    summary = scoring.summarize(records, task.note)
+    assert (summary["correct"], summary["n"], summary["extra"]) == (66, 68, {"strict": 1.0})
+    assert "strict" in summary["note"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -35,6 +34,20 @@ def test_oracle_forgetting_and_intransigence():
     assert metrics.forgetting_terms(ORACLE, TRAINED) == {0: 14, 1: 12, 2: -6}
     assert [metrics.forgetting(ORACLE, TRAINED, k) for k in (2, 3, 4)] == pytest.approx([-4, 13, 20 / 3])
     assert metrics.intransigence(ORACLE, TRAINED, [72, 63, 66, 79]) == [2, 3, 8, -1]
+
+
+def test_oracle_fall():
+    """What a gate on forgetting asks: unlike F_4 it does not count that B was better before it was learned."""
+    assert metrics.fall_terms(ORACLE, TRAINED) == {0: 14, 1: 6, 2: 0}
+    assert metrics.fall(ORACLE, TRAINED) == pytest.approx(20 / 3)
+
+
+def test_fall_looks_from_the_last_training_on_and_at_every_stage():
+    matrix, trained = [[10, 10], [80, 10], [50, 90], [85, 60], [70, 55]], [0, 1, 0, 1]
+    assert metrics.fall_terms(matrix, trained) == {0: 85 - 70}
+    holes = [[10, 10, 10], [80, 10, 10], [None, 90, 10], [70, 85, 90]]
+    assert metrics.fall_terms(holes, [0, 1, 2]) == {0: None, 1: 5} and metrics.fall(holes, [0, 1, 2]) is None
+    assert metrics.fall([[40], [70]], [0]) is None and metrics.fall([[40]], []) is None
 
 
 def test_oracle_prior_change():
@@ -96,6 +109,7 @@ def test_accuracy_minus_learning_accuracy_is_backward_transfer(seed):
     gap = metrics.average_accuracy(matrix, trained) - metrics.learning_accuracy(matrix, trained)
     assert gap == pytest.approx((tasks - 1) / tasks * metrics.backward_transfer(matrix, trained))
     assert metrics.forgetting(matrix, trained) >= -metrics.backward_transfer(matrix, trained) - 1e-12
+    assert metrics.fall(matrix, trained) >= max(0.0, -metrics.backward_transfer(matrix, trained)) - 1e-12
 
 
 # --- intervals -------------------------------------------------------------------------------------------------
@@ -139,6 +153,12 @@ def test_bootstrap_is_seeded_and_centred_on_the_metrics():
     assert not np.array_equal(
         metrics.bootstrap(tables, [0, 1], parts, seed=1)["backward_transfer"], draws["backward_transfer"]
     )
+
+
+def test_bootstrap_fall_resamples_the_items_that_bootstrap_does():
+    tables = [items([0.1, 0.9, 0.7], 300, 1), items([0.2, 0.2, 0.9], 200, 2)]
+    falls, terms = metrics.bootstrap_fall(tables, [0, 1]), metrics.bootstrap(tables, [0, 1])["backward_transfer"]
+    assert np.allclose(falls, np.maximum(-terms, 0))  # one earlier task, two stages: best or last
 
 
 def test_bootstrap_pairs_items_over_stages():
@@ -196,21 +216,6 @@ def test_overlap():
 
 
 # --- tests -------------------------------------------------------------------------------------------------------
-
-
-def test_mcnemar():
-    assert metrics.mcnemar(1, 7) == (Fraction(9, 128), Fraction(5, 128))
-    assert metrics.mcnemar(7, 1) == metrics.mcnemar(1, 7)
-    assert metrics.mcnemar(0, 0) == (1.0, 1.0)
-    assert metrics.mcnemar(5, 5) == (1.0, 1.0)
-    for gained, lost in ((0, 3), (12, 30), (400, 900)):
-        assert metrics.mcnemar(gained, lost).p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
-
-
-def test_changes_compare_only_items_scored_on_both_sides():
-    before = {"a": 1.0, "b": 0.0, "c": None, "d": 1.0, "e": 0.5, "f": 0.0}
-    after = {"a": 0.0, "b": 1.0, "c": 1.0, "d": None, "e": 0.75, "g": 1.0}
-    assert metrics.changes(before, after) == (["b", "e"], ["a"])
 
 
 def test_three_seeds():

@@ -179,11 +179,17 @@ def test_authors_tool_rows_with_demonstrations(tmp_path):
     assert splits["test"][0].answer == [{"Action": "a", "Action_Input": "{}"}]
 
 
-def test_a_training_row_that_asks_a_test_question_is_left_out(tmp_path):
+def test_a_training_row_that_asks_a_test_question_is_refused_or_left_out(tmp_path):
     train = [authors_tool_row(i, golden_response="Action: a") for i in range(10)]
     test = [authors_tool_row(3), authors_tool_row(4, prompt=" Call  tool 4\n"), authors_tool_row(50)]
     paths = [write(tmp_path / "train.json", train), write(tmp_path / "test.json", test)]
-    summary = run("tooluse", paths, tmp_path / "data", PrepareOptions())
+    with pytest.raises(UsageError, match=r"2 of 10 training rows ask what a test row asks") as error:
+        run("tooluse", paths, tmp_path / "data", PrepareOptions())
+    assert "(train.json[3]), which asks what" in error.value.message
+    assert "(test.json[0]) asks" in error.value.message
+    assert "--on-overlap drop" in error.value.hint
+    assert not (tmp_path / "data").exists()
+    summary = run("tooluse", paths, tmp_path / "data", PrepareOptions(on_overlap="drop"))
     assert summary["filtered"] == {"asks what a test row asks": 2}
     assert summary["rows"] == {"train": 7, "validation": 1, "test": 3}
     assert summary["dropped"] == []
@@ -426,7 +432,7 @@ def test_wrong_usage(tmp_path):
     refused("'ignore'", ["science"], {"science": [source]}, on_bad_row="ignore")
     refused("no task named", [], {})
     (tmp_path / "empty").mkdir()
-    refused(r"no \.json or \.jsonl", ["science"], {"science": [tmp_path / "empty"]})
+    refused(r"holds no \.json, .* or \.parquet file", ["science"], {"science": [tmp_path / "empty"]})
 
 
 # --- the real files ---------------------------------------------------------------------------------------------------

@@ -6,15 +6,19 @@ import base64
 import hashlib
 import json
 import re
+import statistics
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 from runfolder import FORGETS, KEEPS, TASKS, make_run
 
-from sdft_cli import findings, metrics, plots, results
+from sdft_cli import console, drawing, excerpts, findings, maps, metrics, paired, plots, results
 from sdft_cli.console import number
 from sdft_cli.errors import UsageError
-from sdft_cli.report import report
+from sdft_cli.groups import groups_of
+from sdft_cli.report import gather, report, show
 
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -59,11 +63,14 @@ class Reader(HTMLParser):
 
 def test_files(pair):
     names = sorted(path.name for path in pair["out"].iterdir())
-    pictures = ["accuracy.png", "matrix.png", "prior.png", "training.png"]
-    assert names == sorted([*pictures, "report.html", "report.json", "report.md"])
+    pictures = ["accuracy", "forgetting", "pareto", "sequence", "training"]
+    tables = ["accuracy.csv", "report.html", "report.json", "report.md", "runs.csv", "seeds.csv", "tables.tex"]
+    assert names == sorted([*(f"{name}.{kind}" for name in pictures for kind in ("png", "svg")), *tables])
     assert json.loads((pair["out"] / "report.json").read_text()) == json.loads(json.dumps(pair["facts"]))
+    assert sorted([*pair["facts"]["files"], "report.json"]) == names
     for name in pictures:
-        assert (pair["out"] / name).read_bytes().startswith(b"\x89PNG")
+        assert (pair["out"] / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert ElementTree.parse(pair["out"] / f"{name}.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_the_page_loads_nothing(page):
@@ -98,8 +105,8 @@ def test_the_page_holds_the_numbers(pair, page):
             assert number(run.metrics[name], not name.endswith("accuracy")) in text
         for part, column in run.parts.items():
             assert part in text and number(column.cells[-1]) in text
-    gained = pair["facts"]["runs"][0]["changes"][0]["base"]["gained"]
-    assert f"base → end: {gained} gained" in text
+    gained, lost = (pair["facts"]["runs"][0]["changes"][0]["base"][kind] for kind in ("gained", "lost"))
+    assert f"{gained} gained, {lost} lost" in text
 
 
 def test_no_path_of_this_machine(pair, page):
@@ -124,9 +131,7 @@ def test_the_summary_does_not_overclaim(pair):
 
 def test_overlapping_intervals_are_said_to_overlap(tmp_path):
     runs = [results.load_run(make_run(tmp_path / m, m, KEEPS, items=12)) for m in ("sdft", "live")]
-    from sdft_cli.report import gather
-
-    summary = " ".join(gather(runs, ["sdft", "live"])["summary"])
+    summary = " ".join(gather(groups_of(runs))["summary"])
     assert "The intervals of sdft and live overlap for" in summary and "do not overlap" not in summary
 
 
@@ -146,45 +151,56 @@ def test_no_difference_between_runs_on_other_items(tmp_path):
 def test_changes_are_counted_on_the_items(pair):
     run = pair["runs"][1]
     task = TASKS[0]
-    gained, lost = metrics.changes(*({r["id"]: r["value"] for r in run.items(k, task)} for k in (1, 3)))
+    gained, lost = paired.changes(*({r["id"]: r["value"] for r in run.items(k, task)} for k in (1, 3)))
     row = findings.changes(run)[0]
-    assert row["learned"] == {"gained": len(gained), "lost": len(lost), "p": metrics.mcnemar(len(gained), len(lost)).p}
+    assert row["learned"] == {"gained": len(gained), "lost": len(lost), "p": paired.mcnemar(len(gained), len(lost)).p}
     assert findings.changes(run)[2]["learned"] is None  # learned in the last stage
     suite = findings.changes(run)[3]
     assert suite["n"] == 60 and suite["base"]["lost"] > suite["base"]["gained"]
 
 
-def test_samples_show_items_that_changed(pair):
-    groups = {group["name"]: group for group in findings.samples(pair["runs"][1])}
-    assert set(groups) == {*TASKS, "suite micro"}
-    first = groups[TASKS[0]]
-    kinds = [sample["kind"] for sample in first["samples"]]
-    assert (
-        kinds.count("forgotten") == 2
-        and first["forgotten"] > 2
-        and len({s["id"] for s in first["samples"]}) == len(kinds)
+def test_excerpts_show_items_that_changed_first(pair):
+    units = {unit["name"]: unit for unit in excerpts.excerpts(pair["runs"][1])}
+    assert set(units) == {*TASKS, "suite micro"}
+    first = units[TASKS[0]]
+    kinds = [item["kind"] for item in first["items"]]
+    assert kinds == sorted(kinds, key=list(excerpts.KINDS).index)
+    assert kinds.count("forgotten") == 2 and first["counts"]["forgotten"] > 2
+    assert len({item["id"] for item in first["items"]}) == len(kinds)
+    assert units[TASKS[2]]["counts"]["forgotten"] is None  # the last stage taught it
+    for unit in units.values():
+        for item in unit["items"]:
+            start, end = item["views"][0]["value"], item["views"][-1]["value"]
+            true = {"gained": end > start, "lost": end < start, "forgotten": end < item["views"][1]["value"]}
+            true |= {"still wrong": start == end == 0, "still right": start == end == 1}
+            assert true[item["kind"]]
+
+
+def test_an_unscored_item_is_shown_as_unscored(tmp_path):
+    folder = make_run(tmp_path / "run", items=6)
+    path = folder / "evals" / f"03-{TASKS[2]}" / f"{TASKS[0]}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps({**row, "value": None if k == 2 else row["value"]}) + "\n" for k, row in enumerate(rows))
     )
-    for group in groups.values():
-        for sample in group["samples"]:
-            start, end = sample["views"][0]["value"], sample["views"][-1]["value"]
-            assert {"gained": end > start, "lost": end < start, "forgotten": end < sample["views"][1]["value"]}[
-                sample["kind"]
-            ]
+    unit = excerpts.excerpts(results.load_run(folder))[0]
+    assert unit["counts"]["unscored"] == 1
+    assert [i["id"] for i in unit["items"] if i["kind"] == "unscored"] == [rows[2]["id"]]
+    report([folder], tmp_path / "out")
+    assert "unscored" in Reader((tmp_path / "out" / "report.html").read_text()).text
 
 
 def test_readable_text():
-    assert (
-        findings.text([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], 99)
-        == "user: a\n\nassistant: b"
-    )
-    assert findings.text({"x": 1}, 99) == '{"x": 1}' and findings.text(None, 9) == ""
-    assert findings.text("abcdef", 3) == "abc … (6 characters)"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert excerpts.text(messages, 99) == "user: a\n\nassistant: b"
+    assert excerpts.text({"x": 1}, 99) == '{"x": 1}' and excerpts.text(None, 9) == ""
+    assert excerpts.text("abcdef", 3) == "abc … (6 characters)"
 
 
 def test_markdown_is_plain(pair):
     text = (pair["out"] / "report.md").read_text()
     assert "![Accuracy while training](accuracy.png)" in text and "| backward transfer |" in text
-    assert "<" not in re.sub(r"<0\.001", "", text)
+    assert not re.search(r"(?<!\\)[<>](?!\s)", text)  # "> " begins a warning
 
 
 def test_seeds_are_tested_over_seeds(tmp_path):
@@ -193,15 +209,25 @@ def test_seeds_are_tested_over_seeds(tmp_path):
         for m, rates in (("sdft", KEEPS), ("sft", FORGETS))
         for s in (0, 1, 2)
     ]
-    found = findings.over_seeds(runs)
-    row = next(r for r in found["rows"] if r["metric"] == "average_accuracy")
+    found = gather(groups_of(runs))
     values = [run.metrics["average_accuracy"] for run in runs]
-    assert row["cells"][0]["value"] == pytest.approx(sum(values[:3]) / 3)
+    mean = found["groups"][0]["metrics"]["average_accuracy"]
+    assert mean["value"] == pytest.approx(sum(values[:3]) / 3)
+    half = statistics.stdev(values[:3]) / 3**0.5 * 4.302653  # Student's t, two degrees of freedom
+    assert mean["interval"] == pytest.approx((mean["value"] - half, min(1.0, mean["value"] + half)))
     test = metrics.seed_test([a - b for a, b in zip(values[:3], values[3:], strict=True)])
-    assert row["test"]["t_p"] == test.t_p and row["test"]["interval"] == test.interval
-    assert found["smallest_p"] == 0.25 and found["pair"] == "sdft − sft"
-    assert findings.over_seeds([runs[0], runs[3]]) is None
-    assert findings.over_seeds([runs[0], runs[0]]) is None
+    told = found["pair"]["tests"]["average_accuracy"]
+    assert told["t_p"] == test.t_p and told["interval"] == test.interval
+    assert found["pair"]["smallest_p"] == 0.25 and (found["pair"]["a"], found["pair"]["b"]) == ("sdft", "sft")
+    assert gather(groups_of([runs[0], runs[3]]))["pair"] is None
+
+
+def test_the_base_is_one_model_for_all_seeds(tmp_path):
+    runs = [results.load_run(make_run(tmp_path / str(s), items=10, seed=s)) for s in (0, 1)]
+    rows = gather(groups_of(runs))["groups"][0]["rows"]
+    assert all(cell["interval"] is None for cell in rows[0]["cells"])
+    values = [run.matrix[1][0] for run in runs]
+    assert rows[1]["cells"][0]["value"] == pytest.approx(sum(values) / 2) and rows[1]["cells"][0]["new"]
 
 
 def test_an_unfinished_run_without_a_suite_and_metrics(tmp_path):
@@ -214,13 +240,18 @@ def test_an_unfinished_run_without_a_suite_and_metrics(tmp_path):
     assert "no prior suite was tested" in text and "not measured" not in text.replace("not measured", "", 1)
 
 
+def test_a_run_that_has_only_begun(tmp_path, capsys):
+    show(report([make_run(tmp_path / "run", evaluated=0, items=6)], tmp_path / "out"))
+    assert "0 of 3 stages" in capsys.readouterr().out
+    text = "".join(Reader((tmp_path / "out" / "report.html").read_text()).text)
+    assert "only the base model has been tested" in text and "average\naccuracy" not in text
+
+
 def test_runs_that_do_not_compare_are_flagged(tmp_path):
     folders = [make_run(tmp_path / "a", items=6), make_run(tmp_path / "b", "sft", items=6, evaluated=2)]
     recipe = json.loads((folders[1] / "recipe.json").read_text())
     (folders[1] / "recipe.json").write_text(json.dumps({**recipe, "world": 7}))
-    from sdft_cli.report import gather
-
-    warnings = " ".join(gather([results.load_run(f) for f in folders], ["a", "b"])["warnings"])
+    warnings = " ".join(gather(groups_of([results.load_run(f) for f in folders]))["warnings"])
     assert "different worlds" in warnings and "different stages" in warnings
 
 
@@ -232,9 +263,91 @@ def test_nothing_to_report_on(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_figures_are_deterministic_and_names_are_harmless(pair):
-    runs = pair["runs"]
-    drawn = [plots.svg(plots.prior_against_new(runs), 'a "<b>" & c') for _ in range(2)]
+def test_figures_are_deterministic_and_names_are_harmless(pair, tmp_path):
+    groups = groups_of(pair["runs"])
+    drawn = [drawing.save(maps.pareto(groups), tmp_path / "x", 'a "<b>" & c') for _ in range(2)]
     assert drawn[0] == drawn[1] and drawn[0].startswith("<svg")
     assert 'aria-label="a &quot;&lt;b>&quot; &amp; c"' in drawn[0]
     assert "currentColor" in drawn[0] and "<style" not in drawn[0] and "<!--" not in drawn[0]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_what_was_not_measured_is_not_drawn(tmp_path):
+    folder = make_run(tmp_path / "one", stages=TASKS[:1], rates=([[0.1], [0.9]], [0.9, 0.9]), items=6, suite=False)
+    (folder / "metrics.jsonl").unlink()
+    drawn = plots.draw(groups_of([results.load_run(folder)]), tmp_path)
+    assert [plot.name for plot in drawn] == ["accuracy"]
+
+
+def test_of_many_recipes_the_best_are_drawn(tmp_path):
+    rates = [([[0.1], [0.1 * k]], [0.9, 0.9]) for k in range(1, 10)]
+    runs = [
+        results.load_run(make_run(tmp_path / f"m{k}", f"m{k}", r, TASKS[:1], items=10)) for k, r in enumerate(rates)
+    ]
+    best = plots.best(groups_of(runs))
+    dropped = min(runs, key=lambda run: run.metrics["average_accuracy"])
+    assert [group.name for group in best] == [run.method for run in runs if run is not dropped]
+
+
+def test_endings_guards_and_pass_at_are_told(tmp_path):
+    folder = make_run(tmp_path / "run", items=6)
+    at = {"stage": 2, "task": TASKS[1], "step": 100, "global_step": 200}
+    best = {"step": 60, "validation": 0.875, "prior": 0.9}
+    ending = {
+        "kind": "ending",
+        **at,
+        "model_of": 60,
+        "why": "best validation",
+        "best": best,
+        "last": {**best, "step": 100},
+    }
+    guard = {
+        "kind": "guard",
+        **at,
+        "guard": "repetition",
+        "level": "warn",
+        "text": "it says car car",
+        "hint": "lower lr",
+    }
+    with (folder / "metrics.jsonl").open("a") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in (ending, guard, {**guard, "guard": "truncation"}))
+    path = folder / "evals" / f"03-{TASKS[2]}" / "scores.json"
+    scores = json.loads(path.read_text())
+    values, intervals = {"1": 0.25, "8": 0.625}, {"1": [0.1, 0.4], "8": [0.5, 0.75]}
+    scores["tasks"][TASKS[0]] |= {"pass_at": {"values": values, "intervals": intervals}, "extra": {"lenient": 0.375}}
+    path.write_text(json.dumps(scores))
+    told = report([folder], tmp_path / "out")
+    text = " ".join(Reader((tmp_path / "out" / "report.html").read_text()).text)
+    for said in (
+        "best validation",
+        "0.875",
+        "repetition",
+        "truncation",
+        "it says car car",
+        "lower lr",
+        "lenient",
+        "0.375",
+    ):
+        assert said in text
+    assert "pass@8" in text and "0.625" in text and "[0.500, 0.750]" in text
+    assert "pass-at-k.svg" in told["files"]
+    assert told["runs"][0]["endings"][0]["model_of"] == 60 and len(told["runs"][0]["guards"]) == 2
+
+
+def test_recipes_are_told_apart_by_what_differs(pair, page):
+    rows = re.findall(r"<tr>(.*?)</tr>", page[page.index('<h2 id="recipe"') :], flags=re.S)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, flags=re.S) for row in rows]
+    assert ["method", "sdft", "sft"] in cells  # two columns: it differs
+    assert ["tasks", ", ".join(TASKS)] in cells  # one: it is the same
+
+
+def test_the_terminal_tells_the_results(pair, capsys, monkeypatch):
+    monkeypatch.setattr("sdft_cli.console.out", Console(width=80, highlight=False))
+    show(pair["facts"])
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    assert max(map(len, lines)) <= 80 and "\x1b" not in said and "…" not in said
+    for run in pair["runs"]:
+        assert number(run.metrics["backward_transfer"], signed=True) in said
+        assert console.span(run.metric_intervals["backward_transfer"], signed=True) in said
+        assert all(number(value) in said for row in run.matrix for value in row)

@@ -124,6 +124,20 @@ def test_without_item_files_the_recorded_numbers_stand(folder):
     assert set(run.metric_intervals.values()) == {None} and run.intervals == before.intervals
 
 
+def test_a_skill_whose_metric_is_no_mean_over_items_counts_without_an_interval(folder):
+    for path in folder.glob("evals/*/scores.json"):
+        stored = json.loads(path.read_text())
+        stored["suite"]["parts"]["recall"] |= {"accuracy": 0.4, "correct": 0, "n": 0, "unscored": 20, "interval": None}
+        write_json(path, stored)
+        rewrite(
+            path.parent / "suite-micro.jsonl", lambda row: {**row, "value": None} if row["part"] == "recall" else row
+        )
+    run = results.load_run(folder)
+    others = [run.parts[part].cells[3] for part in ("repeat", "reverse")]
+    assert run.prior[3] == pytest.approx((sum(others) + 0.4) / 3) and run.prior_intervals[3] is None
+    assert run.metric_intervals["prior_change"] is None and run.parts["recall"].cells == [0.4] * 4
+
+
 def test_a_run_without_a_suite(tmp_path):
     run = results.load_run(make_run(tmp_path / "bare", suite=False))
     assert run.suite is None and run.prior is None and run.prior_intervals is None
@@ -197,14 +211,3 @@ def test_results_json_has_the_promised_shape(tmp_path):
         low, high = ends["metrics"]["backward_transfer"]
         assert low <= method["metrics"]["backward_transfer"] <= high
         assert len(ends["matrix"]) == len(ends["prior"]) == 4
-
-
-def test_labels_tell_runs_apart(tmp_path):
-    loaded = {
-        name: results.load_run(make_run(tmp_path / name, method, items=4, seed=seed))
-        for name, method, seed in (("a", "sdft", 0), ("b", "sft", 0), ("c", "sdft", 1), ("d", "sdft", 1))
-    }
-    assert results.labels([loaded["a"], loaded["b"]]) == ["sdft", "sft"]
-    assert results.labels([loaded["a"], loaded["c"]]) == ["sdft seed 0", "sdft seed 1"]
-    assert results.labels([loaded["c"], loaded["d"]]) == ["c", "d"]
-    assert results.labels([loaded["c"], loaded["c"]]) == ["c (1)", "c (2)"]
