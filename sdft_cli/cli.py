@@ -168,7 +168,8 @@ def _extend(run: Path, tasks: list[str] | None, plugin: list[Path] | None, json:
 
 def _show(run: Path, json: bool) -> None:
     """Print what a run has come to."""
-    from sdft_cli import console, groups, report, results
+    from sdft_cli import console, report, results
+    from sdft_cli.reporting import groups
 
     loaded = results.load_run(run)
     if json:

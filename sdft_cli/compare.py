@@ -15,11 +15,12 @@ from typing import Any
 
 from rich.text import Text
 
-from sdft_cli import alike, console, evaluations, findings, paired, settings
+from sdft_cli import alike, console, evaluations, paired, settings
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluations import Evaluated
 from sdft_cli.metrics import METRICS
 from sdft_cli.paired import Change
+from sdft_cli.reporting import findings
 from sdft_cli.results import RunResult, load_run
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ import typer
 from sdft_cli.errors import UsageError, choose
 
 if TYPE_CHECKING:
-    from sdft_cli.asking import TeacherOptions
+    from sdft_cli.asking.requests import TeacherOptions
 
 Benchmarks = Annotated[
     Path | None, typer.Option("--benchmarks", help="Folder of local benchmark files for the suite prior, not the hub.")
@@ -60,7 +60,7 @@ def judge_options(judge: str | None, base_url: str | None, key_env: str | None) 
         if base_url or key_env:
             raise UsageError("--judge-base-url and --judge-key-env are for a judge", "name one with --judge")
         return None
-    from sdft_cli.asking import TeacherOptions
+    from sdft_cli.asking.requests import TeacherOptions
 
     options = TeacherOptions(judge, base_url, key_env or "OPENAI_API_KEY", samples=1, temperature=0.0)
     if options.local is not None and (base_url or key_env):

@@ -13,17 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdft_cli import console, contrasts, dataset, digests, findings, plugins, scoring
+from sdft_cli import console, contrasts, dataset, digests, plugins, scoring
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluations import CACHE, PARTS, SAMPLES, InCache, InRun, Items, Place, Row
 from sdft_cli.recipe import Recipe, build
+from sdft_cli.reporting import findings
 from sdft_cli.results import RunResult, load_run
 from sdft_cli.runs import RUNS, Run, newest, write_evaluation
 from sdft_cli.templates import VIEWS
 from sdft_cli.types import Battery, Example, Suite, Task
 
 if TYPE_CHECKING:
-    from sdft_cli.asking import TeacherOptions
+    from sdft_cli.asking.requests import TeacherOptions
     from sdft_cli.bench import Bench
     from sdft_cli.judge import Judge
 

@@ -14,7 +14,7 @@ from typing import Any
 from rich.text import Text
 
 from sdft_cli import console, dataset, plugins
-from sdft_cli.asking import TeacherOptions
+from sdft_cli.asking.requests import TeacherOptions
 from sdft_cli.errors import UsageError
 from sdft_cli.judge import Judge, judged
 from sdft_cli.metrics import interval, ratio, wilson

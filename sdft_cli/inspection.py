@@ -1,6 +1,6 @@
 """The verbs `data list`, `data stats` and `data show`: what lies in a data folder, for people and for machines.
 
-Everything is read from the datasets; nothing is changed. Lengths are those of a method's views (`sdft_cli.lengths`),
+Everything is read from the datasets; nothing is changed. Lengths are those of a method's views (`sources.lengths`),
 in tokens where a model is named. A row is shown as student and teacher will see it, under the model's own chat
 template where one is named, else with its roles in brackets.
 """
@@ -14,10 +14,11 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from sdft_cli import console, lengths, locations
+from sdft_cli import console, locations
 from sdft_cli.dataset import MANIFEST, available_splits, read_manifest, read_split
 from sdft_cli.errors import UsageError
 from sdft_cli.recipe import Views
+from sdft_cli.sources import lengths
 from sdft_cli.templates import ROLLOUT_VIEWS, VIEWS, demonstration_text
 from sdft_cli.types import SPLITS, Example, Message, Prepared
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import digests, endpoint, grading, localteacher, scoring
-from sdft_cli.asking import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions
-from sdft_cli.progress import TeacherDisplay
-from sdft_cli.store import Store
-from sdft_cli.tally import Tally
+from sdft_cli import digests, grading, scoring
+from sdft_cli.asking import endpoint, localteacher
+from sdft_cli.asking.progress import TeacherDisplay
+from sdft_cli.asking.requests import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions
+from sdft_cli.asking.store import Store
+from sdft_cli.asking.tally import Tally
 from sdft_cli.types import Message, Rubric, Score, Task
 
 Row = dict[str, Any]

@@ -12,12 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import hub, lengths, repeats, sourcing
-from sdft_cli.asking import TeacherOptions
+from sdft_cli.asking.requests import TeacherOptions
 from sdft_cli.dataset import ON_BAD_ROW, bad_rows, check_ids, check_target, describe, is_filtered, write_dataset
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.hub import Sources
-from sdft_cli.sourcing import Sourced
+from sdft_cli.sources import hub, lengths, repeats, sourcing
+from sdft_cli.sources.hub import Sources
+from sdft_cli.sources.sourcing import Sourced
 from sdft_cli.types import Dropped, Prepared, PrepareOptions, Task
 
 #: What shows a demonstration where the sources have none: nothing, the gold answer, or (set here) a teacher.
@@ -69,7 +69,7 @@ def plan(
     columns: dict[str, Path] | None = None,
 ) -> list[dict[str, Any]]:
     """What `prepare` would ask the teacher, a task each, with nothing sent and nothing written: see `sampling.plan`."""
-    from sdft_cli import sampling
+    from sdft_cli.asking import sampling
 
     options = replace(options, demonstrations="teacher")
     with hub.local(sources) as sources:
@@ -87,7 +87,7 @@ def submit(
     columns: dict[str, Path] | None = None,
 ) -> list[dict[str, Any]]:
     """Hand over what `prepare` would ask the teacher, a task each, to be collected later: see `sampling.submit`."""
-    from sdft_cli import sampling
+    from sdft_cli.asking import sampling
 
     options = replace(options, demonstrations="teacher")
     with hub.local(sources) as sources:
@@ -97,7 +97,7 @@ def submit(
 
 def print_plans(plans: list[dict[str, Any]]) -> None:
     """The facts of `plan`, or of `submit`, for people."""
-    from sdft_cli import sampling
+    from sdft_cli.asking import sampling
 
     for facts in plans:
         print(sampling.submit_text(facts) if "submitted" in facts else sampling.plan_text(facts))
@@ -134,7 +134,7 @@ def _taught(
     """The rows with what the teacher gives them, if there is one, and what the manifest says of it."""
     if teacher is None:
         return prepared, {}
-    from sdft_cli import sampling
+    from sdft_cli.asking import sampling
 
     prepared, record = sampling.demonstrate(task, prepared, teacher, data, options.seed)
     return _screened(task, prepared, options), {"teacher": record}

@@ -17,9 +17,10 @@ from typing import Any
 
 from rich.text import Text
 
-from sdft_cli import alike, console, excerpts, facts, findings, formats, plots, screen, summary, tables
+from sdft_cli import alike, console
 from sdft_cli.errors import UsageError
-from sdft_cli.groups import Group, groups_of, labels
+from sdft_cli.reporting import excerpts, facts, findings, formats, plots, screen, summary, tables
+from sdft_cli.reporting.groups import Group, groups_of, labels
 from sdft_cli.results import RunResult, load_run
 from sdft_cli.runs import write_whole
 
@@ -132,7 +133,7 @@ def _page(told: Row, found: Mapping[str, tables.Section], drawn: Sequence[plots.
     import jinja2
     from markupsafe import Markup
 
-    source = resources.files("sdft_cli").joinpath("report.html.j2").read_text(encoding="utf-8")
+    source = resources.files("sdft_cli.reporting").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -25,11 +25,11 @@ def print_scores(scores: Row) -> None:
 
 def _print_suite(suite: Row) -> None:
     """A mean of tokens is shown of suites whose parts all have completions."""
-    written = all(part["mean_tokens"] for part in suite["parts"].values())
+    written = all(part.get("mean_tokens") for part in suite["parts"].values())
     print(_line(f"suite {suite['name']}", suite if written else {**suite, "mean_tokens": None}))
     for name, summary in suite["parts"].items():
         print(_noted(f"  {name}", summary))
-    if suite["note"]:
+    if suite.get("note"):
         print(f"    {suite['note']}")
 
 

@@ -11,7 +11,7 @@ import typer
 from sdft_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sdft_cli.asking import TeacherOptions
+    from sdft_cli.asking.requests import TeacherOptions
 
 Teacher = Annotated[
     str | None, typer.Option("--teacher", help="A model at an endpoint, or local:PATH, that writes what rows lack.")
@@ -62,8 +62,8 @@ def teacher_options(flags: dict[str, Any]) -> TeacherOptions | None:
     """
     from dataclasses import fields
 
-    from sdft_cli.asking import TeacherOptions
-    from sdft_cli.sampling import check
+    from sdft_cli.asking.requests import TeacherOptions
+    from sdft_cli.asking.sampling import check
 
     model, send = flags["teacher"], flags["send"] or []
     names = [field.name for field in fields(TeacherOptions) if field.name not in ("model", "send")]

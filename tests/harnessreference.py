@@ -39,7 +39,7 @@ filter_list:
   - {name: create_test, filter: [{function: custom, filter_fn: !function utils.build_predictions}]}
 """
 _UTILS = """\
-from sdft_cli.sandbox import run
+from sdft_cli.harness.sandbox import run
 
 def build_predictions(resps, docs):
     return [[doc["prompt"] + r for r in resp] for resp, doc in zip(resps, docs)]
@@ -123,7 +123,7 @@ def _write(path: Path, rows: list[dict]) -> Path:
 
 def command_line(model: Path, tasks: list[str], folder: Path, out: Path, limit: int, batch: int, *more: str) -> None:
     """Run ``lm-eval`` on task files in ``folder``, with its result files below ``out``."""
-    from sdft_cli.ifeval import SENTENCES
+    from sdft_cli.harness.ifeval import SENTENCES
 
     words = ["run", "--model", "hf", "--model_args", f"pretrained={model}", "--device", "cpu", "--tasks", *tasks]
     words += ["--include_path", str(folder), "--output_path", str(out), "--log_samples", "--confirm_run_unsafe_code"]

@@ -25,8 +25,9 @@ TASK = Task("sums", "say a number again", prepare, grade, max_new_tokens=32, nee
 
 def prepare_in_child(data: str, url: str, count: int) -> None:
     """What a process that is to be killed does: `prepare` with a teacher at ``url``."""
-    from sdft_cli import pacing, plugins
-    from sdft_cli.asking import TeacherOptions
+    from sdft_cli import plugins
+    from sdft_cli.asking import pacing
+    from sdft_cli.asking.requests import TeacherOptions
     from sdft_cli.prepare import prepare as run_prepare
     from sdft_cli.types import PrepareOptions
 

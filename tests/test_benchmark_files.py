@@ -6,8 +6,8 @@ from pathlib import Path
 import benchmarkfiles
 import pytest
 
-from sdft_cli import benchmarks
 from sdft_cli.errors import UsageError
+from sdft_cli.harness import benchmarks
 
 
 def read(folder: Path, name: str) -> benchmarks.Splits:

@@ -11,8 +11,9 @@ import pytest
 from runfolder import FORGETS, KEEPS, PARTS, SETTINGS, TASKS, make_run
 from scipy import stats
 
-from sdft_cli import compare, digests, evaluations, findings, metrics, results
+from sdft_cli import compare, digests, evaluations, metrics, results
 from sdft_cli.errors import UsageError
+from sdft_cli.reporting import findings
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 from faultserver import FaultServer, content
 
-from sdft_cli import answers, pacing
-from sdft_cli.answers import Fault, fault_of, read, retry_after
-from sdft_cli.apikey import HIDDEN, read_key, redacted, without_secrets
-from sdft_cli.asking import LENGTH, REFUSED, Outcome, Reply, Request, TeacherOptions
-from sdft_cli.budget import Budget
-from sdft_cli.endpoint import Endpoint
+from sdft_cli.asking import answers, pacing
+from sdft_cli.asking.answers import Fault, fault_of, read, retry_after
+from sdft_cli.asking.apikey import HIDDEN, read_key, redacted, without_secrets
+from sdft_cli.asking.budget import Budget
+from sdft_cli.asking.endpoint import Endpoint
+from sdft_cli.asking.pacing import Pace, Window, backoff
+from sdft_cli.asking.requests import LENGTH, REFUSED, Outcome, Reply, Request, TeacherOptions
+from sdft_cli.asking.store import Store
+from sdft_cli.asking.tally import Tally
 from sdft_cli.errors import GateError, SdftError, UsageError
-from sdft_cli.pacing import Pace, Window, backoff
-from sdft_cli.store import Store
-from sdft_cli.tally import Tally
 
 KEY = "sk-test-0123456789/abc"
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -11,8 +11,9 @@ from runfolder import cell, write_items, write_json
 from scipy import stats
 from test_metrics import ORACLE, PRIOR
 
-from sdft_cli import findings, metrics, report, results
+from sdft_cli import metrics, report, results
 from sdft_cli.errors import UsageError
+from sdft_cli.reporting import findings
 
 TASKS, PARTS = ("a", "b", "c", "d"), ("p", "q")
 NAN = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdft_cli.errors import UsageError
-from sdft_cli.graders import final_answer, grader, suiting
+from sdft_cli.sources.graders import final_answer, grader, suiting
 
 GRADED = [
     ("exact", "Paris", "Paris", 1), ("exact", " Paris\n", "Paris", 1), ("exact", "It is Paris", "Paris", 0),

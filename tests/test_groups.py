@@ -6,7 +6,8 @@ import json
 
 from runfolder import TASKS, make_run
 
-from sdft_cli import groups, results
+from sdft_cli import results
+from sdft_cli.reporting import groups
 
 
 def run(path, method="sdft", seed=0, evaluated=None, **settings):

@@ -13,9 +13,10 @@ from realmodel import make_model
 
 pytest.importorskip("lm_eval", reason="the extra 'eval' is not installed")
 
-from sdft_cli import harness, harnessitems, harnesstasks, models, plugins, scoring
-from sdft_cli.benchmarks import BENCHMARKS
+from sdft_cli import models, plugins, scoring
 from sdft_cli.errors import UsageError
+from sdft_cli.harness import harness, harnessitems, harnesstasks
+from sdft_cli.harness.benchmarks import BENCHMARKS
 from sdft_cli.recipe import Evaluation, Harness, Lora, Runtime
 from sdft_cli.templates import VIEWS
 
@@ -86,7 +87,7 @@ def test_a_choice_is_the_harness_own(engine, model: Path, folder: Path, tmp_path
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_completion_is_the_harness_own(engine, model: Path, folder: Path, tmp_path: Path, chat: bool) -> None:
-    from sdft_cli.ifeval import prepare
+    from sdft_cli.harness.ifeval import prepare
 
     prepare(offline=True)
     theirs = alone(model, "ifeval", folder, tmp_path, limit=2, apply_chat_template=chat, **FEW)
@@ -153,7 +154,7 @@ def test_another_engine_writes_the_completions(engine, folder: Path) -> None:
 
 
 def test_right_completions_pass_humaneval_in_the_sandbox(folder: Path) -> None:
-    from sdft_cli.humaneval import process_results
+    from sdft_cli.harness.humaneval import process_results
 
     for row in benchmarkfiles.HUMANEVAL:
         right, wrong = (row["prompt"] + text for text in (row["canonical_solution"], "    return a\n"))

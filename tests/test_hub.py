@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli import hub
 from sdft_cli.dataset import read_manifest
 from sdft_cli.errors import UsageError
 from sdft_cli.prepare import prepare
+from sdft_cli.sources import hub
 from sdft_cli.types import PrepareOptions
 
 WORDS = "north river seven lamps copper train winter paper orange signal market tower glass engine valley".split()

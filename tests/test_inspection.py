@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli import lengths
+from sdft_cli.sources import lengths
 from sdft_cli.types import Example, Prepared
 
 

@@ -10,7 +10,7 @@ from realserver import SERVERS, serving, teach
 
 from sdft_cli import judge as judging
 from sdft_cli import plugins
-from sdft_cli.asking import LENGTH, REFUSED, Reply, TeacherOptions
+from sdft_cli.asking.requests import LENGTH, REFUSED, Reply, TeacherOptions
 from sdft_cli.errors import GateError, SdftError
 from sdft_cli.judge import Answer, Judge, fence, judged, messages, word_of
 from sdft_cli.rubrics import KNOWLEDGE, MEDICAL

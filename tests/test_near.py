@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdft_cli.near import LONG_PASSAGE, PASSAGE, ROWS, near_duplicates, near_matches
+from sdft_cli.sources.near import LONG_PASSAGE, PASSAGE, ROWS, near_duplicates, near_matches
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

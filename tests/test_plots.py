@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 from runfolder import FORGETS, KEEPS, TASKS, make_run
 
-from sdft_cli import curves, drawing, findings, maps, results
-from sdft_cli.groups import groups_of
+from sdft_cli import results
+from sdft_cli.reporting import curves, drawing, findings, maps
+from sdft_cli.reporting.groups import groups_of
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 pytest.importorskip("lm_eval", reason="the extra 'eval' is not installed")
 
-from sdft_cli import harness
 from sdft_cli.cli import app
 from sdft_cli.errors import UsageError
+from sdft_cli.harness import harness
 from sdft_cli.results import load_run
 
 SHARED = harnessreference.SHARED

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from sdft_cli.errors import UsageError
-from sdft_cli.repeats import screen
+from sdft_cli.sources.repeats import screen
 from sdft_cli.types import Example, Prepared, PrepareOptions
 
 BASE = "how do I cancel the order that I placed yesterday evening with the wrong address on it and get my money back"

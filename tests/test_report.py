@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 from runfolder import FORGETS, KEEPS, TASKS, make_run
 
-from sdft_cli import console, drawing, excerpts, findings, maps, metrics, paired, plots, results
+from sdft_cli import console, metrics, paired, results
 from sdft_cli.console import number
 from sdft_cli.errors import UsageError
-from sdft_cli.groups import groups_of
 from sdft_cli.report import gather, report, show
+from sdft_cli.reporting import drawing, excerpts, findings, maps, plots
+from sdft_cli.reporting.groups import groups_of
 
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>"
 

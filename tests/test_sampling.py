@@ -24,19 +24,20 @@ from faultserver import Body, FaultServer, chance, content, one_in_five
 from realserver import SERVERS, serving, teach
 from rich.console import Console
 
-from sdft_cli import pacing, plugins, questions
-from sdft_cli.articles import questions_about
-from sdft_cli.asking import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions, step
+from sdft_cli import plugins
+from sdft_cli.asking import pacing, questions
+from sdft_cli.asking.articles import questions_about
+from sdft_cli.asking.demonstrations import first_right
+from sdft_cli.asking.endpoint import Answer, Endpoint
+from sdft_cli.asking.localteacher import LocalTeacher
+from sdft_cli.asking.progress import TeacherDisplay
+from sdft_cli.asking.requests import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions, step
+from sdft_cli.asking.sampling import check
+from sdft_cli.asking.store import Store
+from sdft_cli.asking.tally import Tally
 from sdft_cli.dataset import read_manifest, read_split
-from sdft_cli.demonstrations import first_right
-from sdft_cli.endpoint import Answer, Endpoint
 from sdft_cli.errors import GateError, SdftError, UsageError
-from sdft_cli.localteacher import LocalTeacher
 from sdft_cli.prepare import plan, prepare, print_plans, submit
-from sdft_cli.progress import TeacherDisplay
-from sdft_cli.sampling import check
-from sdft_cli.store import Store
-from sdft_cli.tally import Tally
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
 HERE = Path(__file__).parent
@@ -395,7 +396,7 @@ def test_the_articles_of_the_knowledge_task(tmp_path, task):
 
 def test_progress_is_one_live_line_on_a_terminal_and_few_lines_elsewhere(monkeypatch):
     moments = iter(range(0, 10_000, 2))  # two seconds pass between two looks at the clock
-    monkeypatch.setattr("sdft_cli.progress.time.monotonic", lambda: next(moments))
+    monkeypatch.setattr("sdft_cli.asking.progress.time.monotonic", lambda: next(moments))
     shown = {}
     for terminal in (True, False):
         out = io.StringIO()
@@ -470,7 +471,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 def children():
     """Makes processes that have imported what they need, so that one that is soon killed has done something."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["openai", "sdft_cli.prepare", "sdft_cli.sampling", "sums"])
+    context.set_forkserver_preload(["openai", "sdft_cli.prepare", "sdft_cli.asking.sampling", "sums"])
     return context
 
 
@@ -670,7 +671,7 @@ def test_a_local_model_goes_on_where_it_was_as_if_nothing_had_happened(tmp_path,
 
 
 def test_other_weights_under_the_same_name_are_another_teacher(tmp_path, tiny_model):
-    from sdft_cli.localteacher import named
+    from sdft_cli.asking.localteacher import named
 
     copy = tmp_path / tiny_model.name
     shutil.copytree(tiny_model, copy)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli import jail, sandbox
 from sdft_cli.errors import UsageError
-from sdft_cli.sandbox import Limits, run
+from sdft_cli.harness import jail, sandbox
+from sdft_cli.harness.sandbox import Limits, run
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in jail.MACHINES, reason="the sandbox is for Linux"

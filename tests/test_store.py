@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli.asking import LENGTH, Reply, Request
+from sdft_cli.asking.requests import LENGTH, Reply, Request
+from sdft_cli.asking.store import Store
 from sdft_cli.errors import SdftError, UsageError
-from sdft_cli.store import Store
 
 ONE, TWO = Reply("one", "stop", 3, 4), Reply("zwei ü\0\n", LENGTH)
 
@@ -81,8 +81,8 @@ def test_what_is_asked_of_whom_makes_the_question():
 ADD = """
 import sys
 from pathlib import Path
-from sdft_cli.asking import Reply
-from sdft_cli.store import Store
+from sdft_cli.asking.requests import Reply
+from sdft_cli.asking.store import Store
 with Store(Path(sys.argv[1])) as store:
     for i in range(10**6):
         store.keep(str(i), "{}", "200", "x" * 500, {0: Reply(str(i))})

@@ -10,11 +10,12 @@ import re
 import pytest
 from runfolder import FORGETS, KEEPS, TASKS, make_run
 
-from sdft_cli import formats, metrics, results, screen, tables
+from sdft_cli import metrics, results
 from sdft_cli.console import number, span
-from sdft_cli.groups import groups_of
 from sdft_cli.report import gather
-from sdft_cli.tables import Cell, Table
+from sdft_cli.reporting import formats, screen, tables
+from sdft_cli.reporting.groups import groups_of
+from sdft_cli.reporting.tables import Cell, Table
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ share of instructions that are followed loosely, HumanEval by pass@1; the score 
 ``eval``.
 """
 
-from sdft_cli.benchmarks import BENCHMARKS
-from sdft_cli.harness import HarnessSuite
-from sdft_cli.harnesstasks import wanted
+from sdft_cli.harness.benchmarks import BENCHMARKS
+from sdft_cli.harness.harness import HarnessSuite
+from sdft_cli.harness.harnesstasks import wanted
 
 SUITE = HarnessSuite(
     name="prior",

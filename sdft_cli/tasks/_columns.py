@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import graders
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.recipe import read_toml
+from sdft_cli.sources import graders
 
 #: What a column is -> the names it may have.
 NAMES: dict[str, tuple[str, ...]] = {

@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import graders
 from sdft_cli.dataset import MANIFEST, read_manifest
 from sdft_cli.errors import choose
-from sdft_cli.rows import Row, source_files
 from sdft_cli.rubrics import KNOWLEDGE
+from sdft_cli.sources import graders
+from sdft_cli.sources.rows import Row, source_files
 from sdft_cli.tasks._columns import LAYOUTS, SPLIT_NAMES, Columns, settle, split_of
 from sdft_cli.tasks._conversations import answer_of, demonstration_of, prompt_of
 from sdft_cli.tasks._sources import BadRow, Format, Found, Gathered, gather_file, need_rows, prompt_key

@@ -16,7 +16,7 @@ from typing import Any
 
 from sdft_cli.dataset import FILTERED, describe
 from sdft_cli.errors import UsageError
-from sdft_cli.rows import SUFFIXES, Row, read_rows, source_files
+from sdft_cli.sources.rows import SUFFIXES, Row, read_rows, source_files
 from sdft_cli.types import Dropped, Example, Message
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from sdft_cli.dataset import FILTERED, describe
 from sdft_cli.errors import UsageError
-from sdft_cli.repeats import HELD_OUT, overlap
+from sdft_cli.sources.repeats import HELD_OUT, overlap
 from sdft_cli.tasks._sources import Found, Gathered
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions
 

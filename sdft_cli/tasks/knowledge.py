@@ -22,9 +22,9 @@ from typing import Any
 
 from sdft_cli import grading
 from sdft_cli.dataset import FILTERED
-from sdft_cli.graders import FEW_WORDS
-from sdft_cli.rows import TEXT_SUFFIXES
 from sdft_cli.rubrics import KNOWLEDGE
+from sdft_cli.sources.graders import FEW_WORDS
+from sdft_cli.sources.rows import TEXT_SUFFIXES
 from sdft_cli.tasks._sources import BadRow, Format, Found, Gathered, Row, gather, prompt_key, slug, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import SPLITS, Dropped, Example, Prepared, PrepareOptions, Score, Task

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sdft_cli.asking import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions
+from sdft_cli.asking.requests import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions
 from sdft_cli.dataset import FILTERED
 from sdft_cli.grading import strip_thinking
 from sdft_cli.types import Dropped, Example, Prepared, Task

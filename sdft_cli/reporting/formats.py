@@ -10,7 +10,7 @@ from typing import Any
 
 from sdft_cli.console import span
 from sdft_cli.metrics import METRICS
-from sdft_cli.tables import Cell, Section, Table
+from sdft_cli.reporting.tables import Cell, Section, Table
 
 Row = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sdft_cli.asking import Outcome, Reply
+from sdft_cli.asking.requests import Outcome, Reply
 
 
 @dataclass

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sdft_cli import questions
-from sdft_cli.asking import LENGTH, REFUSED, Outcome, Pursuit, Request, TeacherOptions
+from sdft_cli.asking import questions
+from sdft_cli.asking.requests import LENGTH, REFUSED, Outcome, Pursuit, Request, TeacherOptions
 from sdft_cli.dataset import FILTERED
 from sdft_cli.grading import strip_thinking
-from sdft_cli.near import near_duplicates
+from sdft_cli.sources.near import near_duplicates
 from sdft_cli.types import Dropped, Example, Prepared
 
 #: A hundred questions with answers of a few sentences.

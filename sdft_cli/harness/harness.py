@@ -23,9 +23,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import benchmarks, harnessitems, harnesstasks, ifeval, sandbox
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.harnesstasks import Wanted
+from sdft_cli.harness import benchmarks, harnessitems, harnesstasks, ifeval, sandbox
+from sdft_cli.harness.harnesstasks import Wanted
 from sdft_cli.recipe import Evaluation, Harness
 from sdft_cli.types import Battery
 
@@ -125,7 +125,7 @@ class _Call:
     def _results(self, engine: Any) -> tuple[Row, Any]:
         from lm_eval import simple_evaluate
 
-        from sdft_cli.harnessmodel import LanguageModel
+        from sdft_cli.harness.harnessmodel import LanguageModel
 
         asked, (for_model, more) = self.settings.harness, self._arguments()
         manager, found = harnesstasks.load(self.part, asked.benchmarks, self.scratch)

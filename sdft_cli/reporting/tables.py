@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sdft_cli.console import is_change, number, pvalue, span
-from sdft_cli.groups import differing, shown
 from sdft_cli.metrics import METRICS, Interval
+from sdft_cli.reporting.groups import differing, shown
 from sdft_cli.settings import leaves
 
 Row = dict[str, Any]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sdft_cli import sandbox
-from sdft_cli.sandbox import Verdict
+from sdft_cli.harness import sandbox
+from sdft_cli.harness.sandbox import Verdict
 
 
 def build_predictions(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:

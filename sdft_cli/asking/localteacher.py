@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sdft_cli import plugins
-from sdft_cli.asking import (
+from sdft_cli.asking.requests import (
     LENGTH,
     LOCAL,
     REFUSED,
@@ -28,11 +28,11 @@ from sdft_cli.asking import (
     cut,
     step,
 )
+from sdft_cli.asking.store import Store
+from sdft_cli.asking.tally import Tally
 from sdft_cli.errors import choose
 from sdft_cli.locations import locate
 from sdft_cli.recipe import Runtime, Sampler
-from sdft_cli.store import Store
-from sdft_cli.tally import Tally
 
 if TYPE_CHECKING:
     from sdft_cli.models import Policy
@@ -51,7 +51,7 @@ class _Wanted(NamedTuple):
 
 
 class LocalTeacher:
-    """See `asking.Teacher`."""
+    """See `requests.Teacher`."""
 
     def __init__(self, options: TeacherOptions, store: Store, tally: Tally):
         for name in options.send:
@@ -78,7 +78,7 @@ class LocalTeacher:
         return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
     def run(self, pursuits: Sequence[Pursuit], told: Told) -> list[Outcome]:
-        """See `asking.Teacher`."""
+        """See `requests.Teacher`."""
         at: list[Request | Outcome] = [step(pursuit, None) for pursuit in pursuits]
         while asking := [i for i, state in enumerate(at) if isinstance(state, Request)]:
             requests = [state for state in at if isinstance(state, Request)]
@@ -136,7 +136,7 @@ class LocalTeacher:
 
 
 def named(options: TeacherOptions) -> dict[str, Any]:
-    """See `asking.Teacher`: a folder by its name and a digest of its files, a model of the hub by its id alone."""
+    """See `requests.Teacher`: a folder by its name and a digest of its files, a model of the hub by its id alone."""
     name = options.local or "micro"
     folder = Path(locate(name))
     if not folder.is_dir():

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sdft_cli import console
-from sdft_cli.tally import Tally
+from sdft_cli.asking.tally import Tally
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from sdft_cli.asking import LENGTH, REFUSED, STOP, Reply, Request, cut, prompt_tokens, rough_tokens
+from sdft_cli.asking.requests import LENGTH, REFUSED, STOP, Reply, Request, cut, prompt_tokens, rough_tokens
 
 #: What is to be done: ask again; ask again and slower; never ask this prompt again; leave a parameter out; give up.
 AGAIN, SLOWER, NEVER, WITHOUT, FATAL = "again", "slower", "never", "without", "fatal"

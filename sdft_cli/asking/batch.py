@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sdft_cli.answers import Fault
-from sdft_cli.apikey import missing_key, redacted
-from sdft_cli.asking import Request, TeacherOptions, prompt_tokens
-from sdft_cli.budget import Prices
-from sdft_cli.endpoint import GO_ON, OPENAI, Endpoint, url_of
+from sdft_cli.asking.answers import Fault
+from sdft_cli.asking.apikey import missing_key, redacted
+from sdft_cli.asking.budget import Prices
+from sdft_cli.asking.endpoint import GO_ON, OPENAI, Endpoint, url_of
+from sdft_cli.asking.requests import Request, TeacherOptions, prompt_tokens
+from sdft_cli.asking.store import Handed, Store
+from sdft_cli.asking.tally import Tally
 from sdft_cli.errors import GateError, SdftError
-from sdft_cli.store import Handed, Store
-from sdft_cli.tally import Tally
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -1,6 +1,6 @@
 """Rows that say the same: repeats among training rows are left out, and none of them may ask what a test row asks.
 
-Test rows are never touched. Prompts are compared by what differs (`sdft_cli.near`); two training rows repeat each
+Test rows are never touched. Prompts are compared by what differs (`sources.near`); two training rows repeat each
 other only if their responses do, too, for a second way to answer is worth learning from.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sdft_cli.dataset import FILTERED
 from sdft_cli.errors import UsageError
-from sdft_cli.near import alike, near_duplicates, near_matches
+from sdft_cli.sources.near import alike, near_duplicates, near_matches
 from sdft_cli.templates import answer_text, demonstration_text
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions
 

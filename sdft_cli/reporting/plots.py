@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from sdft_cli import curves, drawing, facts, maps
-from sdft_cli.groups import Group
+from sdft_cli.reporting import curves, drawing, facts, maps
+from sdft_cli.reporting.groups import Group
 from sdft_cli.results import RunResult
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from sdft_cli.asking import TeacherOptions
+from sdft_cli.asking.requests import TeacherOptions
 from sdft_cli.errors import GateError
 
 MILLION = 1_000_000

@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sdft_cli import humaneval
 from sdft_cli.errors import UsageError, choose
+from sdft_cli.harness import humaneval
 
 Row = dict[str, Any]
 #: What results hold besides metrics.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from sdft_cli import console
-from sdft_cli.tables import Cell, Section, Table
+from sdft_cli.reporting.tables import Cell, Section, Table
 
 _GAP = "  "
 #: Sentences are no wider than this on a wide terminal.

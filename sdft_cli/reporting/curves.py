@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from sdft_cli import facts, findings
-from sdft_cli.bystage import cells, mean_cells, suite_of, title_of
-from sdft_cli.drawing import FAINT, INK, End, Look, label_ends, looks, panels, point, wants_legend
-from sdft_cli.groups import Group
 from sdft_cli.metrics import wilson
+from sdft_cli.reporting import facts, findings
+from sdft_cli.reporting.bystage import cells, mean_cells, suite_of, title_of
+from sdft_cli.reporting.drawing import FAINT, INK, End, Look, label_ends, looks, panels, point, wants_legend
+from sdft_cli.reporting.groups import Group
 from sdft_cli.results import RunResult
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from sdft_cli import facts
-from sdft_cli.bystage import Cell, mean_cells, mean_of, suite_of, title_of
 from sdft_cli.console import number
-from sdft_cli.drawing import COLOURS, FAINT, INK, End, Look, label_ends, looks, panels, point
-from sdft_cli.groups import Group
 from sdft_cli.metrics import seen
+from sdft_cli.reporting import facts
+from sdft_cli.reporting.bystage import Cell, mean_cells, mean_of, suite_of, title_of
+from sdft_cli.reporting.drawing import COLOURS, FAINT, INK, End, Look, label_ends, looks, panels, point
+from sdft_cli.reporting.groups import Group
 from sdft_cli.results import RunResult
 
 if TYPE_CHECKING:

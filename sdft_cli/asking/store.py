@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from sdft_cli.asking import Reply
+from sdft_cli.asking.requests import Reply
 from sdft_cli.errors import SdftError, UsageError
 
 VERSION = 1

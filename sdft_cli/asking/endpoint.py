@@ -17,15 +17,25 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from sdft_cli import answers
-from sdft_cli.answers import Fault
-from sdft_cli.apikey import missing_key, read_key, redacted, without_secrets
-from sdft_cli.asking import REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions, Told, prompt_tokens, step
-from sdft_cli.budget import Budget
+from sdft_cli.asking import answers
+from sdft_cli.asking.answers import Fault
+from sdft_cli.asking.apikey import missing_key, read_key, redacted, without_secrets
+from sdft_cli.asking.budget import Budget
+from sdft_cli.asking.pacing import Clock, Pace, WallClock, Window, backoff
+from sdft_cli.asking.requests import (
+    REFUSED,
+    Outcome,
+    Pursuit,
+    Reply,
+    Request,
+    TeacherOptions,
+    Told,
+    prompt_tokens,
+    step,
+)
+from sdft_cli.asking.store import Store
+from sdft_cli.asking.tally import Tally
 from sdft_cli.errors import SdftError, UsageError
-from sdft_cli.pacing import Clock, Pace, WallClock, Window, backoff
-from sdft_cli.store import Store
-from sdft_cli.tally import Tally
 
 OPENAI = "https://api.openai.com/v1"
 #: So often a request is sent before its prompt is given up for this run.
@@ -56,7 +66,7 @@ class _Ending(Exception):
 
 
 def named(options: TeacherOptions) -> dict[str, Any]:
-    """See `asking.Teacher`; asks neither for a key nor for the network."""
+    """See `requests.Teacher`; asks neither for a key nor for the network."""
     return {"model": options.model, "base_url": without_secrets(url_of(options))}
 
 
@@ -66,7 +76,7 @@ def url_of(options: TeacherOptions) -> str:
 
 
 class Endpoint:
-    """See `asking.Teacher`. ``clock`` is for tests."""
+    """See `requests.Teacher`. ``clock`` is for tests."""
 
     def __init__(self, options: TeacherOptions, store: Store, tally: Tally, clock: Clock | None = None):
         self.options, self.store, self.tally = options, store, tally
@@ -85,7 +95,7 @@ class Endpoint:
     # --- many pursuits at once ------------------------------------------------------------------------------
 
     def run(self, pursuits: Sequence[Pursuit], told: Told) -> list[Outcome]:
-        """See `asking.Teacher`. Before an error or an interrupt ends the run, what is in flight arrives and is stored.
+        """See `requests.Teacher`. Before an error or an interrupt ends the run, what is in flight comes and is stored.
 
         Raises `GateError` where the budget is used up, `UsageError` where the endpoint refuses the request as such,
         and `SdftError` where it is down or some prompts got no reply.

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sdft_cli import findings
-from sdft_cli.groups import Group
 from sdft_cli.metrics import Interval
+from sdft_cli.reporting import findings
+from sdft_cli.reporting.groups import Group
 from sdft_cli.results import RunResult
 
 Cell = tuple[float | None, Interval | None]

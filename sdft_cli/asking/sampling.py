@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sdft_cli import batch, console, endpoint, localteacher
-from sdft_cli.articles import Questions
-from sdft_cli.asking import OURS, Outcome, Pursuit, Request, Teacher, TeacherOptions, prompt_tokens, step
-from sdft_cli.budget import Prices
-from sdft_cli.demonstrations import Demonstrations
+from sdft_cli import console
+from sdft_cli.asking import batch, endpoint, localteacher
+from sdft_cli.asking.articles import Questions
+from sdft_cli.asking.budget import Prices
+from sdft_cli.asking.demonstrations import Demonstrations
+from sdft_cli.asking.progress import TeacherDisplay
+from sdft_cli.asking.requests import OURS, Outcome, Pursuit, Request, Teacher, TeacherOptions, prompt_tokens, step
+from sdft_cli.asking.store import Store
+from sdft_cli.asking.tally import Tally
 from sdft_cli.errors import SdftError, UsageError, choose
-from sdft_cli.progress import TeacherDisplay
-from sdft_cli.store import Store
-from sdft_cli.tally import Tally
 from sdft_cli.types import Prepared, Task
 
 _USELESS = "try another or a larger teacher, more --samples or more --max-tokens"

@@ -12,9 +12,10 @@ from pathlib import PurePath
 from typing import Any
 
 import sdft_cli
-from sdft_cli import alike, findings, groups, metrics
+from sdft_cli import alike, metrics
 from sdft_cli.console import is_change
-from sdft_cli.groups import Group
+from sdft_cli.reporting import findings, groups
+from sdft_cli.reporting.groups import Group
 from sdft_cli.results import RunResult
 
 Row = dict[str, Any]

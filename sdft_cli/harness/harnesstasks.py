@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import benchmarks
-from sdft_cli.benchmarks import BENCHMARKS, MMLU_SUBJECTS, Benchmark
 from sdft_cli.errors import SdftError, UsageError, choose
+from sdft_cli.harness import benchmarks
+from sdft_cli.harness.benchmarks import BENCHMARKS, MMLU_SUBJECTS, Benchmark
 
 HUMANEVAL = Path(__file__).with_name("humaneval.yaml")
 
@@ -166,7 +166,7 @@ def _laid_over(file: Path, task: str) -> list[str]:
 def _from(**rows: str) -> list[str]:
     """Where the rows come from. Local files have no training split: shots, if any, are rows of the split itself."""
     return [
-        "custom_dataset: !function sdft_cli.benchmarks.dataset",
+        "custom_dataset: !function sdft_cli.harness.benchmarks.dataset",
         f"dataset_kwargs: {json.dumps(rows)}",
         "training_split: null",
     ]

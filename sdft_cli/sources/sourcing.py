@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sdft_cli import plugins
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.hub import Sources
-from sdft_cli.rows import SUFFIXES, source_files
+from sdft_cli.sources.hub import Sources
+from sdft_cli.sources.rows import SUFFIXES, source_files
 from sdft_cli.tasks import _own
 from sdft_cli.tasks._columns import Columns, read_columns
 from sdft_cli.types import SPLITS, Prepared, PrepareOptions, Task

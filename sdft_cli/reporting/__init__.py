@@ -1,0 +1,1 @@
+"""What a report says and how it looks: facts from runs, tables, sentences, figures."""

@@ -1,0 +1,1 @@
+"""Rows from anywhere: files and hub, their lengths, repeats, overlap and graders."""
