@@ -447,7 +447,7 @@ def test_a_thousand_prompts_with_one_answer_in_five_a_fault(tmp_path, task, monk
     assert faults <= responses - replies < 1.1 * faults  # a busy machine may add a time-out of its own
 
 
-COMMAND = "from sdft_cli import pacing, cli; pacing.FIRST_BACKOFF = 0.01; cli.main()"
+COMMAND = "from sdft_cli import cli; from sdft_cli.asking import pacing; pacing.FIRST_BACKOFF = 0.01; cli.main()"
 
 
 def start(data: Path, server: FaultServer, prompts: int, *more: str) -> subprocess.Popen[str]:

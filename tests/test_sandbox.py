@@ -229,7 +229,7 @@ def test_calls_that_no_library_makes_are_refused_too(number: int) -> None:
 ALONE = """
 import os, sys
 sys.path.insert(0, {folder!r})
-from sdft_cli import jail
+from sdft_cli.harness import jail
 jail.give_up_privileges()
 {layer}
 {act}
@@ -238,7 +238,7 @@ jail.give_up_privileges()
 
 def alone(layer: str, act: str) -> str:
     """The last line that a process with one layer and nothing else leaves behind."""
-    program = ALONE.format(folder=str(Path(jail.__file__).parents[1]), layer=layer, act=act)
+    program = ALONE.format(folder=str(Path(jail.__file__).parents[2]), layer=layer, act=act)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     return (done.stderr.strip() or "nothing").splitlines()[-1]
 
@@ -302,8 +302,8 @@ def test_it_works_unprivileged() -> None:
     if python is None:
         pytest.skip("no interpreter here that another user may run")
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(sandbox.__file__).parents[1])!r})\n"
-        "from sdft_cli import sandbox\n"
+        f"import sys; sys.path.insert(0, {str(Path(sandbox.__file__).parents[2])!r})\n"
+        "from sdft_cli.harness import sandbox\n"
         "assert sandbox.run('import os\\nassert os.getuid() == 65534').passed\n"
         "assert not sandbox.run('import os\\nos.fork()').passed\n"
         "assert not sandbox.run('open(\"/etc/passwd\")').passed"
