@@ -42,7 +42,7 @@ class Bench:
     def engine(self) -> Engine:
         settings = self.recipe.engine
         policy = models.load(self.place, self.recipe.runtime)
-        engine: Engine = plugins.get("engine", settings.name)(policy, settings.max_batch)
+        engine: Engine = plugins.get("engine", settings.name)(policy, settings)
         return engine
 
     @cached_property

@@ -88,7 +88,7 @@ class _Shown:
 class _Probe:
     def __init__(self, recipe: Recipe, policy: Policy, limit: int, window: int):
         self.recipe, self.policy, self.limit, self.window = recipe, policy, limit, window
-        self.engine: scoring.Engine = plugins.get("engine", recipe.engine.name)(policy, recipe.engine.max_batch)
+        self.engine: scoring.Engine = plugins.get("engine", recipe.engine.name)(policy, recipe.engine)
         own = recipe.views.teacher
         self.teacher_view = own if own in VIEWS else DEMONSTRATION
 

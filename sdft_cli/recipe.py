@@ -180,6 +180,8 @@ class Lora(Section):
 
 
 class Engine(Section):
+    """What samples completions: a file of ``engines/`` by name, and what it may use. ``max_batch`` rows at a time."""
+
     name: str = "transformers"
     max_batch: int = Field(256, ge=1)
 

@@ -120,7 +120,7 @@ class _Sequence:
 
     def _engine(self, policy: Policy) -> scoring.Engine:
         settings = self.recipe.engine
-        return plugins.get("engine", settings.name)(policy, settings.max_batch)
+        return plugins.get("engine", settings.name)(policy, settings)
 
     def _train(self, number: int, data: StagePlan) -> Checkpoint:
         """Stage ``number`` to its end; measured here if it ends with the weights at hand."""

@@ -8,7 +8,7 @@ import torch
 from sdft_cli import models
 from sdft_cli.engines.transformers import TransformersEngine, truncate
 from sdft_cli.models import Policy
-from sdft_cli.recipe import Runtime, Sampler
+from sdft_cli.recipe import Engine, Runtime, Sampler
 
 PROMPTS = ["repeat these words : vibro nidu", "which number comes after five ?", "give the last word of : saso mado"]
 
@@ -34,7 +34,7 @@ def test_greedy_equals_generate(policy: Policy, prompts: list[list[int]]) -> Non
 
 
 def test_logprobs_are_those_of_a_plain_forward_pass(policy: Policy, prompts: list[list[int]]) -> None:
-    rollouts = TransformersEngine(policy, max_batch=2).sample(prompts, Sampler(), 9, seed=3)
+    rollouts = TransformersEngine(policy, Engine(max_batch=2)).sample(prompts, Sampler(), 9, seed=3)
     for r in rollouts:
         with torch.no_grad():
             logits = policy.model(torch.tensor([r.prompt_ids + r.ids])).logits[0].float()
@@ -56,7 +56,7 @@ def test_rows_that_end_leave_the_batch_and_change_nothing(policy: Policy, prompt
 
 
 def test_samples_follow_the_distribution_and_repeat_with_the_seed(policy: Policy, prompts: list[list[int]]) -> None:
-    engine = TransformersEngine(policy, max_batch=4096)
+    engine = TransformersEngine(policy, Engine(max_batch=4096))
     many = [prompts[0]] * 4000
     first = [r.ids[0] for r in engine.sample(many, Sampler(), 1, seed=1)]
     assert first == [r.ids[0] for r in engine.sample(many, Sampler(), 1, seed=1)]

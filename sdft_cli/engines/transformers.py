@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sdft_cli import models
+from sdft_cli.recipe import Engine
 from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, policy: Policy, max_batch: int = 256):
-        self.policy, self.max_batch, self.version = policy, max_batch, 0
+    def __init__(self, policy: Policy, settings: Engine | None = None):
+        self.policy, self.max_batch, self.version = policy, (settings or Engine()).max_batch, 0
         self.stop = torch.tensor(models.stop_ids(policy), device=policy.device)
 
     def sync(self) -> int:
