@@ -1,0 +1,300 @@
+"""The sides of a step's benchmark; each runs in a process of its own (`turns`) and makes one optimizer step a turn.
+
+Ours are `Stage` as a run has it; TRL's are its trainers inside their own ``train()``, held at every step's beginning
+by a callback. Same model folder, examples, batch, lengths, learning rate, AdamW, clipping, fp32, one thread. TRL is
+given what makes it comparable or faster: full logits and forward KL as ours, no gradient checkpointing, no logging,
+saving or evaluation, no memory of past batches. All else is its default.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+from turns import Turn
+from workload import EMA, LR, STEPS, Case, examples, recipe, schedule
+
+PARTS = ("rollout", "teacher", "student", "loss", "backward", "optimizer", "ema")
+
+
+# ours ---------------------------------------------------------------------------------------------------------
+
+
+def ours(turn: Turn, case: Case, model: Path, data: Path, engine: str = "transformers", naive: bool = False) -> None:
+    """Our SDFT step; reports the completions it wrote, for the sides that train on them."""
+    stage = make_stage(turn, case, model, data, "sdft", engine)
+    if naive:
+        _without_fusion()
+    _instrument(turn, stage)
+    turn.is_ready()
+    step = 0
+    while turn.wait() is not None:
+        facts = stage.step(step)
+        turn.stop()
+        taught = sum(len(row.teacher_prompt or []) + len(row.completion) for row in stage._batch(step)[0])
+        turn.report(loss=facts["loss"], rows=_rows(stage, step), taught=taught)
+        step += 1
+
+
+def ours_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
+    """Our SFT step on completions that are given: the method that trains on what a teacher once wrote."""
+    from sdft_cli.types import Rollout
+
+    stage = make_stage(turn, case, model, data, "sft-from-teacher")
+    known = {tuple(stage.policy.chat.prompt_ids(e.prompt)): e for e in stage.batches.examples}
+    _instrument(turn, stage)
+    turn.is_ready()
+    step = 0
+    while (rows := turn.wait()) is not None:
+        stage.batches.examples = [known[tuple(prompt)] for prompt, _ in rows]
+        written = [Rollout(prompt, ids, [], "stop", i) for i, (prompt, ids) in enumerate(rows)]
+        stage.batches.start(stage.engine, written)
+        facts = stage.step(step)
+        turn.stop()
+        turn.report(loss=facts["loss"], rows=_rows(stage, step))
+        step += 1
+
+
+def _rows(stage: Any, step: int) -> list[tuple[list[int], list[int]]]:
+    """Prompts and completions of the step that was just made."""
+    return [(row.student_prompt, row.completion) for row in stage._batch(step)[0]]
+
+
+def make_stage(turn: Turn, case: Case, model: Path, data: Path, method: str, engine: str = "transformers") -> Any:
+    """A `Stage` as `train` makes it."""
+    from sdft_cli import models, plugins, stage
+    from sdft_cli.rollout import Batches
+
+    turn.on(case.device)
+    made = recipe(case, method, model, engine)
+    policy = models.load(str(model), made.runtime, made.lora)
+    turn.has_loaded(policy.model)
+    task = plugins.get("task", made.tasks[0])
+    batches = Batches(policy.chat, made, task, examples(case, data), (1,), case.new)
+    writer = plugins.get("engine", engine)(policy, made.engine)
+    batches.start(writer)
+    return stage.Stage(policy, writer, made, batches, (1,), origin=dict)
+
+
+def _instrument(turn: Turn, stage: Any) -> None:
+    """Clocks around the parts of a `Stage` step. The loss of ours makes its gradient on the way."""
+    from sdft_cli import models
+    from sdft_cli import stage as module
+
+    wrap = turn.parts.wrap
+    wrap(stage.batches, "batch", "rollout")
+    wrap(stage, "_teacher", "teacher")
+    wrap(models, "hidden_states", "student")
+    wrap(module, "fused_loss", "loss")
+    _backward(turn)
+    wrap(stage.optimizer, "clip", "optimizer")
+    wrap(stage.optimizer, "step", "optimizer")
+    if stage.teacher:
+        wrap(stage.teacher, "update", "ema")
+    wrap(stage.engine, "sync", "ema")
+
+
+def _backward(turn: Turn) -> None:
+    import torch
+
+    turn.parts.wrap(torch.Tensor, "backward", "backward")
+
+
+def _without_fusion() -> None:
+    """Put full logits and autograd in the place of the fused loss."""
+    import torch
+
+    from sdft_cli import fused
+    from sdft_cli import stage as module
+    from sdft_cli.divergence import divergence
+
+    def naive(hidden_NH, head, tokens_N, weights_N, teacher, chosen, term=None, *_):  # noqa: ANN
+        logits_NV = head.logits(hidden_NH)
+        other_NV = teacher[1].logits(teacher[0])
+        each_N = divergence(logits_NV, other_NV, chosen)
+        log_NV = logits_NV.detach().log_softmax(-1)
+        picked_N = log_NV.gather(1, tokens_N[:, None])[:, 0]
+        theirs_N = other_NV.log_softmax(-1).gather(1, tokens_N[:, None])[:, 0]
+        entropy_N = -(log_NV.exp() * log_NV).sum(-1)
+        scale_N = term(fused.Facts(picked_N, theirs_N, slice(0, len(picked_N))))[0] if term else torch.ones(())
+        return (weights_N * scale_N * each_N).sum(), fused.TokenStats(each_N.detach(), entropy_N, picked_N, theirs_N)
+
+    module.fused_loss = naive
+
+
+# TRL ----------------------------------------------------------------------------------------------------------
+
+
+def trl_sdft(turn: Turn, case: Case, model: Path, data: Path) -> None:
+    """TRL's SDFTTrainer: full logits, forward KL, EMA teacher, one generation."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+
+    made, shown = recipe(case, "sdft", model), examples(case, data)
+    student = _load(turn, case, model)
+    args = SDFTConfig(
+        **_arguments(case, model),
+        distillation_mode="full_logits",
+        distillation_alpha=0.0,
+        num_loss_tokens_to_skip=made.objective.skip_first,
+        teacher_model_kind="ema",
+        teacher_update_rate=EMA,
+        teacher_prompt_template=_template(),
+        num_generations=1,
+        max_completion_length=case.new,
+        max_prompt_length=None,
+        shuffle_dataset=False,
+    )
+    order = [shown[i] for batch in schedule(case, made, len(shown), STEPS // 10) for i in batch]
+    trainer = SDFTTrainer(student, args, _dataset(order), peft_config=_adapter(case))
+    _instrument_trl(turn, trainer)
+    _train(turn, trainer, _written)
+
+
+def _taught(trainer: Any) -> int:
+    """Tokens that the teacher read."""
+    batch = getattr(trainer, "_buffered_inputs", None)
+    return int(batch[0]["teacher_attention_mask"].sum()) if batch else 0
+
+
+def trl_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
+    """TRL's SFTTrainer on completions that are given."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    student = _load(turn, case, model)
+
+    class Given(SFTTrainer):
+        """Trains on the batch that is laid before it, in its own collator's form."""
+
+        order: Any = None
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            rows = [{"input_ids": p + c, "labels": [-100] * len(p) + c} for p, c in self.order]
+            batch = self.data_collator(rows)
+            return super().training_step(model, batch, (batch["labels"] != -100).sum())
+
+    blank = Dataset.from_list([{"input_ids": [1, 2], "labels": [1, 2]}] * (case.batch * STEPS // 10))
+    trainer = Given(student, SFTConfig(**_arguments(case, model), max_length=None), train_dataset=blank)
+    _instrument_trl(turn, trainer)
+    _train(turn, trainer, lambda trainer: trainer.order)
+
+
+def _load(turn: Turn, case: Case, model: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    turn.on(case.device)
+    student = AutoModelForCausalLM.from_pretrained(str(model), dtype=getattr(torch, case.dtype)).to(case.device)
+    turn.has_loaded(student)
+    return student
+
+
+def _arguments(case: Case, model: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(model.parent / f"trl-{os.getpid()}"),
+        "per_device_train_batch_size": case.batch,
+        "max_steps": STEPS // 10,
+        "learning_rate": LR,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "gradient_checkpointing": False,
+        "use_cpu": case.device == "cpu",
+        "bf16": case.dtype == "bfloat16",
+        "report_to": "none",
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "seed": random.Random(case.name).randrange(2**31),
+    }
+
+
+def _adapter(case: Case) -> Any:
+    """As ours: `recipe.Lora`."""
+    if not case.lora:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=case.lora, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _template() -> str:
+    from sdft_cli.templates import PAPER
+
+    return PAPER.replace("{question}", "{prompt}").replace("{demonstration}", "{privileged_context}")
+
+
+def _dataset(order: list[Any]) -> Any:
+    from datasets import Dataset
+
+    from sdft_cli.templates import demonstration_text
+
+    return Dataset.from_list([{"prompt": e.prompt, "privileged_context": demonstration_text(e)} for e in order])
+
+
+def _written(trainer: Any) -> list[tuple[list[int], list[int]]]:
+    """The batch of the step that was just made, as prompts and completions."""
+    batch = trainer._buffered_inputs[0]
+    pairs = [(batch[f"{k}_ids"], batch[f"{k}_mask"].bool()) for k in ("prompt", "completion")]
+    return list(zip(*[[i[m].tolist() for i, m in zip(*pair, strict=True)] for pair in pairs], strict=True))
+
+
+def _instrument_trl(turn: Turn, trainer: Any) -> None:
+    """Clocks around TRL's parts. Its forward passes end in logits; ours end in hidden states."""
+    import torch
+
+    wrap = turn.parts.wrap
+    if hasattr(trainer, "teacher_model"):
+        wrap(trainer, "_prepare_inputs", "rollout")
+        wrap(trainer, "_forward_logits", lambda: "student" if torch.is_grad_enabled() else "teacher")
+        wrap(trainer, "_compute_self_distillation_loss", "loss")
+        for callback in trainer.callback_handler.callbacks:
+            if hasattr(callback, "sync_target_model"):
+                wrap(callback, "sync_target_model", "ema")
+    else:
+        wrap(trainer, "compute_loss", "student")
+    wrap(trainer.accelerator, "backward", "backward")
+    wrap(trainer, "_clip_grad_norm", "optimizer")
+    wrap(torch.optim.AdamW, "step", "optimizer")
+
+
+def _train(turn: Turn, trainer: Any, rows: Any) -> None:
+    """The trainer's own loop; it waits at every step's beginning, and the clocks stop after its last callback."""
+    from transformers import TrainerCallback
+
+    class Hold(TrainerCallback):
+        ended = False
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 0:
+                turn.is_ready()
+            trainer.order = turn.wait()
+            if trainer.order is None:
+                raise _Ended
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            turn.stop()
+            turn.report(rows=rows(trainer), taught=_taught(trainer))
+
+    trainer.add_callback(Hold())
+    try:
+        trainer.train()
+    except _Ended:
+        return
+
+
+class _Ended(Exception):
+    """No further turn will come."""
+
+
+#: name -> function, and what it is given beside turn, case, model and data
+SIDES: dict[str, tuple[Any, ...]] = {
+    "ours": (ours,),
+    "trl": (trl_sdft,),
+    "ours-sft": (ours_sft,),
+    "trl-sft": (trl_sft,),
+    "ours-naive": (ours, "transformers", True),
+    "ours-vllm": (ours, "vllm"),
+}
