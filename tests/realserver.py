@@ -1,7 +1,7 @@
 """Real inference servers on loopback, and a small model that has learnt to write questions about its articles.
 
-`transformers serve` comes with the development dependencies. vLLM's CPU build needs an environment of its own: name its
-Python in $VLLM_PYTHON and it is tried, too.
+`transformers serve` comes with the development dependencies. vLLM's CPU build needs an environment of its own
+(`make test-vllm` makes one): in any other, name its Python in $VLLM_PYTHON and it is tried, too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ SERVERS = ("transformers", "vllm")
 
 
 @contextmanager
-def serving(server: str, model: Path, log: Path, seconds: float = 300.0) -> Iterator[str]:
-    """The address of an endpoint that serves ``model``; skips the test where the server is not installed."""
+def serving(server: str, model: Path, log: Path, *options: str, seconds: float = 300.0) -> Iterator[str]:
+    """The address of an endpoint that serves ``model``; skips the test where the server is not installed.
+
+    vLLM takes ``options`` and lets its weights be changed.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    own = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **own}
     with log.open("w") as out:
-        process = subprocess.Popen(_command(server, model, port), stdout=out, stderr=out, env=environment)
+        command = [*_command(server, model, port), *options]
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         try:
             _wait(process, f"http://127.0.0.1:{port}/health", seconds, log)
             yield f"http://127.0.0.1:{port}/v1"
@@ -47,7 +52,8 @@ def _command(server: str, model: Path, port: int) -> list[str]:
         # by the module, for the command of that name may belong to another environment
         code = "from transformers.cli.transformers import main; main()"
         return [sys.executable, "-c", code, "serve", str(model), "--port", str(port), "--device", "cpu"]
-    if not (python := os.environ.get("VLLM_PYTHON")):
+    here = sys.executable if importlib.util.find_spec("vllm") else None
+    if not (python := os.environ.get("VLLM_PYTHON") or here):
         pytest.skip("vLLM is not installed: name the Python of its environment in $VLLM_PYTHON")
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     return [*command, "--dtype", "float32", "--enforce-eager"]
