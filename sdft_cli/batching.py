@@ -32,28 +32,41 @@ class Row:
 
 
 class Inputs(NamedTuple):
-    """Right-padded ids [B, L], and where (row, column) the N hidden states are read.
+    """Ids [B, L] and where (row, column) the N hidden states are read.
 
-    There is no attention mask: under causal attention no token sees the padding to its right, and without a mask
-    the attention kernels are the fast ones.
+    Padded on the right, one sequence a row, where ``lengths`` is None. There is no attention mask: under causal
+    attention no token sees the padding to its right, and without a mask the attention kernels are the fast ones.
+    Packed (see `packing`): one row that holds all sequences end to end, whose lengths are ``lengths``.
     """
 
     ids_BL: Tensor
     rows_N: Tensor
     columns_N: Tensor
+    lengths: list[int] | None = None
 
 
-def collate(prompts: Sequence[list[int]], rows: Sequence[Row], pad_id: int, device: torch.device) -> Inputs:
+def collate(
+    prompts: Sequence[list[int]], rows: Sequence[Row], pad_id: int, device: torch.device, packed: bool = False
+) -> Inputs:
     """Inputs of one view; position p predicts token p + 1, so a token's hidden state is the one before it."""
-    sequences = [p + r.completion for p, r in zip(prompts, rows, strict=True)]
-    width = max(len(s) for s in sequences)
-    ids_BL = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    where: list[tuple[int, int]] = []
-    for i, (prompt, sequence, row) in enumerate(zip(prompts, sequences, rows, strict=True)):
-        ids_BL[i, : len(sequence)] = torch.tensor(sequence)
-        where += [(i, len(prompt) - 1 + t) for t, w in enumerate(row.weights) if w]
-    rows_N, columns_N = torch.tensor(where, dtype=torch.long).reshape(-1, 2).T
-    return Inputs(*(x.to(device) for x in (ids_BL, rows_N, columns_N)))
+    sequences = [torch.tensor(p + r.completion) for p, r in zip(prompts, rows, strict=True)]
+    found = [len(prompt) - 1 + _loss_positions(row) for prompt, row in zip(prompts, rows, strict=True)]
+    lengths = [len(s) for s in sequences]
+    if packed:
+        before = torch.tensor([0, *lengths[:-1]]).cumsum(0).tolist()
+        columns_N = torch.cat([at + start for at, start in zip(found, before, strict=True)])
+        ids_1L, rows_N = torch.cat(sequences)[None], torch.zeros_like(columns_N)
+        return Inputs(ids_1L.to(device), rows_N.to(device), columns_N.to(device), lengths)
+    ids_BL = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=pad_id)
+    return Inputs(ids_BL.to(device), _row_numbers(found).to(device), torch.cat(found).to(device))
+
+
+def _loss_positions(row: Row) -> Tensor:
+    return torch.tensor(row.weights).nonzero()[:, 0]
+
+
+def _row_numbers(found: Sequence[Tensor]) -> Tensor:
+    return torch.arange(len(found)).repeat_interleave(torch.tensor([len(at) for at in found]))
 
 
 class Targets(NamedTuple):
@@ -68,28 +81,35 @@ class Targets(NamedTuple):
 
 def targets(rows: Sequence[Row], device: torch.device) -> Targets:
     """The loss positions of ``rows``."""
-    picked = [(i, r, t) for i, r in enumerate(rows) for t, w in enumerate(r.weights) if w]
-    tokens_N = torch.tensor([r.completion[t] for _, r, t in picked], dtype=torch.long)
-    weights_N = torch.tensor([r.weights[t] for _, r, t in picked])
-    rows_N = torch.tensor([i for i, _, _ in picked], dtype=torch.long)
-    sampled_N = torch.tensor([r.sampled[t] for _, r, t in picked]) if all(r.sampled for r in rows) else None
+    found = [_loss_positions(row) for row in rows]
+    rows_N = _row_numbers(found)
+    sampled = all(r.sampled for r in rows)
     known = all(r.advantage is not None for r in rows)
-    advantage_N = torch.tensor([r.advantage for _, r, _ in picked]) if known else None
     return Targets(
-        tokens_N.to(device),
-        weights_N.to(device),
+        _read([r.completion for r in rows], found).to(device),
+        _read([r.weights for r in rows], found).to(device),
         rows_N.to(device),
-        None if sampled_N is None else sampled_N.to(device),
-        None if advantage_N is None else advantage_N.to(device),
+        _read([r.sampled for r in rows], found).to(device) if sampled else None,
+        torch.tensor([r.advantage for r in rows])[rows_N].to(device) if known else None,
     )
 
 
-def micro_batches(rows: Sequence[Row], budget: int) -> list[list[Row]]:
-    """Rows sorted by length into groups of at most ``budget`` padded tokens; a longer row stands alone."""
+def _read(each: Sequence[Sequence[float]], found: Sequence[Tensor]) -> Tensor:
+    """What stands at the loss positions of every row, laid end to end."""
+    return torch.cat([torch.tensor(values)[at] for values, at in zip(each, found, strict=True)])
+
+
+def micro_batches(rows: Sequence[Row], budget: int, packed: bool = False) -> list[list[Row]]:
+    """Rows sorted by length into groups of at most ``budget`` tokens, padding included unless they are ``packed``; a
+    longer row stands alone. Rows without a loss position are left out."""
     groups: list[list[Row]] = []
+    held = 0
     for row in sorted((r for r in rows if any(r.weights)), key=lambda r: r.length):
-        if groups and (len(groups[-1]) + 1) * row.length <= budget:
+        grown = held + row.length if packed else (len(groups[-1]) + 1 if groups else 1) * row.length
+        if groups and grown <= budget:
             groups[-1].append(row)
+            held += row.length
         else:
             groups.append([row])
+            held = row.length
     return groups

@@ -1,14 +1,21 @@
 """The sampling loop against plain `generate` and against the model's own log-probs."""
 
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from scipy import stats
+from test_packing import ARCHITECTURES, random_model
 
 from sdft_cli import models
-from sdft_cli.engines.transformers import TransformersEngine, truncate
+from sdft_cli.engines.transformers import TransformersEngine, _draw, truncate
 from sdft_cli.models import Policy
-from sdft_cli.recipe import Engine, Runtime, Sampler
+from sdft_cli.recipe import Engine, Lora, Runtime, Sampler
+from sdft_cli.types import Rollout
 
 PROMPTS = ["repeat these words : vibro nidu", "which number comes after five ?", "give the last word of : saso mado"]
 
@@ -35,12 +42,7 @@ def test_greedy_equals_generate(policy: Policy, prompts: list[list[int]]) -> Non
 
 def test_logprobs_are_those_of_a_plain_forward_pass(policy: Policy, prompts: list[list[int]]) -> None:
     rollouts = TransformersEngine(policy, Engine(max_batch=2)).sample(prompts, Sampler(), 9, seed=3)
-    for r in rollouts:
-        with torch.no_grad():
-            logits = policy.model(torch.tensor([r.prompt_ids + r.ids])).logits[0].float()
-        log_p = torch.log_softmax(logits[len(r.prompt_ids) - 1 : -1], -1)
-        want = log_p[torch.arange(len(r.ids)), torch.tensor(r.ids)]
-        torch.testing.assert_close(torch.tensor(r.logprobs), want, atol=2e-5, rtol=1e-4)
+    check_logprobs(policy, rollouts)
 
 
 def test_rows_that_end_leave_the_batch_and_change_nothing(policy: Policy, prompts: list[list[int]]) -> None:
@@ -67,6 +69,117 @@ def test_samples_follow_the_distribution_and_repeat_with_the_seed(policy: Policy
     top = p.topk(5).indices
     error = (p[top] * (1 - p[top]) / len(first)).sqrt()
     assert ((counts[top] - p[top]).abs() < 4.5 * error).all()
+
+
+@pytest.fixture
+def ending(policy: Policy) -> Iterator[Policy]:
+    """The model with every sixth token a stop token, so that completions end at very different lengths."""
+    config = policy.core.generation_config
+    before, config.eos_token_id = config.eos_token_id, [policy.chat.eos_id, *range(10, 1203, 6)]
+    yield policy
+    config.eos_token_id = before
+
+
+def generated(policy: Policy, prompts: list[list[int]], limit: int, **how: Any) -> list[list[int]]:
+    """Completions by transformers' own `generate`, cut after the first stop token."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[policy.chat.pad_id] * (width - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    how |= {"max_new_tokens": limit, "pad_token_id": policy.chat.pad_id}
+    out = policy.model.generate(ids, attention_mask=mask, **how)[:, width:].tolist()
+    stops = set(models.stop_ids(policy))
+    ends = [next((i + 1 for i, t in enumerate(row) if t in stops), len(row)) for row in out]
+    return [row[:end] for row, end in zip(out, ends, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["lean", "plain"])
+def test_greedy_equals_generate_on_mixed_lengths(ending: Policy, prompts: list[list[int]], kind: str) -> None:
+    draw = random.Random(0)
+    many = [[*draw.choice(prompts), *draw.choices(range(1200), k=draw.randrange(12))] for _ in range(40)]
+    engine = TransformersEngine(ending, Engine(max_batch=16))
+    engine.parts = engine.parts if kind == "lean" else None
+    ours = engine.sample(many, Sampler(), 11, 0, greedy=True)
+    assert [r.ids for r in ours] == generated(ending, many, 11, do_sample=False)
+    assert len({len(r.ids) for r in ours}) > 8 and {r.finish for r in ours} == {"stop", "length"}
+
+
+@pytest.mark.parametrize("kind", ["lean", "plain"])
+def test_samples_follow_generates_distribution(ending: Policy, prompts: list[list[int]], kind: str) -> None:
+    """Tokens at each of the first positions, and lengths: two samples of one distribution (chi-squared over cells)."""
+    many, sampler = [prompts[i % 2] for i in range(3000)], Sampler(temperature=0.8, top_k=40, top_p=0.9)
+    engine = TransformersEngine(ending, Engine(max_batch=1000))
+    engine.parts = engine.parts if kind == "lean" else None
+    ours = [r.ids for r in engine.sample(many, sampler, 6, seed=5)]
+    torch.manual_seed(1)
+    theirs = generated(ending, many, 6, do_sample=True, temperature=0.8, top_k=40, top_p=0.9)
+    views: list[Callable[[list[int]], Any]] = [
+        len,
+        *(lambda ids, i=i: ids[i] if i < len(ids) else -1 for i in range(3)),
+    ]
+    for view in views:
+        for prompt in (0, 1):
+            assert p_value(*(Counter(map(view, side[prompt::2])) for side in (ours, theirs))) > 1e-4
+    assert len(set(map(len, ours))) == 6
+
+
+def p_value(one: Counter[Any], two: Counter[Any]) -> float:
+    """That two counts come from one distribution; cells seen less than ten times are put together."""
+    common = [key for key in one | two if one[key] + two[key] >= 10]
+    table = [[*(c[key] for key in common), c.total() - sum(c[key] for key in common)] for c in (one, two)]
+    cells = [pair for pair in zip(*table, strict=True) if sum(pair)]
+    return float(stats.chi2_contingency(list(zip(*cells, strict=True))).pvalue) if len(cells) > 1 else 1.0
+
+
+def test_a_rare_token_has_its_share() -> None:
+    """By where a uniform number falls: probabilities of 1e-3 beside one of nearly 1, and zeros that never come up."""
+    p = torch.tensor([0.0, 0.996, 0.0, 1e-3, 2e-3, 1e-3, 0.0]).expand(200_000, -1)
+    drawn = torch.bincount(_draw(p, torch.Generator().manual_seed(0)), minlength=7) / 200_000
+    assert drawn[[0, 2, 6]].tolist() == [0, 0, 0]
+    assert ((drawn - p[0]).abs() <= 5 * (p[0] * (1 - p[0]) / 200_000).sqrt()).all()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_samples_what_it_computes(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Log-probs on the way equal those of one forward pass; the lean decoder is taken where it may be."""
+    policy = models.load(str(random_model(name, tmp_path, tiny_model)), Runtime())
+    engine = TransformersEngine(policy)
+    engine.stop = torch.tensor(list(range(0, 1203, 9)))
+    asked = [list(range(20, 20 + n)) for n in (3, 9, 5, 5)] + [[20, 21, 22]] * 3
+    rollouts = engine.sample(asked, Sampler(), 160 if name == "llama" else 12, seed=1)
+    check_logprobs(policy, rollouts)
+    assert (engine.parts is not None) == (name in LEAN)
+    assert len({tuple(r.ids) for r in rollouts[-3:]}) > 1  # equal prompts are read together and written apart
+
+
+LEAN = {
+    "llama",
+    "gemma, norms of 1 + weight",
+    "qwen2, one head a key",
+    "qwen3, norms on queries and keys",
+    "mistral, full attention",
+}
+
+
+def test_an_adapter_is_sampled_with(tiny_model: Path, prompts: list[list[int]]) -> None:
+    policy = models.load(str(tiny_model), Runtime(), Lora(rank=4))
+    engine = TransformersEngine(policy)
+    before = engine.sample(prompts, Sampler(), 8, 0, greedy=True)
+    with torch.no_grad():
+        for name, param in policy.model.named_parameters():
+            if "lora_B" in name:
+                param.normal_(0, 0.5)
+    after = engine.sample(prompts, Sampler(), 8, 0)
+    assert engine.parts is not None and [r.ids for r in before] != [r.ids for r in after]
+    check_logprobs(policy, after)
+
+
+def check_logprobs(policy: Policy, rollouts: list[Rollout]) -> None:
+    for r in rollouts:
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([r.prompt_ids + r.ids])).logits[0].float()
+        log_p = torch.log_softmax(logits[len(r.prompt_ids) - 1 : -1], -1)
+        want = log_p[torch.arange(len(r.ids)), torch.tensor(r.ids)]
+        torch.testing.assert_close(torch.tensor(r.logprobs), want, atol=1e-4, rtol=1e-4)
 
 
 def test_truncation_keeps_what_it_says() -> None:

@@ -256,7 +256,8 @@ def test_a_learning_rate_far_too_high(tiny_model: Path, micro_data: Path, tmp_pa
     )
     assert f"step-{step:06d}" in error.message and "train.lr" in error.hint
     again = settings.change(recipe, ["lr=1e-4"])
-    assert "divergence-spike" in stopped(again, tmp_path / "run", resume=True).message  # the weights are still broken
+    broken = stopped(again, tmp_path / "run", resume=True).message  # for the weights still are
+    assert broken.startswith(("divergence-spike stopped", "repetition stopped"))
     assert stop_row(tmp_path / "run")[1] == step + recipe.guards.patience
     assert [r["lr"] for r in logged(tmp_path / "run", "step")][step - 1 : step + 1] == [1, 1e-4]
     (row,) = logged(tmp_path / "run", "settings")
@@ -280,7 +281,7 @@ def test_a_live_teacher(collapsed: tuple[Recipe, Path, SdftError]) -> None:
     assert stop_row(out)[0] == "repetition" and "teacher=ema" in error.hint
     assert {"repetition", "entropy-collapse"} <= {r["guard"] for r in logged(out, "guard")}
     last = logged(out, "step")[-1]
-    assert last["kl"] < 1e-3 and last["entropy"] < 1e-3 and last["repeated"] > 0.8
+    assert last["kl"] < 1e-3 and last["entropy"] < 1e-2 and last["repeated"] > 0.8
 
 
 def test_the_same_run_with_an_averaged_teacher_is_left_alone(

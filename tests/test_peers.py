@@ -183,7 +183,7 @@ def test_trl_counts_a_row_without_loss_tokens(model: Path, micro_data: Path, tmp
 @pytest.mark.parametrize("updates", [1, 2])
 def test_grpo_is_trls(model: Path, micro_data: Path, tmp_path: Path, updates: int, masked: bool) -> None:
     """In the first update of a batch the ratio is 1; in a later one it goes beyond every bound: 0.8, 1.28, and 3."""
-    sets = [f"updates={updates}", f"mask_truncated={str(masked).lower()}", "reward.epsilon=1e-4", "batch=32"]
+    sets = [f"updates={updates}", f"mask_truncated={str(masked).lower()}", "reward.epsilon=1e-4", "batch=64"]
     stage = make(model, micro_data, "grpo", *sets)
     rows, facts = stage._batch(0)
     assert 0 < facts["truncated"] < 1

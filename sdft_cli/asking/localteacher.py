@@ -32,7 +32,7 @@ from sdft_cli.asking.store import Store
 from sdft_cli.asking.tally import Tally
 from sdft_cli.errors import choose
 from sdft_cli.locations import locate
-from sdft_cli.recipe import Runtime, Sampler
+from sdft_cli.recipe import Engine, Runtime, Sampler
 
 if TYPE_CHECKING:
     from sdft_cli.models import Policy
@@ -69,7 +69,7 @@ class LocalTeacher:
 
     @cached_property
     def engine(self) -> Any:
-        return plugins.get("engine", "transformers")(self.policy, self.options.concurrency)
+        return plugins.get("engine", "transformers")(self.policy, Engine(max_batch=self.options.concurrency))
 
     @cached_property
     def window(self) -> int:

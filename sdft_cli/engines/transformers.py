@@ -1,19 +1,20 @@
 """Sampling with the trainer's own model: the default engine, needs nothing but transformers.
 
-Prompts are sorted by length and left-padded; rows that have finished leave the batch, so the longest one does not
-set everybody's cost. The log-probs recorded are those of the distribution that was sampled from.
+Prompts are sorted by length and left-padded; equal ones are read once; rows that have finished leave the batch, so the
+longest one does not set everybody's cost. The log-probs recorded are those of the distribution that was sampled from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sdft_cli import models
+from sdft_cli.engines._decoders import Decoder, Lean, Parts, Plain, lean
 from sdft_cli.recipe import Engine
 from sdft_cli.types import Rollout
 
@@ -21,28 +22,35 @@ if TYPE_CHECKING:
     from sdft_cli.models import Policy
     from sdft_cli.recipe import Sampler
 
-
-@dataclass
-class _Batch:
-    """Rows still being written; all tensors have one entry a row in ``alive``."""
-
-    prompts: list[list[int]]
-    ids: list[list[int]] = field(default_factory=list)
-    logprobs: list[list[float]] = field(default_factory=list)
-    finish: list[str] = field(default_factory=list)
+#: Rows leave the batch once so large a share of it has finished: taking them out copies the cache.
+FINISHED = 0.1
+#: Tokens between two looks at what has finished; on a GPU every look waits for the device.
+LOOK_EVERY = {"cpu": 1, "cuda": 8}
 
 
 class TransformersEngine:
-    """``policy`` is shared with the trainer, so a weight update needs no copying: ``sync`` only counts it."""
+    """``policy`` is shared with the trainer, so a weight update needs no copying: ``sync`` only counts it.
+
+    With ``settings.ahead`` it samples while the trainer moves the weights, and has a copy of those that can move.
+    """
 
     name = "transformers"
 
     def __init__(self, policy: Policy, settings: Engine | None = None):
-        self.policy, self.max_batch, self.version = policy, (settings or Engine()).max_batch, 0
+        settings = settings or Engine()
+        self.policy, self.max_batch, self.version = policy, settings.max_batch, 0
+        self.sampled = models.twin(policy) if settings.ahead else policy
         self.stop = torch.tensor(models.stop_ids(policy), device=policy.device)
+
+    @cached_property
+    def parts(self) -> Parts | None:
+        """What the lean decoder walks through; None where the model is not of its kind."""
+        return lean(self.sampled)
 
     def sync(self) -> int:
         """Tell the engine that the weights have changed; returns their version."""
+        if self.sampled is not self.policy:
+            models.follow(self.sampled, self.policy)
         self.version += 1
         return self.version
 
@@ -58,69 +66,65 @@ class TransformersEngine:
         rollouts: dict[int, Rollout] = {}
         for at in range(0, len(order), self.max_batch):
             part = order[at : at + self.max_batch]
-            batch = self._write([prompts[i] for i in part], sampler, max_new_tokens, generator, greedy)
-            for row, i in enumerate(part):
-                rollouts[i] = Rollout(
-                    prompts[i], batch.ids[row], batch.logprobs[row], batch.finish[row], i, version=self.version
-                )
+            written = self._write([prompts[i] for i in part], sampler, max_new_tokens, generator, greedy)
+            for i, (ids, logprobs, finish) in zip(part, written, strict=True):
+                rollouts[i] = Rollout(prompts[i], ids, logprobs, finish, i, version=self.version)
         return [rollouts[i] for i in range(len(prompts))]
 
     @torch.no_grad()
     def _write(
         self, prompts: list[list[int]], sampler: Sampler, limit: int, generator: torch.Generator, greedy: bool
-    ) -> _Batch:
-        from transformers import DynamicCache
-
-        count = len(prompts)
-        batch = _Batch(prompts, [[] for _ in prompts], [[] for _ in prompts], ["length"] * count)
-        ids_BL, mask_BL = self._pad(prompts)
-        position_BL = (mask_BL.cumsum(-1) - 1).clamp(min=0)
-        alive, cache = torch.arange(count), DynamicCache(config=self.policy.core.config)
-        for _ in range(limit):
-            logits_BV = self._forward(ids_BL, mask_BL, position_BL, cache)
+    ) -> list[tuple[list[int], list[float], str]]:
+        """Ids, log-probs and finish of every row."""
+        decoder: Decoder = Lean(self.sampled, self.parts) if self.parts else Plain(self.sampled)
+        every = LOOK_EVERY.get(self.policy.device.type, 1)
+        paper = _Paper(len(prompts), limit, self.policy.device)
+        ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=self.policy.device)
+        logits_BV = decoder.start(prompts)
+        for at in range(limit):
             next_B, logprob_B = choose(logits_BV, sampler, generator, greedy)
-            ended_B = torch.isin(next_B, self.stop).cpu()
-            _record(batch, alive, next_B, logprob_B, ended_B)
-            if ended_B.all():
+            paper.write(at, next_B, logprob_B)
+            ended_B |= torch.isin(next_B, self.stop)
+            if at + 1 == limit:
                 break
-            mask_BL = torch.cat((mask_BL, mask_BL.new_ones(len(alive), 1)), 1)
-            ids_BL, position_BL = next_B[:, None], position_BL[:, -1:] + 1
-            if ended_B.any():
-                keep = (~ended_B).nonzero()[:, 0]
-                alive, there = alive[keep], keep.to(ids_BL.device)
-                ids_BL, position_BL, mask_BL = ids_BL[there], position_BL[there], mask_BL[there]
-                cache.batch_select_indices(there)
-        return batch
-
-    def _pad(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        width = max(map(len, prompts))
-        ids_BL = torch.full((len(prompts), width), self.policy.chat.pad_id)
-        mask_BL = torch.zeros((len(prompts), width), dtype=torch.long)
-        for i, ids in enumerate(prompts):
-            ids_BL[i, width - len(ids) :] = torch.tensor(ids)
-            mask_BL[i, width - len(ids) :] = 1
-        return ids_BL.to(self.policy.device), mask_BL.to(self.policy.device)
-
-    def _forward(self, ids_BL: Tensor, mask_BL: Tensor, position_BL: Tensor, cache: Any) -> Tensor:
-        out = self.policy.model(
-            input_ids=ids_BL,
-            attention_mask=mask_BL,
-            position_ids=position_BL,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1].float()
+            if (at + 1) % every == 0 and (done := int(ended_B.sum())):
+                if done == len(ended_B):
+                    break
+                if done >= FINISHED * len(ended_B):
+                    rows_B = (~ended_B).nonzero()[:, 0]
+                    decoder.keep(rows_B)
+                    paper.keep(rows_B)
+                    next_B, ended_B = next_B[rows_B], ended_B[rows_B]
+            logits_BV = decoder.step(next_B)
+        return paper.read(self.stop)
 
 
-def _record(batch: _Batch, alive: Tensor, next_B: Tensor, logprob_B: Tensor, ended_B: Tensor) -> None:
-    for row, token, logprob, ended in zip(
-        alive.tolist(), next_B.tolist(), logprob_B.tolist(), ended_B.tolist(), strict=True
-    ):
-        batch.ids[row].append(token)
-        batch.logprobs[row].append(logprob)
-        if ended:
-            batch.finish[row] = "stop"
+class _Paper:
+    """What has been written: tokens and log-probs [B, T] of every row, on the device until the end."""
+
+    def __init__(self, rows: int, limit: int, device: torch.device):
+        self.alive_B = torch.arange(rows, device=device)
+        self.ids_BT = torch.zeros(rows, limit, dtype=torch.long, device=device)
+        self.logprobs_BT = torch.zeros(rows, limit, device=device)
+        self.used = 0
+
+    def write(self, at: int, next_B: Tensor, logprob_B: Tensor) -> None:
+        self.ids_BT[self.alive_B, at] = next_B
+        self.logprobs_BT[self.alive_B, at] = logprob_B
+        self.used = at + 1
+
+    def keep(self, rows_B: Tensor) -> None:
+        self.alive_B = self.alive_B[rows_B]
+
+    def read(self, stop: Tensor) -> list[tuple[list[int], list[float], str]]:
+        """Every row up to its first stop token, which belongs to it; what was written after that is dropped."""
+        ids_BT, logprobs_BT = self.ids_BT[:, : self.used], self.logprobs_BT[:, : self.used]
+        stops_BT = torch.isin(ids_BT, stop)
+        # a row that has left the batch has zeros behind its end, which may be a stop token too: the first one counts
+        counts_B = torch.where(stops_BT.any(1), stops_BT.long().argmax(1) + 1, self.used).tolist()
+        ended = stops_BT.any(1).tolist()
+        rows = zip(ids_BT.tolist(), logprobs_BT.tolist(), counts_B, ended, strict=True)
+        return [(ids[:n], logprobs[:n], "stop" if end else "length") for ids, logprobs, n, end in rows]
 
 
 def choose(logits_BV: Tensor, sampler: Sampler, generator: torch.Generator, greedy: bool) -> tuple[Tensor, Tensor]:
@@ -130,9 +134,20 @@ def choose(logits_BV: Tensor, sampler: Sampler, generator: torch.Generator, gree
         next_B = logits_BV.argmax(-1)
     else:
         logprob_BV = torch.log_softmax(truncate(logits_BV / sampler.temperature, sampler.top_k, sampler.top_p), -1)
-        # multinomial of NaN is an error that a GPU does not survive; as it is, the loss is NaN too and a guard stops
-        next_B = torch.multinomial(logprob_BV.exp().nan_to_num(nan=1.0), 1, generator=generator)[:, 0]
+        next_B = _draw(logprob_BV.exp(), generator)
     return next_B, logprob_BV.gather(1, next_B[:, None])[:, 0]
+
+
+def _draw(p_BV: Tensor, generator: torch.Generator) -> Tensor:
+    """One token a row, by where a uniform number falls in the cumulated probabilities.
+
+    `torch.multinomial` draws a number for every entry of the vocabulary, which costs more than a small model's step. In
+    fp64 every token has its share, however rare. Of NaN any token is drawn: the loss is NaN too, and a guard stops.
+    """
+    mass_BV = p_BV.nan_to_num(nan=1.0).cumsum(-1, dtype=torch.float64)
+    shape = (len(p_BV), 1)
+    u_B1 = torch.rand(shape, generator=generator, dtype=torch.float64, device=p_BV.device) * mass_BV[:, -1:]
+    return torch.searchsorted(mass_BV, u_B1, right=True)[:, 0].clamp(max=p_BV.shape[-1] - 1)
 
 
 def truncate(logits_BV: Tensor, top_k: int, top_p: float) -> Tensor:

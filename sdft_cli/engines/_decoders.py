@@ -1,0 +1,259 @@
+"""One more token for every row of a batch: transformers' own forward pass, and a lean one for the models that allow it.
+
+A decoding step of a small batch is a few hundred tiny operations; what surrounds them (masks, caches that are copied to
+grow by one, wrappers) costs more than they do. `Lean` walks the layers itself, for decoders made of the usual parts:
+norm, q/k/v, rotary positions, attention, norm, feed-forward. Its own work is rotary and attention over a cache that
+is written in place; every weight is used where it is, so an optimizer's step or an adapter needs no copying. Whether a
+model is of that kind is found out by comparing (`lean`), never assumed.
+Shapes: B rows, L prompt tokens (left-padded), T tokens so far, V vocabulary, A query heads, K key-value heads,
+G = A / K, D a head's width, E a layer's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sdft_cli import packing
+from sdft_cli.models import Policy
+
+GROWTH = 128  # tokens of room that a full cache is given at a time
+#: How far log-probs of the lean pass may be from the model's own to be taken for the same.
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+
+Project = Callable[[Tensor], Tensor]
+
+
+class Decoder(Protocol):
+    """A batch in the midst of being written."""
+
+    def start(self, prompts: Sequence[list[int]]) -> Tensor:
+        """fp32 logits [B, V] after every prompt."""
+
+    def step(self, next_B: Tensor) -> Tensor:
+        """fp32 logits [B, V] after one more token a row."""
+
+    def keep(self, rows_B: Tensor) -> None:
+        """Go on with these rows alone."""
+
+
+class Plain:
+    """The model's own forward pass and cache: right for every model that transformers can generate with."""
+
+    def __init__(self, policy: Policy):
+        from transformers import DynamicCache
+
+        self.policy = policy
+        self.cache: Any = DynamicCache(config=policy.core.config)
+
+    def start(self, prompts: Sequence[list[int]]) -> Tensor:
+        """One pass over distinct prompts; rows with equal prompts share its result."""
+        distinct = sorted(set(map(tuple, prompts)))
+        ids_BL, self.mask_BT = _pad(distinct, self.policy)
+        self.position_B1 = self.mask_BT.sum(1, keepdim=True) - 1
+        logits_BV = self._forward(ids_BL, (self.mask_BT.cumsum(-1) - 1).clamp(min=0))
+        if len(distinct) == len(prompts) == 1:
+            return logits_BV
+        place = {prompt: i for i, prompt in enumerate(distinct)}
+        rows_B = torch.tensor([place[tuple(p)] for p in prompts], device=logits_BV.device)
+        self.keep(rows_B)
+        return logits_BV[rows_B]
+
+    def step(self, next_B: Tensor) -> Tensor:
+        self.mask_BT = torch.cat((self.mask_BT, self.mask_BT.new_ones(len(next_B), 1)), 1)
+        self.position_B1 = self.position_B1 + 1
+        return self._forward(next_B[:, None], self.position_B1)
+
+    def keep(self, rows_B: Tensor) -> None:
+        self.mask_BT, self.position_B1 = self.mask_BT[rows_B], self.position_B1[rows_B]
+        self.cache.batch_select_indices(rows_B)
+
+    def _forward(self, ids_BL: Tensor, position_BL: Tensor) -> Tensor:
+        out = self.policy.model(
+            input_ids=ids_BL,
+            attention_mask=self.mask_BT,
+            position_ids=position_BL,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float()
+
+
+def _pad(prompts: Sequence[Sequence[int]], policy: Policy) -> tuple[Tensor, Tensor]:
+    """Left-padded ids [B, L] and their mask (1 where there is a token)."""
+    width = max(map(len, prompts))
+    ids_BL = torch.full((len(prompts), width), policy.chat.pad_id)
+    mask_BL = torch.zeros((len(prompts), width), dtype=torch.long)
+    for i, ids in enumerate(prompts):
+        ids_BL[i, width - len(ids) :] = torch.tensor(ids)
+        mask_BL[i, width - len(ids) :] = 1
+    return ids_BL.to(policy.device), mask_BL.to(policy.device)
+
+
+class Lean:
+    """The prompts by the model's own pass (`Plain`), every further token by the layers' ``parts``."""
+
+    def __init__(self, policy: Policy, parts: Parts):
+        self.policy, self.parts = policy, parts
+
+    def start(self, prompts: Sequence[list[int]]) -> Tensor:
+        first = Plain(self.policy)
+        logits_BV = first.start(prompts)
+        self.position_B1, self.length = first.position_B1, first.mask_BT.shape[1]
+        self.caches = [_Cache(held.keys, held.values) for held in first.cache.layers]
+        self.bias_BT = None
+        if not bool(first.mask_BT.all()):
+            self.bias_BT = torch.zeros(
+                first.mask_BT.shape, dtype=self.caches[0].keys_BKTD.dtype, device=logits_BV.device
+            )
+            self.bias_BT.masked_fill_(first.mask_BT == 0, float("-inf"))
+        return logits_BV
+
+    def step(self, next_B: Tensor) -> Tensor:
+        self.position_B1 = self.position_B1 + 1
+        hidden_BE = self.parts.embed(next_B)
+        cos_B1D, sin_B1D = self.parts.rotary(hidden_BE[:, None], self.position_B1)
+        at, self.length = self.length, self.length + 1
+        bias_B11T = self._bias()
+        for layer, cache in zip(self.parts.layers, self.caches, strict=True):
+            hidden_BE = layer.forward(hidden_BE, cos_B1D, sin_B1D, cache, at, bias_B11T)
+        return self.parts.head(self.parts.norm(hidden_BE)).float()
+
+    def _bias(self) -> Tensor | None:
+        """What attention adds to its scores, [B, 1, 1, T]: -inf on padding; None where there is none."""
+        if self.bias_BT is None:
+            return None
+        if self.length > self.bias_BT.shape[1]:
+            self.bias_BT = nn.functional.pad(self.bias_BT, (0, GROWTH))
+        return self.bias_BT[:, None, None, : self.length]
+
+    def keep(self, rows_B: Tensor) -> None:
+        self.position_B1 = self.position_B1[rows_B]
+        self.bias_BT = None if self.bias_BT is None else self.bias_BT[rows_B]
+        for cache in self.caches:
+            cache.keep(rows_B, self.length)
+
+
+class _Cache:
+    """A layer's keys and values, with room to write further ones in place."""
+
+    def __init__(self, keys_BKTD: Tensor, values_BKTD: Tensor):
+        self.keys_BKTD, self.values_BKTD = (_roomier(x, x.shape[2]) for x in (keys_BKTD, values_BKTD))
+
+    def write(self, at: int, key_BKD: Tensor, value_BKD: Tensor) -> tuple[Tensor, Tensor]:
+        """Put a token's at column ``at``; everything so far."""
+        if at == self.keys_BKTD.shape[2]:
+            self.keys_BKTD, self.values_BKTD = (_roomier(x, at) for x in (self.keys_BKTD, self.values_BKTD))
+        self.keys_BKTD[:, :, at], self.values_BKTD[:, :, at] = key_BKD, value_BKD
+        return self.keys_BKTD[:, :, : at + 1], self.values_BKTD[:, :, : at + 1]
+
+    def keep(self, rows_B: Tensor, length: int) -> None:
+        held = self.keys_BKTD[:, :, :length], self.values_BKTD[:, :, :length]
+        self.keys_BKTD, self.values_BKTD = (_roomier(x[rows_B], length) for x in held)
+
+
+class _Layer:
+    """A decoder layer's parts."""
+
+    def __init__(self, layer: Any):
+        attention = layer.self_attn
+        self.before, self.after = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
+        self.query, self.key, self.value, self.out = (
+            _linear(getattr(attention, f"{name}_proj")) for name in ("q", "k", "v", "o")
+        )
+        self.feed, self.width, self.scale = layer.mlp, attention.head_dim, attention.scaling
+        norms = [getattr(attention, f"{name}_norm", None) for name in ("q", "k")]
+        self.query_norm, self.key_norm = (None if norm is None else _norm(norm) for norm in norms)
+
+    def forward(
+        self, hidden_BE: Tensor, cos_B1D: Tensor, sin_B1D: Tensor, cache: _Cache, at: int, bias_B11T: Tensor | None
+    ) -> Tensor:
+        """The layer's output [B, E] for the token at column ``at``."""
+        x_BE, rows = self.before(hidden_BE), len(hidden_BE)
+        query_BAD, key_BKD, value_BKD = (f(x_BE).view(rows, -1, self.width) for f in (self.query, self.key, self.value))
+        if self.query_norm is not None and self.key_norm is not None:
+            query_BAD, key_BKD = self.query_norm(query_BAD), self.key_norm(key_BKD)
+        heads = key_BKD.shape[1]
+        turned = _rotate(torch.cat((query_BAD, key_BKD), 1), cos_B1D, sin_B1D)
+        keys_BKTD, values_BKTD = cache.write(at, turned[:, -heads:], value_BKD)
+        # the query heads that share a key head stand as that head's queries: nothing is repeated
+        query_BKGD = turned[:, :-heads].reshape(rows, heads, -1, self.width)
+        mixed_BKGD = nn.functional.scaled_dot_product_attention(
+            query_BKGD, keys_BKTD, values_BKTD, attn_mask=bias_B11T, scale=self.scale
+        )
+        hidden_BE = hidden_BE + self.out(mixed_BKGD.reshape(rows, -1))
+        return hidden_BE + self.feed(self.after(hidden_BE))
+
+
+class Parts:
+    """What `Lean` walks through; the weights are the model's own, used where they are."""
+
+    def __init__(self, core: Any):
+        decoder = core.get_decoder()
+        self.layers = [_Layer(layer) for layer in decoder.layers[: core.config.get_text_config().num_hidden_layers]]
+        self.embed, self.rotary, self.norm = decoder.embed_tokens, decoder.rotary_emb, _norm(decoder.norm)
+        self.head = core.get_output_embeddings()
+
+
+def _roomier(x_BKTD: Tensor, length: int) -> Tensor:
+    """A copy with room for more tokens after ``length``."""
+    room = x_BKTD.new_empty(*x_BKTD.shape[:2], length + GROWTH, x_BKTD.shape[3])
+    room[:, :, :length] = x_BKTD[:, :, :length]
+    return room
+
+
+def _rotate(x_BHD: Tensor, cos_B1D: Tensor, sin_B1D: Tensor) -> Tensor:
+    """Rotary positions (arXiv 2104.09864) on half-split pairs."""
+    one, two = x_BHD.chunk(2, -1)
+    return x_BHD * cos_B1D + torch.cat((-two, one), -1) * sin_B1D
+
+
+def _linear(module: nn.Module) -> Project:
+    """``module`` itself, less what calling a module costs where it is a plain linear map."""
+    if type(module) is not nn.Linear or module._forward_hooks or module._forward_pre_hooks:
+        return module
+    weight, bias = module.weight, module.bias
+    return lambda x: nn.functional.linear(x, weight, bias)
+
+
+def _norm(module: nn.Module) -> Project:
+    """One fused operation where that is what ``module`` computes; ``module`` itself elsewhere."""
+    weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
+    if weight is None or epsilon is None or getattr(module, "bias", None) is not None:
+        return module
+    size = weight.shape
+
+    def fused(x: Tensor) -> Tensor:
+        return nn.functional.rms_norm(x, size, weight, epsilon)
+
+    probe = torch.linspace(-2, 3, 2 * weight.numel(), device=weight.device, dtype=weight.dtype).view(2, -1)
+    return (
+        fused
+        if torch.allclose(fused(probe), module(probe), rtol=1e-5 if probe.dtype == torch.float32 else 2e-2)
+        else module
+    )
+
+
+@torch.no_grad()
+def lean(policy: Policy) -> Parts | None:
+    """The parts of a model for which `Lean` gives what its own forward pass gives, found out on a few tokens."""
+    if not packing.sees_all(policy.core.config.get_text_config()):  # type: ignore[operator, union-attr]
+        return None
+    prompts, later = [[1, 2, 3], [4, 5, 6, 7, 8]], torch.tensor([[9, 10], [11, 12], [13, 14]], device=policy.device)
+    try:
+        parts = Parts(policy.core)
+        passes = Plain(policy), Lean(policy, parts)
+        pairs = [[p.start(prompts) for p in passes]]
+        pairs += [[p.step(next_B % pairs[0][0].shape[1]) for p in passes] for next_B in later]
+        for p in passes:
+            p.keep(torch.tensor([0], device=policy.device))
+        pairs += [[p.step(later[0][:1]) for p in passes]]
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
+        return None  # other parts, or put together in another way
+    allowed = TOLERANCE.get(next(policy.model.parameters()).dtype, 0.1)
+    ours, theirs = (torch.cat([pair[i] for pair in pairs]).log_softmax(-1) for i in (1, 0))
+    return parts if bool((ours - theirs).abs().max() <= allowed) else None
