@@ -5,7 +5,8 @@
 Time is the median of alternating runs (naive, fused, naive, fused, ...) in one process of its own: by the clock, and
 as CPU time, which other work on the machine disturbs far less (one thread: the same on an idle machine). Memory is
 measured in a fresh process for every cell: the highest resident set (VmHWM) less what was resident before the pass, so
-inputs and weights do not count and the gradients do. Linux only (/proc). fp32, on the CPU.
+inputs and weights do not count and the gradients do. ``scratch`` is that less the gradients of hidden states and head,
+4 (N + V) H bytes, which any loss leaves behind. Linux only (/proc). fp32, on the CPU.
 """
 
 from __future__ import annotations
@@ -109,13 +110,20 @@ def fresh(function: Callable[..., Any], *arguments: object) -> Any:
 def measure(loss: str, shape: Shape, repeats: int) -> dict[str, Any]:
     """One row of the table."""
     memory = {path: fresh(peak, loss, path, shape) for path in PATHS}
-    return {"loss": loss, **fresh(times, loss, shape, repeats), "bytes": memory}
+    gradients = 4 * (shape.tokens + shape.vocab) * shape.hidden
+    scratch = {path: taken - gradients for path, taken in memory.items()}
+    return {"loss": loss, **fresh(times, loss, shape, repeats), "bytes": memory, "scratch": scratch}
 
 
 def line(row: dict[str, Any]) -> str:
     """``row`` as text."""
     cells = [f"{row['loss']:<11}"]
-    for what, unit, form in (("seconds", 1, "8.2f"), ("cpu_seconds", 1, "8.2f"), ("bytes", MB, "8.0f")):
+    for what, unit, form in (
+        ("seconds", 1, "8.2f"),
+        ("cpu_seconds", 1, "8.2f"),
+        ("bytes", MB, "8.0f"),
+        ("scratch", MB, "8.0f"),
+    ):
         naive, fused = (row[what][path] for path in PATHS)
         cells.append(f"{naive / unit:{form}}{fused / unit:{form}}{fused / naive:7.2f}")
     return "  ".join(cells)
@@ -131,8 +139,8 @@ def main() -> int:
     given = parser.parse_args()
     shape = Shape(given.tokens, given.vocab, given.hidden, given.threads)
     print(f"{shape}, fp32, torch {torch.__version__}")
-    print(f"{'':<11}{'seconds':>25}{'CPU seconds':>25}{'peak extra MB':>25}")
-    print(f"{'loss':<11}" + f"  {'naive':>8}{'fused':>8}{'ratio':>7}" * 3)
+    print(f"{'':<11}{'seconds':>25}{'CPU seconds':>25}{'peak extra MB':>25}{'of it scratch MB':>25}")
+    print(f"{'loss':<11}" + f"  {'naive':>8}{'fused':>8}{'ratio':>7}" * 4)
     rows = []
     for loss in given.losses:
         rows.append(measure(loss, shape, given.repeats))

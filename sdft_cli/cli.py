@@ -20,6 +20,7 @@ from sdft_cli.flags import (
     Method,
     Model,
     Plugin,
+    Sampling,
     Seed,
     Sets,
     Tasks,
@@ -29,6 +30,7 @@ from sdft_cli.flags import (
     recipe_of,
     say,
     split,
+    with_engine,
 )
 
 app = typer.Typer(
@@ -71,6 +73,7 @@ def probe(
     data: Data = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many train rows a task.")] = 64,
     seed: Seed = None,
+    engine: Sampling = None,
     sets: Sets = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if there is a warning.")] = False,
     plugin: Plugin = None,
@@ -79,7 +82,7 @@ def probe(
     """Before training: is the model, shown the demonstrations, a better teacher? What would training cost?"""
     flags: dict[str, Any] = {"tasks": split(tasks), "method": method, "model": model, "seed": seed}
     flags["data"] = str(data) if data else None
-    settled = new_recipe(recipe, flags, sets or [], plugin)
+    settled = new_recipe(recipe, flags, with_engine(sets, engine), plugin)
     from sdft_cli.probe import probe as run_probe
     from sdft_cli.probe import show
 
@@ -101,6 +104,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run folder; a fresh one under runs/ when not given.")] = None,
     suite: Watched = None,
     seed: Annotated[int | None, typer.Option(help="Seed of data order and sampling.")] = None,
+    engine: Sampling = None,
     sets: Sets = None,
     on_bad_row: Annotated[str | None, typer.Option("--on-bad-row", help="error (default) or drop.")] = None,
     stop_if_prior_drops: Annotated[
@@ -122,11 +126,12 @@ def train(
         raise UsageError(
             "--resume and --continue exclude each other", "resume an unfinished run, continue a finished one"
         )
+    sets = with_engine(sets, engine)
     if on_bad_row:
         choice("--on-bad-row", on_bad_row, ("drop", "error"))
-        sets = [*(sets or []), f"train.on_bad_row={on_bad_row}"]
+        sets = [*sets, f"train.on_bad_row={on_bad_row}"]
     if stop_if_prior_drops is not None:
-        sets = [*(sets or []), f"train.stop_if_prior_drops={stop_if_prior_drops}"]
+        sets = [*sets, f"train.stop_if_prior_drops={stop_if_prior_drops}"]
     if continue_run:
         _extend(continue_run, split(tasks), plugin, json)
         return

@@ -11,7 +11,7 @@ import typer
 
 from sdft_cli import evalflags as flag
 from sdft_cli.errors import GateError, UsageError
-from sdft_cli.flags import Data, Json, Plugin, Sets, Tasks, split
+from sdft_cli.flags import Data, Json, Plugin, Sampling, Sets, Tasks, split, with_engine
 
 Force = Annotated[
     bool, typer.Option("--force", help="Put numbers together that were not measured alike; the output says so.")
@@ -36,6 +36,7 @@ def evaluate(
     judge_key_env: flag.JudgeKeyEnv = None,
     also: flag.Also = None,
     base: flag.Base = None,
+    engine: Sampling = None,
     sets: Sets = None,
     max_forgetting: flag.MaxForgetting = None,
     max_prior_drop: flag.MaxPriorDrop = None,
@@ -56,7 +57,7 @@ def evaluate(
     suite = flag.suite_of(suite, harness)
     if suite and suite != "new":
         plugins.get("suite", suite)
-    settings = flag.layer(benchmarks, harness, harness_args or [], allow_code_execution, sets or [])
+    settings = flag.layer(benchmarks, harness, harness_args or [], allow_code_execution, with_engine(sets, engine))
     wanted = ci.gates_of(max_forgetting, max_prior_drop, min_accuracy or [], gate)
     if (junit or markdown) and not wanted:
         raise UsageError("--junit and --markdown tell of gates, and none is set", "add --max-forgetting 0.02, …")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sdft_cli import scoring
+from sdft_cli import memory, scoring
 from sdft_cli.errors import UsageError
 from sdft_cli.recipe import Recipe, Sampler
 from sdft_cli.templates import VIEWS
@@ -57,7 +57,7 @@ def drift(bench: Bench, base: Bench, rows: Sequence[Example], longest: int, view
         batching.Row(prompt, rollout.ids, [1.0] * len(rollout.ids), prompt)
         for prompt, rollout in zip(prompts, rollouts, strict=True)
     ]
-    budget = bench.recipe.train.micro_batch_tokens
+    budget = memory.tokens(bench.recipe)
     found = gap.summarize(gap.divergences(policy, pairs, budget, other.core), skip=0)
     return {
         "to_base": found["reverse"],

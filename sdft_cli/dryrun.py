@@ -8,9 +8,9 @@ from typing import Any
 from sdft_cli import console, models, templates
 from sdft_cli.chat import Chat
 from sdft_cli.locations import locate
-from sdft_cli.preflight import StagePlan, check_recipe, complaints, context_window, plan
+from sdft_cli.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
 from sdft_cli.recipe import Recipe
-from sdft_cli.sizes import GIB, footprint, memory_text, percentiles
+from sdft_cli.sizes import GIB, footprint, load_of, memory_text, percentiles
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def dry_run(recipe: Recipe) -> DryRun:
     plans = plan(recipe, chat, context_window(location))
     for line in complaints(plans):
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
-    sizes = footprint(recipe, location, len(plans))
+    sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
     stages = [_stage(recipe, p) for p in plans]
     facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
     return DryRun(facts, "\n".join([*_views(recipe, chat, plans[0]), "", *_summary(facts)]))
@@ -70,7 +70,4 @@ def _summary(facts: dict[str, Any]) -> list[str]:
             if p := s[f"{who}_prompt_tokens"]:
                 lines.append(f"    {who}'s prompt: median {p['p50']}, 95 % {p['p95']}, longest {p['max']} tokens")
         lines.append(f"    up to {s['max_new_tokens']} new tokens; {s['dropped']} rows dropped")
-    lines.append(memory_text(facts))
-    if (disk := facts["disk_bytes"]) is not None:
-        lines.append(f"disk: about {disk / GIB:.2f} GiB at most")
-    return lines
+    return [*lines, memory_text(facts), f"disk: about {facts['disk_bytes'] / GIB:.2f} GiB at most"]

@@ -24,6 +24,9 @@ Data = Annotated[Path | None, typer.Option("--data", help="Folder that holds one
 Watched = Annotated[str | None, typer.Option("--suite", help="Suite of prior skills to watch.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of data order and sampling.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value of the recipe; repeatable.")]
+Sampling = Annotated[
+    str | None, typer.Option("--engine", help="What samples completions: transformers (default), vllm or vllm-server.")
+]
 Plugin = Annotated[list[Path] | None, typer.Option("--plugin", help="A .py file with a task, method, … of your own.")]
 
 
@@ -46,6 +49,17 @@ def choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a ``value`` that is none of ``choices``."""
     if value not in choices:
         raise choose(flag, value, choices)
+
+
+def with_engine(sets: list[str] | None, engine: str | None) -> list[str]:
+    """``--set`` assignments with what ``--engine`` says as one of them."""
+    from sdft_cli import plugins
+
+    if engine is None:
+        return sets or []
+    if engine not in plugins.names("engine"):
+        raise choose("engine", engine, plugins.names("engine"))
+    return [*(sets or []), f"engine.name={engine}"]
 
 
 def new_recipe(

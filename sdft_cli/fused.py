@@ -133,17 +133,17 @@ class _Fused(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += d_CV.sum(0)
             del d_CV  # before the next chunk needs the room
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
-        ctx.head_dtype = weight_VH.dtype
+        # summed in fp32; held until the backward pass, through which all activations live, no wider than it will leave
+        d_head = (None if d is None else d.to(weight_VH.dtype) for d in (d_weight, d_bias))
+        ctx.save_for_backward(d_hidden, *d_head)
         stats = tuple(stats_4N)
         ctx.mark_non_differentiable(*stats)
         return (total, *stats)
 
     @staticmethod
     def backward(ctx, d_loss, *_):  # type: ignore[no-untyped-def]
-        # in place, since a head's gradient in fp32 is large; torch refuses a second backward pass by itself
-        d_hidden, *d_head = (None if d is None else d.mul_(d_loss) for d in ctx.saved_tensors)
-        return (d_hidden, *(None if d is None else d.to(ctx.head_dtype) for d in d_head), None)
+        # in place, since a head's gradient is large; torch refuses a second backward pass by itself
+        return (*(None if d is None else d.mul_(d_loss) for d in ctx.saved_tensors), None)
 
 
 def _chunk(h_CH: Tensor, head: Head, plan: _Plan, part: slice, wide: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

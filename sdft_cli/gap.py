@@ -39,11 +39,11 @@ def divergences(policy: Policy, rows: Sequence[Row], budget: int, teacher: nn.Mo
     given. The rows come back sorted by length.
     """
     heads, chat, found = (models.head(policy).detach(), models.head(policy, teacher).detach()), policy.chat, []
-    for group in micro_batches(rows, budget):
+    for group in micro_batches(rows, budget, policy.packed):
         known = targets(group, policy.device)
         prompts = [r.student_prompt for r in group], [r.teacher_prompt or [] for r in group]
         student_NH, teacher_NH = (
-            models.hidden_states(policy, collate(side, group, chat.pad_id, policy.device), model)
+            models.hidden_states(policy, collate(side, group, chat.pad_id, policy.device, policy.packed), model)
             for side, model in zip(prompts, (None, teacher), strict=True)
         )
         both_2N = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 import torch
 from torch import Tensor, nn
 
+from sdft_cli import packing
 from sdft_cli.batching import Inputs
 from sdft_cli.chat import Chat
 from sdft_cli.errors import SdftError, UsageError
@@ -27,13 +29,17 @@ STUDENT, TEACHER = "default", "teacher"  # adapter names; peft calls the first o
 
 @dataclass
 class Policy:
-    """A model ready to sample and train: ``model`` may be wrapped by peft, ``core`` is what lies inside."""
+    """A model ready to sample and train: ``model`` may be wrapped by peft, ``core`` is what lies inside.
+
+    ``packed``: sequences may be laid end to end for scoring (`packing`).
+    """
 
     model: nn.Module
     chat: Chat
     name: str
     device: torch.device
     lora: bool = False
+    packed: bool = False
 
     @property
     def core(self) -> nn.Module:
@@ -75,6 +81,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     policy = Policy(wrapped.to(device), load_chat(location), location, device, lora=wrapped is not model)
     policy.model.eval()  # dropout off everywhere: the sampler and the trainer must be the same model
     check_head(policy)
+    policy.packed = packing.enable(policy.core)
     return policy
 
 
@@ -96,6 +103,15 @@ def _adapt(model: Any, location: str, lora: Lora | None) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def adapt_empty(model: Any, location: str, lora: Lora) -> Any:
+    """``model``, made without weights, with the adapter that `load` would train: only its shapes count."""
+    if not is_adapter(location):
+        return _adapt(model, location, lora)
+    from peft import PeftConfig, get_peft_model
+
+    return get_peft_model(model, PeftConfig.from_pretrained(location))
 
 
 def _base_of(location: str) -> str:
@@ -146,7 +162,8 @@ def head(policy: Policy, model: nn.Module | None = None) -> Head:
 def hidden_states(policy: Policy, inputs: Inputs, model: nn.Module | None = None) -> Tensor:
     """Final hidden states at the inputs' loss positions, [N, H]. ``model`` replaces the student (a teacher copy)."""
     core = policy.core if model is None else model
-    out = core.get_decoder()(input_ids=inputs.ids_BL, use_cache=False)  # type: ignore[operator]
+    bounds = packing.bounds(inputs.lengths, policy.device) if inputs.lengths else {}
+    out = core.get_decoder()(input_ids=inputs.ids_BL, use_cache=False, **bounds)  # type: ignore[operator]
     return out.last_hidden_state[inputs.rows_N, inputs.columns_N]
 
 
@@ -166,11 +183,47 @@ def check_head(policy: Policy) -> None:
         )
 
 
+def checkpoint(policy: Policy, on: bool) -> None:
+    """Whether a layer's activations are thrown away and made again in the backward pass (gradient checkpointing)."""
+    core: Any = policy.core
+    if on:
+        if not core.supports_gradient_checkpointing:
+            raise UsageError(f"{policy.name}: no gradient checkpointing", "set train.gradient_checkpointing=off")
+        core.gradient_checkpointing_enable({"use_reentrant": False})
+        core.disable_input_require_grads()  # only the reentrant kind needs them
+    elif core.is_gradient_checkpointing:
+        core.gradient_checkpointing_disable()
+
+
+def training(policy: Policy, dropout: bool) -> None:
+    """Be ready for a pass with a backward pass. Without ``dropout`` the model stays as for evaluation, but for the flag
+    of the layers themselves (their parts keep theirs): `transformers` checkpoints only where it is set."""
+    policy.model.train(dropout)
+    for module in policy.core.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
+
+
 def save(policy: Policy, folder: Path) -> None:
     """Weights and tokenizer in plain Hugging Face format (an adapter folder under LoRA)."""
     kwargs = {"selected_adapters": [STUDENT]} if policy.lora else {}
     policy.model.save_pretrained(folder, **kwargs)  # type: ignore[operator]
     policy.chat.tokenizer.save_pretrained(folder)
+
+
+def twin(policy: Policy) -> Policy:
+    """The same model with weights of its own where they can move; frozen ones are shared."""
+    frozen = {id(p): p for p in policy.model.parameters() if not p.requires_grad}
+    return replace(policy, model=copy.deepcopy(policy.model, frozen).requires_grad_(False))
+
+
+@torch.no_grad()
+def follow(other: Policy, policy: Policy) -> None:
+    """Give a `twin` the weights of ``policy``."""
+    theirs = dict(policy.model.named_parameters())
+    for name, param in other.model.named_parameters():
+        if param is not theirs[name]:
+            param.copy_(theirs[name])
 
 
 def trainable(policy: Policy) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from sdft_cli import dataset, models, objective, plugins, templates
@@ -49,7 +50,11 @@ def check_recipe(recipe: Recipe) -> Method:
         plugins.task(task, recipe.data)
     if recipe.suite and isinstance(suite := plugins.get("suite", recipe.suite), Battery):
         suite.settings(recipe.evaluation)  # what it needs is there
-    plugins.get("engine", recipe.engine.name)
+    engine = plugins.get("engine", recipe.engine.name)
+    if ready := getattr(engine, "check", None):
+        ready(recipe.engine)  # what it needs is there
+    if recipe.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+        raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft[memory]'")
     for phase in recipe.phases():
         _check_phase(phase)
     if recipe.train.stop_if_prior_drops is not None and not (recipe.suite and recipe.train.probe_every):
@@ -86,6 +91,9 @@ def _check_phase(phase: Recipe) -> None:
         raise UsageError("objective.clip bounds an advantage, and there is none", 'set factors=["group_advantage"]')
     if phase.train.updates > 1 and sampler.source != "student":
         raise UsageError("train.updates reuses sampled completions", "set sampler.source=student, or train.updates=1")
+    if phase.engine.ahead and sampler.source == "student" and goal.importance_cap is None and goal.clip is None:
+        hint = "set objective.importance_cap=2 (or a clip), or engine.ahead=0"
+        raise UsageError("completions written ahead are off-policy, and nothing here corrects for that", hint)
 
 
 def _check_teacher(phase: Recipe) -> None:
@@ -188,6 +196,11 @@ def _packed(folder: Path, chat: Chat, size: int, window: int, how: str) -> list[
         before = [stream[at - 1] if at else chat.eos_id]
         blocks.append(Example(f"block-{i}", [], meta={"ids": stream[at : at + size], "before": before}))
     return blocks
+
+
+def most(plans: list[StagePlan]) -> tuple[list[tuple[int, int]], int]:
+    """Prompt lengths of every row to be trained on, and the most tokens that any stage may write after one."""
+    return [pair for p in plans for pair in p.lengths], max(p.max_new_tokens for p in plans)
 
 
 def complaints(plans: list[StagePlan]) -> list[str]:

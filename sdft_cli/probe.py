@@ -21,15 +21,15 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from sdft_cli import console, gap, models, plugins, scoring
+from sdft_cli import console, fitting, gap, memory, models, plugins, scoring
 from sdft_cli.batching import Row
 from sdft_cli.errors import UsageError
 from sdft_cli.locations import locate
 from sdft_cli.models import Policy
-from sdft_cli.preflight import StagePlan, check_recipe, context_window, lengths_of, plan
+from sdft_cli.preflight import StagePlan, check_recipe, context_window, lengths_of, most, plan
 from sdft_cli.recipe import Recipe, Sampler
 from sdft_cli.rollout import Batches, seed_of
-from sdft_cli.sizes import GIB, footprint, memory_text, percentiles
+from sdft_cli.sizes import GIB, footprint, load_of, memory_text, percentiles
 from sdft_cli.stage import Stage
 from sdft_cli.templates import VIEWS
 from sdft_cli.types import Example, Rollout
@@ -58,6 +58,7 @@ def probe(recipe: Recipe, limit: int = LIMIT) -> dict[str, Any]:
     location = locate(recipe.model)
     window = context_window(location)
     plans = plan(recipe, models.load_chat(location), window)
+    before = fitting.resident("VmRSS")
     policy = models.load(location, recipe.runtime, recipe.lora)
     found = _Probe(recipe, policy, limit, window)
     tasks = [found.task(p) for p in plans]
@@ -71,7 +72,11 @@ def probe(recipe: Recipe, limit: int = LIMIT) -> dict[str, Any]:
         "tasks": tasks,
         "steps": sum(t["training"]["steps"] for t in tasks),
         "seconds": _total([t["training"]["seconds"] for t in tasks]),
-        "memory": {**footprint(recipe, location, len(plans)), **_peak(policy.device)},
+        "memory": {
+            **footprint(recipe, location, len(plans), load_of(recipe, *most(plans))),
+            **_peak(policy.device),
+            "before_bytes": before,
+        },
         "warnings": [w for t in tasks for w in warnings_of(t)],
     }
 
@@ -160,7 +165,7 @@ class _Probe:
             for r, w in zip(rows, rollouts, strict=True)
             if r.teacher is not None
         ]
-        budget, skip = self.recipe.train.micro_batch_tokens, self.recipe.objective.skip_first
+        budget, skip = memory.tokens(self.recipe), self.recipe.objective.skip_first
         return gap.summarize(gap.divergences(self.policy, pairs, budget), skip, seed) if pairs else None
 
     # what training would take -------------------------------------------------------------------------------
@@ -193,7 +198,7 @@ class _Probe:
         """Steps of ``phase`` and the seconds they would take; None where a step does not fit into memory."""
         try:
             found = self._timed(phase, seed)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, fitting.DoesNotFit):
             self.policy.model.zero_grad(set_to_none=True)
             found = {"step_seconds": None, "rollout_seconds": None, "once_seconds": None, "signal": None}
         step, once = found["step_seconds"], found["once_seconds"]
@@ -363,13 +368,15 @@ def _pace_text(phase: dict[str, Any]) -> str:
 
 
 def _foot(facts: dict[str, Any]) -> list[str]:
-    memory = facts["memory"]
+    used = facts["memory"]
     seconds = "unknown" if facts["seconds"] is None else f"about {console.clock(facts['seconds'])}"
-    held = {"gpu": "of the GPU", "process": "of the whole process"}[memory["peak_of"]]
+    held = {"gpu": "of the GPU", "process": "of the whole process"}[used["peak_of"]]
+    if used["peak_of"] == "process" and (before := used["before_bytes"]):
+        held += f", {before / GIB:.2f} GiB before the model was loaded"
     return [
         f"\ntraining: {facts['steps']} steps, {seconds} here; evaluations and checkpoints not counted",
-        memory_text(memory),
-        f"        measured in this probe: {memory['peak_bytes'] / GIB:.2f} GiB {held}",
+        memory_text(used),
+        f"        measured in this probe: {used['peak_bytes'] / GIB:.2f} GiB {held}",
         f"teacher: the same weights, view {facts['teacher_view']!r}; greedy but for temperature 1",
         "KL: nats a token, over the student's completions at temperature 1",
         *dict.fromkeys(f"note: {task['note']}" for task in facts["tasks"] if task["note"]),

@@ -12,13 +12,10 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from sdft_cli.errors import SdftError, UsageError
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from sdft_cli.sections import TEACHER_KINDS, PhaseTrain, Section, Teacher, Train
 
 
 class Sampler(Section):
@@ -53,31 +50,6 @@ class Reward(Section):
 
     success: float = 0.5
     epsilon: float = Field(1e-6, gt=0)
-
-
-class Teacher(Section):
-    """phi <- phi + a (theta - phi) every k steps: frozen a=0, live a=1 k=1, EMA 0<a<1. One word picks a kind."""
-
-    start: Literal["student", "base", "before"] = "student"
-    update_rate: float = Field(0.01, ge=0, le=1)
-    update_every: int = Field(1, ge=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _kind(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value not in TEACHER_KINDS:
-            raise ValueError(f"unknown teacher {value!r}: one of {', '.join(TEACHER_KINDS)}")
-        return TEACHER_KINDS[value]
-
-
-TEACHER_KINDS: dict[str, dict[str, Any]] = {
-    "frozen": {"update_rate": 0.0},
-    "live": {"update_rate": 1.0},
-    "ema": {"update_rate": 0.01},
-    "periodic": {"update_rate": 1.0, "update_every": 20},
-}
 
 
 class Clip(Section):
@@ -117,46 +89,6 @@ class Objective(Section):
     reduction: Literal["token_mean", "sequence_mean"] = "token_mean"
 
 
-class Train(Section):
-    """Optimization. ``max_steps`` overrides ``epochs``; batch counts completions; each is used ``updates`` times.
-
-    ``keep_checkpoints`` of a stage can be resumed from. ``best``: the checkpoint with the best validation accuracy is
-    kept beside the last one, or the stage ends with it (``use``). ``stop_if_prior_drops``: how far, from the base
-    model, the prior suite may fall in probes before a stage ends with the last step that kept it.
-    """
-
-    lr: float = Field(1e-5, gt=0)
-    batch: int = Field(32, ge=1)
-    updates: int = Field(1, ge=1)
-    epochs: float = Field(1, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    warmup_steps: int = Field(10, ge=0)
-    schedule: Literal["cosine", "constant", "linear"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    grad_norm: float = Field(1.0, gt=0)
-    micro_batch_tokens: int = Field(16384, ge=1)
-    max_prompt_tokens: int = Field(8192, ge=1)
-    checkpoint_every: int = Field(100, ge=0)
-    keep_checkpoints: int = Field(1, ge=1)
-    best: Literal["off", "keep", "use"] = "keep"
-    stop_if_prior_drops: float | None = Field(None, ge=0, lt=1)
-    probe_every: int = Field(50, ge=0)
-    probe_limit: int = Field(64, ge=1)
-    on_bad_row: Literal["error", "drop"] = "error"
-
-
-class PhaseTrain(Section):
-    """What a second phase has of its own; None keeps the first phase's value."""
-
-    lr: float | None = Field(None, gt=0)
-    batch: int | None = Field(None, ge=1)
-    epochs: float | None = Field(None, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    warmup_steps: int | None = Field(None, ge=0)
-
-
 class Phase(Section):
     """A second phase of every stage, with parts of its own. ``general`` prompts are no task's: recipe.general, or the
     suite's own."""
@@ -180,10 +112,23 @@ class Lora(Section):
 
 
 class Engine(Section):
-    """What samples completions: a file of ``engines/`` by name, and what it may use. ``max_batch`` rows at a time."""
+    """What samples completions: a file of ``engines/`` by name, and what it may use. ``max_batch`` rows at a time.
+
+    So many batches are written ``ahead``, while the ones before them train; 0: each by the weights of its step.
+
+    ``vllm`` takes ``memory_share`` of the GPU, and with ``sleep`` gives it back while the model trains. ``vllm-server``
+    is at ``base_url`` and reads weights from ``weights_folder`` (one that it shares; in memory, on this machine, when
+    not given). ``sync_tolerance`` is how far log-probs may be from the trainer's (`engines._synccheck`), in nats.
+    """
 
     name: str = "transformers"
     max_batch: int = Field(256, ge=1)
+    ahead: int = Field(0, ge=0)
+    memory_share: float = Field(0.3, gt=0, lt=1)
+    sleep: bool = False
+    base_url: str | None = None
+    weights_folder: str | None = None
+    sync_tolerance: float | None = Field(None, gt=0)
 
 
 class Harness(Section):
@@ -200,7 +145,7 @@ class Harness(Section):
     apply_chat_template: bool | str = False
     batch_size: int | str = 16
     allow_code_execution: bool = False
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default_factory=dict)
     log: str | None = None
 
 
@@ -291,8 +236,8 @@ class Method(Section):
     teacher: Teacher | None = None
     reward: Reward | None = None
     objective: Objective = Objective()
-    train: dict[str, Any] = {}
-    lora: dict[str, Any] = {}
+    train: dict[str, Any] = Field(default_factory=dict)
+    lora: dict[str, Any] = Field(default_factory=dict)
     then: Phase | None = None
 
     def defaults(self) -> dict[str, Any]:

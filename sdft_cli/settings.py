@@ -68,7 +68,7 @@ def path_of(key: str, flag: str) -> str:
 LATER = (
     *("guards.", "engine.", "runtime.device", "runtime.threads", "sampler.max_new_tokens", "objective.mask_truncated"),
     *("train.lr", "train.warmup_steps", "train.schedule", "train.weight_decay", "train.grad_norm"),
-    *("train.micro_batch_tokens", "train.checkpoint_every", "train.probe_"),
+    *("train.micro_batch_tokens", "train.gradient_checkpointing", "train.checkpoint_every", "train.probe_"),
 )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdft_cli import models
+from sdft_cli.fitting import counts_of
+from sdft_cli.memory import Counts, Load, dims, predict, tokens
 from sdft_cli.recipe import Recipe, Runtime
 
 GIB = 1 << 30
@@ -20,42 +22,70 @@ def percentiles(values: Sequence[int]) -> dict[str, int]:
     return {k: ordered[min(len(ordered) - 1, int(q * len(ordered)))] for k, q in at.items()}
 
 
-def footprint(recipe: Recipe, location: str, stages: int) -> dict[str, Any]:
-    """Bytes of weights, optimizer and teacher in memory, and of what the run leaves on disk; activations excluded."""
-    total = _parameters(location)
-    wide = _width(recipe.runtime)
-    trained = total if not recipe.lora.rank else None
-    if trained is None:
-        return {"parameters": total, "memory_bytes": total * wide, "disk_bytes": None}
-    live = recipe.teacher is None or (recipe.teacher.update_rate == 1 and recipe.teacher.update_every == 1)
-    masters = 0 if wide == 4 else total * 4
-    moves = recipe.teacher is not None and recipe.teacher.update_rate > 0
-    average = total * 4 if moves and not live else 0  # fp32, and the very copy where weights are fp32
-    teacher = 0 if live else (total * wide + average if wide == 2 else total * wide)
-    state = masters + total * 8 + (0 if live else average or total * wide)
-    memory = total * (2 * wide + 8) + masters + teacher
-    return {"parameters": total, "memory_bytes": memory, "disk_bytes": total * wide * stages + state + total * wide}
+def footprint(recipe: Recipe, location: str, stages: int, load: Load) -> dict[str, Any]:
+    """Bytes in memory: what a step leaves behind and its gradients (``memory_bytes``), by what holds them (``parts``),
+    and the predicted ``peak`` of the passes of ``load``; and bytes of what the run leaves on disk."""
+    counts, width, device = _counts(recipe, location), _width(recipe.runtime), device_of(recipe.runtime)
+    phases = [
+        predict(phase, dims(models.load_config(location)), counts, width, load, device) for phase in recipe.phases()
+    ]
+    found = max(phases, key=lambda parts: parts["peak"])
+    held = sum(found[k] for k in ("weights", "masters", "optimizer", "teacher", "gradients"))
+    wide = 4 if counts.lora else width
+    saved = counts.trained * wide
+    average = counts.trained * (2 if recipe.teacher and recipe.teacher.storage == "half" else 4)
+    state = found["masters"] + found["optimizer"] + (average if recipe.teacher else 0)
+    return {
+        "parameters": counts.total,
+        "trained": counts.trained,
+        "memory_bytes": held,
+        "predicted_peak_bytes": found.pop("peak"),
+        "parts": found,
+        "load": load._asdict(),
+        "disk_bytes": saved * stages + state + saved,
+    }
+
+
+def load_of(recipe: Recipe, longest: Sequence[tuple[int, int]], new_tokens: int) -> Load:
+    """What a step computes at most: from the (student's, teacher's) prompt lengths ``longest``, each followed by
+    ``new_tokens``."""
+    prompt = max((max(pair) for pair in longest), default=0)
+    length, batch, budget = prompt + new_tokens, recipe.train.batch, tokens(recipe)
+    rows = max(1, min(batch, budget // max(1, length)))
+    sampled = min(batch, recipe.engine.max_batch) if recipe.sampler.source == "student" else 0
+    remade = recipe.train.gradient_checkpointing == "on"
+    return Load(rows * length, rows * new_tokens, length, rows < batch, sampled, remade)
 
 
 def memory_text(facts: dict[str, Any]) -> str:
     """What `footprint` says of memory, for people."""
-    full = facts["disk_bytes"] is not None
-    of = "weights, gradients, optimizer, teacher" if full else "weights, adapters left out"
-    return f"memory: about {facts['memory_bytes'] / GIB:.2f} GiB ({of}) plus activations"
+    load, trained = facts["load"], facts["trained"]
+    kept = "weights, gradients, optimizer, teacher" + ("" if trained == facts["parameters"] else "; adapter trained")
+    return (
+        f"memory: about {facts['predicted_peak_bytes'] / GIB:.2f} GiB predicted at most; of it "
+        f"{facts['memory_bytes'] / GIB:.2f} GiB {kept}; micro-batches of up to {load['tokens']} tokens"
+    )
+
+
+def device_of(runtime: Runtime) -> str:
+    """``cuda`` or ``cpu``, as the runtime will choose."""
+    import torch
+
+    gpu = runtime.device.startswith("cuda") or (runtime.device == "auto" and torch.cuda.is_available())
+    return "cuda" if gpu else "cpu"
 
 
 def _width(runtime: Runtime) -> int:
     """Bytes of one weight: ``auto`` is bf16 on a GPU and fp32 elsewhere."""
-    import torch
-
-    gpu = runtime.device.startswith("cuda") or (runtime.device == "auto" and torch.cuda.is_available())
-    return {"float32": 4, "bfloat16": 2}.get(runtime.dtype, 2 if gpu else 4)
+    return {"float32": 4, "bfloat16": 2}.get(runtime.dtype, 2 if device_of(runtime) == "cuda" else 4)
 
 
-def _parameters(location: str) -> int:
+def _counts(recipe: Recipe, location: str) -> Counts:
+    """Of the model as it will be trained, made without its weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(models.load_config(location))
-    return sum(p.numel() for p in model.parameters())
+        adapted = models.adapt_empty(model, location, recipe.lora)
+    return counts_of(adapted)

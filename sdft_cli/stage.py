@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdft_cli import models, objective
-from sdft_cli.batching import Row, Targets, collate, micro_batches, targets
+from sdft_cli import fitting, models, objective
+from sdft_cli.ahead import Ahead
+from sdft_cli.batching import Inputs, Row, Targets, collate, micro_batches, targets
 from sdft_cli.divergence import Divergence
 from sdft_cli.fused import Head, TokenStats, fused_loss
 from sdft_cli.guards import NonFinite
@@ -26,14 +27,15 @@ from sdft_cli.optim import MasterAdamW, learning_rate
 from sdft_cli.recipe import Recipe
 from sdft_cli.rollout import Batches, seed_of
 from sdft_cli.scoring import Engine
-from sdft_cli.teacher import Teacher
+from sdft_cli.teacher import Teacher, lags
 
 #: What a student's view and a teacher's give for N loss positions: hidden states and head.
 Scored = tuple[Tensor, Head]
 
 
 class Stage:
-    """One phase of one task's training. ``origin`` loads the weights that the teacher starts from, by name."""
+    """One phase of one task's training. ``origin`` loads the weights that the teacher starts from, by name;
+    ``quiet(steps)`` says whether the caller will sample with the engine, or save, after so many steps."""
 
     def __init__(
         self,
@@ -43,13 +45,16 @@ class Stage:
         batches: Batches,
         where: tuple[object, ...],
         origin: Callable[[], dict[str, Tensor]],
+        quiet: Callable[[int], bool] = lambda steps: False,
     ):
         self.policy, self.engine, self.recipe, self.batches, self.where = policy, engine, recipe, batches, where
-        self.steps = batches.steps
-        self.optimizer = MasterAdamW(policy.model, recipe.train)
+        self.steps, self.ahead = batches.steps, Ahead(batches, engine, quiet)
+        self.fitting = fitting.Fitting(policy, recipe)
         goal = recipe.objective
         asks = goal.target == "teacher" or set(objective.ASK_TEACHER) & set(goal.factors)
-        self.teacher = Teacher(policy, recipe.teacher, origin) if recipe.teacher and asks else None
+        taught = fitting.stored(policy, recipe) if asks else None
+        self.optimizer = MasterAdamW(policy.model, recipe.train, watched=lags(taught, policy.lora))
+        self.teacher = Teacher(policy, taught, origin, self.optimizer.exact()) if taught else None
         self._held: tuple[int, list[Row], dict[str, Any]] | None = None
 
     # one step -----------------------------------------------------------------------------------------------
@@ -62,17 +67,17 @@ class Stage:
         began = time.perf_counter()
         rows, facts = self._batch(step)
         sampled_at = time.perf_counter()
-        torch.manual_seed(seed_of(self.recipe.seed, *self.where, "dropout", step))
         stats, loss = self._backward(rows, step)
         lr = learning_rate(self.recipe.train, step, self.steps)
         norm = self.optimizer.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.discard()
             raise NonFinite(loss, norm)
-        self.optimizer.step(lr)
+        rounding = seed_of(self.recipe.seed, *self.where, "rounding", step)
+        self.optimizer.step(lr, rounding, self.teacher.watcher(step + 1) if self.teacher else None)
         if self.teacher:
             self.teacher.update(step + 1, self.optimizer.exact())
-        self.engine.sync()
+        self.ahead.moved()
         seconds = time.perf_counter() - began
         tokens = sum(len(r.completion) for r in rows)
         return {
@@ -86,13 +91,15 @@ class Stage:
             "grad_norm": norm,
             "seconds": seconds,
             "rollout_seconds": sampled_at - began,
+            **self.fitting.told(),
+            **getattr(self.engine, "facts", {}),
         }
 
     def _batch(self, step: int) -> tuple[list[Row], dict[str, Any]]:
         """The batch of ``step``; each is used for ``train.updates`` steps in a row."""
         number = step // self.recipe.train.updates
         if self._held is None or self._held[0] != number:
-            self._held = (number, *self.batches.batch(number))
+            self._held = (number, *self.ahead.take(number))
         return self._held[1], self._held[2]
 
     def may_save(self, step: int) -> bool:
@@ -100,30 +107,38 @@ class Stage:
         return step % self.recipe.train.updates == 0
 
     def _backward(self, rows: list[Row], step: int) -> tuple[dict[str, float], float]:
-        """Gradients of the whole batch, by micro-batches; per-token means and the loss."""
-        total, parts = 0.0, []
-        for group in micro_batches(rows, self.recipe.train.micro_batch_tokens):
-            loss, stats, mismatch = self._loss(group, step)
-            loss.backward()
-            total += loss.item()
-            exact = self._divergence() is not None  # otherwise sampled: the mean of log p_S(y) - log p_T(y)
-            kl_N = stats.loss_N if exact else stats.logprob_N - stats.teacher_N
-            parts.append((kl_N.sum().item(), stats.entropy_N.sum().item(), mismatch, len(kl_N)))
-        n = max(1, sum(p[3] for p in parts))
-        means = {k: sum(p[i] for p in parts) / n for i, k in enumerate(("kl", "entropy", "mismatch"))}
-        return means, total
+        """Gradients of the whole batch, by micro-batches that fit; per-token means and the loss."""
+        return self.fitting.run(rows, lambda budget: self._passes(rows, step, budget), self.optimizer.discard)
 
-    def _loss(self, group: list[Row], step: int) -> tuple[Tensor, TokenStats, float]:
+    def _passes(self, rows: list[Row], step: int, budget: int) -> tuple[dict[str, float], float]:
+        """All passes of a step, by micro-batches of at most ``budget`` tokens.
+
+        The teacher sees the whole batch first: its hidden states are kept (its logits never), so that its weights are
+        needed once a step. Sums stay on the device until the end.
+        """
+        torch.manual_seed(seed_of(self.recipe.seed, *self.where, "dropout", step))
+        groups = micro_batches(rows, budget, self.policy.packed)
+        factors = self._factors(self._evidence_share(step))
+        asked = self.recipe.objective.target == "teacher" or set(objective.ASK_TEACHER) & set(factors)
+        taught = [self._teacher(group) if asked else None for group in groups]
+        exact = self._divergence() is not None  # otherwise sampled: the mean of log p_S(y) - log p_T(y)
+        sums_4, count = torch.zeros(4, dtype=torch.float64, device=self.policy.device), 0
+        for group, teacher in zip(groups, taught, strict=True):
+            loss, stats, mismatch = self._loss(group, teacher, step)
+            loss.backward()
+            self.policy.model.eval()
+            kl_N = stats.loss_N if exact else stats.logprob_N - stats.teacher_N
+            sums_4 += torch.stack((loss.detach(), kl_N.sum(), stats.entropy_N.sum(), mismatch))
+            count += len(kl_N)
+        total, *found = sums_4.tolist()
+        return {k: v / max(1, count) for k, v in zip(("kl", "entropy", "mismatch"), found, strict=True)}, total
+
+    def _loss(self, group: list[Row], teacher: Scored | None, step: int) -> tuple[Tensor, TokenStats, Tensor]:
         goal, known = self.recipe.objective, targets(group, self.policy.device)
         share = self._evidence_share(step)
-        factors = self._factors(share)
-        teacher = (
-            self._teacher(group) if goal.target == "teacher" or set(objective.ASK_TEACHER) & set(factors) else None
-        )
-        inputs = collate([r.student_prompt for r in group], group, self.policy.chat.pad_id, self.policy.device)
-        self.policy.model.train(self.recipe.lora.dropout > 0)
+        inputs = self._inputs([r.student_prompt for r in group], group)
+        models.training(self.policy, self.recipe.lora.dropout > 0)  # until the backward pass has remade its layers
         hidden_NH = models.hidden_states(self.policy, inputs)
-        self.policy.model.eval()
         student = (hidden_NH, models.head(self.policy))
         signals = self._signals(known, student, share)
         clip = Clip(**goal.clip.model_dump()) if goal.clip else None
@@ -133,19 +148,21 @@ class Stage:
             known.weights_N,
             teacher,
             self._divergence(),
-            objective.make_term(factors, signals, goal.importance_cap, clip),
+            objective.make_term(self._factors(share), signals, goal.importance_cap, clip),
             self._credit(known, student, teacher) if goal.estimator == "rao_blackwell" else None,
             goal.logits_temperature,
         )
-        mismatch = 0.0 if known.sampled_N is None else float((stats.logprob_N - known.sampled_N).abs().sum())
-        return loss, stats, mismatch
+        sampled_N = stats.logprob_N if known.sampled_N is None else known.sampled_N
+        return loss, stats, (stats.logprob_N - sampled_N).abs().sum()
 
     def _teacher(self, group: list[Row]) -> Scored | None:
         if self.teacher is None:
             return None
-        prompts = [r.teacher_prompt or [] for r in group]
-        inputs = collate(prompts, group, self.policy.chat.pad_id, self.policy.device)
+        inputs = self._inputs([r.teacher_prompt or [] for r in group], group)
         return self.teacher.hidden_states(inputs), self.teacher.head()
+
+    def _inputs(self, prompts: list[list[int]], group: list[Row]) -> Inputs:
+        return collate(prompts, group, self.policy.chat.pad_id, self.policy.device, self.policy.packed)
 
     # what the method's objective comes to ------------------------------------------------------------------
 
@@ -182,7 +199,8 @@ class Stage:
         if goal.importance_cap is not None and goal.importance == "sequence" and known.sampled_N is not None:
             logprob_N = self._look(known, student).logprob_N
             whole = objective.sequence_importance(logprob_N, known.sampled_N, known.rows_N, goal.importance_cap)
-        old_N = known.sampled_N if self.recipe.train.updates > 1 else None
+        older = self.recipe.train.updates > 1 or self.recipe.engine.ahead
+        old_N = known.sampled_N if older else None
         return Signals(known.advantage_N, known.sampled_N, old_N, whole, goal.evidence_clip, share)
 
     def _credit(self, known: Targets, student: Scored, teacher: Scored | None) -> Tensor:
@@ -219,11 +237,12 @@ class Stage:
 
     def restore(self, state: Path) -> None:
         """Optimizer and teacher as `save` left them; the weights were loaded with the model."""
-        saved = torch.load(state / "state.pt", map_location=self.policy.device, weights_only=True)
+        saved = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.teacher:
             self.teacher.load_state_dict(saved["teacher"])
 
     def close(self) -> None:
+        self.ahead.close()
         if self.teacher:
             self.teacher.close()

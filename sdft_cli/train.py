@@ -170,7 +170,16 @@ class _Sequence:
         batches, task = data.phases[k], data.task.name
         batches.start(engine, self._written(number, task, k, batches, engine))
         start = batches.recipe.teacher.start if batches.recipe.teacher else "student"
-        stage = Stage(policy, engine, batches.recipe, batches, batches.where, lambda: self._origin(number, start))
+        every, probes = self.recipe.train.checkpoint_every, self.recipe.train.probe_every
+        stage = Stage(
+            policy,
+            engine,
+            batches.recipe,
+            batches,
+            batches.where,
+            lambda: self._origin(number, start),
+            lambda steps: self._due(begin + steps, every) or self._due(begin + steps, probes),
+        )
         done, at = 0, begin
         if inside and inside.step > begin:
             stage.restore(inside.state)
@@ -178,7 +187,6 @@ class _Sequence:
         guards = Guards(batches.recipe, batches.demonstrations(), "then." if k else "")
         for row in self.run.rows("step", number, begin):
             guards.look(row)  # what they had seen at the checkpoint; the rows after it are gone
-        every, probes = self.recipe.train.checkpoint_every, self.recipe.train.probe_every
         for step in range(done, batches.steps):
             at = begin + step + 1
             try:
@@ -187,6 +195,8 @@ class _Sequence:
                 self._heed(guards.look(error.row), number, task, at, stage, at - 1)
                 raise
             self._log("step", number, task, at, row)
+            if "memory" in row:
+                self.display.note(row["memory"])
             last = at == data.steps
             if probes and (last or self._due(at, probes)):
                 keeper.see(self._probe(engine, policy, number, task, at))
@@ -266,7 +276,9 @@ class _Sequence:
         lacking = tuple(t for t in dict.fromkeys(self.recipe.tasks) if t not in have["tasks"])
         if lacking or (self.suite and not have.get("suite")):
             policy = self._load(model)
-            self._measure(self._engine(policy), policy, number, task, lacking)
+            engine = self._engine(policy)
+            self._measure(engine, policy, number, task, lacking)
+            engine.close()
 
     def _measure(self, engine: scoring.Engine, policy: Policy, number: int, task: str, names: tuple[str, ...]) -> None:
         began = time.perf_counter()

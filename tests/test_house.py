@@ -42,13 +42,15 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "asking.questions",
         ),
     ),
+    ("0 pure: numbers", ("rounding",)),
     ("0 pure: on the metrics", ("paired", "passk", "gates", "alike")),
     ("0 pure: on what is asked", ("asking.answers", "asking.budget", "asking.tally")),
     ("0 pure: on the formulas", ("fused",)),
     ("0 pure: on the grading rules", ("sources.graders", "rubrics")),
     ("0 pure: on the fused pass", ("objective",)),
-    ("1 machinery", ("recipe", "plugins", "chat", "batching", "templates")),
-    ("1 machinery: on the recipe", ("locations", "settings")),
+    ("1 machinery: what a recipe has of its own", ("sections",)),
+    ("1 machinery", ("recipe", "plugins", "chat", "batching", "packing", "templates")),
+    ("1 machinery: on the recipe", ("locations", "settings", "memory")),
     (
         "2 edges",
         (
@@ -65,6 +67,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("2 edges: what tells things apart", ("digests",)),
+    ("2 edges: what a step holds", ("lag", "fitting")),
     (
         "2 edges: on the others",
         (
@@ -101,6 +104,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("4 loops", ("scoring", "asking.demonstrations", "asking.articles", "sources.sourcing")),
     ("4 loops: on the others", ("rollout", "keeper", "asking.sampling", "bench", "judge")),
     ("4 loops: on the bench", ("contrasts",)),
+    ("4 loops: on what is written", ("ahead",)),
     ("4 loops: on batches", ("stage", "preflight")),
     ("5 verbs", ("prepare", "train", "evaluate", "probe", "report", "grade", "compare", "dryrun", "inspection")),
     ("6 compositions: processes", ("parallel",)),
@@ -126,6 +130,7 @@ LIGHT = (
         "selection",
         "grading",
         "micro",
+        "sections",
         "recipe",
         "plugins",
         "locations",

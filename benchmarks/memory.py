@@ -1,0 +1,190 @@
+"""How near the predicted peak of a training step's memory is to the measured one (`sdft_cli/memory.py`).
+
+    python benchmarks/memory.py [--json FILE] [--cases 100m-full 27m-lora ...]
+
+Each case is a Qwen2 of random weights in a fresh process that makes two real optimizer steps on rows of random tokens.
+Measured is how far the resident set grew at most (VmHWM, less what was resident before the model was made), so the
+libraries do not count. Sampling is left out. Linux only (/proc), on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not spin
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+
+from sdft_cli import fitting, memory, models
+from sdft_cli.assemble import assemble
+from sdft_cli.batching import Row
+from sdft_cli.locations import locate
+from sdft_cli.recipe import Lora, Recipe
+from sdft_cli.stage import Stage
+
+MB = 1e6
+#: hidden, inner, layers, heads, key-value heads, vocabulary, tied embeddings
+MODELS = {
+    "warm": (32, 64, 1, 2, 1, 64, False),
+    "2m": (192, 512, 4, 6, 6, 1203, False),
+    "27m": (384, 1536, 8, 6, 2, 16_000, True),
+    "100m": (640, 2560, 10, 10, 2, 32_000, False),
+    "wide": (512, 2048, 4, 8, 2, 100_000, True),
+}
+
+
+class Case(NamedTuple):
+    """``micro`` micro-batches of ``tokens`` in rows of ``length``, half of each a prompt; ``sets`` of a recipe."""
+
+    model: str
+    tokens: int
+    length: int = 256
+    micro: int = 1
+    method: str = "sft"
+    dtype: str = "float32"
+    sets: tuple[str, ...] = ()
+
+
+RANK, REMADE = "lora.rank=8", "gradient_checkpointing=on"
+CASES = {
+    "2m-full": Case("2m", 16_384, 64),
+    "2m-sdft": Case("2m", 4096, 64, method="sdft"),
+    "27m-full": Case("27m", 4096),
+    "27m-sdft-2": Case("27m", 4096, micro=2, method="sdft"),
+    "27m-lora": Case("27m", 4096, sets=(RANK,)),
+    "27m-bf16-sdft": Case("27m", 4096, method="sdft", dtype="bfloat16"),
+    "100m-full-1k": Case("100m", 1024),
+    "100m-full-2k": Case("100m", 2048),
+    "100m-full-4k": Case("100m", 4096),
+    "100m-remade-2k": Case("100m", 2048, sets=(REMADE,)),
+    "100m-remade-8k": Case("100m", 8192, 512, sets=(REMADE,)),
+    "100m-sdft": Case("100m", 1024, method="sdft"),
+    "100m-lora": Case("100m", 2048, sets=(RANK,)),
+    "100m-lora-sdft": Case("100m", 2048, method="sdft", sets=(RANK,)),
+    "100m-bf16-sdft": Case("100m", 1024, method="sdft", dtype="bfloat16"),
+    "100m-bf16-half": Case("100m", 1024, method="sdft", dtype="bfloat16", sets=("teacher.storage=half",)),
+    "100m-bf16-drawn": Case("100m", 1024, dtype="bfloat16", sets=("train.master=stochastic",)),
+    "wide-sdft": Case("wide", 512, 128, method="sdft"),
+}
+
+
+class Given:
+    """Batches that are there already."""
+
+    steps = 9
+
+    def __init__(self, rows: list[Row], recipe: Recipe):
+        self.rows, self.recipe = rows, recipe
+
+    def batch(self, _: int) -> tuple[list[Row], dict[str, Any]]:
+        return self.rows, {}
+
+
+class Silent:
+    """An engine that is never asked."""
+
+    def sync(self) -> int:
+        return 0
+
+
+def policy_of(name: str, rank: int, dtype: torch.dtype) -> models.Policy:
+    """A model of random weights, with the embedded model's tokenizer."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    hidden, inner, layers, heads, keys, vocab, tied = MODELS[name]
+    config = Qwen2Config(
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=keys,
+        vocab_size=vocab,
+        tie_word_embeddings=tied,
+        max_position_embeddings=8192,
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    core = Qwen2ForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    model = models._adapt(core, name, Lora(rank=rank))
+    chat = models.load_chat(locate("micro"))
+    return models.Policy(model.eval(), chat, name, torch.device("cpu"), lora=model is not core)
+
+
+def rows_of(case: Case, vocab: int) -> list[Row]:
+    """The batch of a case."""
+    draw, half = torch.Generator().manual_seed(0), case.length // 2
+    count = case.micro * case.tokens // case.length
+
+    def ids(n: int) -> list[int]:
+        return torch.randint(0, vocab, (n,), generator=draw).tolist()
+
+    rest = case.length - half
+    return [Row(ids(half), ids(rest), [1 / (count * rest)] * rest, ids(half)) for _ in range(count)]
+
+
+def stage_of(case: Case) -> Stage:
+    """A stage that is ready to make steps."""
+    sets = ["threads=1", f"micro_batch_tokens={case.tokens}", *case.sets]
+    recipe = assemble(None, {"method": case.method, "model": "micro", "tasks": ["micro-tooluse"]}, sets)
+    policy = policy_of(case.model, recipe.lora.rank, getattr(torch, case.dtype))
+    batches: Any = Given(rows_of(case, MODELS[case.model][5]), recipe)
+    return Stage(policy, Silent(), recipe, batches, (1,), dict)  # type: ignore[arg-type]
+
+
+def predicted(case: Case, stage: Stage) -> dict[str, int]:
+    """By what holds it, in bytes."""
+    width = 2 if case.dtype == "bfloat16" else 4
+    positions = case.tokens // case.length * (case.length - case.length // 2)
+    load = memory.Load(case.tokens, positions, case.length, case.micro > 1, remade=stage.fitting.remade)
+    sizes, counts = memory.dims(stage.policy.core.config), fitting.counts_of(stage.policy.model)
+    return memory.predict(stage.recipe, sizes, counts, width, load, "cpu")
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Bytes predicted and measured; call it in a fresh process."""
+    torch.set_num_threads(1)
+    warm = stage_of(case._replace(model="warm", tokens=16, length=8))  # libraries load what they need
+    warm.step(0), warm.step(1)
+    del warm
+    gc.collect()
+    before = fitting.resident()
+    stage = stage_of(case)
+    for step in range(2):  # the second one has gradients, optimizer and activations side by side
+        stage.step(step)
+    found = predicted(case, stage)
+    return {"predicted": found["peak"], "measured": fitting.resident("VmHWM") - before, "parts": found}
+
+
+def fresh(case: Case) -> dict[str, Any]:
+    """`measure` in a new process."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, (case,))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    given = parser.parse_args()
+    print(f"torch {torch.__version__}\n{'case':<18}{'predicted MB':>14}{'measured MB':>14}{'ratio':>8}")
+    rows = []
+    for name in given.cases:
+        rows.append({"case": name, **CASES[name]._asdict(), **fresh(CASES[name])})
+        want, got = rows[-1]["predicted"], rows[-1]["measured"]
+        print(f"{name:<18}{want / MB:>14.0f}{got / MB:>14.0f}{want / got:>8.2f}", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

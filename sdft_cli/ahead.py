@@ -1,0 +1,76 @@
+"""Batches written ahead: the next ones are sampled by a second thread while this one trains (``engine.ahead``).
+
+A batch is then a few optimizer steps older than the weights it trains, at most ``engine.ahead`` of them; its sampled
+log-probs are those of the weights that wrote it, and the method's importance weights correct for the difference.
+Nothing is written beyond a quiet step, after which the run is measured or saved: a checkpoint has no batch in flight,
+so a resumed run writes what an uninterrupted one wrote, and an engine never answers two callers. Without ``ahead``
+every batch is written when it is needed, by the weights of its step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from sdft_cli.batching import Row
+from sdft_cli.rollout import Batches
+from sdft_cli.scoring import Engine
+
+Batch = tuple[list[Row], dict[str, Any]]
+
+
+class Ahead:
+    """The batches of a phase in their order. ``quiet(steps)`` says whether the run pauses after so many of them."""
+
+    def __init__(self, batches: Batches, engine: Engine, quiet: Callable[[int], bool]):
+        self.batches, self.engine, self.quiet = batches, engine, quiet
+        sampled = batches.recipe.sampler.source == "student"  # nothing else takes time to write
+        self.depth, self.updates = batches.recipe.engine.ahead if sampled else 0, batches.recipe.train.updates
+        self.behind = False  # whether the engine lacks the newest weights
+        self._written: dict[int, tuple[int, Future[Batch]]] = {}
+        # torch counts threads for each thread of its own: the writer has as many as the trainer
+        threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(1, "rollout", torch.set_num_threads, (threads,)) if self.depth else None
+
+    def take(self, number: int) -> Batch:
+        """Batch ``number``; if it was the last that lay ready, the next ones begin to be written."""
+        if number in self._written:
+            since, future = self._written.pop(number)
+            (rows, facts), age = future.result(), (number - since) * self.updates
+        else:
+            self._sync()
+            (rows, facts), age = self.batches.batch(number), 0
+        if self._pool and not self._written:
+            self._sync()
+            for later in range(number + 1, self._end(number)):
+                self._written[later] = (number, self._pool.submit(self.batches.batch, later))
+        return rows, {**facts, "staleness": age} if self._pool else facts
+
+    def _end(self, number: int) -> int:
+        """The first batch after ``number`` that may not be written now."""
+        last = min(number + self.depth, -(-self.batches.steps // self.updates) - 1)
+        for each in range(number, last):
+            done = range(each * self.updates + 1, (each + 1) * self.updates + 1)
+            if any(self.quiet(step) for step in done):
+                return each + 1
+        return last + 1
+
+    def moved(self) -> None:
+        """The weights have moved; the engine hears of it now, or once it has written what it is at."""
+        self.behind = True
+        if not self._written:
+            self._sync()
+
+    def _sync(self) -> None:
+        if self.behind:
+            self.engine.sync()
+            self.behind = False
+
+    def close(self) -> None:
+        """Wait for what is being written, and drop it."""
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+        self._written.clear()
