@@ -62,6 +62,10 @@ class Written:
     text: str = ""
 
 
+#: Rows with weights, and facts about their completions.
+Batch = tuple[list[Row], dict[str, Any]]
+
+
 class Batches:
     """The batches of one phase. ``start`` gives it an engine before the first is drawn; ``written`` holds the
     completions of a teacher that wrote once, example by example."""
@@ -85,11 +89,19 @@ class Batches:
         """Sample with ``engine`` from now on."""
         self.engine, self.written = engine, written
 
-    def batch(self, number: int) -> tuple[list[Row], dict[str, Any]]:
+    def batch(self, number: int) -> Batch:
         """Batch ``number`` (from 0) as rows with weights, and facts about its completions."""
-        n = self.recipe.sampler.n
-        picked = draw(len(self.examples), max(1, self.recipe.train.batch // n), number, self._seed("data"))
-        items = self._write(number, [(i, k) for i in picked for k in range(n)])
+        return self.several([number])[0]
+
+    def several(self, numbers: Sequence[int]) -> list[Batch]:
+        """The batches ``numbers``, written together: a sampler's step costs many rows little more than a few. What is
+        written depends on all the numbers."""
+        n, size = self.recipe.sampler.n, max(1, self.recipe.train.batch // self.recipe.sampler.n)
+        picked = [i for number in numbers for i in draw(len(self.examples), size, number, self._seed("data"))]
+        items = self._write(numbers[0], [(i, k) for i in picked for k in range(n)])
+        return [self._batch(items[at : at + size * n]) for at in range(0, len(items), size * n)]
+
+    def _batch(self, items: list[Written]) -> Batch:
         if self.recipe.reward:
             for item in items:
                 item.text = self.chat.decode(item.ids)

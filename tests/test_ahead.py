@@ -83,10 +83,10 @@ def test_what_fails_in_the_other_thread_is_raised_here(tiny_model: Path, micro_d
     stage = staged(tiny_model, micro_data, "ahead=1")
     stage.step(0)
 
-    def broken(number: int) -> None:
-        raise RuntimeError(f"batch {number} is broken")
+    def broken(numbers: range) -> None:
+        raise RuntimeError(f"batch {numbers[0]} is broken")
 
-    stage.batches.batch = broken
+    stage.batches.several = broken
     stage.step(1)  # was written before
     with pytest.raises(RuntimeError, match="batch 2 is broken"):
         stage.step(2)
