@@ -19,7 +19,7 @@ NAME = "sdft_packed"
 #: Left and right bound of what a token sees: everything before it, nothing after.
 CAUSAL = (-1, 0)
 #: How far two ways to compute the same may differ, as a share of its norm. Rounding is 1e-6 in fp32 and 0.01 in bf16,
-#: what a model does otherwise 0.4 and more: far enough that a resumed run, with other weights, decides as the first did.
+#: what a model does otherwise 0.4 and more: a resumed run, whose weights are others, decides as the first one did.
 TOLERANCE, TOLERANCE_16 = 1e-3, 0.1
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 from test_packing import ARCHITECTURES, random_model
 
 from sdft_cli import models
+from sdft_cli.engines import _decoders
 from sdft_cli.engines.transformers import TransformersEngine, _draw, truncate
 from sdft_cli.models import Policy
 from sdft_cli.recipe import Engine, Lora, Runtime, Sampler
@@ -158,6 +159,24 @@ LEAN = {
     "qwen3, norms on queries and keys",
     "mistral, full attention",
 }
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_large_head_is_that_of_this_step(
+    tiny_model: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, bias: bool
+) -> None:
+    """Its weights are laid out anew for every sampling; a copy from before would be stale."""
+    monkeypatch.setattr(_decoders, "LARGE", 1)
+    policy = models.load(str(tiny_model), Runtime())
+    head = policy.core.get_output_embeddings()
+    if bias:
+        head.bias = torch.nn.Parameter(torch.randn(head.weight.shape[0]))
+    engine = TransformersEngine(policy)
+    check_logprobs(policy, engine.sample(prompts, Sampler(), 6, 0))
+    with torch.no_grad():
+        head.weight.add_(torch.randn_like(head.weight) * 0.3)
+    check_logprobs(policy, engine.sample(prompts, Sampler(), 6, 0))
+    assert engine.parts is not None
 
 
 def test_an_adapter_is_sampled_with(tiny_model: Path, prompts: list[list[int]]) -> None:

@@ -21,6 +21,7 @@ from sdft_cli import packing
 from sdft_cli.models import Policy
 
 GROWTH = 128  # tokens of room that a full cache is given at a time
+LARGE = 1 << 20  # entries of a head from which on packing it pays
 
 Project = Callable[[Tensor], Tensor]
 
@@ -103,6 +104,7 @@ class Lean:
         logits_BV = first.start(prompts)
         self.position_B1, self.length = first.position_B1, first.mask_BT.shape[1]
         self.caches = [_Cache(held.keys, held.values) for held in first.cache.layers]
+        self.head = _packed(self.parts.head)  # here, for training has moved the weights since the last time
         self.bias_BT = None
         if not bool(first.mask_BT.all()):
             self.bias_BT = torch.zeros(
@@ -119,7 +121,7 @@ class Lean:
         bias_B11T = self._bias()
         for layer, cache in zip(self.parts.layers, self.caches, strict=True):
             hidden_BE = layer.forward(hidden_BE, cos_B1D, sin_B1D, cache, at, bias_B11T)
-        return self.parts.head(self.parts.norm(hidden_BE)).float()
+        return self.head(self.parts.norm(hidden_BE)).float()
 
     def _bias(self) -> Tensor | None:
         """What attention adds to its scores, [B, 1, 1, T]: -inf on padding; None where there is none."""
@@ -218,6 +220,17 @@ def _linear(module: nn.Module) -> Project:
         return module
     weight, bias = module.weight, module.bias
     return lambda x: nn.functional.linear(x, weight, bias)
+
+
+def _packed(head: Any) -> Project:
+    """A large output head on a CPU, its weights laid out for few rows: two to four times faster than the product that
+    training uses, which is made for many. A copy of the head lives as long as the sampling."""
+    here = isinstance(head, nn.Linear) and head.weight.device.type == "cpu" and head.weight.dtype == torch.float32
+    project, weight = _linear(head), head.weight
+    if not here or project is head or weight.numel() < LARGE or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return project
+    packed, bias = torch.ops.mkldnn._reorder_linear_weight(weight.detach()), head.bias
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
 def _norm(module: nn.Module) -> Project:
