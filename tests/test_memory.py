@@ -124,6 +124,7 @@ def test_dry_run_says_what_a_step_takes(sdft, micro_data: Path, tiny_model: Path
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
+@pytest.mark.slow
 def test_a_predicted_peak_is_near_the_measured_one(tmp_path: Path) -> None:
     """Both within a fifth when `benchmarks/memory.py` was last run; a third here, for other machines' libraries."""
     command = [sys.executable, "benchmarks/memory.py", "--json", str(tmp_path / "found.json")]

@@ -456,7 +456,13 @@ def start(data: Path, server: FaultServer, prompts: int, *more: str) -> subproce
     line = [sys.executable, "-c", COMMAND, "prepare", "--plugin", str(HERE / "sums.py"), "--tasks", "sums"]
     environment = {**os.environ, "SUMS": str(prompts)}
     return subprocess.Popen(
-        [*line, "--data", str(data), *flags], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*line, "--data", str(data), *flags],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # who runs the tests in the background of a script has told them to ignore an interrupt
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
