@@ -447,7 +447,11 @@ def test_a_thousand_prompts_with_one_answer_in_five_a_fault(tmp_path, task, monk
     assert faults <= responses - replies < 1.1 * faults  # a busy machine may add a time-out of its own
 
 
-COMMAND = "from sdft_cli import cli; from sdft_cli.asking import pacing; pacing.FIRST_BACKOFF = 0.01; cli.main()"
+#: Whoever runs the tests in the background of a script may have told them to ignore an interrupt: the command does not.
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from sdft_cli import cli; from sdft_cli.asking import pacing; pacing.FIRST_BACKOFF = 0.01; cli.main()"
+)
 
 
 def start(data: Path, server: FaultServer, prompts: int, *more: str) -> subprocess.Popen[str]:
@@ -461,8 +465,6 @@ def start(data: Path, server: FaultServer, prompts: int, *more: str) -> subproce
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # who runs the tests in the background of a script has told them to ignore an interrupt
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
