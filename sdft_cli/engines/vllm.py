@@ -64,10 +64,8 @@ class ColocatedEngine(VllmEngine):
         if importlib.util.find_spec("vllm") is None:
             raise UsageError("vLLM is not installed", "pip install 'sdft[vllm]', or leave out --engine vllm")
         if settings.sleep and settings.ahead:  # it would wake to weights in the midst of a step
-            raise UsageError("vLLM cannot sleep and write ahead while the model trains", "drop one of sleep and ahead")
-        if settings.sleep and settings.ahead:
             hint = "set engine.sleep=false, or engine.ahead=0"
-            raise UsageError("vLLM cannot sleep while the model trains and write ahead at once", hint)
+            raise UsageError("vLLM cannot sleep and write ahead while the model trains", hint)
 
     # vLLM's life ------------------------------------------------------------------------------------------------
 
