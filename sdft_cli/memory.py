@@ -18,6 +18,8 @@ TOKENS = 16384
 LOSS_TENSORS, LOSS_ROWS = {"forward_kl": 4, "reverse_kl": 4, "jsd": 5, "nll": 3}, {"cpu": 64, "cuda": 256}
 #: [B, V] tensors in fp32 that choosing a token holds at once.
 SAMPLER_TENSORS = 5
+#: On a CPU sampling multiplies by a copy of fp32 weights, laid out anew, where the model has at most so many.
+COPIED = 1 << 30
 #: Numbers updated at once where a parameter is moved in pieces (`optim.PIECE`), and fp32 tensors of that size.
 PIECE, PIECE_TENSORS = 1 << 24, 5
 #: On a CPU the C library keeps freed blocks of up to 32 MB for itself: what passes takes 1.2 to 2 times its tensors.
@@ -144,10 +146,13 @@ def loss(recipe: Recipe, lora: bool, d: Dims, width: int, load: Load, device: st
     return hidden + d.vocab * d.hidden * width, scratch + d.vocab * d.hidden * (4 if width < 4 else 0)
 
 
-def rollout(d: Dims, width: int, load: Load) -> int:
-    """Bytes of sampling ``rows`` completions together: keys and values, one layer's passing copy, logits."""
+def rollout(d: Dims, counts: Counts, width: int, load: Load, device: str) -> int:
+    """Bytes of sampling ``rows`` completions together: keys and values, one layer's passing copy, logits, and a copy of
+    the weights where the engine makes one."""
     cache = load.rows * load.length * 2 * d.keys * width
-    return cache * (d.layers + 1) + SAMPLER_TENSORS * load.rows * d.vocab * 4
+    copies = device == "cpu" and width == 4 and not counts.lora and counts.total <= COPIED
+    copied = 4 * counts.total if copies and load.rows else 0
+    return copied + cache * (d.layers + 1) + SAMPLER_TENSORS * load.rows * d.vocab * 4
 
 
 def updating(recipe: Recipe, counts: Counts, width: int, device: str) -> int:
@@ -166,7 +171,7 @@ def predict(recipe: Recipe, d: Dims, counts: Counts, width: int, load: Load, dev
     before = parts["gradients"] if load.several else 0
     # at the loss and at the backward pass's start all activations are there, at its end all gradients are
     passes = max(before + kept + held + max(scratch, adds), parts["gradients"] + kept // max(1, d.layers) + adds)
-    sampled = rollout(d, width, load)
+    sampled = rollout(d, counts, width, load, device)
     step = parts["gradients"] + updating(recipe, counts, width, device)
     own = {"activations": kept + adds, "loss": held + scratch, "rollout": sampled, "update": step - parts["gradients"]}
     passing = max(passes, sampled, step) - parts["gradients"]

@@ -161,22 +161,24 @@ LEAN = {
 }
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_large_head_is_that_of_this_step(
-    tiny_model: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, bias: bool
+@pytest.mark.parametrize("most", [0, 1 << 30], ids=["in place", "laid out anew"])
+def test_weights_are_those_of_this_step(
+    tiny_model: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    """Its weights are laid out anew for every sampling; a copy from before would be stale."""
-    monkeypatch.setattr(_decoders, "LARGE", 1)
+    """Where they are copied, they are for every sampling: a copy from before would be stale. Some have a bias."""
+    monkeypatch.setattr(_decoders, "COPIED", most)
     policy = models.load(str(tiny_model), Runtime())
     head = policy.core.get_output_embeddings()
-    if bias:
-        head.bias = torch.nn.Parameter(torch.randn(head.weight.shape[0]))
+    head.bias = torch.nn.Parameter(torch.randn(head.weight.shape[0]))
     engine = TransformersEngine(policy)
-    check_logprobs(policy, engine.sample(prompts, Sampler(), 6, 0))
-    with torch.no_grad():
-        head.weight.add_(torch.randn_like(head.weight) * 0.3)
-    check_logprobs(policy, engine.sample(prompts, Sampler(), 6, 0))
-    assert engine.parts is not None
+    assert engine.parts is not None and (engine.parts.packed() is engine.parts) == (most == 0)
+    for name in ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"):
+        found = [param for key, param in policy.model.named_parameters() if f"{name}." in key]
+        with torch.no_grad():
+            for param in found:
+                param.mul_(torch.rand_like(param) + 0.7)
+        assert found
+        check_logprobs(policy, engine.sample(prompts, Sampler(), 6, 0))
 
 
 def test_an_adapter_is_sampled_with(tiny_model: Path, prompts: list[list[int]]) -> None:

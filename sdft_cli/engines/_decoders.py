@@ -3,14 +3,16 @@
 A decoding step of a small batch is a few hundred tiny operations; what surrounds them (masks, caches that are copied to
 grow by one, wrappers) costs more than they do. `Lean` walks the layers itself, for decoders made of the usual parts:
 norm, q/k/v, rotary positions, attention, norm, feed-forward. Its own work is rotary and attention over a cache that
-is written in place; every weight is used where it is, so an optimizer's step or an adapter needs no copying. Whether a
-model is of that kind is found out by comparing (`lean`), never assumed.
+is written in place. Weights are used where they are, so an optimizer's step or an adapter needs no copying; on a CPU
+they are laid out anew for every sampling (`Parts.packed`). Whether a model is of that kind is found out by comparing
+(`lean`), never assumed.
 Shapes: B rows, L prompt tokens (left-padded), T tokens so far, V vocabulary, A query heads, K key-value heads,
 G = A / K, D a head's width, E a layer's width.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -18,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from sdft_cli import packing
+from sdft_cli.memory import COPIED
 from sdft_cli.models import Policy
 
 GROWTH = 128  # tokens of room that a full cache is given at a time
-LARGE = 1 << 20  # entries of a head from which on packing it pays
 
 Project = Callable[[Tensor], Tensor]
 
@@ -104,7 +106,6 @@ class Lean:
         logits_BV = first.start(prompts)
         self.position_B1, self.length = first.position_B1, first.mask_BT.shape[1]
         self.caches = [_Cache(held.keys, held.values) for held in first.cache.layers]
-        self.head = _packed(self.parts.head)  # here, for training has moved the weights since the last time
         self.bias_BT = None
         if not bool(first.mask_BT.all()):
             self.bias_BT = torch.zeros(
@@ -121,7 +122,7 @@ class Lean:
         bias_B11T = self._bias()
         for layer, cache in zip(self.parts.layers, self.caches, strict=True):
             hidden_BE = layer.forward(hidden_BE, cos_B1D, sin_B1D, cache, at, bias_B11T)
-        return self.head(self.parts.norm(hidden_BE)).float()
+        return self.parts.head(self.parts.norm(hidden_BE)).float()
 
     def _bias(self) -> Tensor | None:
         """What attention adds to its scores, [B, 1, 1, T]: -inf on padding; None where there is none."""
@@ -164,26 +165,34 @@ class _Layer:
         if not getattr(attention, "use_rope", True):
             raise AttributeError("a layer without positions")
         self.before, self.after = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
-        self.query, self.key, self.value, self.out = (
-            _linear(getattr(attention, f"{name}_proj")) for name in ("q", "k", "v", "o")
-        )
-        self.feed, self.width, self.scale = layer.mlp, attention.head_dim, attention.scaling
+        self.maps = [getattr(attention, f"{name}_proj") for name in ("q", "k", "v", "o")]
+        self.mlp, self.width, self.scale = layer.mlp, attention.head_dim, attention.scaling
+        self.queries = self.maps[0].out_features // self.width
         norms = [getattr(attention, f"{name}_norm", None) for name in ("q", "k")]
         self.query_norm, self.key_norm = (None if norm is None else _norm(norm) for norm in norms)
+        self.heads, self.out, self.feed = _linear(*self.maps[:3]), _linear(self.maps[3]), layer.mlp
+
+    def packed(self) -> _Layer:
+        """The same layer with its weights laid out anew."""
+        other = copy.copy(self)
+        other.heads, other.out, other.feed = _packed(*self.maps[:3]), _packed(self.maps[3]), _feed(self.mlp)
+        return other
 
     def forward(
         self, hidden_BE: Tensor, cos_B1D: Tensor, sin_B1D: Tensor, cache: _Cache, at: int, bias_B11T: Tensor | None
     ) -> Tensor:
         """The layer's output [B, E] for the token at column ``at``."""
-        x_BE, rows = self.before(hidden_BE), len(hidden_BE)
-        query_BAD, key_BKD, value_BKD = (f(x_BE).view(rows, -1, self.width) for f in (self.query, self.key, self.value))
+        rows = len(hidden_BE)
+        all_BHD = self.heads(self.before(hidden_BE)).view(rows, -1, self.width)
+        keys = (all_BHD.shape[1] - self.queries) // 2
+        turned, value_BKD = all_BHD[:, :-keys], all_BHD[:, -keys:]
         if self.query_norm is not None and self.key_norm is not None:
-            query_BAD, key_BKD = self.query_norm(query_BAD), self.key_norm(key_BKD)
-        heads = key_BKD.shape[1]
-        turned = _rotate(torch.cat((query_BAD, key_BKD), 1), cos_B1D, sin_B1D)
-        keys_BKTD, values_BKTD = cache.write(at, turned[:, -heads:], value_BKD)
+            query_BAD, key_BKD = turned[:, :-keys], turned[:, -keys:]
+            turned = torch.cat((self.query_norm(query_BAD), self.key_norm(key_BKD)), 1)
+        turned = _rotate(turned, cos_B1D, sin_B1D)
+        keys_BKTD, values_BKTD = cache.write(at, turned[:, -keys:], value_BKD)
         # the query heads that share a key head stand as that head's queries: nothing is repeated
-        query_BKGD = turned[:, :-heads].reshape(rows, heads, -1, self.width)
+        query_BKGD = turned[:, :-keys].reshape(rows, keys, -1, self.width)
         mixed_BKGD = nn.functional.scaled_dot_product_attention(
             query_BKGD, keys_BKTD, values_BKTD, attn_mask=bias_B11T, scale=self.scale
         )
@@ -198,7 +207,18 @@ class Parts:
         decoder = core.get_decoder()
         self.layers = [_Layer(layer) for layer in decoder.layers[: core.config.get_text_config().num_hidden_layers]]
         self.embed, self.rotary, self.norm = decoder.embed_tokens, decoder.rotary_emb, _norm(decoder.norm)
-        self.head = core.get_output_embeddings()
+        self.output = core.get_output_embeddings()
+        self.head = _linear(self.output)
+        self.small = sum(p.numel() for p in core.parameters()) <= COPIED
+
+    def packed(self) -> Parts:
+        """The same parts with the weights as they are now laid out for few rows, on a CPU: products of a few rows by a
+        whole matrix take half to three quarters of the time that training's take, which are made for many rows."""
+        if not self.small or self.output.weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return self
+        other = copy.copy(self)
+        other.layers, other.head = [layer.packed() for layer in self.layers], _packed(self.output)
+        return other
 
 
 def _roomier(x_BKTD: Tensor, length: int) -> Tensor:
@@ -214,23 +234,47 @@ def _rotate(x_BHD: Tensor, cos_B1D: Tensor, sin_B1D: Tensor) -> Tensor:
     return x_BHD * cos_B1D + torch.cat((-two, one), -1) * sin_B1D
 
 
-def _linear(module: nn.Module) -> Project:
-    """``module`` itself, less what calling a module costs where it is a plain linear map."""
-    if type(module) is not nn.Linear or module._forward_hooks or module._forward_pre_hooks:
+def _linear(*modules: nn.Module) -> Project:
+    """``modules`` side by side, less what calling a module costs where it is a plain linear map."""
+    if len(modules) > 1:
+        each = [_linear(module) for module in modules]
+        return lambda x: torch.cat([project(x) for project in each], -1)
+    module: Any = modules[0]
+    if not _is_plain(module):
         return module
     weight, bias = module.weight, module.bias
     return lambda x: nn.functional.linear(x, weight, bias)
 
 
-def _packed(head: Any) -> Project:
-    """A large output head on a CPU, its weights laid out for few rows: two to four times faster than the product that
-    training uses, which is made for many. A copy of the head lives as long as the sampling."""
-    here = isinstance(head, nn.Linear) and head.weight.device.type == "cpu" and head.weight.dtype == torch.float32
-    project, weight = _linear(head), head.weight
-    if not here or project is head or weight.numel() < LARGE or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return project
-    packed, bias = torch.ops.mkldnn._reorder_linear_weight(weight.detach()), head.bias
+def _packed(*modules: Any) -> Project:
+    """``modules`` side by side as one product with a copy of their weights, as they are now."""
+    if not all(_is_plain(module) and module.weight.dtype == torch.float32 for module in modules):
+        return _linear(*modules)
+    weights = [module.weight.detach() for module in modules]
+    bias = None
+    if any(module.bias is not None for module in modules):
+        pairs = zip(modules, weights, strict=True)
+        bias = torch.cat([w.new_zeros(len(w)) if m.bias is None else m.bias.detach() for m, w in pairs])
+    packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights))
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def _is_plain(module: Any) -> bool:
+    return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
+
+
+def _feed(mlp: Any) -> Project:
+    """A gated feed-forward (arXiv 2002.05202) with packed weights; one of other parts as it is."""
+    maps = [getattr(mlp, f"{name}_proj", None) for name in ("gate", "up", "down")]
+    if not all(map(_is_plain, maps)) or len(list(mlp.children())) != 4:
+        return mlp
+    both, down, act = _packed(*maps[:2]), _packed(maps[2]), mlp.act_fn
+
+    def forward(x: Tensor) -> Tensor:
+        gate, up = both(x).chunk(2, -1)
+        return down(act(gate) * up)
+
+    return forward
 
 
 def _norm(module: nn.Module) -> Project:
@@ -258,7 +302,7 @@ def lean(policy: Policy) -> Parts | None:
         return None
     try:
         parts = Parts(policy.core)
-        theirs_NV, ours_NV = _walk(Plain(policy)), _walk(Lean(policy, parts))
+        theirs_NV, ours_NV = _walk(Plain(policy)), _walk(Lean(policy, parts.packed()))
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
         return None  # other parts, or put together in another way
     return parts if packing.alike(ours_NV, theirs_NV, next(policy.model.parameters()).dtype) else None

@@ -63,20 +63,27 @@ class TransformersEngine:
         """One completion a prompt, in the order of ``prompts``. Equal arguments and weights give equal results."""
         generator = torch.Generator(self.policy.device).manual_seed(seed)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        parts = self.parts.packed() if self.parts else None  # anew: training has moved the weights since the last time
         rollouts: dict[int, Rollout] = {}
         for at in range(0, len(order), self.max_batch):
             part = order[at : at + self.max_batch]
-            written = self._write([prompts[i] for i in part], sampler, max_new_tokens, generator, greedy)
+            decoder: Decoder = Lean(self.sampled, parts) if parts else Plain(self.sampled)
+            written = self._write(decoder, [prompts[i] for i in part], sampler, max_new_tokens, generator, greedy)
             for i, (ids, logprobs, finish) in zip(part, written, strict=True):
                 rollouts[i] = Rollout(prompts[i], ids, logprobs, finish, i, version=self.version)
         return [rollouts[i] for i in range(len(prompts))]
 
     @torch.no_grad()
     def _write(
-        self, prompts: list[list[int]], sampler: Sampler, limit: int, generator: torch.Generator, greedy: bool
+        self,
+        decoder: Decoder,
+        prompts: list[list[int]],
+        sampler: Sampler,
+        limit: int,
+        generator: torch.Generator,
+        greedy: bool,
     ) -> list[tuple[list[int], list[float], str]]:
         """Ids, log-probs and finish of every row."""
-        decoder: Decoder = Lean(self.sampled, self.parts) if self.parts else Plain(self.sampled)
         every = LOOK_EVERY.get(self.policy.device.type, 1)
         paper = _Paper(len(prompts), limit, self.policy.device)
         ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=self.policy.device)
