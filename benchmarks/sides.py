@@ -8,34 +8,46 @@ saving or evaluation, no memory of past batches. All else is its default.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import statistics
 from pathlib import Path
 from typing import Any
 
 from turns import Turn
 from workload import EMA, LR, STEPS, Case, examples, recipe, schedule
 
+AHEAD = 4  # batches written together
 PARTS = ("rollout", "teacher", "student", "loss", "backward", "optimizer", "ema")
 
 
 # ours ---------------------------------------------------------------------------------------------------------
 
 
-def ours(turn: Turn, case: Case, model: Path, data: Path, engine: str = "transformers", naive: bool = False) -> None:
-    """Our SDFT step; reports the completions it wrote, for the sides that train on them."""
-    stage = make_stage(turn, case, model, data, "sdft", engine)
+def ours(
+    turn: Turn, case: Case, model: Path, data: Path, engine: str = "transformers", ahead: int = 0, naive: bool = False
+) -> None:
+    """Our SDFT step; reports the completions it wrote, for the sides that train on them.
+
+    With batches written ``ahead`` a turn is as many steps: those that were written together before, while the next are.
+    """
+    stage = make_stage(turn, case._replace(sets=(*case.sets, f"engine.ahead={ahead}")), model, data, "sdft", engine)
     if naive:
         _without_fusion()
     _instrument(turn, stage)
     turn.is_ready()
-    step = 0
+    steps = iter(range(STEPS))
     while turn.wait() is not None:
-        facts = stage.step(step)
-        turn.stop()
-        taught = sum(len(row.teacher_prompt or []) + len(row.completion) for row in stage._batch(step)[0])
-        turn.report(loss=facts["loss"], rows=_rows(stage, step), taught=taught)
-        step += 1
+        rows, losses, taught = [], [], 0
+        for step in itertools.islice(steps, ahead or 1):
+            losses.append(stage.step(step)["loss"])
+            batch = stage._batch(step)[0]
+            rows += [(row.student_prompt, row.completion) for row in batch]
+            taught += sum(len(row.teacher_prompt or []) + len(row.completion) for row in batch)
+        stage.ahead.settle()
+        turn.stop(ahead or 1)
+        turn.report(loss=statistics.mean(losses), rows=rows, taught=taught)
 
 
 def ours_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
@@ -53,13 +65,8 @@ def ours_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
         stage.batches.start(stage.engine, written)
         facts = stage.step(step)
         turn.stop()
-        turn.report(loss=facts["loss"], rows=_rows(stage, step))
+        turn.report(loss=facts["loss"], rows=rows)
         step += 1
-
-
-def _rows(stage: Any, step: int) -> list[tuple[list[int], list[int]]]:
-    """Prompts and completions of the step that was just made."""
-    return [(row.student_prompt, row.completion) for row in stage._batch(step)[0]]
 
 
 def make_stage(turn: Turn, case: Case, model: Path, data: Path, method: str, engine: str = "transformers") -> Any:
@@ -85,6 +92,7 @@ def _instrument(turn: Turn, stage: Any) -> None:
 
     wrap = turn.parts.wrap
     wrap(stage.batches, "batch", "rollout")
+    wrap(stage.batches, "several", "rollout")
     wrap(stage, "_teacher", "teacher")
     wrap(models, "hidden_states", "student")
     wrap(module, "fused_loss", "loss")
@@ -295,6 +303,8 @@ SIDES: dict[str, tuple[Any, ...]] = {
     "trl": (trl_sdft,),
     "ours-sft": (ours_sft,),
     "trl-sft": (trl_sft,),
-    "ours-naive": (ours, "transformers", True),
+    "ours-naive": (ours, "transformers", 0, True),
+    "ours-ahead": (ours, "transformers", AHEAD),
     "ours-vllm": (ours, "vllm"),
+    "ours-vllm-ahead": (ours, "vllm", AHEAD),
 }

@@ -4,7 +4,8 @@
                               [--turns 5] [--json FILE] [--plot FILE] [--quick]
 
 Sides: ours and trl (SDFT, each writing its own completions), ours-sft and trl-sft (SFT on the completions that ours
-wrote in the same turn), ours-naive (ours with full logits and autograd instead of the fused loss), ours-vllm.
+wrote in the same turn), ours-naive (ours with full logits and autograd instead of the fused loss), ours-ahead (four
+batches written together by a second thread, while those before them train), ours-vllm and ours-vllm-ahead.
 
 Each side lives in a process of its own with one thread, and they take turns, one step a turn; the first turn warms up.
 A ratio is the median over turns of (their seconds / ours in the same turn), with its quartiles. CPU seconds are the
@@ -39,7 +40,7 @@ from turns import Side
 from workload import MAIN, SCALING, Case, build, write_data
 
 MB = 1e6
-NEEDS = {"trl": "trl", "trl-sft": "trl", "ours-vllm": "vllm"}
+NEEDS = {"trl": "trl", "trl-sft": "trl", "ours-vllm": "vllm", "ours-vllm-ahead": "vllm"}
 ON_GIVEN = ("ours-sft", "trl-sft")  # these train on the completions that ours has just written
 PEER = {"ours": "trl", "ours-sft": "trl-sft"}
 QUICK = ("batch=4", "new=16")
@@ -84,7 +85,7 @@ def take_turns(running: dict[str, Side], turns: int) -> dict[str, list[dict[str,
 
 def summary(reports: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
     """Medians over the turns, and the turns themselves."""
-    tokens = [sum(r["lengths"]) for r in reports]
+    tokens = [sum(r["lengths"]) / r["steps"] for r in reports]
     return {
         "wall": statistics.median(r["wall"] for r in reports),
         "seconds": statistics.median(r["seconds"] for r in reports),
@@ -93,6 +94,7 @@ def summary(reports: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, A
         "tokens": statistics.mean(tokens),
         "mean_length": statistics.mean(n for r in reports for n in r["lengths"]),
         "max_length": statistics.mean(max(r["lengths"]) for r in reports),
+        "written": sum(sum(r["lengths"]) for r in reports),
         "tokens_per_second": sum(tokens) / sum(r["seconds"] for r in reports),
         "loaded_bytes": facts["loaded"],
         "beyond_bytes": max(r["peak"] for r in reports) - facts["loaded"],
@@ -102,16 +104,19 @@ def summary(reports: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, A
 
 def ratios(found: dict[str, Any]) -> dict[str, Any]:
     """What each side costs in the units of another: paired turn by turn, with quartiles, and per completion token."""
-    pairs = [(theirs, mine) for mine, theirs in PEER.items()] + [("ours", "ours-sft")]
-    pairs += [(name, "ours") for name in ("ours-naive", "ours-vllm")]
+    pairs = [(theirs, mine) for mine, theirs in PEER.items()]
+    pairs += [(name, "ours-sft") for name in ("ours", "ours-ahead", "ours-vllm", "ours-vllm-ahead")]
+    pairs += [(name, "ours") for name in ("ours-naive", "ours-ahead", "ours-vllm")]
     return {f"{a} / {b}": ratio(found[a], found[b]) for a, b in pairs if a in found and b in found}
 
 
 def ratio(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
-    """The median of paired ratios by both clocks; CPU seconds a completion token; memory beyond the weights."""
+    """The median of paired ratios by both clocks; both for a completion token; memory beyond the weights."""
     pairs = list(zip(theirs["turns"], mine["turns"], strict=True))
     out: dict[str, Any] = {clock: spread([a[clock] / b[clock] for a, b in pairs]) for clock in ("seconds", "wall")}
-    out["seconds_per_token"] = mine["tokens_per_second"] / theirs["tokens_per_second"]
+    for clock in ("seconds", "wall"):
+        one, other = (sum(r[clock] * r["steps"] for r in s["turns"]) / s["written"] for s in (theirs, mine))
+        out[f"{clock}_per_token"] = one / other
     out["beyond"] = theirs["beyond_bytes"] / max(1, mine["beyond_bytes"])
     return out
 
@@ -139,17 +144,18 @@ def table(row: dict[str, Any]) -> str:
     case = Case(**row["case"])
     head = f"{case.name}: {row['parameters'] / 1e6:.1f} M parameters, vocabulary {case.vocab:,}, batch {case.batch}, "
     lines = [head + f"up to {case.new} new tokens, end after each with {row['hazard']['mean']:.1%}"]
-    columns = ("step", *PARTS, "other", "tok/s", "mean", "max", "beyond MB")
-    lines.append(f"  {'':<11}" + "".join(f"{c:>10}" for c in columns))
+    columns = ("step", *PARTS, "other", "wall", "tok/s", "mean", "max", "beyond MB")
+    lines.append(f"  {'':<15}" + "".join(f"{c:>10}" for c in columns))
     for name, side in row["sides"].items():
-        cells = [f"{x:10.3f}" for x in (side["seconds"], *side["parts"].values(), side["other"])]
+        cells = [f"{x:10.3f}" for x in (side["seconds"], *side["parts"].values(), side["other"], side["wall"])]
         cells += [f"{side[k]:10.0f}" for k in ("tokens_per_second", "mean_length", "max_length")]
-        lines.append(f"  {name:<11}" + "".join(cells) + f"{side['beyond_bytes'] / MB:10.0f}")
+        lines.append(f"  {name:<15}" + "".join(cells) + f"{side['beyond_bytes'] / MB:10.0f}")
     for name, each in row["ratios"].items():
         cpu, wall = each["seconds"], each["wall"]
         lines.append(
-            f"  {name:<19}{cpu['median']:6.2f} CPU [{cpu['low']:.2f}, {cpu['high']:.2f}]{wall['median']:8.2f} wall"
-            f"{each['seconds_per_token']:8.2f} CPU a token{each['beyond']:8.2f} memory beyond the weights"
+            f"  {name:<26}{cpu['median']:6.2f} CPU [{cpu['low']:.2f}, {cpu['high']:.2f}]{wall['median']:6.2f} wall"
+            f"    a token: {each['seconds_per_token']:5.2f} CPU{each['wall_per_token']:6.2f} wall"
+            f"    beyond the weights: {each['beyond']:5.2f}"
         )
     return "\n".join(lines)
 
@@ -158,7 +164,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="*", choices=MAIN, default=list(MAIN), metavar="CASE")
     parser.add_argument("--scaling", nargs="*", choices=SCALING, default=[], metavar="WHAT")
-    usual = [name for name in SIDES if name != "ours-vllm"]
+    usual = [name for name in SIDES if NEEDS.get(name) != "vllm"]
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=usual, metavar="SIDE")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="change a case: batch=4 new=16")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 import traceback
 from collections import defaultdict
@@ -31,24 +32,25 @@ def forget_peak() -> None:
 
 
 class Parts:
-    """Seconds by part. Functions are wrapped from outside; a wrapped one inside another counts to the outer."""
+    """Seconds by part. Functions are wrapped from outside; a wrapped one inside another counts to the outer, and each
+    thread by its own clock."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self.clock: Callable[[], float] = time.process_time
-        self._busy = False
+        self.clock: Callable[[], float] = time.thread_time
+        self._in = threading.local()
 
     @contextlib.contextmanager
     def time(self, part: str) -> Iterator[None]:
         """Count what happens inside to ``part``."""
-        if self._busy:
+        if getattr(self._in, "part", None):
             yield
             return
-        self._busy, start = True, self.clock()
+        self._in.part, start = part, self.clock()
         try:
             yield
         finally:
-            self._busy = False
+            self._in.part = None
             self.seconds[part] += self.clock() - start
 
     def wrap(self, owner: Any, name: str, part: str | Callable[[], str]) -> None:
@@ -71,18 +73,21 @@ class Turn:
     """A side's end of its pipe: wait for an order, do it under the clocks, report.
 
     ``seconds`` are CPU seconds of this process, and on a GPU the time until the device is done. ``wall``: time passed.
-    Memory is the resident set, and on a GPU what torch's allocator has handed out.
+    Both are told for one step, where a turn is several. Memory is the resident set, and on a GPU what torch's allocator
+    has handed out.
     """
 
     def __init__(self, pipe: Any):
         self.pipe, self.parts, self.cuda = pipe, Parts(), False
+        self.clock: Callable[[], float] = time.process_time
         self.loaded = self.peak = 0
-        self.start = self.taken = 0.0, 0.0
+        self.start, self.taken = (0.0, 0.0), (0.0, 0.0, 1)
 
     def on(self, device: str) -> None:
         """Say where the work is done."""
         self.cuda = device.startswith("cuda")
-        self.parts.clock = self._device_clock if self.cuda else time.process_time
+        if self.cuda:
+            self.clock = self.parts.clock = self._device_clock
 
     def has_loaded(self, model: Any) -> None:
         """The weights lie in memory, and nothing else of this side does."""
@@ -99,19 +104,20 @@ class Turn:
         """The next order; None ends the side."""
         order = self.pipe.recv()
         self.parts.take()
-        self.start = time.perf_counter(), self.parts.clock()
+        self.start = time.perf_counter(), self.clock()
         return order
 
-    def stop(self) -> None:
-        """The order is done: what follows is not measured."""
-        seconds = self.parts.clock() - self.start[1]
-        self.taken = time.perf_counter() - self.start[0], seconds
+    def stop(self, steps: int = 1) -> None:
+        """The order, that many optimizer steps, is done: what follows is not measured."""
+        seconds = self.clock() - self.start[1]
+        self.taken = (time.perf_counter() - self.start[0]) / steps, seconds / steps, steps
         self.peak = self._memory("highest")
 
     def report(self, **facts: Any) -> None:
         """Tell what was measured, and ``facts``."""
-        wall, seconds = self.taken
-        self.pipe.send({"wall": wall, "seconds": seconds, "parts": self.parts.take(), "peak": self.peak, **facts})
+        wall, seconds, steps = self.taken
+        parts = {part: found / steps for part, found in self.parts.take().items()}
+        self.pipe.send({"wall": wall, "seconds": seconds, "steps": steps, "parts": parts, "peak": self.peak, **facts})
 
     def _forget(self) -> None:
         if self.cuda:

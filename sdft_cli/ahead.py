@@ -73,6 +73,11 @@ class Ahead:
             self.engine.sync()
             self.behind = False
 
+    def settle(self) -> None:
+        """Wait until what is being written is."""
+        if self._written:
+            self._written.result()
+
     def close(self) -> None:
         """Wait for what is being written, and drop it."""
         if self._pool:
