@@ -16,7 +16,8 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -108,6 +109,30 @@ class Run:
         where = {"stage": at.stage, "task": at.task, "step": at.step} if at else {"stage": 0, "task": "base", "step": 0}
         self.log({"kind": "settings", **where, "changed": changed})
         self.save_recipe(recipe)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder for training, as one process at a time may; raises `UsageError` while another does.
+
+        The lock is the kernel's and leaves no file: it ends with its process, however that ends.
+        """
+        held = os.open(self.folder, os.O_RDONLY)
+        try:
+            self._lock(held)
+            yield
+        finally:
+            os.close(held)
+
+    def _lock(self, held: int) -> None:
+        try:
+            import fcntl
+
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = "wait until it ends or stop it, then --resume; for another run, name another folder with --out"
+            raise UsageError(f"{self.folder} is being trained by another process", hint) from error
+        except (ImportError, OSError):
+            return  # Windows; or a file system without locks, as some over a network are
 
     def stage_folder(self, stage: int, task: str) -> Path:
         return self.folder / "stages" / f"{stage:02d}-{task}"

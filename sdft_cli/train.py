@@ -37,19 +37,14 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
     check_recipe(recipe)
     location = locate(recipe.model)
     plans = plan(recipe, models.load_chat(location), context_window(location))
-    run = _open(recipe, out, resume)
-    return _Sequence(run, recipe, plans, display).go()
-
-
-def _open(recipe: Recipe, out: Path | None, resume: bool) -> Run:
-    if not resume:
-        return Run.create(out or fresh_name(recipe), recipe)
-    if out is None:
+    if resume and out is None:
         raise UsageError("a run that is resumed needs its folder", "name it with --out")
-    run = Run.open(out)
-    run.recover()
-    run.change_recipe(recipe)
-    return run
+    run = Run.open(out) if resume and out else Run.create(out or fresh_name(recipe), recipe)
+    with run.alone():
+        if resume:
+            run.recover()
+            run.change_recipe(recipe)
+        return _Sequence(run, recipe, plans, display).go()
 
 
 def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay) -> Run:
@@ -63,9 +58,10 @@ def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay) -> Ru
     check_recipe(longer)
     location = locate(longer.model)
     plans = plan(longer, models.load_chat(location), context_window(location))
-    (folder / "done.json").unlink(missing_ok=True)
-    run.save_recipe(longer)
-    return _Sequence(run, longer, plans, display).go()
+    with run.alone():
+        (folder / "done.json").unlink(missing_ok=True)
+        run.save_recipe(longer)
+        return _Sequence(run, longer, plans, display).go()
 
 
 class _Sequence:

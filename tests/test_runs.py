@@ -1,6 +1,8 @@
 """Run folders: whole or not at all, numeric order, rewinding."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,20 @@ def test_newest_goes_by_time_not_by_name(tmp_path: Path) -> None:
     assert newest(tmp_path).name == "a"
     with pytest.raises(UsageError, match="no run"):
         newest(tmp_path / "nowhere")
+
+
+def test_one_process_at_a_time_trains_a_run(run: Run) -> None:
+    """The other is refused while the first lives, and not after it was killed."""
+    code = f"import time, pathlib; from sdft_cli.runs import Run\nwith Run(pathlib.Path({str(run.folder)!r})).alone():"
+    code += "\n    print('holds', flush=True); time.sleep(60)"
+    before = sorted(run.folder.rglob("*"))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "holds\n"
+        with pytest.raises(UsageError, match="is being trained by another process"), run.alone():
+            pass
+        other.kill()
+    with run.alone():
+        assert sorted(run.folder.rglob("*")) == before
 
 
 def test_write_whole_replaces(tmp_path: Path) -> None:
