@@ -173,6 +173,15 @@ def test_weights_that_differ_from_the_files_are_there_from_the_start(
     agree(made(policy), policy)
 
 
+def test_batches_are_written_ahead(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
+    """By a second thread, while the trainer moves the weights that the next update will bring."""
+    settings = {"name": "vllm", "ahead": 2}
+    rows = run(recipe(tiny_model, micro_data, settings), tmp_path / "run").rows("step")
+    assert [row["staleness"] for row in rows] == [0, 1, 2, 1, 2, 1]
+    assert all(row["engine_gap"] < 1e-3 for row in rows)
+    assert rows[0]["mismatch"] < 1e-3 and all(row["mismatch"] > 0 for row in rows)
+
+
 def test_every_step_of_a_run_samples_from_its_own_weights(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
     found = run(recipe(tiny_model, micro_data, VLLM), tmp_path / "run")
     rows = steps(found)
