@@ -85,8 +85,7 @@ def prepare(
     tables = _tables(columns or [], names)
     options, folder = PrepareOptions(demonstrations, seed, world, on_overlap), data or Path("data")
     if asked and (dry_run or asked.batch == "submit"):
-        act = verb.plan if dry_run else verb.submit
-        plans = act(names, sources, folder, options, asked, on_bad_row, tables)
+        plans = verb.plan(names, sources, folder, options, asked, on_bad_row, tables, hand_over=not dry_run)
         print(jsonlib.dumps({"tasks": plans})) if json else verb.print_plans(plans)
         return
     summaries = verb.prepare(names, sources, folder, options, on_bad_row, asked, tables, model)

@@ -12,12 +12,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from sdft_cli import sourcing
 from sdft_cli.asking.requests import TeacherOptions
 from sdft_cli.dataset import ON_BAD_ROW, bad_rows, check_ids, check_target, describe, is_filtered, write_dataset
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.sources import hub, lengths, repeats, sourcing
+from sdft_cli.sources import hub, lengths, repeats
 from sdft_cli.sources.hub import Sources
-from sdft_cli.sources.sourcing import Sourced
+from sdft_cli.sourcing import Sourced
 from sdft_cli.types import Dropped, Prepared, PrepareOptions, Task
 
 #: What shows a demonstration where the sources have none: nothing, the gold answer, or (set here) a teacher.
@@ -67,36 +68,21 @@ def plan(
     teacher: TeacherOptions,
     on_bad_row: str | None = None,
     columns: dict[str, Path] | None = None,
+    hand_over: bool = False,
 ) -> list[dict[str, Any]]:
-    """What `prepare` would ask the teacher, a task each, with nothing sent and nothing written: see `sampling.plan`."""
+    """What `prepare` would ask the teacher, a task each: nothing is sent and nothing written (`sampling.plan`), or, to
+    ``hand_over``, it is sent as batches that are collected later (`sampling.submit`)."""
     from sdft_cli.asking import sampling
 
+    act = sampling.submit if hand_over else sampling.plan
     options = replace(options, demonstrations="teacher")
     with hub.local(sources) as sources:
         made = _made(tasks, sources, data, options, on_bad_row, columns)
-        return [sampling.plan(source.task, prepared, teacher, data, options.seed) for source, prepared in made]
-
-
-def submit(
-    tasks: list[str],
-    sources: Sources,
-    data: Path,
-    options: PrepareOptions,
-    teacher: TeacherOptions,
-    on_bad_row: str | None = None,
-    columns: dict[str, Path] | None = None,
-) -> list[dict[str, Any]]:
-    """Hand over what `prepare` would ask the teacher, a task each, to be collected later: see `sampling.submit`."""
-    from sdft_cli.asking import sampling
-
-    options = replace(options, demonstrations="teacher")
-    with hub.local(sources) as sources:
-        made = _made(tasks, sources, data, options, on_bad_row, columns)
-        return [sampling.submit(source.task, prepared, teacher, data, options.seed) for source, prepared in made]
+        return [act(source.task, prepared, teacher, data, options.seed) for source, prepared in made]
 
 
 def print_plans(plans: list[dict[str, Any]]) -> None:
-    """The facts of `plan`, or of `submit`, for people."""
+    """The facts of `plan` for people."""
     from sdft_cli.asking import sampling
 
     for facts in plans:

@@ -101,7 +101,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("2 edges: the harness's answers", ("harness.harnessitems",)),
     ("2 edges: the harness", ("harness.harness",)),
     ("3 rooms", ("tasks", "methods", "engines", "suites")),
-    ("4 loops", ("scoring", "asking.demonstrations", "asking.articles", "sources.sourcing")),
+    ("4 loops", ("scoring", "asking.demonstrations", "asking.articles", "sourcing")),
     ("4 loops: on the others", ("rollout", "keeper", "asking.sampling", "bench", "judge")),
     ("4 loops: on the bench", ("contrasts",)),
     ("4 loops: on what is written", ("ahead",)),

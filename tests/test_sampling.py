@@ -37,7 +37,7 @@ from sdft_cli.asking.store import Store
 from sdft_cli.asking.tally import Tally
 from sdft_cli.dataset import read_manifest, read_split
 from sdft_cli.errors import GateError, SdftError, UsageError
-from sdft_cli.prepare import plan, prepare, print_plans, submit
+from sdft_cli.prepare import plan, prepare, print_plans
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
 HERE = Path(__file__).parent
@@ -554,7 +554,7 @@ def test_the_command_says_where_it_stands_and_keeps_the_key_to_itself(tmp_path, 
 
 def handed_over(data: Path, teacher: TeacherOptions) -> dict[str, Any]:
     """``--batch submit``: its facts."""
-    (facts,) = submit(["sums"], {}, data, PrepareOptions(), replace(teacher, batch="submit"))
+    (facts,) = plan(["sums"], {}, data, PrepareOptions(), replace(teacher, batch="submit"), hand_over=True)
     return facts
 
 
