@@ -5,7 +5,8 @@
 No network, no model files: weights are made on the device from the published configurations, prompts come from the
 micro world, and completions end by a known hazard (`workload`). First what must be right is checked (`checks`), then
 each case makes one step to warm up and ``--turns`` steps under the clock, each in a process of its own: full
-fine-tuning and LoRA of rank 64, TRL beside it where it is installed, then larger shapes until one does not fit.
+fine-tuning and LoRA of rank 64, TRL beside it where it is installed, then larger shapes until one does not fit. Full
+fine-tuning learns in bf16 by fp32 masters here, and in TRL by fp32 weights under autocast.
 A case that would not end within ``--budget`` seconds is left out and named. Writes ``gpu.json`` into ``--out``.
 
 Share of the peak: useful work of the training part (teacher forward; student forward and backward; both heads at the
@@ -16,6 +17,7 @@ own products, padding and whatever is computed twice count as nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -30,6 +32,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")  # as in `models.load`, for the peer's side
 
 from checks import checks
 from sides import ours, trl_sdft
@@ -126,7 +129,8 @@ def measure(job: Job, side: Side, turns: int, deadline: float) -> dict[str, Any]
         return {"skipped": "no time left"}
     side.patience = max(1.0, deadline - time.monotonic())
     try:
-        side.pipe.send("go")
+        with contextlib.suppress(OSError):  # a side that has ended already has left word
+            side.pipe.send("go")
         side.begin()
         reports = [side.turn("step") for _ in range(turns + 1)][1:]
     except (RuntimeError, TimeoutError) as error:

@@ -118,7 +118,7 @@ def _without_fusion() -> None:
     from sdft_cli import stage as module
     from sdft_cli.divergence import divergence
 
-    def naive(hidden_NH, head, tokens_N, weights_N, teacher, chosen, term=None, *_):  # noqa: ANN
+    def naive(hidden_NH, head, tokens_N, weights_N, teacher, chosen, term=None, *_):
         logits_NV = head.logits(hidden_NH)
         other_NV = teacher[1].logits(teacher[0])
         each_N = divergence(logits_NV, other_NV, chosen)
@@ -195,7 +195,9 @@ def _load(turn: Turn, case: Case, model: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     turn.on(case.device)
-    student = AutoModelForCausalLM.from_pretrained(str(model), dtype=getattr(torch, case.dtype)).to(case.device)
+    # its optimizer moves the weights themselves, which must then be fp32, and computes in bf16 by autocast
+    dtype = getattr(torch, case.dtype) if case.lora else torch.float32
+    student = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype).to(case.device)
     turn.has_loaded(student)
     return student
 

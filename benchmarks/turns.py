@@ -103,6 +103,7 @@ class Turn:
     def wait(self) -> Any:
         """The next order; None ends the side."""
         order = self.pipe.recv()
+        self._forget()
         self.parts.take()
         self.start = time.perf_counter(), self.clock()
         return order
@@ -170,6 +171,7 @@ class Side:
         self.process.join(patience)
         if self.process.is_alive():
             self.process.kill()
+            self.process.join(30)  # or its memory is not free yet for the next
 
     def _receive(self) -> dict[str, Any]:
         if not self.pipe.poll(self.patience):

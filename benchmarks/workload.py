@@ -209,11 +209,13 @@ def recipe(case: Case, method: str, folder: Path, engine: str = "transformers") 
     """Ours: the method as it is shipped, at the case's batch, lengths, device and precision; one thread on a CPU."""
     from sdft_cli.assemble import assemble
 
+    budget = "auto" if case.device == "cuda" else 16384
     flags = {"method": method, "model": str(folder), "tasks": [TASK], "suite": "micro"}
     sets = [
-        f"batch={case.batch}", "micro_batch_tokens=16384", f"sampler.max_new_tokens={case.new}", f"max_steps={STEPS}",
-        f"lr={LR}", "warmup_steps=0", "schedule=constant", f"lora.rank={case.lora}", f"engine.name={engine}",
-        f"runtime.device={case.device}", f"runtime.dtype={case.dtype}", "runtime.threads=1", *case.sets,
+        f"batch={case.batch}", f"micro_batch_tokens={budget}", f"sampler.max_new_tokens={case.new}",
+        f"max_steps={STEPS}", f"lr={LR}", "warmup_steps=0", "schedule=constant", f"lora.rank={case.lora}",
+        f"engine.name={engine}", f"runtime.device={case.device}", f"runtime.dtype={case.dtype}", "runtime.threads=1",
+        *case.sets,
     ]  # fmt: skip
     return assemble(None, flags, sets)
 

@@ -18,11 +18,12 @@ from sdft_cli import memory
 from sdft_cli.batching import Row, micro_batches
 from sdft_cli.errors import SdftError
 from sdft_cli.memory import Counts, Load
-from sdft_cli.models import Policy, checkpoint
+from sdft_cli.models import Policy, checkpoint, release
 from sdft_cli.recipe import Recipe
 from sdft_cli.recipe import Teacher as TeacherSettings
 
-#: The share of free memory that a prediction may fill: it errs by up to a quarter, mostly upwards.
+#: The share of the memory left to a step's passes that their prediction may fill: it errs by up to a quarter, mostly
+#: upwards. What stays after a step is known exactly.
 MARGIN = 0.85
 T = TypeVar("T")
 
@@ -32,10 +33,11 @@ class DoesNotFit(SdftError):
 
 
 class Fitting:
-    """The micro-batch budget of one phase, in tokens; it only ever shrinks."""
+    """The micro-batch budget of one phase, in tokens; it only ever shrinks. ``moments``: bytes that the optimizer holds
+    already, as in a resumed run."""
 
-    def __init__(self, policy: Policy, recipe: Recipe):
-        self.policy, self.recipe = policy, recipe
+    def __init__(self, policy: Policy, recipe: Recipe, moments: Callable[[], int] = lambda: 0):
+        self.policy, self.recipe, self.moments = policy, recipe, moments
         self.auto, self.budget = recipe.train.micro_batch_tokens == "auto", memory.tokens(recipe)
         self.counts = counts_of(policy.model)
         self.room: float | None = None
@@ -55,8 +57,7 @@ class Fitting:
             # outside of the handler, whose traceback keeps the tensors of the pass that failed
             discard()
             self.policy.model.eval()
-            if self.policy.device.type == "cuda":
-                torch.cuda.empty_cache()
+            release(self.policy.device)
             self._shrink(rows, reason)
 
     def told(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class Fitting:
         """Shrink until the prediction fits into what was free before the first step."""
         if self.room is None:
             free = free_bytes(self.policy.device)
-            self.room = float("inf") if free is None else free * MARGIN
+            self.room = float("inf") if free is None else free + self.moments()
         while self.needs(rows) > self.room:
             smaller = self._smaller(rows)
             if self.auto and smaller:
@@ -111,7 +112,8 @@ class Fitting:
             self.notes.append(f"gradient checkpointing is on: {reason}")
 
     def needs(self, rows: Sequence[Row]) -> int:
-        """Bytes that the step's passes are predicted to take beyond what is held before the first step."""
+        """Bytes to keep free for steps on ``rows``, beyond what is held before the first one: the optimizer's moments,
+        gradients, and what is predicted for the passes with a margin."""
         packed, groups = self.policy.packed, micro_batches(rows, self.budget, self.policy.packed)
         if not groups:
             return 0
@@ -121,7 +123,9 @@ class Fitting:
         load = Load(_tokens(most, packed), positions, length, len(groups) > 1, remade=self.remade)
         config, width = self.policy.core.config, next(self.policy.core.parameters()).element_size()
         found = memory.predict(self.recipe, memory.dims(config), self.counts, width, load, self.policy.device.type)
-        return found["peak"] - sum(found[k] for k in ("weights", "masters", "teacher"))
+        own = found["optimizer"] + found["gradients"]
+        passing = found["peak"] - own - sum(found[k] for k in memory.STAYING)
+        return own + int(passing / MARGIN)
 
 
 def stored(policy: Policy, recipe: Recipe) -> TeacherSettings | None:

@@ -16,6 +16,8 @@ from sdft_cli.recipe import Recipe, Teacher
 TOKENS = 16384
 #: [C, V] tensors in fp32 that a fused loss holds at once, and the positions C of a chunk (see `fused`).
 LOSS_TENSORS, LOSS_ROWS = {"forward_kl": 4, "reverse_kl": 4, "jsd": 5, "nll": 3}, {"cpu": 64, "cuda": 256}
+#: Parts that are there before the first step, by name.
+STAYING = ("weights", "masters", "teacher", "twin")
 #: [B, V] tensors in fp32 that choosing a token holds at once.
 SAMPLER_TENSORS = 5
 #: On a CPU sampling multiplies by a copy of fp32 weights, laid out anew, where the model has at most so many.
@@ -102,8 +104,14 @@ def lasting(recipe: Recipe, counts: Counts, width: int) -> dict[str, int]:
         "masters": masters,
         "optimizer": counts.trained * each + (counts.trained // 32 if each == 2 else 0),
         "teacher": teacher(recipe.teacher, counts, wide),
+        "twin": counts.trained * wide if ahead(recipe) and recipe.engine.name == "transformers" else 0,
         "gradients": counts.trained * wide,
     }
+
+
+def ahead(recipe: Recipe) -> bool:
+    """Whether completions are sampled while the model trains; with its own model that takes a copy of what moves."""
+    return recipe.engine.ahead > 0 and recipe.sampler.source == "student"
 
 
 def teacher(settings: Teacher | None, counts: Counts, wide: int) -> int:
@@ -174,5 +182,6 @@ def predict(recipe: Recipe, d: Dims, counts: Counts, width: int, load: Load, dev
     sampled = rollout(d, counts, width, load, device)
     step = parts["gradients"] + updating(recipe, counts, width, device)
     own = {"activations": kept + adds, "loss": held + scratch, "rollout": sampled, "update": step - parts["gradients"]}
-    passing = max(passes, sampled, step) - parts["gradients"]
+    both = max(passes, step) + sampled if ahead(recipe) else max(passes, sampled, step)
+    passing = both - parts["gradients"]
     return {**parts, **own, "peak": stays + parts["gradients"] + int(passing * HEAP.get(device, 1.0))}

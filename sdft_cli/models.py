@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,9 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     device, dtype = placement(runtime)
+    if device.type == "cuda":
+        # it makes a plan for every new length, so for every token that is sampled; torch 2.11 began to prefer it
+        torch.backends.cuda.enable_cudnn_sdp(False)
     base = _base_of(location)
     model = _friendly(location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype))
     wrapped = _adapt(model, location, lora)
@@ -215,6 +219,13 @@ def twin(policy: Policy) -> Policy:
     """The same model with weights of its own where they can move; frozen ones are shared."""
     frozen = {id(p): p for p in policy.model.parameters() if not p.requires_grad}
     return replace(policy, model=copy.deepcopy(policy.model, frozen).requires_grad_(False))
+
+
+def release(device: torch.device) -> None:
+    """Give back what nothing holds any more, after running out of memory."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @torch.no_grad()

@@ -132,6 +132,11 @@ class MasterAdamW:
         for param in self.params.values():
             param.grad = None
 
+    def held(self) -> int:
+        """Bytes of Adam's moments: none before the first step, or before those of a checkpoint are loaded."""
+        states = [value for adam in self.adams for state in adam.state.values() for value in state.values()]
+        return sum(value.nbytes for value in states if isinstance(value, Tensor))
+
     def exact(self) -> dict[str, Tensor]:
         """name -> the weight as precise as there is one: what a teacher follows. Rounded stochastically, it is bf16."""
         return {n: m.detach() for n, m in self.masters.items()}

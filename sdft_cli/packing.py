@@ -10,6 +10,7 @@ Shapes: T tokens of all sequences, S sequences, A query heads, K key-value heads
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -51,12 +52,14 @@ def _one_kernel(
     from torch.nn.attention.varlen import varlen_attn
 
     groups = query_1ATD.shape[1] // key_1KTD.shape[1]
-    # the kernel of older torch releases wants as many key heads as query heads
+    shares = "enable_gqa" in inspect.signature(varlen_attn).parameters
+    # the kernel of torch before 2.12 wants as many key heads as query heads
     query, key, value = (
-        (x if i == 0 or groups == 1 else x.repeat_interleave(groups, 1))[0].transpose(0, 1).contiguous()
+        (x if i == 0 or groups == 1 or shares else x.repeat_interleave(groups, 1))[0].transpose(0, 1).contiguous()
         for i, x in enumerate((query_1ATD, key_1KTD, value_1KTD))
     )
-    out = varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=CAUSAL)
+    grouped: dict[str, Any] = {"enable_gqa": groups > 1} if shares else {}
+    out = varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=CAUSAL, **grouped)
     assert isinstance(out, Tensor)
     return out[None]
 

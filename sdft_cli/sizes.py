@@ -7,7 +7,7 @@ from typing import Any
 
 from sdft_cli import models
 from sdft_cli.fitting import counts_of
-from sdft_cli.memory import Counts, Load, dims, predict, tokens
+from sdft_cli.memory import STAYING, Counts, Load, dims, predict, tokens
 from sdft_cli.recipe import Recipe, Runtime
 
 GIB = 1 << 30
@@ -30,7 +30,7 @@ def footprint(recipe: Recipe, location: str, stages: int, load: Load) -> dict[st
         predict(phase, dims(models.load_config(location)), counts, width, load, device) for phase in recipe.phases()
     ]
     found = max(phases, key=lambda parts: parts["peak"])
-    held = sum(found[k] for k in ("weights", "masters", "optimizer", "teacher", "gradients"))
+    held = sum(found[k] for k in (*STAYING, "optimizer", "gradients"))
     wide = 4 if counts.lora else width
     saved = counts.trained * wide
     average = counts.trained * (2 if recipe.teacher and recipe.teacher.storage == "half" else 4)

@@ -49,11 +49,11 @@ class Stage:
     ):
         self.policy, self.engine, self.recipe, self.batches, self.where = policy, engine, recipe, batches, where
         self.steps, self.ahead = batches.steps, Ahead(batches, engine, quiet)
-        self.fitting = fitting.Fitting(policy, recipe)
         goal = recipe.objective
         asks = goal.target == "teacher" or set(objective.ASK_TEACHER) & set(goal.factors)
         taught = fitting.stored(policy, recipe) if asks else None
         self.optimizer = MasterAdamW(policy.model, recipe.train, watched=lags(taught, policy.lora))
+        self.fitting = fitting.Fitting(policy, recipe, self.optimizer.held)
         self.teacher = Teacher(policy, taught, origin, self.optimizer.exact()) if taught else None
         self._held: tuple[int, list[Row], dict[str, Any]] | None = None
 

@@ -14,6 +14,7 @@ from test_packing import ARCHITECTURES, random_model
 from sdft_cli import models
 from sdft_cli.engines import _decoders
 from sdft_cli.engines.transformers import TransformersEngine, _draw, truncate
+from sdft_cli.errors import SdftError
 from sdft_cli.models import Policy
 from sdft_cli.recipe import Engine, Lora, Runtime, Sampler
 from sdft_cli.types import Rollout
@@ -179,6 +180,28 @@ def test_weights_are_those_of_this_step(
                 param.mul_(torch.rand_like(param) + 0.7)
         assert found
         check_logprobs(policy, engine.sample(prompts, Sampler(), 6, 0))
+
+
+def test_rows_that_do_not_fit_are_written_in_halves(
+    policy: Policy, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = TransformersEngine(policy).sample(prompts * 3, Sampler(), 6, 0, greedy=True)
+    most, real = 2, _decoders.Lean.step
+
+    def step(decoder: _decoders.Lean, next_B: torch.Tensor) -> torch.Tensor:
+        if len(next_B) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
+        return real(decoder, next_B)
+
+    monkeypatch.setattr(_decoders.Lean, "step", step)
+    engine = TransformersEngine(policy)
+    found = engine.sample(prompts * 3, Sampler(), 6, 0, greedy=True)
+    assert [(r.ids, r.index, r.prompt_ids) for r in found] == [(r.ids, r.index, r.prompt_ids) for r in calm]
+    assert 1 <= engine.max_batch <= 2 and engine.facts == {"max_batch": engine.max_batch}
+    check_logprobs(policy, engine.sample(prompts * 3, Sampler(), 6, 0))
+    most = 0
+    with pytest.raises(SdftError, match=r"a prompt of \d+ tokens and its completion do not fit into the memory of cpu"):
+        engine.sample(prompts, Sampler(), 6, 0)
 
 
 def test_an_adapter_is_sampled_with(tiny_model: Path, prompts: list[list[int]]) -> None:

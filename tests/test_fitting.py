@@ -107,7 +107,7 @@ def test_auto_takes_what_is_predicted_to_fit(tiny_model: Path, monkeypatch: pyte
     free = fit(policy, monkeypatch, None)
     assert free.run(many, lambda budget: budget, lambda: None) == TOKENS and not free.told()
     need = free.needs(many)
-    tight = fit(policy, monkeypatch, int(need * 0.6 / fitting.MARGIN))
+    tight = fit(policy, monkeypatch, int(need * 0.6))
     budget = tight.run(many, lambda budget: budget, lambda: None)
     assert 100 < budget < TOKENS and tight.needs(many) <= need * 0.6 and not tight.remade
     assert "predicted" in tight.told()["memory"]
@@ -116,6 +116,27 @@ def test_auto_takes_what_is_predicted_to_fit(tiny_model: Path, monkeypatch: pyte
     assert tiny.remade and all(len(g) == 1 for g in micro_batches(many, tiny.budget))  # the least there is; and tried
     chosen = fit(policy, monkeypatch, 1, micro_batch_tokens=500, gradient_checkpointing="off")
     assert chosen.run(many, lambda budget: budget, lambda: None) == 500 and not chosen.remade  # as the person said
+
+
+def test_moments_of_a_resumed_run_are_not_asked_for_twice(
+    tiny_model: Path, micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they take is no longer free, and no longer needed."""
+    first = stage(tiny_model, micro_data, "sdft")
+    first.step(0)
+    first.save(tmp_path / "model", tmp_path)
+    held = first.optimizer.held()
+    moments = 2 * 4 * sum(p.numel() for p in first.optimizer.params.values())
+    assert moments <= held <= moments + 4 * len(first.optimizer.params)  # and a count of steps each
+    free = 10**9
+    monkeypatch.setattr(fitting, "free_bytes", lambda _: free)
+    fresh = stage(tiny_model, micro_data, "sdft")
+    fresh.step(0)
+    free -= held
+    again = stage(tiny_model, micro_data, "sdft")
+    again.restore(tmp_path)
+    again.step(1)
+    assert fresh.fitting.room == again.fitting.room == 10**9
 
 
 def test_what_a_person_may_say(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from test_fitting import saved_bytes
 from sdft_cli import fitting, memory, models, sizes
 from sdft_cli.assemble import assemble
 from sdft_cli.batching import Row
+from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.memory import Counts, Dims, Load
 from sdft_cli.models import Policy
 from sdft_cli.optim import MasterAdamW
-from sdft_cli.recipe import Lora, Recipe, Runtime, Teacher, Train
+from sdft_cli.recipe import Engine, Lora, Recipe, Runtime, Teacher, Train
 from sdft_cli.teacher import Teacher as Kept
 from sdft_cli.teacher import lags
 
@@ -74,6 +75,21 @@ def test_what_lasts_is_what_is_there_after_a_step(
         average = [v for v in teacher.average.values() if storage != "cpu"]  # the host's memory is another one
         held = [*teacher._own().values(), *average]
     assert want["teacher"] == size(held)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_writing_ahead_takes_a_copy_of_what_moves_and_both_at_once(tiny_model: Path, rank: int) -> None:
+    policy = load(tiny_model, "float32", rank)
+    usual = Recipe(lora=Lora(rank=rank))
+    recipe = Recipe(engine=Engine(ahead=1), lora=Lora(rank=rank))
+    engine = TransformersEngine(policy, recipe.engine)
+    shared = {p.data_ptr() for p in policy.model.parameters()}
+    own = [p for p in engine.sampled.model.parameters() if p.data_ptr() not in shared]
+    counts = fitting.counts_of(policy.model)
+    assert memory.lasting(recipe, counts, 4)["twin"] == size(own) > 0 == memory.lasting(usual, counts, 4)["twin"]
+    shape, load_ = memory.dims(policy.core.config), Load(640, 320, 80, rows=8)
+    one, both = (memory.predict(r, shape, counts, 4, load_, "cuda") for r in (usual, recipe))
+    assert both["peak"] == one["peak"] + size(own) + one["rollout"]
 
 
 def size(tensors) -> int:

@@ -105,13 +105,17 @@ class Lean:
         first = Plain(self.policy)
         logits_BV = first.start(prompts)
         self.position_B1, self.length = first.position_B1, first.mask_BT.shape[1]
-        self.caches = [_Cache(held.keys, held.values) for held in first.cache.layers]
+        self.caches = []
+        for held in first.cache.layers:  # one layer at a time: what has been copied may go
+            self.caches.append(_Cache(held.keys, held.values))
+            held.keys = held.values = None
         self.bias_BT = None
         if not bool(first.mask_BT.all()):
-            self.bias_BT = torch.zeros(
-                first.mask_BT.shape, dtype=self.caches[0].keys_BKTD.dtype, device=logits_BV.device
-            )
-            self.bias_BT.masked_fill_(first.mask_BT == 0, float("-inf"))
+            dtype = self.caches[0].keys_BKTD.dtype
+            bias_BT = torch.zeros(first.mask_BT.shape, dtype=dtype, device=logits_BV.device)
+            bias_BT.masked_fill_(first.mask_BT == 0, float("-inf"))
+            # kernels want rows to begin at a multiple of 16, and copy the bias in every layer where they do not
+            self.bias_BT = nn.functional.pad(bias_BT, (0, -self.length % 16))
         return logits_BV
 
     def step(self, next_B: Tensor) -> Tensor:

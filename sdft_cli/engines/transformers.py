@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sdft_cli import models
 from sdft_cli.engines._decoders import Decoder, Lean, Parts, Plain, lean
+from sdft_cli.errors import SdftError
 from sdft_cli.recipe import Engine
 from sdft_cli.types import Rollout
 
@@ -31,7 +32,8 @@ LOOK_EVERY = {"cpu": 1, "cuda": 8}
 class TransformersEngine:
     """``policy`` is shared with the trainer, so a weight update needs no copying: ``sync`` only counts it.
 
-    With ``settings.ahead`` it samples while the trainer moves the weights, and has a copy of those that can move.
+    Rows that do not fit into memory together are written in halves, from then on; ``facts`` tells of it. With
+    ``settings.ahead`` it samples while the trainer moves the weights, and has a copy of those that can move.
     """
 
     name = "transformers"
@@ -39,6 +41,7 @@ class TransformersEngine:
     def __init__(self, policy: Policy, settings: Engine | None = None):
         settings = settings or Engine()
         self.policy, self.max_batch, self.version = policy, settings.max_batch, 0
+        self.facts = dict[str, Any]()
         self.sampled = models.twin(policy) if settings.ahead else policy
         self.stop = torch.tensor(models.stop_ids(policy), device=policy.device)
 
@@ -65,13 +68,32 @@ class TransformersEngine:
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         parts = self.parts.packed() if self.parts else None  # anew: training has moved the weights since the last time
         rollouts: dict[int, Rollout] = {}
-        for at in range(0, len(order), self.max_batch):
-            part = order[at : at + self.max_batch]
-            decoder: Decoder = Lean(self.sampled, parts) if parts else Plain(self.sampled)
-            written = self._write(decoder, [prompts[i] for i in part], sampler, max_new_tokens, generator, greedy)
-            for i, (ids, logprobs, finish) in zip(part, written, strict=True):
+        while part := order[len(rollouts) : len(rollouts) + self.max_batch]:
+            before = generator.get_state()
+            asked = [prompts[i] for i in part]
+            try:
+                decoder: Decoder = Lean(self.sampled, parts) if parts else Plain(self.sampled)
+                written = self._write(decoder, asked, sampler, max_new_tokens, generator, greedy)
+            except torch.OutOfMemoryError as error:
+                written, reason = [], str(error).splitlines()[0]
+            del decoder
+            if not written:  # outside of the handler, whose traceback keeps what was being written
+                self._shrink(asked, reason)
+                generator.set_state(before)
+            for i, (ids, logprobs, finish) in zip(part, written, strict=False):
                 rollouts[i] = Rollout(prompts[i], ids, logprobs, finish, i, version=self.version)
         return [rollouts[i] for i in range(len(prompts))]
+
+    def _shrink(self, prompts: list[list[int]], reason: str) -> None:
+        """Half as many rows at a time from now on; `SdftError` where it was one."""
+        if len(prompts) == 1:
+            raise SdftError(
+                f"a prompt of {len(prompts[0])} tokens and its completion do not fit into the memory of "
+                f"{self.policy.device}: {reason}",
+                "lower sampler.max_new_tokens or train.max_prompt_tokens, or set lora.rank",
+            )
+        models.release(self.policy.device)
+        self.max_batch = self.facts["max_batch"] = len(prompts) // 2
 
     @torch.no_grad()
     def _write(

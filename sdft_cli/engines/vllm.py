@@ -8,6 +8,7 @@ handed over again before the next. It is one GPU's engine; what needs more than 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import os
@@ -119,6 +120,8 @@ class ColocatedEngine(VllmEngine):
 
     def close(self) -> None:
         if self.llm is not None:
+            with contextlib.suppress(SdftError):
+                self._wake()  # asleep its memory is given back already, and would be a second time
             _alive.discard(self)
             _ended.append(self.llm)
             self.llm = None
@@ -173,7 +176,13 @@ class ColocatedEngine(VllmEngine):
     def _wake(self, *tags: str) -> None:
         if self.asleep:
             _release()  # what torch keeps for the trainer's next pass is what vLLM needs now
-            self.llm.wake_up(list(tags) or None)
+            try:
+                self.llm.wake_up(list(tags) or None)
+            except RuntimeError as error:
+                raise SdftError(
+                    f"vLLM could not wake up beside the model that trains: {str(error).splitlines()[0]}",
+                    "lower engine.memory_share, or what training holds: train.optimizer=adamw8bit, lora.rank",
+                ) from error
             self.asleep = bool(tags)
 
     def _sleep(self) -> None:
