@@ -38,7 +38,7 @@ def train(out: Path, data: Path, method: str, seed: int | str, sets: list[str]) 
         words += ["--set", text]
     if (out / "recipe.json").is_file():
         words.append("--resume")
-    with out.with_suffix(".log").open("a") as log:
+    with out.with_name(f"{out.name}.log").open("a") as log:
         subprocess.run(words, check=True, stdout=log, stderr=log)
     return out
 
