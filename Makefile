@@ -4,7 +4,7 @@
 # make base   pre-train the micro base model again  make clean    remove .venv and caches; runs/ and data/ stay
 # make bench  a whole step beside TRL's: seconds, parts, memory, scaling; writes runs/bench/ (a quarter of an hour)
 # make test-vllm   the engines vllm and vllm-server with vLLM's CPU build, in .venv-vllm (3.5 GB)
-# make bench-vllm  a whole step that samples with that build, beside ours and our SFT's (minutes)
+# make bench-vllm  a whole step that samples with that build, beside ours and our SFT's (a quarter of an hour)
 #
 # All others set up .venv by themselves, from constraints.txt. Variables: PYTHON=python3.12, ARGS="--quick" (demo, base, bench),
 # TORCH="torch==2.11.0" or TORCH="torch --index-url URL" for a machine that needs another build of torch.
@@ -68,7 +68,7 @@ bench: $(STAMP)
 bench-vllm: $(VLLM_STAMP)
 	mkdir -p $(BENCH_OUT)
 	$(VLLM_BIN)/python benchmarks/step.py --json $(BENCH_OUT)/vllm.json \
-	  $(or $(ARGS),--cases 27M --sides ours ours-sft ours-ahead ours-vllm ours-vllm-ahead)
+	  $(or $(ARGS),--sides ours ours-sft ours-ahead ours-vllm ours-vllm-ahead)
 
 venv: $(STAMP)
 	@echo "== $(VENV) is ready"
