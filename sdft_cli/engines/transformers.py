@@ -80,7 +80,8 @@ class TransformersEngine:
             if not written:  # outside of the handler, whose traceback keeps what was being written
                 self._shrink(asked, reason)
                 generator.set_state(before)
-            for i, (ids, logprobs, finish) in zip(part, written, strict=False):
+                continue
+            for i, (ids, logprobs, finish) in zip(part, written, strict=True):
                 rollouts[i] = Rollout(prompts[i], ids, logprobs, finish, i, version=self.version)
         return [rollouts[i] for i in range(len(prompts))]
 
