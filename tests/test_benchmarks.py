@@ -44,7 +44,7 @@ def check_sides(case: dict[str, Any], names: set[str]) -> None:
         assert set(side["parts"]) == PARTS and all(v >= 0 for v in side["parts"].values()), name
         for turn in side["turns"]:
             assert 0.7 < sum(turn["parts"].values()) / turn["seconds"] < 1.001, name
-            assert len(turn["lengths"]) == case["case"]["batch"]
+            assert len(turn["lengths"]) == case["case"]["batch"] * turn["steps"]
             assert 1 <= min(turn["lengths"]) < max(turn["lengths"]) <= case["case"]["new"], name
         assert side["beyond_bytes"] > 0 and side["tokens_per_second"] > 0
 
@@ -98,15 +98,17 @@ def test_a_step_is_the_sum_of_its_parts(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_side_and_curve_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("trl", minversion="1.16", reason="TRL is the peer to compare with: pip install -e '.[dev]'")
-    names = {"ours", "trl", "ours-sft", "trl-sft", "ours-naive"}
+    names = {"ours", "trl", "ours-sft", "trl-sft", "ours-naive", "ours-ahead"}
     found = step(tmp_path, "--quick", "--cases", "micro", "--set", "batch=8", "--scaling", "vocab", "--sides", *names)
     check_sides(found["cases"][0], names)
     assert set(found["cases"][0]["ratios"]) == {
-        "trl / ours", "trl-sft / ours-sft", "ours / ours-sft", "ours-naive / ours",
+        "trl / ours", "trl-sft / ours-sft", "ours / ours-sft", "ours-naive / ours", "ours-ahead / ours-sft",
+        "ours-ahead / ours",
     }  # fmt: skip
     assert [row["case"]["vocab"] for row in found["scaling"]["vocab"]] == [1203, 8192, 32_768]
     assert all(set(row["sides"]) == {"ours", "trl"} for row in found["scaling"]["vocab"])
     sides = found["cases"][0]["sides"]
+    assert {turn["steps"] for turn in sides["ours-ahead"]["turns"]} == {4}
     assert lengths(sides["trl-sft"]) == lengths(sides["ours-sft"]) == lengths(sides["ours"])
     losses = ([turn["loss"] for turn in sides[name]["turns"]] for name in ("ours", "ours-naive"))
     assert next(losses) == pytest.approx(next(losses), rel=1e-3)  # these two write the same
