@@ -182,6 +182,6 @@ def predict(recipe: Recipe, d: Dims, counts: Counts, width: int, load: Load, dev
     sampled = rollout(d, counts, width, load, device)
     step = parts["gradients"] + updating(recipe, counts, width, device)
     own = {"activations": kept + adds, "loss": held + scratch, "rollout": sampled, "update": step - parts["gradients"]}
-    both = max(passes, step) + sampled if ahead(recipe) else max(passes, sampled, step)
-    passing = both - parts["gradients"]
+    most = max(passes, step) + sampled if ahead(recipe) else max(passes, sampled, step)
+    passing = most - parts["gradients"]
     return {**parts, **own, "peak": stays + parts["gradients"] + int(passing * HEAP.get(device, 1.0))}
