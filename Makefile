@@ -46,7 +46,7 @@ slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
 test-vllm: $(VLLM_STAMP)
-	$(VLLM_BIN)/python -m pytest -m vllm --timeout 900 tests/test_vllm.py tests/test_vllm_server.py $(ARGS)
+	$(VLLM_BIN)/python -m pytest -m vllm --timeout 900 tests/engines $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -34,8 +34,8 @@ def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def fused(case: Case, dtype: torch.dtype, limit: float) -> dict[str, Any]:
     """The fused forward KL and its gradients against full fp32 logits of the same numbers and autograd."""
-    from sdft_cli.divergence import Divergence, divergence
-    from sdft_cli.fused import Head, fused_loss
+    from sdft_cli.losses.divergence import Divergence, divergence
+    from sdft_cli.losses.fused import Head, fused_loss
 
     torch.manual_seed(0)
     goal, weights_N = Divergence("forward_kl"), torch.full((N,), 1 / N, device=case.device)
@@ -75,14 +75,14 @@ def model_checks(case: Case, folder: Path, data: Path, near: float, sampled: flo
 
 def packing(stage: Any, rows: list[Any], limit: float) -> dict[str, Any]:
     """Hidden states of sequences laid end to end against padded ones."""
-    from sdft_cli import models
-    from sdft_cli.batching import collate
+    from sdft_cli.models import pretrained
+    from sdft_cli.models.batching import collate
 
     prompts = [r.student_prompt for r in rows]
     policy = stage.policy
     with torch.no_grad():
         padded, packed = (
-            models.hidden_states(policy, collate(prompts, rows, policy.chat.pad_id, policy.device, packed=how))
+            pretrained.hidden_states(policy, collate(prompts, rows, policy.chat.pad_id, policy.device, packed=how))
             for how in (False, True)
         )
     return row(f"packed and padded hidden states, {str(packed.dtype).split('.')[-1]}", apart(packed, padded), limit)

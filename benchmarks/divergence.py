@@ -26,8 +26,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads tha
 
 import torch
 
-from sdft_cli.divergence import KINDS, Divergence, divergence
-from sdft_cli.fused import Head, fused_loss
+from sdft_cli.losses.divergence import KINDS, Divergence, divergence
+from sdft_cli.losses.fused import Head, fused_loss
 
 LOSSES = (*KINDS, "nll")
 PATHS = ("naive", "fused")

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")  # as in `models.load`, for the peer's side
+os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")  # as in `pretrained.load`, for the peer's side
 
 from checks import checks
 from sides import ours, trl_sdft
@@ -99,7 +99,7 @@ def queued(turn: Turn, side: str, case: Case, model: Path, data: Path) -> None:
     """Import everything, wait to be called, then be that side with weights made on the device."""
     import transformers
 
-    import sdft_cli.stage  # noqa: F401
+    import sdft_cli.training.trainer  # noqa: F401
 
     turn.pipe.recv()
 

@@ -23,12 +23,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
-from sdft_cli import fitting, memory, models
-from sdft_cli.assemble import assemble
-from sdft_cli.batching import Row
-from sdft_cli.locations import locate
-from sdft_cli.recipe import Lora, Recipe
-from sdft_cli.stage import Stage
+from sdft_cli.config.layers import assemble
+from sdft_cli.config.locations import locate
+from sdft_cli.config.recipe import Lora, Recipe
+from sdft_cli.models import pretrained
+from sdft_cli.models.batching import Row
+from sdft_cli.training import memory_model, micro_batches
+from sdft_cli.training.trainer import Stage
 
 MB = 1e6
 #: hidden, inner, layers, heads, key-value heads, vocabulary, tied embeddings
@@ -95,7 +96,7 @@ class Silent:
         return 0
 
 
-def policy_of(name: str, rank: int, dtype: torch.dtype) -> models.Policy:
+def policy_of(name: str, rank: int, dtype: torch.dtype) -> pretrained.Policy:
     """A model of random weights, with the embedded model's tokenizer."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -114,9 +115,9 @@ def policy_of(name: str, rank: int, dtype: torch.dtype) -> models.Policy:
     torch.set_default_dtype(dtype)
     core = Qwen2ForCausalLM(config)
     torch.set_default_dtype(torch.float32)
-    model = models._adapt(core, name, Lora(rank=rank))
-    chat = models.load_chat(locate("micro"))
-    return models.Policy(model.eval(), chat, name, torch.device("cpu"), lora=model is not core)
+    model = pretrained._adapt(core, name, Lora(rank=rank))
+    chat = pretrained.load_chat(locate("micro"))
+    return pretrained.Policy(model.eval(), chat, name, torch.device("cpu"), lora=model is not core)
 
 
 def rows_of(case: Case, vocab: int) -> list[Row]:
@@ -144,9 +145,9 @@ def predicted(case: Case, stage: Stage) -> dict[str, int]:
     """By what holds it, in bytes."""
     width = 2 if case.dtype == "bfloat16" else 4
     positions = case.tokens // case.length * (case.length - case.length // 2)
-    load = memory.Load(case.tokens, positions, case.length, case.micro > 1, remade=stage.fitting.remade)
-    sizes, counts = memory.dims(stage.policy.core.config), fitting.counts_of(stage.policy.model)
-    return memory.predict(stage.recipe, sizes, counts, width, load, "cpu")
+    load = memory_model.Load(case.tokens, positions, case.length, case.micro > 1, remade=stage.fitting.remade)
+    sizes, counts = memory_model.dims(stage.policy.core.config), micro_batches.counts_of(stage.policy.model)
+    return memory_model.predict(stage.recipe, sizes, counts, width, load, "cpu")
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -156,12 +157,12 @@ def measure(case: Case) -> dict[str, Any]:
     warm.step(0), warm.step(1)
     del warm
     gc.collect()
-    before = fitting.resident()
+    before = micro_batches.resident()
     stage = stage_of(case)
     for step in range(2):  # the second one has gradients, optimizer and activations side by side
         stage.step(step)
     found = predicted(case, stage)
-    return {"predicted": found["peak"], "measured": fitting.resident("VmHWM") - before, "parts": found}
+    return {"predicted": found["peak"], "measured": micro_batches.resident("VmHWM") - before, "parts": found}
 
 
 def fresh(case: Case) -> dict[str, Any]:

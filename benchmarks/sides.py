@@ -32,20 +32,20 @@ def ours(
 
     With batches written ``ahead`` a turn is as many steps: those that were written together before, while the next are.
     """
-    stage = make_stage(turn, case._replace(sets=(*case.sets, f"engine.ahead={ahead}")), model, data, "sdft", engine)
+    trainer = make_stage(turn, case._replace(sets=(*case.sets, f"engine.ahead={ahead}")), model, data, "sdft", engine)
     if naive:
         _without_fusion()
-    _instrument(turn, stage)
+    _instrument(turn, trainer)
     turn.is_ready()
     steps = iter(range(STEPS))
     while turn.wait() is not None:
         rows, losses, taught = [], [], 0
         for step in itertools.islice(steps, ahead or 1):
-            losses.append(stage.step(step)["loss"])
-            batch = stage._batch(step)[0]
+            losses.append(trainer.step(step)["loss"])
+            batch = trainer._batch(step)[0]
             rows += [(row.student_prompt, row.completion) for row in batch]
             taught += sum(len(row.teacher_prompt or []) + len(row.completion) for row in batch)
-        stage.ahead.settle()
+        trainer.ahead.settle()
         turn.stop(ahead or 1)
         turn.report(loss=statistics.mean(losses), rows=rows, taught=taught)
 
@@ -54,16 +54,16 @@ def ours_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
     """Our SFT step on completions that are given: the method that trains on what a teacher once wrote."""
     from sdft_cli.types import Rollout
 
-    stage = make_stage(turn, case, model, data, "sft-from-teacher")
-    known = {tuple(stage.policy.chat.prompt_ids(e.prompt)): e for e in stage.batches.examples}
-    _instrument(turn, stage)
+    trainer = make_stage(turn, case, model, data, "sft-from-teacher")
+    known = {tuple(trainer.policy.chat.prompt_ids(e.prompt)): e for e in trainer.batches.examples}
+    _instrument(turn, trainer)
     turn.is_ready()
     step = 0
     while (rows := turn.wait()) is not None:
-        stage.batches.examples = [known[tuple(prompt)] for prompt, _ in rows]
+        trainer.batches.examples = [known[tuple(prompt)] for prompt, _ in rows]
         written = [Rollout(prompt, ids, [], "stop", i) for i, (prompt, ids) in enumerate(rows)]
-        stage.batches.start(stage.engine, written)
-        facts = stage.step(step)
+        trainer.batches.start(trainer.engine, written)
+        facts = trainer.step(step)
         turn.stop()
         turn.report(loss=facts["loss"], rows=rows)
         step += 1
@@ -71,37 +71,39 @@ def ours_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
 
 def make_stage(turn: Turn, case: Case, model: Path, data: Path, method: str, engine: str = "transformers") -> Any:
     """A `Stage` as `train` makes it."""
-    from sdft_cli import models, plugins, stage
-    from sdft_cli.rollout import Batches
+    from sdft_cli import plugins
+    from sdft_cli.models import pretrained
+    from sdft_cli.training import trainer as module
+    from sdft_cli.training.batches import Batches
 
     turn.on(case.device)
     made = recipe(case, method, model, engine)
-    policy = models.load(str(model), made.runtime, made.lora)
+    policy = pretrained.load(str(model), made.runtime, made.lora)
     turn.has_loaded(policy.model)
     task = plugins.get("task", made.tasks[0])
     batches = Batches(policy.chat, made, task, examples(case, data), (1,), case.new)
     writer = plugins.get("engine", engine)(policy, made.engine)
     batches.start(writer)
-    return stage.Stage(policy, writer, made, batches, (1,), origin=dict)
+    return module.Stage(policy, writer, made, batches, (1,), origin=dict)
 
 
-def _instrument(turn: Turn, stage: Any) -> None:
+def _instrument(turn: Turn, trainer: Any) -> None:
     """Clocks around the parts of a `Stage` step. The loss of ours makes its gradient on the way."""
-    from sdft_cli import models
-    from sdft_cli import stage as module
+    from sdft_cli.models import pretrained
+    from sdft_cli.training import trainer as module
 
     wrap = turn.parts.wrap
-    wrap(stage.batches, "batch", "rollout")
-    wrap(stage.batches, "several", "rollout")
-    wrap(stage, "_teacher", "teacher")
-    wrap(models, "hidden_states", "student")
+    wrap(trainer.batches, "batch", "rollout")
+    wrap(trainer.batches, "several", "rollout")
+    wrap(trainer, "_teacher", "teacher")
+    wrap(pretrained, "hidden_states", "student")
     wrap(module, "fused_loss", "loss")
     _backward(turn)
-    wrap(stage.optimizer, "clip", "optimizer")
-    wrap(stage.optimizer, "step", "optimizer")
-    if stage.teacher:
-        wrap(stage.teacher, "update", "ema")
-    wrap(stage.engine, "sync", "ema")
+    wrap(trainer.optimizer, "clip", "optimizer")
+    wrap(trainer.optimizer, "step", "optimizer")
+    if trainer.teacher:
+        wrap(trainer.teacher, "update", "ema")
+    wrap(trainer.engine, "sync", "ema")
 
 
 def _backward(turn: Turn) -> None:
@@ -114,9 +116,9 @@ def _without_fusion() -> None:
     """Put full logits and autograd in the place of the fused loss."""
     import torch
 
-    from sdft_cli import fused
-    from sdft_cli import stage as module
-    from sdft_cli.divergence import divergence
+    from sdft_cli.losses import fused
+    from sdft_cli.losses.divergence import divergence
+    from sdft_cli.training import trainer as module
 
     def naive(hidden_NH, head, tokens_N, weights_N, teacher, chosen, term=None, *_):
         logits_NV = head.logits(hidden_NH)
@@ -231,7 +233,7 @@ def _adapter(case: Case) -> Any:
 
 
 def _template() -> str:
-    from sdft_cli.templates import PAPER
+    from sdft_cli.models.views import PAPER
 
     return PAPER.replace("{question}", "{prompt}").replace("{demonstration}", "{privileged_context}")
 
@@ -239,7 +241,7 @@ def _template() -> str:
 def _dataset(order: list[Any]) -> Any:
     from datasets import Dataset
 
-    from sdft_cli.templates import demonstration_text
+    from sdft_cli.models.views import demonstration_text
 
     return Dataset.from_list([{"prompt": e.prompt, "privileged_context": demonstration_text(e)} for e in order])
 

@@ -173,7 +173,7 @@ def set_hazard(model: Any, eos: int, hazard: float, ids_BL: Any) -> dict[str, fl
 
 def write_data(folder: Path) -> None:
     """The micro task, prepared."""
-    from sdft_cli.prepare import prepare
+    from sdft_cli.commands.prepare import prepare
     from sdft_cli.types import PrepareOptions
 
     prepare([TASK], {}, folder, PrepareOptions())
@@ -181,7 +181,7 @@ def write_data(folder: Path) -> None:
 
 def examples(case: Case, data: Path) -> list[Any]:
     """The task's training examples; where the case wants longer ones, several are laid end to end."""
-    from sdft_cli import dataset
+    from sdft_cli.data import dataset
 
     found = list(dataset.read_split(data / TASK, "train")[0])
     if not case.prompt:
@@ -207,7 +207,7 @@ def _long(words: Any, texts: list[str], start: int, length: int) -> str:
 
 def recipe(case: Case, method: str, folder: Path, engine: str = "transformers") -> Any:
     """Ours: the method as it is shipped, at the case's batch, lengths, device and precision; one thread on a CPU."""
-    from sdft_cli.assemble import assemble
+    from sdft_cli.config.layers import assemble
 
     budget = "auto" if case.device == "cuda" else 16384
     flags = {"method": method, "model": str(folder), "tasks": [TASK], "suite": "micro"}
@@ -222,7 +222,7 @@ def recipe(case: Case, method: str, folder: Path, engine: str = "transformers") 
 
 def schedule(case: Case, made: Any, count: int, turns: int) -> list[list[int]]:
     """Which examples our first ``turns`` steps take, so that a peer's take the same."""
-    from sdft_cli.rollout import draw, seed_of
+    from sdft_cli.training.batches import draw, seed_of
 
     seed = seed_of(made.seed, 1, "data")
     return [draw(count, case.batch, turn, seed) for turn in range(turns)]

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import metrics, results, selection
+from sdft_cli.runs import results
+from sdft_cli.stats import continual, selection
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 GRID = ("5e-5", "1e-4", "2e-4", "4e-4")
@@ -74,7 +75,7 @@ def over_seeds(rows: list[dict[str, float]]) -> dict[str, str]:
     """Mean and 95 % t-interval over seeds."""
     cells = {}
     for head in rows[0]:
-        mean, span = metrics.seed_mean([r[head] for r in rows])
+        mean, span = continual.seed_mean([r[head] for r in rows])
         cells[head] = f"{mean:+.3f}" if head in SIGNED else f"{mean:.3f}"
         cells[head] += f" [{span[0]:.3f}, {span[1]:.3f}]" if span else ""
     return cells
@@ -113,7 +114,7 @@ def main() -> None:
     for method, rows in by_seed.items():
         print(f"* {method}: " + "; ".join(f"{k} {v}" for k, v in over_seeds(rows).items()))
     gap = [a["average"] - b["average"] for a, b in zip(by_seed["sdft"], by_seed["sft"], strict=True)]
-    print(f"* sdft - sft, average accuracy: {metrics.seed_test(gap)}")
+    print(f"* sdft - sft, average accuracy: {continual.seed_test(gap)}")
     if not args.skip_ablations:
         lr = chosen["sdft"]
         runs = {n: start(f"ablation-{n.replace(' ', '-')}", "sdft", 0, [f"lr={lr}", *s]) for n, s in ABLATIONS.items()}

@@ -1,6 +1,6 @@
 """``python -m sdft_cli`` is the command ``sdft``."""
 
-from sdft_cli.cli import main
+from sdft_cli.cli.app import main
 
 if __name__ == "__main__":
     main()

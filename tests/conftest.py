@@ -15,7 +15,7 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer Qwen2 with random weights and the micro tokenizer: an ordinary model folder."""
-    from realmodel import save_model
+    from support.real_model import save_model
 
     from sdft_cli.micro.tokenizer import build_tokenizer
 
@@ -27,7 +27,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def micro_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The three micro tasks, prepared."""
-    from sdft_cli.prepare import prepare
+    from sdft_cli.commands.prepare import prepare
     from sdft_cli.types import PrepareOptions
 
     folder = tmp_path_factory.mktemp("data")
@@ -38,19 +38,20 @@ def micro_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sdft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     """Run `sdft …` in an empty folder; (exit code, stdout, stderr). Loading weights is not expected here."""
-    from sdft_cli import cli, models
+    from sdft_cli.cli import app
+    from sdft_cli.models import pretrained
 
     monkeypatch.chdir(tmp_path)
 
     def no_weights(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(models, "load", no_weights)
+    monkeypatch.setattr(pretrained, "load", no_weights)
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["sdft", *words])
         try:
-            cli.main()
+            app.main()
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)

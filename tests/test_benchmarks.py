@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from sdft_cli.divergence import KINDS
+from sdft_cli.losses.divergence import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = {"rollout", "teacher", "student", "loss", "backward", "optimizer", "ema"}

@@ -1,7 +1,7 @@
-"""The house as data: which file lives on which floor, and tests that fail on an import that climbs.
+"""The house as data: the order of its folders, and tests that fail on an import that goes up.
 
-Only syntax trees are read here; nothing of the package is imported, except by the last two tests in processes
-of their own. A new file gets its floor by one word in `FLOORS`. The toys at the end show that each check bites.
+Only syntax trees are read; nothing of the package is imported, except by the last two tests in processes of their own.
+The toys show that each check finds what it is for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -20,202 +20,50 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sdft_cli"
 
-#: Packages of one subject whose files live on several floors: each file has its floor by its dotted name.
-SPREAD = ("asking", "harness", "reporting", "sources")
-#: Bottom to top; a file imports only from lower lines. A name is a module, or a package with all it holds.
-#: Where one file of a floor stands on another, the floor has a step (a line of its own): still one direction.
-FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("0 pure: the ground", ("__init__", "errors", *(f"{package}.__init__" for package in SPREAD))),
-    ("0 pure: nouns", ("types",)),
-    (
-        "0 pure",
-        (
-            "divergence",
-            "metrics",
-            "retention",
-            "selection",
-            "sources.near",
-            "grading",
-            "micro",
-            "asking.requests",
-            "asking.pacing",
-            "asking.questions",
-        ),
-    ),
-    ("0 pure: numbers", ("rounding",)),
-    ("0 pure: on the metrics", ("paired", "passk", "gates", "alike")),
-    ("0 pure: on what is asked", ("asking.answers", "asking.budget", "asking.tally")),
-    ("0 pure: on the formulas", ("fused",)),
-    ("0 pure: on the grading rules", ("sources.graders", "rubrics")),
-    ("0 pure: on the fused pass", ("objective",)),
-    ("1 machinery: what a recipe has of its own", ("sections",)),
-    ("1 machinery", ("recipe", "plugins", "chat", "batching", "packing", "templates")),
-    ("1 machinery: on the recipe", ("locations", "settings", "memory")),
-    (
-        "2 edges",
-        (
-            "models",
-            "dataset",
-            "runs",
-            "results",
-            "world",
-            "optim",
-            "assemble",
-            "asking.apikey",
-            "asking.store",
-            "sources.hub",
-        ),
-    ),
-    ("2 edges: what tells things apart", ("digests",)),
-    ("2 edges: what a step holds", ("lag", "fitting")),
-    (
-        "2 edges: on the others",
-        (
-            "sources.rows",
-            "sources.repeats",
-            "reporting.findings",
-            "guards",
-            "teacher",
-            "console",
-            "sizes",
-            "gap",
-            "grid",
-            "sources.lengths",
-        ),
-    ),
-    ("2 edges: on results and digests", ("evaluations",)),
-    ("2 edges: on runs and their findings", ("reporting.groups", "reporting.drawing", "reporting.excerpts")),
-    ("2 edges: on groups of runs", ("reporting.facts", "reporting.bystage", "reporting.tables", "reporting.summary")),
-    ("2 edges: on facts and tables", ("reporting.curves", "reporting.maps", "reporting.formats", "reporting.screen")),
-    ("2 edges: on the curves", ("reporting.plots",)),
-    (
-        "2 edges: on the store and the terminal",
-        ("asking.endpoint", "asking.localteacher", "asking.progress", "ci", "scorelines"),
-    ),
-    ("2 edges: on the endpoint", ("asking.batch",)),
-    (
-        "2 edges: generated code and benchmarks",
-        ("harness.jail", "harness.checker", "harness.sandbox", "harness.benchmarks", "harness.ifeval"),
-    ),
-    ("2 edges: on those", ("harness.humaneval", "harness.harnesstasks", "harness.harnessmodel")),
-    ("2 edges: the harness's answers", ("harness.harnessitems",)),
-    ("2 edges: the harness", ("harness.harness",)),
-    ("3 rooms", ("tasks", "methods", "engines", "suites")),
-    ("4 loops", ("scoring", "asking.demonstrations", "asking.articles", "sourcing")),
-    ("4 loops: on the others", ("rollout", "keeper", "asking.sampling", "bench", "judge")),
-    ("4 loops: on the bench", ("contrasts",)),
-    ("4 loops: on what is written", ("ahead",)),
-    ("4 loops: on batches", ("stage", "preflight")),
-    ("5 verbs", ("prepare", "train", "evaluate", "probe", "report", "grade", "compare", "dryrun", "inspection")),
-    ("6 compositions: processes", ("parallel",)),
-    ("6 compositions", ("demo", "sweep")),
-    ("7 the command's flags", ("flags", "teacherflags", "evalflags")),
-    ("7 the command's parts", ("cli_data", "cli_eval", "cli_inspection")),
-    ("7 the command", ("cli",)),
-    ("7 the command's door", ("__main__",)),
+#: Top to bottom: a folder (or a file at the top) imports only from those below it.
+ORDER = (
+    *("__main__", "cli", "commands", "reporting", "training", "evaluation"),
+    *("suites", "engines", "tasks", "methods", "harness", "llm", "data", "models"),
+    *("runs", "grading", "losses", "stats", "config", "micro"),
+    *("console", "plugins", "types", "errors", "__init__"),
 )
-#: Packages whose files may import each other (without a cycle); in any other package only ``_helpers`` may be shared.
-OPEN_PACKAGES = ("micro", *SPREAD)
-#: Only `plugins` finds modules by a name made at run time; so the arrows below stay readable.
+#: One file is one thing: the files of such a folder share only helpers whose names begin with an underscore.
+PLUGIN_ROOMS = ("tasks", "methods", "engines", "suites")
+#: Commands know files, not each other; these put commands in a row.
+COMPOSITIONS = ("commands.demo", "commands.sweep")
+#: Only `plugins` finds modules by a name made at run time, so that all other imports can be read here.
 BY_NAME = ("plugins",)
 
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "openai", "vllm", "matplotlib", "pandas")
-#: Importing these must stay light: heavy libraries come in inside functions, or not at all.
-LIGHT = (
-    *("asking", "reporting", "sources"),
-    *(
-        "errors",
-        "types",
-        "metrics",
-        "selection",
-        "grading",
-        "micro",
-        "sections",
-        "recipe",
-        "plugins",
-        "locations",
-    ),
-    *(
-        "settings",
-        "assemble",
-        "grid",
-        "console",
-        "dataset",
-        "results",
-        "tasks",
-        "methods",
-        "suites",
-    ),
-    *(
-        "prepare",
-        "report",
-        "grade",
-        "demo",
-        "sweep",
-        "flags",
-        "cli",
-        "paired",
-        "passk",
-        "gates",
-        "alike",
-    ),
-    *(
-        "digests",
-        "evaluations",
-        "ci",
-        "compare",
-        "evaluate",
-        "inspection",
-        "teacherflags",
-        "cli_data",
-    ),
-    *(
-        "cli_eval",
-        "cli_inspection",
-        "rubrics",
-        "harness.sandbox",
-        "harness.benchmarks",
-        "harness.ifeval",
-    ),
-    *(
-        "harness.humaneval",
-        "harness.harnesstasks",
-        "harness.harnessitems",
-        "harness.harness",
-        "judge",
-    ),
-    *(
-        "contrasts",
-        "scorelines",
-        "evalflags",
-    ),
-)
+#: Importing anything else stays light: heavy libraries come in inside functions, or not at all.
+MAY_BE_HEAVY = ("engines", "losses", "models", "training", "evaluation")
 #: torch has no place in these, not even inside a function, nor in what they import at module level.
-NO_TORCH = ("recipe", "report", "metrics", "cli")
+NO_TORCH = ("config", "reporting", "stats", "cli")
 
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 70
+TOP_FILES, FILE_LINES, FUNCTION_LINES, METHODS, PARAMETERS = 8, 350, 60, 15, 8
+
+House = dict[str, ast.Module]
+Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 # --- reading the package ------------------------------------------------------------------------------------------
 
 
-def modules(package: Path) -> dict[str, ast.Module]:
-    """Every module by its name below the package (``tasks.science``; a package itself is ``tasks.__init__``)."""
+def modules(package: Path) -> House:
+    """Every module by its name below the package (``tasks.science``; a folder itself is ``tasks.__init__``)."""
     files = sorted(p for p in package.rglob("*.py") if "model" not in p.relative_to(package).parts[:-1])
     return {".".join(f.relative_to(package).with_suffix("").parts): ast.parse(f.read_text(), str(f)) for f in files}
 
 
-def floor_of(module: str) -> int | None:
-    """Index into `FLOORS`, or None for a module that nobody has given a floor."""
-    name = module if module.split(".")[0] in SPREAD else module.split(".")[0]
-    return next((i for i, (_, names) in enumerate(FLOORS) if name in names), None)
+def folder(module: str) -> str:
+    return module.split(".")[0]
 
 
 def walk(tree: ast.AST, *, lazy: bool) -> Iterator[ast.AST]:
     """All nodes; with ``lazy=False`` only what runs when the module is imported."""
     yield tree
     for child in ast.iter_child_nodes(tree):
-        if not lazy and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        if not lazy and isinstance(child, (*Function, ast.Lambda)):
             continue
         if not lazy and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
             continue
@@ -239,100 +87,90 @@ def imports_by_call(node: ast.Call) -> bool:
     return name in ("import_module", "__import__") and bool(node.args)
 
 
-def arrows(house: dict[str, ast.Module], module: str, *, lazy: bool = True) -> Iterator[tuple[str, int]]:
+def arrows(house: House, module: str, *, lazy: bool = True) -> Iterator[tuple[str, int]]:
     """(imported module of the package, line) of every import in ``module``."""
     for target, names, line in imports(house[module], lazy=lazy):
-        if target.split(".")[0] != PACKAGE.name:
-            continue
-        inner = target.removeprefix(PACKAGE.name).lstrip(".")
-        for name in names or [""]:
-            path = ".".join(filter(None, (inner, name)))
-            yield next((m for m in (path, f"{path}.__init__", inner) if m in house), f"{inner or '__init__'}"), line
+        if target.split(".")[0] == PACKAGE.name:
+            inner = target.removeprefix(PACKAGE.name).lstrip(".")
+            for name in names or [""]:
+                path = ".".join(filter(None, (inner, name)))
+                yield next((m for m in (path, f"{path}.__init__", inner) if m in house), inner or "__init__"), line
 
 
-def inside(module: str, names: Iterable[str]) -> bool:
-    return module in names or module.split(".")[0] in names
+# --- what may be wrong with it: each returns complaints, "module:line: what" ----------------------------------------
 
 
-# --- what may be wrong with it: each returns complaints, "file:line: what" ------------------------------------------
-
-
-def homeless(house: dict[str, ast.Module]) -> list[str]:
+def upward(house: House) -> list[str]:
+    """Folders import downward."""
     return [
-        f"sdft_cli/{m.replace('.', '/')}.py has no floor: add {m.split('.')[0]!r} to FLOORS in tests/test_house.py"
-        for m in house
-        if floor_of(m) is None
+        f"{module}:{line}: imports {target}, which is not below {folder(module)} in ORDER"
+        for module in house
+        for target, line in arrows(house, module)
+        if folder(module) != folder(target) and ORDER.index(folder(target)) < ORDER.index(folder(module))
     ]
 
 
-def climbing(house: dict[str, ast.Module]) -> list[str]:
-    found = []
-    for module in house:
-        for target, line in arrows(house, module):
-            if not allowed(module, target):
-                here, there = (FLOORS[floor_of(m) or 0][0] for m in (module, target))
-                found.append(f"{module}:{line}: imports {target} ({here} -> {there})")
-    return found
-
-
-def allowed(module: str, target: str) -> bool:
-    """Down, or within one package: anything in an open one, else only its underscore helpers."""
-    package, _, name = target.rpartition(".")
-    here, there = floor_of(module), floor_of(target)
-    if package and module.rpartition(".")[0] == package and here == there:
-        return inside(module, OPEN_PACKAGES) or (name.startswith("_") and name != "__init__")
-    return here is None or there is None or there < here
-
-
-def by_name(house: dict[str, ast.Module]) -> list[str]:
+def sideways(house: House) -> list[str]:
+    """Things in one plugin room know nothing of each other; commands neither, but for those that put them in a row."""
     return [
-        f"{module}:{node.lineno}: a module name made at run time; only {', '.join(BY_NAME)} may do that"
-        for module, tree in house.items()
-        if module not in BY_NAME
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and imports_by_call(node) and not isinstance(node.args[0], ast.Constant)
+        f"{module}:{line}: imports {target} beside it"
+        for module in house
+        if folder(module) in PLUGIN_ROOMS or (folder(module) == "commands" and module not in COMPOSITIONS)
+        for target, line in arrows(house, module)
+        if folder(target) == folder(module) and not is_helper(target)
     ]
 
 
-def relative(house: dict[str, ast.Module]) -> list[str]:
-    return [f"{m}:{line}: relative import" for m in house for t, _, line in imports(house[m]) if t.startswith(".")]
+def is_helper(module: str) -> bool:
+    name = module.rpartition(".")[2]
+    return name.startswith("_") and name != "__init__"
 
 
-def cycles(house: dict[str, ast.Module]) -> list[str]:
-    graph = {m: {t for t, _ in arrows(house, m) if t != m} for m in house}
+def circles(house: House) -> list[str]:
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter({m: {t for t, _ in arrows(house, m) if t != m} for m in house}).prepare()
     except CycleError as error:
         return [" <- ".join(error.args[1])]
     return []
 
 
-def heavy_at_module_level(house: dict[str, ast.Module]) -> list[str]:
+def made_at_run_time(house: House) -> list[str]:
+    return [
+        f"{module}:{node.lineno}: a module name made at run time; only {', '.join(BY_NAME)} may do that"
+        for module in house.keys() - set(BY_NAME)
+        for node in ast.walk(house[module])
+        if isinstance(node, ast.Call) and imports_by_call(node) and not isinstance(node.args[0], ast.Constant)
+    ]
+
+
+def relative(house: House) -> list[str]:
+    return [f"{m}:{line}: relative import" for m in house for t, _, line in imports(house[m]) if t.startswith(".")]
+
+
+def heavy_at_module_level(house: House) -> list[str]:
     return [
         f"{module}:{line}: imports {target} at module level; do it inside the function that needs it"
         for module in house
-        if inside(module, LIGHT)
+        if folder(module) not in MAY_BE_HEAVY
         for target, _, line in imports(house[module], lazy=False)
         if target.split(".")[0] in HEAVY
     ]
 
 
-def torch_where_it_has_no_place(house: dict[str, ast.Module]) -> list[str]:
-    found = []
-    for module in NO_TORCH:
-        if module not in house:
-            continue
-        found += [f"{module}:{n}: torch" for t, _, n in imports(house[module]) if t.split(".")[0] == "torch"]
-        for below in sorted(closure(house, module) - {module}):
-            found += [
-                f"{module}: importing it imports {below}, which imports {target}"
-                for target, _, _ in imports(house[below], lazy=False)
-                if target.split(".")[0] in ("torch", "transformers")
-            ]
-    return found
+def torch_where_it_has_no_place(house: House) -> list[str]:
+    complaints = []
+    for module in (m for m in house if folder(m) in NO_TORCH):
+        complaints += [f"{module}:{n}: torch" for t, _, n in imports(house[module]) if t.split(".")[0] == "torch"]
+        complaints += [
+            f"{module}: importing it imports {below}, which imports {target}"
+            for below in sorted(loaded_with(house, module) - {module})
+            for target, _, _ in imports(house[below], lazy=False)
+            if target.split(".")[0] in ("torch", "transformers")
+        ]
+    return complaints
 
 
-def closure(house: dict[str, ast.Module], module: str) -> set[str]:
+def loaded_with(house: House, module: str) -> set[str]:
     """Every module of the package that comes in when ``module`` is imported."""
     seen: set[str] = set()
     todo = [module]
@@ -343,7 +181,7 @@ def closure(house: dict[str, ast.Module], module: str) -> set[str]:
     return seen
 
 
-def vllm_outside_its_engine(house: dict[str, ast.Module]) -> list[str]:
+def vllm_outside_its_engine(house: House) -> list[str]:
     return [
         f"{module}:{line}: imports {target}; only engines/vllm* may"
         for module in house
@@ -353,30 +191,36 @@ def vllm_outside_its_engine(house: dict[str, ast.Module]) -> list[str]:
     ]
 
 
-def too_long(house: dict[str, ast.Module]) -> list[str]:
-    found = []
+def too_large(house: House) -> list[str]:
+    top = [m for m in house if "." not in m]
+    complaints = [f"{len(top)} files at the top, more than {TOP_FILES}: {top}"] if len(top) > TOP_FILES else []
     for module, tree in house.items():
-        lines = max((getattr(node, "end_lineno", 0) or 0 for node in ast.walk(tree)), default=0)
-        if lines > MAX_FILE_LINES:
-            found.append(f"{module}: {lines} lines, more than {MAX_FILE_LINES}: split it by its nouns")
+        if (lines := length(tree)) > FILE_LINES:
+            complaints.append(f"{module}: {lines} lines, more than {FILE_LINES}: split it by its nouns")
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                if lines > MAX_FUNCTION_LINES:
-                    found.append(f"{module}:{node.lineno}: {node.name} has {lines} lines (> {MAX_FUNCTION_LINES})")
-    return found
+            where = f"{module}:{getattr(node, 'lineno', 0)}: {getattr(node, 'name', '')}"
+            if isinstance(node, ast.ClassDef) and (n := sum(isinstance(x, Function) for x in node.body)) > METHODS:
+                complaints.append(f"{where} has {n} methods, more than {METHODS}")
+            if isinstance(node, Function) and length(node) > FUNCTION_LINES:
+                complaints.append(f"{where} has {length(node)} lines, more than {FUNCTION_LINES}")
+            if isinstance(node, Function) and folder(module) != "cli" and parameters(node) > PARAMETERS:
+                complaints.append(f"{where} has {parameters(node)} parameters, more than {PARAMETERS}")
+    return complaints
+
+
+def length(tree: ast.AST) -> int:
+    last = max((getattr(node, "end_lineno", 0) or 0 for node in ast.walk(tree)), default=0)
+    return last - getattr(tree, "lineno", 1) + 1
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+    return len([name for name in names if name not in ("self", "cls")])
 
 
 CHECKS = (
-    homeless,
-    climbing,
-    by_name,
-    relative,
-    cycles,
-    heavy_at_module_level,
-    torch_where_it_has_no_place,
-    vllm_outside_its_engine,
-    too_long,
+    *(upward, sideways, circles, made_at_run_time, relative),
+    *(heavy_at_module_level, torch_where_it_has_no_place, vllm_outside_its_engine, too_large),
 )
 
 
@@ -386,25 +230,26 @@ def test_house(check):
     assert not complaints, "\n" + "\n".join(complaints)
 
 
-def test_floors_name_each_thing_once():
-    names = [name for _, members in FLOORS for name in members]
-    assert len(names) == len(set(names))
-    assert {*LIGHT, *NO_TORCH, *BY_NAME} <= {*names, *SPREAD}
+def test_every_folder_has_its_place_and_every_listed_thing_is_there():
+    there = {folder(module) for module in modules(PACKAGE)}
+    assert there == set(ORDER) and len(ORDER) == len(set(ORDER))
+    listed = {*PLUGIN_ROOMS, *COMPOSITIONS, *BY_NAME, *MAY_BE_HEAVY, *NO_TORCH}
+    assert not [name for name in listed if name not in there and name not in modules(PACKAGE)]
 
 
 # --- toys: every check finds what it is for, and lets the rest pass ---------------------------------------------------
 
 
-def toy(**files: str) -> dict[str, ast.Module]:
+def toy(**files: str) -> House:
     return {name.replace("__slash__", "."): ast.parse(text) for name, text in files.items()}
 
 
 OK = toy(
     errors="import difflib",
     types="from sdft_cli.errors import UsageError",
-    recipe="import pydantic\nfrom sdft_cli import errors, types",
+    config__slash__recipe="import pydantic\nfrom sdft_cli import errors, types",
     plugins="import importlib\nimportlib.import_module(f'sdft_cli.{x}')",
-    models="import torch",
+    models__slash__pretrained="import torch",
     micro__slash____init__="",
     micro__slash__rules="from sdft_cli.micro.language import words",
     micro__slash__language="",
@@ -413,32 +258,39 @@ OK = toy(
     tasks__slash__science="from sdft_cli.micro import rules\nfrom sdft_cli.tasks._mcq import x",
     tasks__slash__medical="from sdft_cli.tasks import _mcq\ndef f():\n import transformers",
     engines__slash__vllm_cpu="def f():\n import vllm",
-    stage="import torch\nfrom sdft_cli import models",
-    cli="import typer\ndef train():\n from sdft_cli import stage",
-    __main__="from sdft_cli.cli import main",
+    training__slash__trainer="import torch\nfrom sdft_cli.models import pretrained",
+    commands__slash__train="def train():\n from sdft_cli.training import trainer",
+    commands__slash__sweep="from sdft_cli.commands import train",
+    cli__slash__app="import typer\ndef train():\n from sdft_cli.commands import train",
+    __main__="from sdft_cli.cli.app import main",
 )
 
+UP, BELOW = "from sdft_cli.training import trainer", {"training__slash__trainer": ""}
 BAD = {
-    "homeless": toy(fresh=""),
-    "climbing": toy(models="from sdft_cli.stage import x", stage=""),
-    "climbing lazily": toy(models="def f():\n from sdft_cli import stage", stage=""),
-    "climbing by a literal name": toy(models="import_module('sdft_cli.stage')", stage=""),
-    "climbing for a type": toy(models="if TYPE_CHECKING:\n import sdft_cli.stage", stage=""),
-    "climbing within floor 0": toy(errors="from sdft_cli.types import x", types=""),
-    "climbing to a verb beside it": toy(train="from sdft_cli import prepare", prepare=""),
-    "climbing sideways in a room": toy(tasks__slash__a="from sdft_cli.tasks import b", tasks__slash__b=""),
-    "climbing into a room's door": toy(tasks__slash__a="from sdft_cli.tasks import X", tasks__slash____init__="X = 1"),
-    "climbing from room to room": toy(tasks__slash__a="import sdft_cli.methods.b", methods__slash__b=""),
-    "climbing to a file yet to come": toy(models="import sdft_cli.train"),
-    "by_name": toy(models="importlib.import_module('sdft_cli.' + x)"),
-    "relative": toy(models="from . import stage"),
-    "cycles": toy(micro__slash__a="from sdft_cli.micro import b", micro__slash__b="import sdft_cli.micro.a"),
+    "upward": toy(models__slash__x=UP, **BELOW),
+    "upward lazily": toy(models__slash__x=f"def f():\n {UP}", **BELOW),
+    "upward by a literal name": toy(models__slash__x="import_module('sdft_cli.training.trainer')", **BELOW),
+    "upward for a type": toy(models__slash__x=f"if TYPE_CHECKING:\n {UP}", **BELOW),
+    "upward at the top": toy(errors="from sdft_cli.types import x", types=""),
+    "upward to a file yet to come": toy(models__slash__x="import sdft_cli.commands.train"),
+    "upward from room to room": toy(methods__slash__a="import sdft_cli.tasks.b", tasks__slash__b=""),
+    "sideways to a command": toy(commands__slash__a="from sdft_cli.commands import b", commands__slash__b=""),
+    "sideways into a room's door": toy(tasks__slash__a="from sdft_cli.tasks import X", tasks__slash____init__="X = 1"),
+    "sideways in a room": toy(tasks__slash__a="from sdft_cli.tasks import b", tasks__slash__b=""),
+    "made_at_run_time": toy(models__slash__x="importlib.import_module('sdft_cli.' + x)"),
+    "relative": toy(models__slash__x="from . import stage"),
+    "circles": toy(micro__slash__a="from sdft_cli.micro import b", micro__slash__b="import sdft_cli.micro.a"),
     "heavy_at_module_level": toy(tasks__slash__a="try:\n import datasets.load\nexcept ImportError: pass"),
-    "torch_where_it_has_no_place": toy(report="def f():\n from torch import nn"),
-    "torch_where_it_has_no_place, in between": toy(cli="from sdft_cli import chat", chat="import torch"),
+    "torch_where_it_has_no_place": toy(reporting__slash__a="def f():\n from torch import nn"),
+    "torch_where_it_has_no_place, in between": toy(
+        cli__slash__app="from sdft_cli.models import chat", models__slash__chat="import torch"
+    ),
     "vllm_outside_its_engine": toy(engines__slash__fast="def f():\n import vllm"),
-    "too_long": toy(models="def f():\n" + " x = 1\n" * 70),
-    "too_long as a file": toy(models="x = 1\n" * 401),
+    "too_large, a function": toy(models__slash__x="def f():\n" + " x = 1\n" * FUNCTION_LINES),
+    "too_large, a file": toy(models__slash__x="x = 1\n" * (FILE_LINES + 1)),
+    "too_large, a class": toy(models__slash__x="class A:\n" + " def f(self): ...\n" * (METHODS + 1)),
+    "too_large, parameters": toy(models__slash__x="def f(a, b, c, d, e, f, *, g, h, i): ..."),
+    "too_large, the top": toy(**{f"file{i}": "" for i in range(TOP_FILES + 1)}),
 }
 
 
@@ -467,10 +319,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_importing_the_command_stays_light():
     unwanted = (*HEAVY, "numpy", "scipy", "pydantic", "jinja2", "safetensors", "httpx2", "httpx")
-    code = f"import sys, sdft_cli.cli; print(*sorted(set({unwanted!r}) & set(sys.modules)))"
+    code = f"import sys, sdft_cli.cli.app; print(*sorted(set({unwanted!r}) & set(sys.modules)))"
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [], f"`import sdft_cli.cli` loads {done.stdout.strip()}"
+    assert done.stdout.split() == [], f"`import sdft_cli.cli.app` loads {done.stdout.strip()}"
 
 
 def test_help_is_quick(record_property):

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-from sdft_cli.asking.apikey import read_key, redacted, without_secrets
 from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.llm.api_key import read_key, redacted, without_secrets
 
 #: Where vLLM itself looks for the key that its server asks for.
 KEY_VARIABLE = "VLLM_API_KEY"

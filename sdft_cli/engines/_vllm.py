@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdft_cli import models
-from sdft_cli.engines._synccheck import SyncCheck
+from sdft_cli.config.recipe import Engine
+from sdft_cli.engines._weight_check import SyncCheck
 from sdft_cli.errors import SdftError
-from sdft_cli.recipe import Engine
+from sdft_cli.models import pretrained
 from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sdft_cli.models import Policy
-    from sdft_cli.recipe import Sampler
+    from sdft_cli.config.recipe import Sampler
+    from sdft_cli.models.pretrained import Policy
 
 #: Ranks that vLLM has kernels for; an adapter of another takes the next.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -49,7 +49,7 @@ class VllmEngine(ABC):
         self.policy, self.settings = policy, settings or Engine()
         self.check(self.settings)
         self.version, self.facts = 0, dict[str, Any]()
-        self.stop = models.stop_ids(policy)
+        self.stop = pretrained.stop_ids(policy)
         self.synced = SyncCheck(policy, self.settings.sync_tolerance)
         self.window = 0  # tokens of prompt and completion together; `_open` finds out
         try:
@@ -188,10 +188,10 @@ def memory_folder() -> str | None:
 
 def save_adapter(policy: Policy, folder: Path) -> None:
     """The student's adapter alone, as peft writes it."""
-    policy.model.save_pretrained(folder, selected_adapters=[models.STUDENT])  # type: ignore[operator]
+    policy.model.save_pretrained(folder, selected_adapters=[pretrained.STUDENT])  # type: ignore[operator]
 
 
 def rank_of(policy: Policy) -> int:
     """vLLM's rank for the policy's adapter."""
-    rank = policy.model.peft_config[models.STUDENT].r  # type: ignore[union-attr,index]
+    rank = policy.model.peft_config[pretrained.STUDENT].r  # type: ignore[union-attr,index]
     return next((r for r in RANKS if r >= rank), rank)

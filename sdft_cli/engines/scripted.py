@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
-    from sdft_cli.recipe import Sampler
+    from sdft_cli.config.recipe import Sampler
 
 
 class ScriptedEngine:

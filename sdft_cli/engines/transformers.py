@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sdft_cli import models
-from sdft_cli.engines._decoders import Decoder, Lean, Parts, Plain, lean
+from sdft_cli.config.recipe import Engine
+from sdft_cli.engines._decoding import Decoder, Lean, Parts, Plain, lean
 from sdft_cli.errors import SdftError
-from sdft_cli.recipe import Engine
+from sdft_cli.models import pretrained
 from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
-    from sdft_cli.models import Policy
-    from sdft_cli.recipe import Sampler
+    from sdft_cli.config.recipe import Sampler
+    from sdft_cli.models.pretrained import Policy
 
 #: Rows leave the batch once so large a share of it has finished: taking them out copies the cache.
 FINISHED = 0.1
@@ -42,8 +42,8 @@ class TransformersEngine:
         settings = settings or Engine()
         self.policy, self.max_batch, self.version = policy, settings.max_batch, 0
         self.facts = dict[str, Any]()
-        self.sampled = models.twin(policy) if settings.ahead else policy
-        self.stop = torch.tensor(models.stop_ids(policy), device=policy.device)
+        self.sampled = pretrained.twin(policy) if settings.ahead else policy
+        self.stop = torch.tensor(pretrained.stop_ids(policy), device=policy.device)
 
     @cached_property
     def parts(self) -> Parts | None:
@@ -53,7 +53,7 @@ class TransformersEngine:
     def sync(self) -> int:
         """Tell the engine that the weights have changed; returns their version."""
         if self.sampled is not self.policy:
-            models.follow(self.sampled, self.policy)
+            pretrained.follow(self.sampled, self.policy)
         self.version += 1
         return self.version
 
@@ -93,7 +93,7 @@ class TransformersEngine:
                 f"{self.policy.device}: {reason}",
                 "lower sampler.max_new_tokens or train.max_prompt_tokens, or set lora.rank",
             )
-        models.release(self.policy.device)
+        pretrained.release(self.policy.device)
         self.max_batch = self.facts["max_batch"] = len(prompts) // 2
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdft_cli.config.recipe import Engine
 from sdft_cli.engines._vllm import (
     Answer,
     VllmEngine,
@@ -29,10 +30,9 @@ from sdft_cli.engines._vllm import (
     save_adapter,
 )
 from sdft_cli.errors import SdftError, UsageError
-from sdft_cli.recipe import Engine
 
 if TYPE_CHECKING:
-    from sdft_cli.recipe import Sampler
+    from sdft_cli.config.recipe import Sampler
     from sdft_cli.types import Rollout
 
 #: A CPU has no memory of a GPU to take a share of, and vLLM's build for it fails (0.32: "CPU Generator does not use

@@ -24,14 +24,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdft_cli.config.recipe import Engine, Sampler
 from sdft_cli.engines._http import Missing, Server
-from sdft_cli.engines._synccheck import processed
 from sdft_cli.engines._vllm import Answer, VllmEngine, base_location, memory_folder, rank_of, save_adapter
+from sdft_cli.engines._weight_check import processed
 from sdft_cli.errors import SdftError, UsageError
-from sdft_cli.recipe import Engine, Sampler
 
 if TYPE_CHECKING:
-    from sdft_cli.models import Policy
+    from sdft_cli.models.pretrained import Policy
     from sdft_cli.types import Rollout
 
 COMPLETIONS = "/v1/completions"

@@ -3,7 +3,7 @@
 L = mean over tokens of -log p_S(x_t | x_<t),   texts packed end to end in blocks
 """
 
-from sdft_cli.recipe import Method, Objective, Sampler
+from sdft_cli.config.recipe import Method, Objective, Sampler
 
 METHOD = Method(
     name="cpt",

@@ -3,7 +3,7 @@
 L = mean_t sg(p_S(y_t)) * -log p_S(y_t | x, y_<t),   y = the demonstration; its gradient is that of -p_S(y_t)
 """
 
-from sdft_cli.recipe import Method, Objective, Sampler, Views
+from sdft_cli.config.recipe import Method, Objective, Sampler, Views
 
 METHOD = Method(
     name="dft",

@@ -5,7 +5,7 @@ L = mean over all tokens of -min( min(r, 3) A, clip(r, 0.8, 1.28) A ),   A = (R 
 R is the task's own grade; r the ratio of new to old policy, 1 in the first update of a batch. No KL term.
 """
 
-from sdft_cli.recipe import Clip, Method, Objective, Reward, Sampler, Views
+from sdft_cli.config.recipe import Clip, Method, Objective, Reward, Sampler, Views
 
 METHOD = Method(
     name="grpo",

@@ -3,7 +3,7 @@
 L = mean_t KL( p_T(.|x, demonstration, y_<t) || p_S(.|x, y_<t) ),   y ~ p_T(.|x, demonstration), teacher frozen
 """
 
-from sdft_cli.recipe import Method, Objective, Sampler, Teacher, Views
+from sdft_cli.config.recipe import Method, Objective, Sampler, Teacher, Views
 
 METHOD = Method(
     name="offline-distill",

@@ -6,7 +6,7 @@ The clip is on every vocabulary entry, before the sum, so the loss can be negati
 is the policy at the start of that stage.
 """
 
-from sdft_cli.recipe import Method, Objective, Sampler, Teacher, Views
+from sdft_cli.config.recipe import Method, Objective, Sampler, Teacher, Views
 
 METHOD = Method(
     name="opsd",

@@ -7,7 +7,7 @@ The second phase is on-policy distillation with reverse KL, sampled token by tok
 (thinkingmachines.ai/blog/on-policy-distillation: LoRA r128, lr 1e-4, 4 samples of 64 prompts, about 100 steps).
 """
 
-from sdft_cli.recipe import Method, Objective, Phase, PhaseTrain, Sampler, Teacher, Views
+from sdft_cli.config.recipe import Method, Objective, Phase, PhaseTrain, Sampler, Teacher, Views
 
 METHOD = Method(
     name="reinvoke",

@@ -6,7 +6,7 @@ in place of A in GRPO's loss; s falls from 0.5 to 0 over 50 steps, after which i
 the last 20th step and sees the final answer alone.
 """
 
-from sdft_cli.recipe import Clip, Method, Objective, Reward, Sampler, Teacher, Views
+from sdft_cli.config.recipe import Clip, Method, Objective, Reward, Sampler, Teacher, Views
 
 METHOD = Method(
     name="rlsd",

@@ -8,7 +8,7 @@ The teacher starts as the student of this stage and follows it as an exponential
 because the paper's results use it (its Eq. 1 says reverse; the authors corrected this in public).
 """
 
-from sdft_cli.recipe import Method, Objective, Sampler, Teacher, Views
+from sdft_cli.config.recipe import Method, Objective, Sampler, Teacher, Views
 
 METHOD = Method(
     name="sdft",

@@ -6,7 +6,7 @@ over the student's top 100 tokens and one entry for the rest. The teacher sees a
 prompt (never the row's own), or what the grader said of a failed one; a row with neither carries no signal.
 """
 
-from sdft_cli.recipe import Method, Objective, Reward, Sampler, Teacher, Views
+from sdft_cli.config.recipe import Method, Objective, Reward, Sampler, Teacher, Views
 
 METHOD = Method(
     name="sdpo",

@@ -3,7 +3,7 @@
 L = mean over the response's tokens of -log p_S(y_t | x, y_<t),   y = the demonstration
 """
 
-from sdft_cli.recipe import Method, Objective, Sampler, Views
+from sdft_cli.config.recipe import Method, Objective, Sampler, Views
 
 METHOD = Method(
     name="sft",

@@ -3,7 +3,7 @@
 L = mean_t -log p_S(y_t | x, y_<t),   y ~ p_T(.|x, demonstration)
 """
 
-from sdft_cli.recipe import Method, Objective, Sampler, Teacher, Views
+from sdft_cli.config.recipe import Method, Objective, Sampler, Teacher, Views
 
 METHOD = Method(
     name="sft-from-teacher",

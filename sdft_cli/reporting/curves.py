@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from sdft_cli.metrics import wilson
-from sdft_cli.reporting import facts, findings
-from sdft_cli.reporting.bystage import cells, mean_cells, suite_of, title_of
+from sdft_cli.reporting import comparisons, records
+from sdft_cli.reporting.by_stage import cells, mean_cells, suite_of, title_of
 from sdft_cli.reporting.drawing import FAINT, INK, End, Look, label_ends, looks, panels, point, wants_legend
 from sdft_cli.reporting.groups import Group
-from sdft_cli.results import RunResult
+from sdft_cli.runs.results import RunResult
+from sdft_cli.stats.continual import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def sequence(groups: Sequence[Group]) -> Figure:
     """The SDFT paper's Figure 3: a panel a group, a line a task, as a share of the best gain over the base."""
     runs = [run for group in groups for run in group.runs]
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
-    best = {task: findings.best_gain(runs, task) for task in tasks}
+    best = {task: comparisons.best_gain(runs, task) for task in tasks}
     lines = looks(tasks)
     foot = "0: base model; 1: best of all runs at the end of a stage; marker: full test sets, line: probes on few items"
     legend = lines if wants_legend(tasks) else ()
@@ -181,12 +181,12 @@ def _share_line(axis: Axes, group: Group, look: Look, best: tuple[float, float] 
     task, series = look.name, []
     for run in group.runs:
         base = cells(run, task)[0][0]
-        shares = [(at, findings.share(value, base, best)) for at, value in _joined(run, task)]
+        shares = [(at, comparisons.share(value, base, best)) for at, value in _joined(run, task)]
         series.append([(at, value) for at, value in shares if value is not None])
     end = _line(axis, series, look)
     bases = [cells(run, task)[0][0] for run in group.runs]
     for k, at in enumerate([0, *group.runs[0].boundaries()][: group.runs[0].last + 1]):
-        ends = [findings.share(cells(r, task)[k][0], base, best) for r, base in zip(group.runs, bases, strict=True)]
+        ends = [comparisons.share(cells(r, task)[k][0], base, best) for r, base in zip(group.runs, bases, strict=True)]
         known = [value for value in ends if value is not None]
         if known:
             point(axis, at, fmean(known), look)
@@ -213,7 +213,7 @@ def _far_apart(series: Sequence[Sequence[Series]]) -> bool:
 
 def _pass(run: RunResult, task: str) -> dict[int, Row]:
     """What is known of pass@k, by k."""
-    return {int(k): cell for k, cell in facts.pass_at(run, task).items() if cell["value"] is not None}
+    return {int(k): cell for k, cell in records.pass_at(run, task).items() if cell["value"] is not None}
 
 
 def _pass_curve(axis: Axes, of: Sequence[dict[int, Row]], look: Look) -> End | None:

@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sdft_cli import paired
-from sdft_cli.results import RunResult
+from sdft_cli.runs.results import RunResult
+from sdft_cli.stats import paired
 
 Row = dict[str, Any]
 Items = Mapping[int, Mapping[str, Row]]  # by stage, by id

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdft_cli.results import RunResult
-from sdft_cli.settings import leaves
+from sdft_cli.config.overrides import leaves
+from sdft_cli.runs.results import RunResult
 
 #: Settings that say where and how fast a run ran, not what it did.
 _ELSEWHERE = ("data", "plugins", "runtime.", "engine.")

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from sdft_cli.reporting import curves, drawing, facts, maps
+from sdft_cli.reporting import curves, drawing, records, scatter
 from sdft_cli.reporting.groups import Group
-from sdft_cli.results import RunResult
+from sdft_cli.runs.results import RunResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,17 +54,17 @@ PLOTS = (
         "pareto",
         "Prior skills against the new tasks",
         "To the right is learning, downwards is forgetting what the base model could do.",
-        maps.pareto,
+        scatter.pareto,
         lambda run: bool(run.last and run.prior and run.prior[0] is not None and run.prior[-1] is not None),
         every=True,
     ),
-    Plot("forgetting", "Forgetting", "", maps.forgetting, lambda run: run.last > 1),
+    Plot("forgetting", "Forgetting", "", scatter.forgetting, lambda run: run.last > 1),
     Plot(
         "pass-at-k",
         "pass@k",
         "",
         curves.pass_at_k,
-        lambda run: any(facts.pass_at(run, task) for task in run.tasks),
+        lambda run: any(records.pass_at(run, task) for task in run.tasks),
     ),
     Plot(
         "training",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sdft_cli import metrics
 from sdft_cli.console import is_change, number, pvalue, span
+from sdft_cli.stats import continual
 
 Row = dict[str, Any]
 
@@ -118,7 +118,7 @@ def _compared(a: Row, b: Row) -> str:
     for metric in HEADLINE:
         x, y = (run["metrics"][metric]["interval"] for run in (a, b))
         if x and y:
-            verdicts[metrics.overlap(x, y)].append(metric.replace("_", " "))
+            verdicts[continual.overlap(x, y)].append(metric.replace("_", " "))
     apart = f"do not overlap for {', '.join(verdicts[False])}" if verdicts[False] else ""
     touching = f"overlap for {', '.join(verdicts[True])}" if verdicts[True] else ""
     said = "; they ".join(filter(None, (apart, touching))) or "are missing"

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sdft_cli.config.overrides import leaves
 from sdft_cli.console import is_change, number, pvalue, span
-from sdft_cli.metrics import METRICS, Interval
 from sdft_cli.reporting.groups import differing, shown
-from sdft_cli.settings import leaves
+from sdft_cli.stats.continual import METRICS, Interval
 
 Row = dict[str, Any]
 
@@ -181,7 +181,7 @@ def _plural(n: int, noun: str) -> str:
 
 
 def matrix(found: Row, title: str, note: str = OF_CELLS, folded: bool = False) -> Table:
-    """An accuracy matrix (`facts.matrix`)."""
+    """An accuracy matrix (`records.matrix`)."""
     heads = ["after stage", *(f"{head}\nn = {n}" for head, n in zip(found["heads"], found["sizes"], strict=True))]
     rows = [[Cell(row["name"]), *(cell_of(c, shaded=True) for c in row["cells"])] for row in found["rows"]]
     return Table(title, heads, rows, note, folded=folded)

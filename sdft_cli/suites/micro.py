@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from sdft_cli import grading
+from sdft_cli.grading import task_rules
 from sdft_cli.micro.language import Question, extract
 from sdft_cli.micro.skills import SKILLS
 from sdft_cli.types import Example, Score, Suite
@@ -22,7 +22,7 @@ def parts() -> dict[str, list[Example]]:
 
 
 def grade(completion: str, example: Example) -> Score:
-    return grading.exact(extract(grading.strip_thinking(completion)), example.answer)
+    return task_rules.exact(extract(task_rules.strip_thinking(completion)), example.answer)
 
 
 def _part(skill: str) -> list[Example]:

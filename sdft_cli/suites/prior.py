@@ -6,8 +6,8 @@ share of instructions that are followed loosely, HumanEval by pass@1; the score 
 """
 
 from sdft_cli.harness.benchmarks import BENCHMARKS
-from sdft_cli.harness.harness import HarnessSuite
-from sdft_cli.harness.harnesstasks import wanted
+from sdft_cli.harness.suite import HarnessSuite
+from sdft_cli.harness.tasks import wanted
 
 SUITE = HarnessSuite(
     name="prior",

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sdft_cli.config.recipe import read_toml
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.recipe import read_toml
-from sdft_cli.sources import graders
+from sdft_cli.grading import named_rules
 
 #: What a column is -> the names it may have.
 NAMES: dict[str, tuple[str, ...]] = {
@@ -82,7 +82,7 @@ def read_columns(path: Path) -> Columns:
         _check(path, key, value)
     columns = Columns(**said)
     if (columns.grader, columns.pattern) != (None, None):
-        graders.grader(columns.grader or "regex", columns.pattern)
+        named_rules.grader(columns.grader or "regex", columns.pattern)
     return columns
 
 

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from sdft_cli import grading
 from sdft_cli.errors import SdftError
+from sdft_cli.grading import task_rules
 from sdft_cli.micro.language import Question, expert, extract
 from sdft_cli.micro.rules import RULES, STYLES, Rule, draw_rule, forms
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
@@ -50,7 +50,7 @@ def micro_task(name: str, summary: str, prepare: Prepare, grade: Grade | None = 
 
 def stated(completion: str, example: Example) -> Score:
     """The answer stated in the house style or any expert's equals the gold answer: content counts, style does not."""
-    return grading.exact(extract(grading.strip_thinking(completion)), example.answer)
+    return task_rules.exact(extract(task_rules.strip_thinking(completion)), example.answer)
 
 
 def example(name: str, question: Question, rng: random.Random, context: str | None = None) -> Example:

@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdft_cli.dataset import MANIFEST, read_manifest
+from sdft_cli.data.dataset import MANIFEST, read_manifest
+from sdft_cli.data.readers import Row, source_files
 from sdft_cli.errors import choose
-from sdft_cli.rubrics import KNOWLEDGE
-from sdft_cli.sources import graders
-from sdft_cli.sources.rows import Row, source_files
+from sdft_cli.grading import named_rules
+from sdft_cli.grading.rubrics import KNOWLEDGE
 from sdft_cli.tasks._columns import LAYOUTS, SPLIT_NAMES, Columns, settle, split_of
 from sdft_cli.tasks._conversations import answer_of, demonstration_of, prompt_of
 from sdft_cli.tasks._sources import BadRow, Format, Found, Gathered, gather_file, need_rows, prompt_key
@@ -69,7 +69,7 @@ def names(data: Path) -> list[str]:
 def _task(
     name: str, rule: dict[str, Any], max_new_tokens: int, prepare: Callable[[list[Path], PrepareOptions], Prepared]
 ) -> Task:
-    grade = graders.grader(rule["name"], rule.get("pattern"))
+    grade = named_rules.grader(rule["name"], rule.get("pattern"))
 
     def graded(completion: str, example: Example) -> Score:
         return grade(completion, example.answer)
@@ -112,7 +112,7 @@ class _Rows:
             named = {"name": self.said.grader or "regex", "pattern": self.said.pattern}
             return {key: value for key, value in named.items() if value is not None}
         return {
-            "name": graders.suiting([_gold_text(f.example) for f in self.gathered.found]),
+            "name": named_rules.suiting([_gold_text(f.example) for f in self.gathered.found]),
             "chosen": "by the answers",
         }
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdft_cli.dataset import FILTERED, describe
+from sdft_cli.data.dataset import FILTERED, describe
+from sdft_cli.data.readers import SUFFIXES, Row, read_rows, source_files
 from sdft_cli.errors import UsageError
-from sdft_cli.sources.rows import SUFFIXES, Row, read_rows, source_files
 from sdft_cli.types import Dropped, Example, Message
 
 

@@ -4,7 +4,7 @@ A source's own division is kept. Where it has none, or holds only training or on
 split 75 / 5 / 20 (the SDFT paper's science split), so that all three splits exist. Validation is carved out of the
 training rows that have a gold answer, else out of the test rows. Rows that ask the same thing share a split. A row of
 ours to place that asks what a test row of the source asks is left out; a training row of the source that does is
-refused (`repeats.overlap`). Rows of a corpus are not questions and go along.
+refused (`deduplicate.overlap`). Rows of a corpus are not questions and go along.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sdft_cli.dataset import FILTERED, describe
+from sdft_cli.data.dataset import FILTERED, describe
+from sdft_cli.data.deduplicate import HELD_OUT, overlap
 from sdft_cli.errors import UsageError
-from sdft_cli.sources.repeats import HELD_OUT, overlap
 from sdft_cli.tasks._sources import Found, Gathered
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions
 

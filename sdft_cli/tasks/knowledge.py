@@ -20,11 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import grading
-from sdft_cli.dataset import FILTERED
-from sdft_cli.rubrics import KNOWLEDGE
-from sdft_cli.sources.graders import FEW_WORDS
-from sdft_cli.sources.rows import TEXT_SUFFIXES
+from sdft_cli.data.dataset import FILTERED
+from sdft_cli.data.readers import TEXT_SUFFIXES
+from sdft_cli.grading import task_rules
+from sdft_cli.grading.named_rules import FEW_WORDS
+from sdft_cli.grading.rubrics import KNOWLEDGE
 from sdft_cli.tasks._sources import BadRow, Format, Found, Gathered, Row, gather, prompt_key, slug, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import SPLITS, Dropped, Example, Prepared, PrepareOptions, Score, Task
@@ -45,7 +45,7 @@ def grade(completion: str, example: Example) -> Score:
     gold = example.answer
     if isinstance(gold, str) and len(gold.split()) > FEW_WORDS:
         return Score(None, None, f"unscored: a gold answer of more than {FEW_WORDS} words needs a judge (--judge)")
-    return grading.containment(completion, gold)
+    return task_rules.containment(completion, gold)
 
 
 def _article(row: Row) -> list[Found | Dropped]:

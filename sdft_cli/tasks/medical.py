@@ -8,15 +8,15 @@ Sources: training rows (``Question``, ``Response``; the ``Complex_CoT`` is not u
 
 A record that holds both becomes a training row or an evaluation row, never both, so that no question stands on two
 sides; which one is drawn by seed. Where no judge is asked (``--judge``), answers are scored by whole-word containment
-(`sdft_cli.grading.containment`), which does not see negation or paraphrase.
+(`sdft_cli.grading.task_rules.containment`), which does not see negation or paraphrase.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sdft_cli import grading
-from sdft_cli.rubrics import MEDICAL
+from sdft_cli.grading import task_rules
+from sdft_cli.grading.rubrics import MEDICAL
 from sdft_cli.tasks._sources import BadRow, Format, Found, Row, gather, prompt_key, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
@@ -30,7 +30,7 @@ def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
 
 
 def grade(completion: str, example: Example) -> Score:
-    return grading.containment(completion, example.answer)
+    return task_rules.containment(completion, example.answer)
 
 
 def _both(row: Row) -> list[Found | Dropped]:
@@ -59,7 +59,7 @@ def _evaluation(row: Row) -> list[Found | Dropped]:
 
 def _answer(row: Row) -> str:
     answer = text(row.data, ANSWER, "answer")
-    if grading.containment("", answer).value is None:
+    if task_rules.containment("", answer).value is None:
         raise BadRow("answer has no words", f"{answer[:40]!r}")
     return answer
 

@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import grading
+from sdft_cli.grading import task_rules
 from sdft_cli.tasks._sources import BadRow, Format, Found, LeftOut, Row, gather, messages, prompt_key, slug, text, texts
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
@@ -52,7 +52,7 @@ def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
 
 
 def grade(completion: str, example: Example) -> Score:
-    return grading.science(completion, example.answer)
+    return task_rules.science(completion, example.answer)
 
 
 def render_answer(answer: str) -> str:
@@ -99,7 +99,7 @@ def _authors_row(row: Row) -> list[Found | Dropped]:
     if "answer" in row.data or demonstration is None:
         answer: str | None = text(row.data, "answer", "answer").strip()
     else:  # training rows may say the letter in their demonstration only
-        answer = grading.science(demonstration, None).extracted
+        answer = task_rules.science(demonstration, None).extracted
     if answer is not None and answer not in LABELS:
         raise BadRow("answer is not a letter", f"{answer[:40]!r}")
     example = Example(f"science-{row.number}", prompt, demonstration, answer=answer)

@@ -8,7 +8,7 @@ the SDFT authors' rows (``prompt``, ``golden_answer``, ``golden_response``). A r
 
 Prompts made of raw records equal the authors' character for character. Left out by design: evaluation items whose
 gold arguments hold a ``$`` placeholder (the authors' 68 of 100), and training instances without a tool call.
-The graders and their flaws: `sdft_cli.grading`.
+The graders and their flaws: `sdft_cli.grading.task_rules`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from sdft_cli import grading
+from sdft_cli.grading import task_rules
 from sdft_cli.tasks._sources import BadRow, Format, Found, LeftOut, Row, gather, prompt_key, slug, text, texts, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
@@ -43,11 +43,11 @@ _ASK = "\nBegin!\nQuestion: "
 
 
 def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
-    return arrange("tooluse", gather("tooluse", paths, FORMATS), options, grading.render_calls)
+    return arrange("tooluse", gather("tooluse", paths, FORMATS), options, task_rules.render_calls)
 
 
 def grade(completion: str, example: Example) -> Score:
-    return grading.tooluse(completion, example.answer)
+    return task_rules.tooluse(completion, example.answer)
 
 
 def question(example: Example) -> str:
@@ -160,7 +160,7 @@ def _calls_or_none(gold: Any) -> list[dict[str, str]] | None:
         gold = json.loads(gold) if isinstance(gold, str) else gold
     except (ValueError, RecursionError):
         return None
-    if grading.parse_gold(gold) is None:
+    if task_rules.parse_gold(gold) is None:
         return None
     inputs = [c["Action_Input"] if isinstance(c["Action_Input"], str) else json.dumps(c["Action_Input"]) for c in gold]
     return [{"Action": c["Action"], "Action_Input": x} for c, x in zip(gold, inputs, strict=True)]

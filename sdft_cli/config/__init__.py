@@ -1,0 +1,1 @@
+"""The recipe: its sections, its layers, and how a person writes it."""

@@ -1,0 +1,202 @@
+"""The grid of a sweep: its values, their product, and the name and recipe of every point.
+
+Values come from a recipe file's ``[grid]`` table, a method's own from ``[methods.NAME.grid]``, and from ``--grid``,
+which wins. A key's values are tried in the order in which they are written; the last key moves fastest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdft_cli import plugins
+from sdft_cli.config.layers import assemble
+from sdft_cli.config.overrides import as_layer, path_of, split_assignment, value_of
+from sdft_cli.config.recipe import Recipe, for_method, paths, read_toml
+from sdft_cli.errors import UsageError
+
+#: Values by dotted key; ``None`` among them switches a setting off.
+Grid = dict[str, list[Any]]
+
+NO_GRID = ("no grid", "add --grid lr=5e-6,1e-5, or name a recipe file that has a [grid] table")
+_MEASURE = "points must be measured alike to be compared: make one sweep of each"
+#: Keys that are no matter of choice, with what to do instead.
+_FIXED = {
+    "seed": "a seed is not chosen: name seeds with --seeds 0,1,2",
+    **dict.fromkeys(("tasks", "data", "suite", "world", "plugins"), _MEASURE),
+    **dict.fromkeys(("train.probe_every", "train.probe_limit"), _MEASURE),
+    **dict.fromkeys((key for key in paths() if key.split(".")[0] == "evaluation"), _MEASURE),
+}
+_LONGEST_NAME = 120
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the caller said: the layers of a recipe, and what to lay over them. Paths and texts, so that JSON holds it.
+
+    The first of ``seeds`` is that of every point; the others are run at the chosen points, or everywhere.
+    """
+
+    file: str | None
+    flags: dict[str, Any]
+    sets: list[str]
+    plugins: list[str]
+    grid: list[str]
+    seeds: list[int]
+    all_seeds: bool
+
+    def recipe(self, settings: Mapping[str, Any], seed: int | None = None) -> Recipe:
+        """The recipe with ``settings`` (by dotted path) laid over it; without any, the base of the sweep."""
+        layer = as_layer({**settings, "seed": self.seeds[0] if seed is None else seed})
+        file = Path(self.file) if self.file else None
+        return assemble(file, self.flags, self.sets, [Path(p) for p in self.plugins], layer)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of the sweep; ``settings`` are the grid's, without the method."""
+
+    method: str
+    settings: dict[str, Any]
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        return name_of(self.method, self.settings, self.seed)
+
+
+def points(asked: Asked, grids: Mapping[str, Grid], seeds: list[int]) -> list[Point]:
+    """Every point of every method's grid, once a seed. A wrong value is an error here, before anything runs."""
+    return [point(asked, m, s, seed) for m, grid in grids.items() for s in product(grid) for seed in seeds]
+
+
+def point(asked: Asked, method: str, settings: dict[str, Any], seed: int) -> Point:
+    return Point(method, settings, seed, asked.recipe({**settings, "method": method}, seed))
+
+
+def product(grid: Grid) -> list[dict[str, Any]]:
+    """Settings of every point in grid order."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def grids_of(asked: Asked) -> dict[str, Grid]:
+    """The grid of each method; one method, the base recipe's, where ``method`` is not swept."""
+    base = asked.recipe({})  # loads plugins and checks the file
+    written = read_toml(Path(asked.file)) if asked.file else {}
+    shared, said = _table(written.get("grid", {}), f"{asked.file}: [grid]"), _said(asked.grid)
+    methods = said.pop("method", shared.get("method", [base.method]))
+    found: dict[str, Grid] = {}
+    for method in methods:
+        plugins.get("method", str(method))
+        table = for_method(written, method).get("grid", {})
+        own = {**_table(table, f"{asked.file}: [methods.{method}.grid]"), **said}
+        own.pop("method", None)
+        _check(own, asked.recipe({"method": method}))
+        found[method] = own
+    if len(methods) < 2 and not any(found.values()):
+        raise UsageError(*NO_GRID)
+    return found
+
+
+def _said(texts: list[str]) -> Grid:
+    """``--grid key=v1,v2`` as values by path."""
+    found: Grid = {}
+    for key, text in (split_assignment(t, "--grid") for t in texts):
+        path = path_of(key, "--grid")
+        if path in found:
+            raise UsageError(f"--grid {key}: named twice", f"write all its values in one: --grid {key}=A,B")
+        found[path] = _distinct(_values(text), f"--grid {key}")
+    return found
+
+
+def _values(text: str) -> list[Any]:
+    """A TOML array's inside; where it is not one (bare words), each part between commas is taken as `--set` would."""
+    try:
+        return list(tomllib.loads(f"x = [{text}]")["x"])
+    except tomllib.TOMLDecodeError:
+        return [value_of(part.strip()) for part in text.split(",")]
+
+
+def _table(table: Mapping[str, Any], where: str) -> Grid:
+    """A ``[grid]`` table as values by path; its keys may be short, dotted or nested."""
+    found: Grid = {}
+    for key, values in table.items():
+        if isinstance(values, dict):
+            found |= _table({f"{key}.{k}": v for k, v in values.items()}, where)
+        elif isinstance(values, list):
+            found[path_of(key, where)] = _distinct(values, f"{where} {key}")
+        else:
+            raise UsageError(f"{where} {key}: not a list of values", f"write {key} = [A, B]")
+    return found
+
+
+def _distinct(values: list[Any], where: str) -> list[Any]:
+    """The values, each once, in order."""
+    found: list[Any] = []
+    for value in values:
+        if value == "":
+            raise UsageError(f"{where}: an empty value", "write values between commas: lr=5e-6,1e-5")
+        if value not in found:
+            found.append(value)
+    if not found:
+        raise UsageError(f"{where}: no value", "write values between commas: lr=5e-6,1e-5")
+    return found
+
+
+def _check(grid: Grid, base: Recipe) -> None:
+    """Refuse keys that are not a matter of choice, or that ``base``'s method has no use for."""
+    for key in grid:
+        if key in _FIXED:
+            raise UsageError(f"{key} cannot be in a grid", _FIXED[key])
+        part = key.split(".")[0]
+        if part in ("teacher", "reward", "then") and getattr(base, part) is None:
+            hint = f"put {key} into a recipe file's [methods.NAME.grid] of the methods that have one"
+            raise UsageError(f"grid key {key}: method {base.method} has no {part}", hint)
+    if "train.epochs" in grid and base.train.max_steps and "train.max_steps" not in grid:
+        raise UsageError(f"train.max_steps={base.train.max_steps} overrides epochs", "add --set max_steps=none")
+
+
+def name_of(method: str, settings: Mapping[str, Any], seed: int) -> str:
+    """A folder name for a point: ``sdft-lr=1e-05-batch=16-seed=0``. Keys stand in the recipe's order.
+
+    What a file name cannot hold, or a name too long, is replaced, and a digest keeps such names apart.
+    """
+    ordered = sorted(settings, key=paths().index)
+    said = [method, *(f"{leaf(k)}={text_of(settings[k])}" for k in ordered), f"seed={seed}"]
+    whole = "-".join(said)
+    safe = re.sub(r"[^A-Za-z0-9._+=-]", "_", whole)
+    if safe == whole and len(whole) <= _LONGEST_NAME:
+        return whole
+    return f"{safe[: _LONGEST_NAME - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def leaf(key: str) -> str:
+    """The shortest text that still means ``key``."""
+    short = key.rpartition(".")[2]
+    try:
+        return short if path_of(short, "") == key else key
+    except UsageError:
+        return key
+
+
+def text_of(value: Any) -> str:
+    """A value as names and tables show it."""
+    return "none" if value is None else str(value)
+
+
+def check_grown(old: Mapping[str, Grid], new: Mapping[str, Grid], out: Path) -> None:
+    """Refuse a grid that lacks anything of ``old``, or has other keys: its table would mix two questions."""
+    hint = "name another folder with --out, or ask for the same keys with at least the same values"
+    for method, grid in old.items():
+        if method not in new or set(new[method]) != set(grid):
+            raise UsageError(f"{out} holds a sweep over other settings: {method} {', '.join(grid)}", hint)
+        for key, values in grid.items():
+            if missing := [text_of(v) for v in values if v not in new[method][key]]:
+                raise UsageError(f"{out} holds a sweep that also has {leaf(key)}={','.join(missing)}", hint)

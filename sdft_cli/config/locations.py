@@ -1,0 +1,35 @@
+"""Where a model lies: a folder, a hub id or the embedded one; and the settings that lie beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sdft_cli.config.recipe import read_toml
+from sdft_cli.errors import UsageError
+
+EMBEDDED = Path(__file__).parent / "micro" / "model"
+
+
+def locate(name: str) -> str:
+    """The folder or hub id to load: ``name``, or the embedded model's folder when it is empty or ``micro``."""
+    if name in ("", "micro"):
+        return str(EMBEDDED)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not any((path / f).is_file() for f in ("config.json", "adapter_config.json")):
+            raise UsageError(f"{name} is not a model folder: it has no config.json", "name a folder or a hub id")
+        return str(path)
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UsageError(f"no model folder at {name}", "name a folder with config.json, or a hub id such as org/model")
+    return name
+
+
+def defaults(location: str) -> dict[str, Any]:
+    """Settings that suit this model: ``sdft.toml`` beside its weights, if there is one."""
+    path = Path(location) / "sdft.toml"
+    return read_toml(path) if path.is_file() else {}
+
+
+def is_adapter(location: str) -> bool:
+    return (Path(location) / "adapter_config.json").is_file()

@@ -1,0 +1,98 @@
+"""Settings as a person writes them: ``--set train.lr=1e-5``, by path or by short key, turned into a recipe's layer."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sdft_cli.config.recipe import Recipe, build, hint, paths
+from sdft_cli.errors import UsageError, choose
+
+
+def parse_sets(assignments: list[str]) -> dict[str, Any]:
+    """``--set key=value`` as a layer. A key is a path (``train.lr``) or a leaf that is unique (``lr``)."""
+    pairs = [split_assignment(text, "--set") for text in assignments]
+    return as_layer({path_of(key, "--set"): value_of(value) for key, value in pairs})
+
+
+def split_assignment(text: str, flag: str) -> tuple[str, str]:
+    """Key and value of ``key=value``."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"{flag} {text}: no '='", f"write {flag} train.lr=1e-5")
+    return key.strip(), value.strip()
+
+
+def as_layer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted path as a layer of tables."""
+    for whole in settings:
+        for key in settings:
+            if key.startswith(whole + "."):
+                raise UsageError(f"{whole} and {key} set the same thing", f"leave {whole} out, or {key}")
+    layer: dict[str, Any] = {}
+    for key, value in settings.items():
+        *tables, leaf = key.split(".")
+        table = layer
+        for part in tables:
+            table = table.setdefault(part, {})
+        table[leaf] = value
+    return layer
+
+
+def value_of(text: str) -> Any:
+    """A TOML value; anything that is not one is taken as text."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return None if text in ("none", "null") else text
+
+
+def path_of(key: str, flag: str) -> str:
+    """The dotted path that ``key`` stands for; an unknown or ambiguous one is an error that names ``flag``."""
+    known = paths()
+    if key in known:
+        return key
+    matches = [
+        p for p in known if p.endswith("." + key) and not p.startswith("then.")
+    ]  # a short key is the first phase's
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"{flag} {key}: more than one key has that name", f"one of: {', '.join(matches)}")
+    raise choose("key", key, [*known, *(p.split(".")[-1] for p in known)], hint(key, known))
+
+
+#: What --set may still change when a run is resumed, by the beginnings of keys: nothing that chooses rows, decides how
+#: many steps there are, or changes how accuracy is measured.
+LATER = (
+    *("guards.", "engine.", "runtime.device", "runtime.threads", "sampler.max_new_tokens", "objective.mask_truncated"),
+    *("train.lr", "train.warmup_steps", "train.schedule", "train.weight_decay", "train.grad_norm"),
+    *("train.micro_batch_tokens", "train.gradient_checkpointing", "train.checkpoint_every", "train.probe_"),
+)
+
+
+def change(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """The recipe of a run that has begun, with ``--set`` assignments where they can still change something."""
+    changed = build([recipe.model_dump(mode="json"), parse_sets(assignments)], "--set")
+    for key in differences(recipe, changed):
+        if not key.removeprefix("then.").startswith(LATER):
+            keys = ", ".join(k + "*" if k[-1] in "._" else k for k in LATER)
+            raise UsageError(f"--set {key}: this run has begun with another value", f"start a new run, or set {keys}")
+    return changed
+
+
+def differences(old: Recipe, new: Recipe) -> dict[str, list[Any]]:
+    """The keys in which two recipes differ, each with its old and its new value."""
+    before, after = (dict(leaves(recipe.model_dump(mode="json"))) for recipe in (old, new))
+    both = {**before, **after}
+    return {k: [before.get(k), after.get(k)] for k in both if before.get(k) != after.get(k)}
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of nested tables, each with its dotted path."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

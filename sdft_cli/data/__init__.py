@@ -1,0 +1,1 @@
+"""Dataset folders: read, de-duplicated, measured, fetched from the hub."""

@@ -1,0 +1,1 @@
+"""Scoring a model, caching and comparing scores, and the gates on them."""

@@ -1,0 +1,66 @@
+"""A model on the bench: loaded when something has to be measured, and not before."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import sdft_cli
+from sdft_cli import plugins
+from sdft_cli.config.locations import locate
+from sdft_cli.config.recipe import Recipe
+from sdft_cli.errors import UsageError
+from sdft_cli.evaluation.scoring import Engine
+from sdft_cli.models import digests, pretrained
+from sdft_cli.models.chat import Chat
+
+
+class Bench:
+    """The model at ``location``, sampled as ``recipe`` says; None for one that is not there any more, called ``name``.
+
+    Raises `UsageError` only when it is asked for what cannot be had.
+    """
+
+    def __init__(self, location: str | None, name: str, recipe: Recipe):
+        self.location, self.name, self.recipe = location, name, recipe
+
+    @cached_property
+    def place(self) -> str:
+        """The folder or hub id of the weights."""
+        if self.location is None:
+            raise UsageError(
+                f"{self.name}: the model of its last stage is not there any more, and something of it is not measured",
+                "ask only for what the run holds, or train it again",
+            )
+        return locate(self.location)
+
+    @cached_property
+    def chat(self) -> Chat:
+        """The tokenizer with its template: enough to say under which settings something would be measured."""
+        return pretrained.load_chat(self.place).switched(self.recipe.views.student_thinking)
+
+    @cached_property
+    def engine(self) -> Engine:
+        settings = self.recipe.engine
+        policy = pretrained.load(self.place, self.recipe.runtime)
+        engine: Engine = plugins.get("engine", settings.name)(policy, settings)
+        return engine
+
+    @cached_property
+    def weights(self) -> str | None:
+        """What tells these weights from all others: a digest of the files, or a hub id with its commit."""
+        if digest := digests.of_weights(self.place):
+            return digest
+        version = pretrained.version_of(self.place)
+        return f"{self.place}@{version}" if version else None
+
+    def identity(self, settings: dict[str, Any], grader: str) -> dict[str, Any]:
+        """Everything that decides the numbers of a unit with these ``settings``, graded by what has this digest."""
+        device, dtype = pretrained.placement(self.recipe.runtime)
+        return {
+            "weights": self.weights,
+            "settings": settings,
+            "grader": grader,
+            "engine": [self.recipe.engine.name, device.type, str(dtype)],
+            "sdft": sdft_cli.__version__,
+        }

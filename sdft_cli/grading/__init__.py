@@ -1,0 +1,1 @@
+"""Rules that read an answer out of a completion."""

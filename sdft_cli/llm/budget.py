@@ -1,0 +1,74 @@
+"""What a run may send and pay: no request goes out that might break a limit.
+
+A request reserves its worst case (all of its ``max_tokens`` written, its prompt by a high estimate) and is settled by
+what the server counted. One that got no readable answer stays at its worst case, for the server may have billed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from sdft_cli.errors import GateError
+from sdft_cli.llm.types import TeacherOptions
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Money for a million tokens read and written; None where nobody has said."""
+
+    read: float | None = None
+    written: float | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.read is not None or self.written is not None
+
+    def cost(self, read: int, written: int) -> float:
+        return ((self.read or 0.0) * read + (self.written or 0.0) * written) / MILLION
+
+
+class Budget:
+    """Counts requests and money of one run, and holds back what would go beyond ``max_requests`` or ``max_cost``."""
+
+    def __init__(self, options: TeacherOptions):
+        self.prices = Prices(options.price_in, options.price_out)
+        self.max_requests, self.max_cost = options.max_requests, options.max_cost
+        self.requests = self.open = 0
+        self.cost = self.reserved = 0.0
+        self.changed = asyncio.Condition()
+
+    async def reserve(self, read: int, written: int) -> float:
+        """Wait until a request of at most so many tokens fits, while others are still to be settled; its worst cost.
+
+        Raises `GateError` where it cannot fit any more.
+        """
+        worst = self.prices.cost(read, written)
+        async with self.changed:
+            await self.changed.wait_for(lambda: self._fits(worst) or not self.open)
+            if not self._fits(worst):
+                raise self._spent()
+            self.requests, self.open, self.reserved = self.requests + 1, self.open + 1, self.reserved + worst
+        return worst
+
+    async def settle(self, worst: float, cost: float) -> None:
+        """A request that had reserved ``worst`` has cost ``cost``."""
+        async with self.changed:
+            self.open, self.reserved, self.cost = self.open - 1, self.reserved - worst, self.cost + cost
+            self.changed.notify_all()
+
+    def _fits(self, worst: float) -> bool:
+        if self.max_requests is not None and self.requests >= self.max_requests:
+            return False
+        return self.max_cost is None or self.cost + self.reserved + worst <= self.max_cost
+
+    def _spent(self) -> GateError:
+        if self.max_requests is not None and self.requests >= self.max_requests:
+            return GateError(f"--max-requests {self.max_requests} is used up", HINT)
+        spent = f"{self.cost:.4f} is spent, and one request more might pass it"
+        return GateError(f"--max-cost {self.max_cost:g} is used up: {spent}", HINT)
+
+
+HINT = "every reply is stored: the same command goes on from there, with a new budget"

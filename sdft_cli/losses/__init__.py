@@ -1,0 +1,1 @@
+"""Divergences, the fused pass and token weights: tensors in, tensors out."""

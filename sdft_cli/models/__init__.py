@@ -1,0 +1,1 @@
+"""Language models: loaded and saved, chat templates, packing, views, digests."""

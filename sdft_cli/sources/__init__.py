@@ -1,1 +1,0 @@
-"""Rows from anywhere: files and hub, their lengths, repeats, overlap and graders."""

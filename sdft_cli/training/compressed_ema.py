@@ -1,0 +1,101 @@
+"""An average of weights in two bytes a parameter: not itself, but what it lags behind them, in bf16.
+
+    d = phi - theta;   theta moves by s:  d <- (1 - a) (d - s)   at an update, d - s between two
+
+Kept in bf16 the average itself would stand still: a step of it is far below the spacing of numbers of a weight's size.
+The lag is small, so its own spacing is: 0.4 to 0.8 % of it. A step changes it by about its share a = 1 %, and rounded
+to the nearest number a lag that nears its end would stop up to 40 % short of it; so it is rounded stochastically
+(`rounding`), which is right on average and off by about 2 % of the lag in a single weight at a = 0.01.
+
+theta is the optimizer's exact weight, so phi = theta + d has its precision. The weights to compute with are made when
+a layer is passed and given back after it: the student's own are never written to, and come back as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdft_cli.training.optimizer import PIECE, Moved
+from sdft_cli.training.stochastic_rounding import round_to_bf16
+
+
+class Lag:
+    """``weights`` (name -> tensor) are what is followed; their storage must stay theirs. Starts as their equal."""
+
+    def __init__(self, model: nn.Module, weights: dict[str, Tensor], rate: float):
+        self.model, self.weights, self.rate = model, weights, rate
+        self.lag = {n: torch.zeros_like(w, dtype=torch.bfloat16) for n, w in weights.items()}
+        self._names = {id(p): n for n, p in model.named_parameters()}
+        self._head: tuple[str, Tensor] | None = None  # the output head, asked for once a micro-batch
+
+    @torch.no_grad()
+    def start(self, average: dict[str, Tensor]) -> None:
+        """Stand at ``average``, to bf16 precision of its distance."""
+        for name, lag in self.lag.items():
+            lag.copy_(average[name].to(lag.device).float() - self.weights[name])
+        self._head = None
+
+    def follower(self, due: bool) -> Moved:
+        """What the optimizer has to tell of every move; ``due``: the average takes its own step with this one."""
+        kept = 1 - self.rate if due else 1.0
+        self._head = None
+
+        def follow(name: str, at: slice, before: Tensor, after: Tensor, generator: torch.Generator) -> None:
+            lag = self.lag[name].view(-1)[at]
+            lag.copy_(round_to_bf16((lag + (before.float() - after)).mul_(kept), generator))
+
+        return follow
+
+    @torch.no_grad()
+    def average(self, param: nn.Parameter) -> Tensor:
+        """The average of ``param`` in its precision, as a new tensor; the parameter itself where it has none."""
+        name = self._names[id(param)]
+        if name not in self.lag:
+            return param.detach()
+        if self._head and self._head[0] == name:
+            return self._head[1]
+        made = torch.empty_like(param, memory_format=torch.contiguous_format)
+        flat, theta, lag = made.view(-1), self.weights[name].view(-1), self.lag[name].view(-1)
+        for i in range(0, flat.numel(), PIECE):
+            at = slice(i, i + PIECE)
+            flat[at] = theta[at] + lag[at]
+        return made
+
+    def head(self, param: nn.Parameter) -> Tensor:
+        """As `average`, and kept until the next step: losses read the output head chunk by chunk."""
+        if self._head is None:
+            self._head = (self._names[id(param)], self.average(param))
+        return self._head[1]
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Within it a forward pass of the model computes with the average, one module's weights at a time.
+
+        A module whose weights are read by another module, past its own forward pass, would be read as it is.
+        """
+        held: dict[int, tuple[nn.Parameter, Tensor]] = {}
+
+        def put(module: nn.Module, _: Any) -> None:
+            for param in module.parameters(recurse=False):
+                held[id(param)] = (param, param.data)
+                param.data = self.average(param)
+
+        def take(module: nn.Module, *_: Any) -> None:
+            for param in module.parameters(recurse=False):
+                param.data = held.pop(id(param))[1]
+
+        owners = [m for m in self.model.modules() if next(m.parameters(recurse=False), None) is not None]
+        handles = [m.register_forward_pre_hook(put) for m in owners]
+        handles += [m.register_forward_hook(take) for m in owners]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for param, own in held.values():  # a pass that failed half-way
+                param.data = own

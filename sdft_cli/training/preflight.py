@@ -1,0 +1,270 @@
+"""Everything that can be wrong with a training run and can be known before a model loads.
+
+Reads the datasets and the tokenizer, checks fields and lengths under both views, and says what would happen.
+A prompt over the limit is refused or dropped with its reason; it is never cut, because cutting drops the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from sdft_cli import plugins
+from sdft_cli.config.recipe import Method, Phase, Recipe
+from sdft_cli.data import dataset
+from sdft_cli.errors import UsageError, choose
+from sdft_cli.losses import token_weights
+from sdft_cli.models import pretrained, views
+from sdft_cli.models.chat import Chat
+from sdft_cli.training.batches import Batches
+from sdft_cli.types import Battery, Dropped, Example, Suite, Task
+
+
+@dataclass
+class StagePlan:
+    """One task as it will be trained: a `Batches` a phase. Lengths are tokens of the first phase's rows: (student's
+    prompt, teacher's prompt or 0); ``too_long`` are those of the rows that were dropped for it. ``tests`` are the
+    held-out rows by split, ``test`` and perhaps ``ood``."""
+
+    task: Task
+    train: list[Example]
+    validation: list[Example]
+    tests: dict[str, list[Example]]
+    max_new_tokens: int
+    lengths: list[tuple[int, int]] = field(default_factory=list)
+    too_long: list[tuple[int, int]] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    phases: list[Batches] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+
+def check_recipe(recipe: Recipe) -> Method:
+    """Names and combinations, without reading any data; raises `UsageError`."""
+    method: Method = plugins.get("method", recipe.method)
+    if not recipe.tasks:
+        raise UsageError("no task named", f"add --tasks; tasks: {', '.join(plugins.names('task'))}")
+    for task in recipe.tasks:
+        plugins.task(task, recipe.data)
+    if recipe.suite and isinstance(suite := plugins.get("suite", recipe.suite), Battery):
+        suite.settings(recipe.evaluation)  # what it needs is there
+    engine = plugins.get("engine", recipe.engine.name)
+    if ready := getattr(engine, "check", None):
+        ready(recipe.engine)  # what it needs is there
+    if recipe.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+        raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft[memory]'")
+    for phase in recipe.phases():
+        _check_phase(phase)
+    if recipe.train.stop_if_prior_drops is not None and not (recipe.suite and recipe.train.probe_every):
+        raise UsageError("train.stop_if_prior_drops watches the prior suite", "name one with --suite, and probe_every")
+    if recipe.then:
+        _check_general(recipe, recipe.then)
+    return method
+
+
+def _check_phase(phase: Recipe) -> None:
+    """One phase's names and combinations."""
+    known = [*views.VIEWS, *views.ROLLOUT_VIEWS]
+    for view, choices in ((phase.views.student, list(views.VIEWS)), (phase.views.teacher, known)):
+        if view and view not in choices:
+            raise choose("view", view, choices)
+    goal, sampler = phase.objective, phase.sampler
+    for name in goal.factors:
+        if name not in token_weights.FACTORS:
+            raise choose("factor", name, list(token_weights.FACTORS))
+    _check_teacher(phase)
+    tempered = sampler.temperature != goal.logits_temperature or sampler.top_p < 1 or sampler.top_k
+    if goal.importance_cap and sampler.source == "student" and tempered:
+        hint = "set objective.importance_cap=none, or sampler.temperature=1 top_p=1 top_k=0"
+        raise UsageError("importance ratios compare equal distributions: they need untempered sampling", hint)
+    if phase.train.batch < sampler.n:
+        raise UsageError(f"train.batch={phase.train.batch} is below sampler.n={sampler.n}", "raise the batch")
+    if {"group_advantage", "evidence_ratio"} & set(goal.factors) and (phase.reward is None or sampler.n < 2):
+        raise UsageError("advantages compare several graded completions of one prompt", "set [reward] and sampler.n=8")
+    if phase.views.teacher in views.ROLLOUT_VIEWS and (phase.reward is None or sampler.source != "student"):
+        raise UsageError(
+            f"view {phase.views.teacher!r} shows graded completions", "set [reward] and sampler.source=student"
+        )
+    if goal.clip and not goal.factors:
+        raise UsageError("objective.clip bounds an advantage, and there is none", 'set factors=["group_advantage"]')
+    if phase.train.updates > 1 and sampler.source != "student":
+        raise UsageError("train.updates reuses sampled completions", "set sampler.source=student, or train.updates=1")
+    if phase.engine.ahead and sampler.source == "student" and goal.importance_cap is None and goal.clip is None:
+        hint = "set objective.importance_cap=2 (or a clip), or engine.ahead=0"
+        raise UsageError("completions written ahead are off-policy, and nothing here corrects for that", hint)
+
+
+def _check_teacher(phase: Recipe) -> None:
+    goal, sampler = phase.objective, phase.sampler
+    needs = goal.target == "teacher" or set(token_weights.ASK_TEACHER) & set(goal.factors)
+    if (needs or sampler.source == "teacher") and (phase.teacher is None or phase.views.teacher is None):
+        raise UsageError("this objective needs a teacher", "set teacher = 'ema' and views.teacher")
+    if goal.estimator != "analytic" and (goal.target, goal.divergence) != ("teacher", "reverse_kl"):
+        raise UsageError(
+            f"objective.estimator={goal.estimator!r} estimates reverse KL to a teacher and nothing else",
+            "set objective.target=teacher objective.divergence=reverse_kl, or estimator=analytic",
+        )
+    narrowed = goal.divergence_top_k or goal.entry_clip or goal.token_clip
+    if goal.estimator != "analytic" and (narrowed or sampler.source != "student"):
+        raise UsageError(
+            f"objective.estimator={goal.estimator!r} holds over the full vocabulary, on the student's own completions",
+            "drop divergence_top_k, entry_clip and token_clip, or set estimator=analytic",
+        )
+    if (
+        sampler.source == "teacher"
+        and phase.teacher
+        and (phase.teacher.start, phase.teacher.update_rate) != ("student", 0)
+    ):
+        raise UsageError(
+            "a teacher that writes once, before the stage, is the frozen student", "set teacher = 'frozen'"
+        )
+
+
+def _check_general(recipe: Recipe, then: Phase) -> None:
+    if then.prompts != "general" or recipe.general:
+        return
+    suite: Suite | Battery | None = plugins.get("suite", recipe.suite) if recipe.suite else None
+    if suite is None or suite.general is None:
+        raise UsageError(
+            f"method {recipe.method}: its second phase needs general prompts, of no task",
+            "name a JSONL file of prompts with general = FILE (or --set general=FILE)",
+        )
+
+
+def plan(recipe: Recipe, chat: Chat, context_window: int) -> list[StagePlan]:
+    """One plan a task; raises on the first bad row unless ``train.on_bad_row`` is ``drop``."""
+    method = check_recipe(recipe)
+    return [_plan(recipe, method, i, name, chat, context_window) for i, name in enumerate(recipe.tasks, 1)]
+
+
+def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, window: int) -> StagePlan:
+    """Stage ``number`` (from 1)."""
+    task: Task = plugins.task(name, recipe.data)
+    folder = Path(recipe.data) / name
+    how = recipe.train.on_bad_row
+    splits, dropped = {}, []
+    held_out = dataset.held_out_splits(folder)
+    for split in ("train", "validation", *held_out):
+        splits[split], bad = dataset.read_split(folder, split, how)
+        dropped += bad
+    new_tokens = recipe.sampler.max_new_tokens or task.max_new_tokens
+    tests = {split: splits[split] for split in held_out}
+    stage = StagePlan(task, splits["train"], splits["validation"], tests, new_tokens, dropped=dropped)
+    first, *rest = recipe.phases()
+    if first.sampler.source == "corpus":
+        stage.train = _packed(folder, chat, new_tokens, window, how)
+    else:
+        _screen(stage, recipe, method, chat, window, f"{folder}/train.jsonl")
+    if not stage.train:
+        raise UsageError(f"{folder}/train.jsonl: no row can be trained on", _reasons(stage.dropped))
+    stage.phases = [Batches(chat, first, task, stage.train, (number,), new_tokens)]
+    for phase in rest:
+        general = recipe.then is not None and recipe.then.prompts == "general"
+        examples = _general(recipe) if general else stage.train
+        new_tokens = phase.sampler.max_new_tokens or task.max_new_tokens
+        stage.phases.append(Batches(chat, phase, task, examples, (number, "then"), new_tokens))
+    return stage
+
+
+def _general(recipe: Recipe) -> Sequence[Example]:
+    """Prompts of no task: the recipe's file, or the suite's own (which are none of its test items)."""
+    if recipe.general:
+        path = Path(recipe.general)
+        return dataset.read_split(path.parent, path.stem, recipe.train.on_bad_row)[0]
+    suite: Suite | Battery = plugins.get("suite", str(recipe.suite))
+    assert suite.general is not None  # checked with the recipe
+    return suite.general()
+
+
+def _packed(folder: Path, chat: Chat, size: int, window: int, how: str) -> list[Example]:
+    """Raw texts laid end to end, each closed by the end-of-sequence token, in blocks of ``size`` tokens.
+
+    Every token is a target once: a block is read after the last token of the one before it.
+    """
+    if "corpus" not in dataset.available_splits(folder):
+        raise UsageError(f"{folder} has no corpus.jsonl", "continual pre-training needs raw text: a task with a corpus")
+    if size + 1 > window:
+        raise UsageError(
+            f"blocks of {size} tokens do not fit the model's window of {window}", "lower sampler.max_new_tokens"
+        )
+    texts, _ = dataset.read_split(folder, "corpus", how)
+    stream = [token for e in texts for token in chat.text_ids(e.text or "")]
+    blocks = []
+    for i, at in enumerate(range(0, len(stream), size)):
+        before = [stream[at - 1] if at else chat.eos_id]
+        blocks.append(Example(f"block-{i}", [], meta={"ids": stream[at : at + size], "before": before}))
+    return blocks
+
+
+def most(plans: list[StagePlan]) -> tuple[list[tuple[int, int]], int]:
+    """Prompt lengths of every row to be trained on, and the most tokens that any stage may write after one."""
+    return [pair for p in plans for pair in p.lengths], max(p.max_new_tokens for p in plans)
+
+
+def complaints(plans: list[StagePlan]) -> list[str]:
+    """One line for every row that was left out of training, and their count."""
+    lines = [f"dropped {p.task.name} {dataset.describe(row)}" for p in plans for row in p.dropped]
+    return [*lines, f"{len(lines)} bad rows dropped"] if lines else []
+
+
+def _screen(stage: StagePlan, recipe: Recipe, method: Method, chat: Chat, window: int, where: str) -> None:
+    """Take rows that lack a field or are too long out of ``stage.train``, or refuse them."""
+    bad = {d.where: d for d in dataset.check_demonstrations(stage.train, method.needs)}
+    lengths = {}
+    for example in stage.train:
+        if example.id in bad:
+            continue
+        lengths[example.id] = lengths_of(example, recipe, chat)
+        if reason := _too_long(lengths[example.id], chat, example, recipe, stage.max_new_tokens, window):
+            bad[example.id] = Dropped(example.id, "prompt over the limit", reason)
+    if bad and recipe.train.on_bad_row == "error":
+        first = next(iter(bad.values()))
+        raise UsageError(
+            f"{where}: row {first.where}: {first.reason} {first.detail}".rstrip() + f" ({len(bad)} bad rows)",
+            "mend the rows, or add --on-bad-row drop",
+        )
+    stage.train = [e for e in stage.train if e.id not in bad]
+    stage.lengths = [lengths[e.id] for e in stage.train]
+    stage.too_long = [pair for name, pair in lengths.items() if name in bad]
+    stage.dropped += bad.values()
+
+
+def lengths_of(example: Example, recipe: Recipe, chat: Chat) -> tuple[int, int]:
+    """Tokens of the student's and the teacher's prompt (0 without a teacher)."""
+    names = (recipe.views.student, recipe.views.teacher)
+    # a view of the batch's own completions has no length before there are any
+    messages = [views.VIEWS[v](example) if v in views.VIEWS else None for v in names]
+    switches = (recipe.views.student_thinking, recipe.views.teacher_thinking)
+    student, teacher = (len(chat.prompt_ids(m, t)) if m else 0 for m, t in zip(messages, switches, strict=True))
+    return student, teacher
+
+
+def _too_long(
+    lengths: tuple[int, int], chat: Chat, example: Example, recipe: Recipe, new_tokens: int, window: int
+) -> str:
+    longest = max(lengths)
+    if longest > recipe.train.max_prompt_tokens:
+        return f"{longest} tokens, train.max_prompt_tokens is {recipe.train.max_prompt_tokens}"
+    if recipe.sampler.source == "dataset":
+        new_tokens = len(chat.completion(example)[0])
+    if longest + new_tokens > window:
+        return f"{longest} tokens and {new_tokens} to write, the model's window is {window}"
+    return ""
+
+
+def _reasons(dropped: list[Dropped]) -> str:
+    counts: dict[str, int] = {}
+    for row in dropped:
+        counts[row.reason] = counts.get(row.reason, 0) + 1
+    return "; ".join(f"{n} x {reason}" for reason, n in counts.items()) or "the split is empty"
+
+
+def context_window(location: str) -> int:
+    """The most tokens the model takes, from its config alone."""
+    config = pretrained.load_config(location)
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)

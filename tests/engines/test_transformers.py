@@ -1,0 +1,239 @@
+"""The sampling loop against plain `generate` and against the model's own log-probs."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy import stats
+from support.architectures import ARCHITECTURES, random_model
+
+from sdft_cli.config.recipe import Engine, Lora, Runtime, Sampler
+from sdft_cli.engines import _decoding
+from sdft_cli.engines.transformers import TransformersEngine, _draw, truncate
+from sdft_cli.errors import SdftError
+from sdft_cli.models import pretrained
+from sdft_cli.models.pretrained import Policy
+from sdft_cli.types import Rollout
+
+PROMPTS = ["repeat these words : vibro nidu", "which number comes after five ?", "give the last word of : saso mado"]
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_model: Path) -> Policy:
+    return pretrained.load(str(tiny_model), Runtime())
+
+
+@pytest.fixture(scope="module")
+def prompts(policy: Policy) -> list[list[int]]:
+    return [policy.chat.prompt_ids([{"role": "user", "content": p}]) for p in PROMPTS]
+
+
+def test_greedy_equals_generate(policy: Policy, prompts: list[list[int]]) -> None:
+    ours = TransformersEngine(policy).sample(prompts, Sampler(), 12, 0, greedy=True)
+    for prompt, rollout in zip(prompts, ours, strict=True):
+        out = policy.model.generate(
+            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=policy.chat.pad_id
+        )
+        assert rollout.ids == out[0, len(prompt) :].tolist()
+        assert rollout.prompt_ids == prompt
+
+
+def test_logprobs_are_those_of_a_plain_forward_pass(policy: Policy, prompts: list[list[int]]) -> None:
+    rollouts = TransformersEngine(policy, Engine(max_batch=2)).sample(prompts, Sampler(), 9, seed=3)
+    check_logprobs(policy, rollouts)
+
+
+def test_rows_that_end_leave_the_batch_and_change_nothing(policy: Policy, prompts: list[list[int]]) -> None:
+    """Make the most likely first token of one row a stop token: the other rows go on as if alone."""
+    engine = TransformersEngine(policy)
+    alone = [engine.sample([p], Sampler(), 10, 0, greedy=True)[0] for p in prompts]
+    engine.stop = torch.tensor([alone[0].ids[0], policy.chat.eos_id])
+    together = engine.sample(prompts, Sampler(), 10, 0, greedy=True)
+    assert together[0].ids == alone[0].ids[:1] and together[0].finish == "stop"
+    for mine, other in zip(together[1:], alone[1:], strict=True):
+        cut = next((i + 1 for i, t in enumerate(other.ids) if t in engine.stop.tolist()), len(other.ids))
+        assert mine.ids == other.ids[:cut]
+
+
+def test_samples_follow_the_distribution_and_repeat_with_the_seed(policy: Policy, prompts: list[list[int]]) -> None:
+    engine = TransformersEngine(policy, Engine(max_batch=4096))
+    many = [prompts[0]] * 4000
+    first = [r.ids[0] for r in engine.sample(many, Sampler(), 1, seed=1)]
+    assert first == [r.ids[0] for r in engine.sample(many, Sampler(), 1, seed=1)]
+    assert first != [r.ids[0] for r in engine.sample(many, Sampler(), 1, seed=2)]
+    with torch.no_grad():
+        p = policy.model(torch.tensor([prompts[0]])).logits[0, -1].float().softmax(-1)
+    counts = torch.bincount(torch.tensor(first), minlength=len(p)) / len(first)
+    top = p.topk(5).indices
+    error = (p[top] * (1 - p[top]) / len(first)).sqrt()
+    assert ((counts[top] - p[top]).abs() < 4.5 * error).all()
+
+
+@pytest.fixture
+def ending(policy: Policy) -> Iterator[Policy]:
+    """The model with every sixth token a stop token, so that completions end at very different lengths."""
+    config = policy.core.generation_config
+    before, config.eos_token_id = config.eos_token_id, [policy.chat.eos_id, *range(10, 1203, 6)]
+    yield policy
+    config.eos_token_id = before
+
+
+def generated(policy: Policy, prompts: list[list[int]], limit: int, **how: Any) -> list[list[int]]:
+    """Completions by transformers' own `generate`, cut after the first stop token."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[policy.chat.pad_id] * (width - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    how |= {"max_new_tokens": limit, "pad_token_id": policy.chat.pad_id}
+    out = policy.model.generate(ids, attention_mask=mask, **how)[:, width:].tolist()
+    stops = set(pretrained.stop_ids(policy))
+    ends = [next((i + 1 for i, t in enumerate(row) if t in stops), len(row)) for row in out]
+    return [row[:end] for row, end in zip(out, ends, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["lean", "plain"])
+def test_greedy_equals_generate_on_mixed_lengths(ending: Policy, prompts: list[list[int]], kind: str) -> None:
+    draw = random.Random(0)
+    many = [[*draw.choice(prompts), *draw.choices(range(1200), k=draw.randrange(12))] for _ in range(40)]
+    engine = TransformersEngine(ending, Engine(max_batch=16))
+    engine.parts = engine.parts if kind == "lean" else None
+    ours = engine.sample(many, Sampler(), 11, 0, greedy=True)
+    assert [r.ids for r in ours] == generated(ending, many, 11, do_sample=False)
+    assert len({len(r.ids) for r in ours}) > 8 and {r.finish for r in ours} == {"stop", "length"}
+
+
+@pytest.mark.parametrize("kind", ["lean", "plain"])
+def test_samples_follow_generates_distribution(ending: Policy, prompts: list[list[int]], kind: str) -> None:
+    """Tokens at each of the first positions, and lengths: two samples of one distribution (chi-squared over cells)."""
+    many, sampler = [prompts[i % 2] for i in range(3000)], Sampler(temperature=0.8, top_k=40, top_p=0.9)
+    engine = TransformersEngine(ending, Engine(max_batch=1000))
+    engine.parts = engine.parts if kind == "lean" else None
+    ours = [r.ids for r in engine.sample(many, sampler, 6, seed=5)]
+    torch.manual_seed(1)
+    theirs = generated(ending, many, 6, do_sample=True, temperature=0.8, top_k=40, top_p=0.9)
+    views: list[Callable[[list[int]], Any]] = [
+        len,
+        *(lambda ids, i=i: ids[i] if i < len(ids) else -1 for i in range(3)),
+    ]
+    for view in views:
+        for prompt in (0, 1):
+            assert p_value(*(Counter(map(view, side[prompt::2])) for side in (ours, theirs))) > 1e-4
+    assert len(set(map(len, ours))) == 6
+
+
+def p_value(one: Counter[Any], two: Counter[Any]) -> float:
+    """That two counts come from one distribution; cells seen less than ten times are put together."""
+    common = [key for key in one | two if one[key] + two[key] >= 10]
+    table = [[*(c[key] for key in common), c.total() - sum(c[key] for key in common)] for c in (one, two)]
+    cells = [pair for pair in zip(*table, strict=True) if sum(pair)]
+    return float(stats.chi2_contingency(list(zip(*cells, strict=True))).pvalue) if len(cells) > 1 else 1.0
+
+
+def test_a_rare_token_has_its_share() -> None:
+    """By where a uniform number falls: probabilities of 1e-3 beside one of nearly 1, and zeros that never come up."""
+    p = torch.tensor([0.0, 0.996, 0.0, 1e-3, 2e-3, 1e-3, 0.0]).expand(200_000, -1)
+    drawn = torch.bincount(_draw(p, torch.Generator().manual_seed(0)), minlength=7) / 200_000
+    assert drawn[[0, 2, 6]].tolist() == [0, 0, 0]
+    assert ((drawn - p[0]).abs() <= 5 * (p[0] * (1 - p[0]) / 200_000).sqrt()).all()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_samples_what_it_computes(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Log-probs on the way equal those of one forward pass; the lean decoder is taken where it may be."""
+    policy = pretrained.load(str(random_model(name, tmp_path, tiny_model)), Runtime())
+    engine = TransformersEngine(policy)
+    engine.stop = torch.tensor(list(range(0, 1203, 9)))
+    asked = [list(range(20, 20 + n)) for n in (3, 9, 5, 5)] + [[20, 21, 22]] * 3
+    rollouts = engine.sample(asked, Sampler(), 160 if name == "llama" else 12, seed=1)
+    check_logprobs(policy, rollouts)
+    assert (engine.parts is not None) == (name in LEAN)
+    assert len({tuple(r.ids) for r in rollouts[-3:]}) > 1  # equal prompts are read together and written apart
+
+
+LEAN = {
+    "llama",
+    "gemma, norms of 1 + weight",
+    "qwen2, one head a key",
+    "qwen3, norms on queries and keys",
+    "mistral, full attention",
+}
+
+
+@pytest.mark.parametrize("most", [0, 1 << 30], ids=["in place", "laid out anew"])
+def test_weights_are_those_of_this_step(
+    tiny_model: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Where they are copied, they are for every sampling: a copy from before would be stale. Some have a bias."""
+    monkeypatch.setattr(_decoding, "COPIED_PARAMETERS", most)
+    policy = pretrained.load(str(tiny_model), Runtime())
+    head = policy.core.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.randn(head.weight.shape[0]))
+    engine = TransformersEngine(policy)
+    assert engine.parts is not None and (engine.parts.packed() is engine.parts) == (most == 0)
+    for name in ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"):
+        found = [param for key, param in policy.model.named_parameters() if f"{name}." in key]
+        with torch.no_grad():
+            for param in found:
+                param.mul_(torch.rand_like(param) + 0.7)
+        assert found
+        check_logprobs(policy, engine.sample(prompts, Sampler(), 6, 0))
+
+
+def test_rows_that_do_not_fit_are_written_in_halves(
+    policy: Policy, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = TransformersEngine(policy).sample(prompts * 3, Sampler(), 6, 0, greedy=True)
+    most, real = 2, _decoding.Lean.step
+
+    def step(decoder: _decoding.Lean, next_B: torch.Tensor) -> torch.Tensor:
+        if len(next_B) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
+        return real(decoder, next_B)
+
+    monkeypatch.setattr(_decoding.Lean, "step", step)
+    engine = TransformersEngine(policy)
+    found = engine.sample(prompts * 3, Sampler(), 6, 0, greedy=True)
+    assert [(r.ids, r.index, r.prompt_ids) for r in found] == [(r.ids, r.index, r.prompt_ids) for r in calm]
+    assert 1 <= engine.max_batch <= 2 and engine.facts == {"max_batch": engine.max_batch}
+    check_logprobs(policy, engine.sample(prompts * 3, Sampler(), 6, 0))
+    most = 0
+    with pytest.raises(SdftError, match=r"a prompt of \d+ tokens and its completion do not fit into the memory of cpu"):
+        engine.sample(prompts, Sampler(), 6, 0)
+
+
+def test_an_adapter_is_sampled_with(tiny_model: Path, prompts: list[list[int]]) -> None:
+    policy = pretrained.load(str(tiny_model), Runtime(), Lora(rank=4))
+    engine = TransformersEngine(policy)
+    before = engine.sample(prompts, Sampler(), 8, 0, greedy=True)
+    with torch.no_grad():
+        for name, param in policy.model.named_parameters():
+            if "lora_B" in name:
+                param.normal_(0, 0.5)
+    after = engine.sample(prompts, Sampler(), 8, 0)
+    assert engine.parts is not None and [r.ids for r in before] != [r.ids for r in after]
+    check_logprobs(policy, after)
+
+
+def check_logprobs(policy: Policy, rollouts: list[Rollout]) -> None:
+    for r in rollouts:
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([r.prompt_ids + r.ids])).logits[0].float()
+        log_p = torch.log_softmax(logits[len(r.prompt_ids) - 1 : -1], -1)
+        want = log_p[torch.arange(len(r.ids)), torch.tensor(r.ids)]
+        torch.testing.assert_close(torch.tensor(r.logprobs), want, atol=1e-4, rtol=1e-4)
+
+
+def test_truncation_keeps_what_it_says() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+    assert truncate(logits, 2, 1.0).isfinite().tolist() == [[True, True, False, False]]
+    assert truncate(logits, 0, 0.7).isfinite().tolist() == [[True, True, False, False]]
+    assert truncate(logits, 0, 0.81).isfinite().tolist() == [[True, True, True, False]]
+    assert truncate(logits, 0, 1.0).isfinite().all()
+
+
+def test_a_length_stop_is_said(policy: Policy, prompts: list[list[int]]) -> None:
+    rollout = TransformersEngine(policy).sample(prompts[:1], Sampler(), 2, 0, greedy=True)[0]
+    assert rollout.finish == ("stop" if policy.chat.eos_id in rollout.ids else "length") and len(rollout.ids) <= 2

@@ -1,0 +1,404 @@
+"""The engine of a served vLLM against a server that speaks as vLLM does (`vllmlike`), right and wrong; the sync check
+itself; and what is said where something is missing. With vLLM for real: test_vllm.py."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from support.vllm_like_server import VllmLike
+
+from sdft_cli.config.recipe import Engine, Lora, Runtime, Sampler, build
+from sdft_cli.engines import _weight_check
+from sdft_cli.engines._vllm import Answer, complaint, row_seed
+from sdft_cli.engines._weight_check import SyncCheck, trainer_logprobs
+from sdft_cli.engines.transformers import TransformersEngine
+from sdft_cli.engines.vllm import ColocatedEngine
+from sdft_cli.engines.vllm_server import ServerEngine
+from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.models import pretrained
+from sdft_cli.models.pretrained import Policy
+from sdft_cli.training import preflight
+
+
+@pytest.fixture
+def policy(tiny_model: Path) -> Policy:
+    return pretrained.load(str(tiny_model), Runtime())
+
+
+@pytest.fixture
+def prompts(policy: Policy) -> list[list[int]]:
+    asked = ["repeat these words : vibro nidu", "which number comes after five ?"]
+    return [policy.chat.prompt_ids([{"role": "user", "content": text}]) for text in asked]
+
+
+@pytest.fixture
+def server(tiny_model: Path) -> Iterator[VllmLike]:
+    with VllmLike(tiny_model) as running:
+        yield running
+
+
+def step(policy: Policy, size: float) -> None:
+    """A step as an optimizer would make it: every trainable weight moves by ``size``."""
+    with torch.no_grad():
+        for param in policy.model.parameters():
+            if param.requires_grad:
+                param.add_(torch.randn_like(param).sign(), alpha=size)
+
+
+# --- right -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_samples_what_the_trainer_would(policy: Policy, prompts: list[list[int]], server: VllmLike) -> None:
+    engine = ServerEngine(policy, Engine(base_url=server.url))
+    for _ in range(2):
+        ours = engine.sample(prompts, Sampler(), 12, 0, greedy=True)
+        want = TransformersEngine(policy).sample(prompts, Sampler(), 12, 0, greedy=True)
+        assert [(r.prompt_ids, r.ids, r.finish) for r in ours] == [(r.prompt_ids, r.ids, r.finish) for r in want]
+        assert [r.index for r in ours] == [0, 1] and {r.version for r in ours} == {engine.version}
+        for mine, other in zip(ours, want, strict=True):
+            assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        step(policy, 1e-2)
+        engine.sync()
+    engine.close()
+
+
+def test_requests_say_everything_and_rows_have_seeds_of_their_own(
+    policy: Policy, prompts: list[list[int]], server: VllmLike
+) -> None:
+    engine = ServerEngine(policy, Engine(base_url=server.url + "/v1/"))
+    first = engine.sample([prompts[0]] * 8, Sampler(temperature=1.5, top_k=7, top_p=0.9), 5, seed=3)
+    assert first == engine.sample([prompts[0]] * 8, Sampler(temperature=1.5, top_k=7, top_p=0.9), 5, seed=3)
+    assert len({tuple(r.ids) for r in first}) > 1
+    body = next(b for b in server.asked("/v1/completions") if b.get("top_k") == 7)
+    said = {k: body[k] for k in ("temperature", "top_p", "max_tokens", "repetition_penalty", "min_p", "n")}
+    assert said == {
+        "temperature": 1.5,
+        "top_p": 0.9,
+        "max_tokens": 5,
+        "repetition_penalty": 1.0,
+        "min_p": 0.0,
+        "n": 1,
+    }
+    assert body["stop_token_ids"] == pretrained.stop_ids(policy) and body["return_token_ids"]
+    assert row_seed(3, 0) != row_seed(3, 1) != row_seed(4, 1) and 0 <= row_seed(3, 0) < 2**63
+    engine.close()
+
+
+def test_weights_go_through_a_folder_that_is_gone_afterwards(policy: Policy, server: VllmLike, tmp_path: Path) -> None:
+    engine = ServerEngine(policy, Engine(base_url=server.url, weights_folder=str(tmp_path)))
+    step(policy, 1e-3)
+    engine.sync()
+    folders = [body["kwargs"]["weights_path"] for body in server.asked("/collective_rpc")]
+    assert [Path(f).name for f in folders] == ["1", "2"] and all(Path(f).is_relative_to(tmp_path) for f in folders)
+    assert not any(Path(f).exists() for f in folders)
+    engine.close()
+    engine.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_travels_as_an_adapter(
+    tiny_model: Path, prompts: list[list[int]], server: VllmLike, tmp_path: Path
+) -> None:
+    policy = pretrained.load(str(tiny_model), Runtime(), Lora(rank=4))
+    engine = ServerEngine(policy, Engine(base_url=server.url, weights_folder=str(tmp_path)))
+    for _ in range(2):
+        step(policy, 3e-2)
+        engine.sync()
+        ours = engine.sample(prompts, Sampler(), 8, 0, greedy=True)
+        want = TransformersEngine(policy).sample(prompts, Sampler(), 8, 0, greedy=True)
+        assert [r.ids for r in ours] == [r.ids for r in want]
+    assert len(server.loaded) == 2 and not server.asked("/collective_rpc")  # the base and one adapter
+    engine.close()
+    assert len(server.loaded) == 1
+
+
+def test_a_completion_ends_with_the_window(policy: Policy, prompts: list[list[int]], server: VllmLike) -> None:
+    engine = ServerEngine(policy, Engine(base_url=server.url))
+    room = 64 - len(prompts[0])
+    [rollout] = engine.sample(prompts[:1], Sampler(), 1000, 0, greedy=True)
+    assert len(rollout.ids) == room if rollout.finish == "length" else len(rollout.ids) <= room
+    with pytest.raises(SdftError, match="leaves no room in the engine's window of 64"):
+        engine.sample([list(range(64))], Sampler(), 1, 0)
+    assert engine.sample([], Sampler(), 5, 0) == []
+    engine.close()
+
+
+# --- wrong -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("no-token_ids", "no token ids or no log-probs"),
+        ("no-logprobs", "no token ids or no log-probs"),
+        ("no-prompt_logprobs", "no log-probs of the prompt"),
+        ("short", "log-probs for"),
+        ("two", "gave no completion"),
+        ("busy", "did not reset its prefix cache"),
+        ("500", "500 out of memory"),
+    ],
+)
+def test_an_answer_that_is_not_what_was_asked_for(
+    policy: Policy, prompts: list[list[int]], server: VllmLike, fault: str, says: str
+) -> None:
+    engine = ServerEngine(policy, Engine(base_url=server.url))
+    server.fault = fault
+    with pytest.raises(SdftError, match=says):
+        engine.sample(prompts, Sampler(), 12, 0)
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "says", "hint"),
+    [
+        ("no-dev", "does not let its weights be changed", "VLLM_SERVER_DEV_MODE=1 vllm serve"),
+        ("raw", "from before temperature", "--logprobs-mode processed_logprobs"),
+        ("other", "none of vLLM's", "vllm serve"),
+    ],
+)
+def test_a_server_that_was_not_started_for_this(
+    policy: Policy, server: VllmLike, fault: str, says: str, hint: str
+) -> None:
+    server.fault = fault
+    with pytest.raises(UsageError, match=says) as caught:
+        ServerEngine(policy, Engine(base_url=server.url))
+    assert hint in caught.value.hint
+
+
+def test_a_server_that_keeps_its_weights_is_found_out_at_the_next_step(policy: Policy, server: VllmLike) -> None:
+    engine = ServerEngine(policy, Engine(base_url=server.url))
+    for _ in range(3):
+        step(policy, 1e-6)
+        engine.sync()
+    server.fault = "stale"
+    step(policy, 1e-6)
+    with pytest.raises(SdftError, match="does not hold version 4 of the weights") as caught:
+        engine.sync()
+    assert "--engine transformers" in caught.value.hint
+    engine.close()
+
+
+def test_a_second_run_on_the_same_server_is_found_out(
+    tiny_model: Path, policy: Policy, prompts: list[list[int]], server: VllmLike
+) -> None:
+    engine = ServerEngine(policy, Engine(base_url=server.url))
+    engine.sample(prompts, Sampler(), 4, 0)
+    other = pretrained.load(str(tiny_model), Runtime())
+    step(other, 1e-2)
+    ServerEngine(other, Engine(base_url=server.url)).close()
+    with pytest.raises(SdftError, match="changed while it sampled"):
+        engine.sample(prompts, Sampler(), 4, 0)
+    engine.close()
+
+
+def test_what_is_missing_is_said_before_a_model_is_loaded(sdft, tmp_path: Path) -> None:
+    for words, says, hint in (
+        (("--engine", "vllm-server"), "needs an address", "engine.base_url=http://localhost:8000"),
+        (("--engine", "vlm"), "unknown engine 'vlm'", "did you mean 'vllm'"),
+        (("--engine", "vllm-server", "--set", "engine.base_url=ftp://x"), "is no address", "http://HOST:PORT"),
+    ):
+        code, _, told = sdft("train", "--tasks", "micro-science", *words)
+        assert code == 2 and says in told and hint in told
+    code, _, told = sdft("eval", "micro", "--engine", "vlm")
+    assert code == 2 and "choices: scripted, transformers, vllm, vllm-server" in told
+    address = {"name": "vllm-server", "base_url": "http://127.0.0.1:9", "weights_folder": str(tmp_path / "none")}
+    with pytest.raises(UsageError, match="no folder that can be written to"):
+        preflight.check_recipe(build([{"tasks": ["micro-science"], "engine": address}]))
+
+
+def test_without_vllm_the_hint_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="vLLM is not installed") as caught:
+        ColocatedEngine.check(Engine())
+    assert "pip install 'sdft[vllm]'" in caught.value.hint
+
+
+def test_nobody_sleeps_and_writes_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    ColocatedEngine.check(Engine(sleep=True))
+    with pytest.raises(UsageError, match="cannot sleep and write ahead"):
+        ColocatedEngine.check(Engine(sleep=True, ahead=1))
+
+
+def test_nobody_at_the_address(policy: Policy) -> None:
+    with pytest.raises(SdftError, match=r"no answer from the server at http://127\.0\.0\.1:9/v1/models"):
+        ServerEngine(policy, Engine(base_url="http://127.0.0.1:9"))
+
+
+# --- sleep, which only a GPU can try: the order of calls -------------------------------------------------------------
+
+
+class _Recorder:
+    """Takes every call; ``calls`` are their names with what tells them apart."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str):
+        def call(*given: object, **named: object) -> bool:
+            self.calls.append(
+                " ".join([name, *map(str, given), *(f"{k}={v}" for k, v in named.items() if k == "level")])
+            )
+            return True
+
+        return call
+
+
+class _Recorded(ColocatedEngine):
+    """vLLM's part played by the trainer; it answers only while it is awake."""
+
+    check = staticmethod(lambda settings: None)
+
+    def _open(self) -> None:
+        self.llm, self.window, self.pushed = _Recorder(), 64, 0
+
+    def _push_adapter(self) -> None:
+        self.llm.add_lora()
+
+    def _ask(self, prompts, params):
+        assert not self.asleep
+        found = TransformersEngine(self.policy).sample(prompts, Sampler(), params[0]["max_tokens"], 0)
+        return [Answer(r.ids, r.logprobs, r.finish) for r in found]
+
+    def _read(self, sequences):
+        assert not self.asleep
+        return said_by(self.policy, self.synced)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.mark.parametrize(("rank", "level"), [(0, 2), (4, 1)])
+def test_weights_are_there_before_anything_is_asked_of_one_that_slept(
+    tiny_model: Path, prompts: list[list[int]], rank: int, level: int
+) -> None:
+    engine = _Recorded(pretrained.load(str(tiny_model), Runtime(), Lora(rank=rank)))
+    engine.sleeps = True
+    push = ["add_lora"] if rank else ["collective_rpc reload_weights", "apply_model"]
+    waking = ["wake_up None"] if rank else ["wake_up ['weights']"]
+    full = [*waking, *push, *([] if rank else ["wake_up ['kv_cache']"]), "reset_prefix_cache"]
+    told = []
+    for action in (lambda: engine.sample(prompts, Sampler(), 3, 0), engine.sync) * 2:
+        engine.llm.calls.clear()
+        action()
+        told.append([c if "apply_model" not in c else "apply_model" for c in engine.llm.calls])
+    sampled = ["reset_prefix_cache", f"sleep level={level}"]
+    assert told == [sampled, full, sampled, full]
+    engine.sample(prompts, Sampler(), 3, 0)
+    engine.llm.calls.clear()
+    engine.sample(prompts, Sampler(), 3, 0)  # as evaluations do: once more, without a step between
+    assert [c if "apply_model" not in c else "apply_model" for c in engine.llm.calls] == [*full, *sampled]
+
+
+# --- the checks themselves -------------------------------------------------------------------------------------------
+
+
+def test_complaints() -> None:
+    good = Answer([5, 9], [-0.1, -0.2], "stop")
+    assert complaint(good, 4, [9]) == ""
+    assert complaint(Answer([5, 6], [-0.1, -0.2], "length"), 2, [9]) == ""
+    for answer, limit, says in (
+        (Answer([], [], "stop"), 4, "0 tokens"),
+        (good, 1, "2 tokens, at most 1"),
+        (Answer([5, 9], [-0.1], "stop"), 4, "1 log-probs for 2 tokens"),
+        (Answer([5, 9], [-0.1, math.nan], "stop"), 4, "a log-prob of nan"),
+        (Answer([5, 9], [-0.1, 0.5], "stop"), 4, "a log-prob of 0.5"),
+        (Answer([9, 9], [-0.1, -0.1], "stop"), 4, "went on after a stop token"),
+        (Answer([5, 6], [-0.1, -0.1], "length"), 4, "ended by 'length' after 2 of 4"),
+        (Answer([5, 9], [-0.1, -0.1], "length"), 4, "ended by 'length'"),
+        (Answer([5, 6], [-0.1, -0.1], "abort"), 2, "ended by 'abort'"),
+    ):
+        assert says in complaint(answer, limit, [9])
+
+
+def said_by(policy: Policy, check: SyncCheck, noise: float = 0.0, seed: int = 0) -> list[list[float]]:
+    """What an engine with the policy's weights would say, with rounding of its own."""
+    flat_N = trainer_logprobs(policy, check.sequences)
+    flat_N = flat_N + noise * torch.randn(len(flat_N), generator=torch.Generator().manual_seed(seed))
+    return [row.tolist() for row in flat_N.split([len(ids) - 1 for ids in check.sequences])]
+
+
+def test_the_trainers_log_probs_are_those_of_a_plain_forward_pass(policy: Policy) -> None:
+    asked = SyncCheck(policy).sequences
+    want = []
+    for ids in asked:
+        with torch.no_grad():
+            logprob_LV = torch.log_softmax(policy.model(torch.tensor([ids])).logits[0].float(), -1)
+        want += [logprob_LV[i, token] for i, token in enumerate(ids[1:])]
+    found = trainer_logprobs(policy, asked)
+    torch.testing.assert_close(found.float(), torch.stack(want), atol=1e-5, rtol=0)
+    assert len(found) > 50
+
+
+@pytest.mark.parametrize("noise", [1e-6, 1e-4])
+def test_a_step_below_the_tolerance_is_followed_or_found_out(policy: Policy, noise: float) -> None:
+    """Even where rounding hides a single step, steps that an engine missed add up and show."""
+    check = SyncCheck(policy)
+    then = said_by(policy, check, noise)
+    assert check.look(0, then) < 1e-3
+    for version in range(1, 20):
+        step(policy, 1e-6)
+        assert check.look(version, said_by(policy, check, noise, version)) < 1e-3
+    stale = said_by(policy, check, noise, 19)
+    with pytest.raises(SdftError, match=r"the engine shows -?\d+% of it|more than 0.001"):
+        for version in range(20, 60):
+            step(policy, 1e-6)
+            wobble = [[x + 1e-9 * version for x in row] for row in stale]
+            check.look(version, wobble)
+
+
+def test_an_engine_that_stands_still_is_found_out_at_once_however_coarse_it_is(policy: Policy) -> None:
+    check = SyncCheck(policy, tolerance=1.0)
+    stale = said_by(policy, check, noise=0.05)
+    check.look(0, stale)
+    step(policy, 1e-6)
+    with pytest.raises(SdftError, match="none of the engine's"):
+        check.look(1, stale)
+
+
+def test_an_engine_that_got_only_a_part_of_an_update(policy: Policy) -> None:
+    """An output head that stays behind, far below the tolerance."""
+    check = SyncCheck(policy)
+    head = policy.core.get_output_embeddings().weight
+    for version in range(3):
+        step(policy, 1e-6)
+        check.look(version, said_by(policy, check, 1e-7, version))
+    with torch.no_grad():
+        step(policy, 1e-6)
+        said = said_by(policy, check, 1e-7, 3)
+        head.add_(torch.randn_like(head).sign(), alpha=1e-5)
+    with pytest.raises(SdftError, match=r"the engine shows \d+% of it"):
+        check.look(3, said)
+
+
+def test_an_engine_with_other_weights_or_none(policy: Policy) -> None:
+    check = SyncCheck(policy)
+    right = said_by(policy, check)
+    for wrong in ([[x + 0.01 for x in row] for row in right], [[math.nan] * len(row) for row in right]):
+        with pytest.raises(SdftError, match="log-probs differ by up to"):
+            check.look(0, wrong)
+    with pytest.raises(SdftError, match="prompt tokens"):
+        check.look(0, [row[1:] for row in right])
+    check.look(0, right)
+    check.same(right)
+    policy.core.config.tie_word_embeddings = True
+    with pytest.raises(SdftError) as caught:
+        check.look(1, [[x + 0.01 for x in row] for row in right])
+    assert "tied embeddings" in caught.value.hint
+
+
+def test_bf16_has_a_tolerance_of_its_own(tiny_model: Path) -> None:
+    coarse = pretrained.load(str(tiny_model), Runtime(dtype="bfloat16"))
+    assert SyncCheck(coarse).tolerance == _weight_check.TOLERANCE_16 > 1e-3
+    assert SyncCheck(coarse, 0.2).tolerance == 0.2
+
+
+def test_which_log_probs_a_server_gives_is_told_from_a_few(policy: Policy) -> None:
+    asked = SyncCheck(policy).sequences
+    for heat, want in ((2.0, True), (1.0, False)):
+        engine = TransformersEngine(policy)
+        found = engine.sample(asked, Sampler(temperature=heat), 1, seed=0)
+        told = [r.ids[0] for r in found], [r.logprobs[0] for r in found]
+        assert _weight_check.processed(policy, asked, *told, temperature=2.0) is want

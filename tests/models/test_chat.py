@@ -1,0 +1,89 @@
+"""Views and chat templates: nothing is cut, several turns get the right mask, odd tokenizers are refused."""
+
+from pathlib import Path
+
+import pytest
+
+from sdft_cli.errors import UsageError
+from sdft_cli.models import pretrained, views
+from sdft_cli.models.chat import Chat
+from sdft_cli.types import Example
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_model: Path) -> Chat:
+    return pretrained.load_chat(str(tiny_model))
+
+
+def ask(text: str, **fields: object) -> Example:
+    return Example("x", [{"role": "system", "content": "be kind"}, {"role": "user", "content": text}], **fields)
+
+
+def test_only_the_last_user_turn_is_rewritten_and_braces_survive() -> None:
+    example = ask('call {"a": {1}} {demonstration}', demonstration="use {question} {0}")
+    shown = views.VIEWS["demonstration"](example)
+    assert shown is not None and shown[0] == example.prompt[0]
+    assert shown[1]["content"].startswith('call {"a": {1}} {demonstration}\n\nThis is an example')
+    assert "\nuse {question} {0}\n" in shown[1]["content"]
+
+
+def test_views_without_their_field_give_no_signal() -> None:
+    assert views.VIEWS["demonstration"](ask("q")) is None
+    assert views.VIEWS["demonstration"](ask("q", demonstration="  ")) is None
+    assert views.VIEWS["context"](ask("q", demonstration="d")) is None
+
+
+def test_official_and_plain_wording() -> None:
+    example = ask("q", demonstration="d")
+    official, plain = (views.VIEWS[f"demonstration-{k}"](example)[1]["content"] for k in ("official", "plain"))
+    assert official.startswith("\nq\n\n") and official.endswith("including the thinking process.\n")
+    assert plain.endswith("with a response of your own:")
+    both = views.VIEWS["context+demonstration"](ask("q", demonstration="d", context="article"))
+    assert "question:\narticle\nd\n\n" in both[1]["content"]
+
+
+def test_prompt_and_completion_meet_at_the_assistants_turn(chat: Chat) -> None:
+    example = ask("which number comes after five ?", demonstration="six !")
+    ids, mask = chat.completion(example)
+    assert ids[-1] == chat.eos_id and all(mask) and chat.decode(ids).split() == ["six", "!"]
+    text = chat.tokenizer.decode(chat.prompt_ids(example.prompt))
+    assert text.count("<|im_start|>") == 3 and text.rstrip().endswith("assistant")
+
+
+def test_of_several_turns_only_the_assistants_are_trained_on(chat: Chat) -> None:
+    turns = [
+        {"role": "assistant", "content": "use mimkit"},
+        {"role": "tool", "content": "result five"},
+        {"role": "assistant", "content": "so five"},
+    ]
+    example = ask("q", demonstration=turns)
+    ids, mask = chat.completion(example)
+    trained = chat.tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m])
+    left = chat.tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if not m])
+    assert "mimkit" in trained and "so five" in trained and "result" not in trained and "result five" in left
+    assert views.demonstration_text(example) == "assistant: use mimkit\ntool: result five\nassistant: so five"
+
+
+def test_a_tokenizer_without_a_template_is_refused(chat: Chat, tiny_model: Path) -> None:
+    bare = pretrained.load_chat(str(tiny_model)).tokenizer
+    bare.chat_template = None
+    with pytest.raises(UsageError, match="no chat template"):
+        Chat(bare)
+
+
+def test_foreign_text_falls_back_to_bytes(chat: Chat) -> None:
+    text = "Zürich, 42 — 東京"
+    assert chat.decode(chat.completion(ask("q", demonstration=text))[0]).replace(" ", "") == text.replace(" ", "")
+
+
+def test_thinking_is_switched_by_the_template_for_one_view_or_for_a_whole_chat(chat: Chat) -> None:
+    import copy
+
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template + "{% if enable_thinking is false %}none{% endif %}"
+    own = Chat(tokenizer)
+    messages = ask("why ?").prompt
+    assert not own.render(messages).endswith("none") and own.render(messages, thinking=False).endswith("none")
+    off = own.switched(False)
+    assert off.render(messages).endswith("none") and not off.render(messages, thinking=True).endswith("none")
+    assert off.prompt_ids(messages) == own.prompt_ids(messages, thinking=False) != own.prompt_ids(messages)

@@ -1,0 +1,207 @@
+"""An OpenAI-compatible server on loopback that does what a script says: right answers, and every fault of the wild.
+
+What it answers is a function of the request alone, so that two runs can be compared byte by byte. The script is asked
+for each request with the number of times that the same request came before; it returns the name of a fault or None::
+
+    with FaultServer(lambda body: "42", lambda body, before: "500" if not before else None) as server: ...
+
+Files and batches are there, too: a batch stays in progress until `FaultServer.work` has it done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Body = dict[str, Any]
+Write = Callable[[Body], str]
+Script = Callable[[Body, int], str | None]
+#: Out of a hundred requests, and for each the fault; a time-out is the one that costs a test its time.
+FAULTS = 6 * ["500"] + 5 * ["truncated"] + 4 * ["429 0"] + 4 * ["empty"] + ["hang"]
+
+
+def content(body: Body) -> str:
+    """The last message's text."""
+    return body["messages"][-1]["content"]
+
+
+def chance(body: Body, *more: object) -> float:
+    """A number in [0, 1) that belongs to the request (its prompt and seed)."""
+    said = json.dumps([content(body), body.get("seed"), *more])
+    return int(hashlib.sha256(said.encode()).hexdigest()[:8], 16) / 2**32
+
+
+def one_in_five(body: Body, before: int) -> str | None:
+    """One of the `FAULTS` for 20 % of the requests."""
+    at = int(chance(body, "fault", before) * 100)
+    return FAULTS[at] if at < len(FAULTS) else None
+
+
+class FaultServer:
+    """``requests`` holds every body in the order of arrival, ``good`` how often each request got a good answer."""
+
+    def __init__(self, write: Write, script: Script = lambda body, before: None, hang: float = 5.0):
+        self.write, self.script, self.hang = write, script, hang
+        self.requests: list[Body] = []
+        self.headers: list[dict[str, str]] = []
+        self.faults: Counter[str] = Counter()
+        self.good: Counter[str] = Counter()
+        self.files: dict[str, bytes] = {}
+        self.batches: dict[str, Body] = {}
+        self.open = self.most_open = 0
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+        self.server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def __enter__(self) -> FaultServer:
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def seen(self, body: Body, key: str) -> str | None:
+        """Count the request; the fault that the script wants."""
+        with self.lock:
+            before = self.faults[key] + self.good[key]
+            self.requests.append(body)
+            fault = self.script(body, before)
+            (self.faults if fault else self.good)[key] += 1
+            self.open += 1
+            self.most_open = max(self.most_open, self.open)
+        return fault
+
+    def completion(self, body: Body, fault: str = "") -> bytes:
+        """The good answer, but for a fault in what was asked for."""
+        count = 1 if fault == "ignore-n" else body.get("n", 1)
+        choices = []
+        for i in range(count):
+            text = "" if fault == "empty" else self.write({**body, "seed": body.get("seed", 0) + i})
+            for stop in [] if fault == "ignore-stop" else body.get("stop", []):
+                text = text.split(stop)[0]
+            choice: Body = {"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            if body.get("logprobs") and fault != "ignore-logprobs":
+                choice["logprobs"] = {"content": [{"token": "x", "logprob": -0.5}]}
+            choices.append(choice)
+        read, written = len(content(body).split()), sum(len(c["message"]["content"].split()) for c in choices)
+        usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        return json.dumps({"object": "chat.completion", "choices": choices, "usage": usage}).encode()
+
+    def work(self, status: str = "completed") -> None:
+        """Have the batches in progress done: good answers into one file, faults (statuses only) into another."""
+        for batch in [b for b in self.batches.values() if b["status"] == "in_progress"]:
+            lines: dict[str, list[str]] = {"output_file_id": [], "error_file_id": []}
+            for line in map(json.loads, self.files[batch["input_file_id"]].splitlines()):
+                fault = self.seen(line["body"], json.dumps(line["body"]))
+                self.open -= 1
+                code, _, said = (fault or "200 ").partition(" ")
+                whole = json.loads(self.completion(line["body"]) if not fault else said or "{}")
+                answer = {"custom_id": line["custom_id"], "response": {"status_code": int(code), "body": whole}}
+                lines["error_file_id" if fault else "output_file_id"].append(json.dumps({**answer, "error": None}))
+            for name, said_lines in lines.items():
+                if said_lines:
+                    self.files[f"{name}-{batch['id']}"] = "\n".join(said_lines).encode()
+                    batch[name] = f"{name}-{batch['id']}"
+            batch["status"] = status
+
+    def batch_api(self, method: str, path: str, content: bytes) -> bytes:
+        """What /v1/files and /v1/batches answer, as far as it is needed."""
+        if method == "POST" and path == "/v1/files":
+            name = f"file-{len(self.files)}"  # of the multipart form the part between the file's head and its end
+            self.files[name] = content.split(b"filename=", 1)[1].split(b"\r\n\r\n", 1)[1].split(b"\r\n--", 1)[0]
+            return json.dumps({"id": name, "object": "file"}).encode()
+        if method == "POST":
+            name = f"batch-{len(self.batches)}"
+            self.batches[name] = {"id": name, "object": "batch", "status": "in_progress", **json.loads(content)}
+            return json.dumps(self.batches[name]).encode()
+        if path.startswith("/v1/files/"):
+            return self.files[path.split("/")[3]]
+        if path.startswith("/v1/batches/"):
+            return json.dumps(self.batches[path.split("/")[3]]).encode()
+        return json.dumps({"object": "list", "data": list(reversed(self.batches.values()))}).encode()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, *_: object) -> None:
+        """A client that has gone is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: FaultServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        self._send(200, self.owner.batch_api("GET", self.path.split("?")[0], b""))
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        if "completions" not in self.path:
+            self._send(200, self.owner.batch_api("POST", self.path, raw))
+            return
+        body, owner = json.loads(raw), self.owner
+        owner.headers.append({k.lower(): v for k, v in self.headers.items()})
+        fault = owner.seen(body, raw.decode())
+        try:
+            self._answer(body, fault)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+        finally:
+            with owner.lock:
+                owner.open -= 1
+
+    def _answer(self, body: Body, fault: str | None) -> None:
+        """A status may be followed by its Retry-After, its message or its whole body in JSON, ``slow`` by seconds."""
+        name, _, more = (fault or "").partition(" ")
+        if name == "hang":
+            self.owner.closing.wait(self.owner.hang)
+            self.close_connection = True
+        elif name == "drop":
+            self.close_connection = True
+        elif name == "echo":
+            self._send(401, self._error(f"wrong key {self.headers['Authorization'].removeprefix('Bearer ')}"))
+        elif name.isdigit():
+            said = more.encode() if more.startswith("{") else self._error(more or "no")
+            self._send(int(name), said, {"Retry-After": more} if more.isdigit() else {})
+        elif name == "json":
+            self._send(200, more.encode())
+        elif name == "truncated":
+            self._send(200, self.owner.completion(body, "")[:-20])
+        else:
+            time.sleep(float(more) if name == "slow" else 0.0)
+            self._send(200, self.owner.completion(body, name))
+
+    def _error(self, message: str) -> bytes:
+        return json.dumps({"error": {"message": message, "type": "fault"}}).encode()
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def response_of(body: dict) -> str:
+    """What an honest judge takes for the response: what stands between the last fences that carry the first's code."""
+    text = content(body)
+    code = re.match(r"=== question (\w+) begins ===\n", text)[1]
+    [inside] = re.findall(f"=== response {code} begins ===\n(.*?)\n=== response {code} ends ===", text, re.DOTALL)
+    return inside

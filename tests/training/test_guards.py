@@ -1,0 +1,428 @@
+"""Guards on made-up rows (what each stops and what it lets pass), and real collapses stopped through `train`."""
+
+import json
+import math
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sdft_cli import plugins
+from sdft_cli.cli import app
+from sdft_cli.commands.train import train
+from sdft_cli.config import overrides
+from sdft_cli.config.layers import assemble
+from sdft_cli.config.recipe import Recipe, build, paths
+from sdft_cli.console import TrainingDisplay
+from sdft_cli.errors import SdftError
+from sdft_cli.runs.folder import Run
+from sdft_cli.training.guards import RULES, Guards, NonFinite
+from sdft_cli.types import Score, Task
+
+# --- made-up rows ---------------------------------------------------------------------------------------------------
+
+Row = dict[str, Any]
+#: The embedded model under SDFT, about its first step.
+SOUND: Row = {"loss": 0.2, "kl": 0.2, "entropy": 0.25, "grad_norm": 0.3, "signal": 1.0}
+SOUND |= {"completion_tokens": 18.0, "truncated": 0.0, "repeated": 0.02, "distinct": 1.0}
+SHOWN = {"completion_tokens": 15.0, "repeated": 0.0, "distinct": 1.0}
+#: What each guard is for, as a change of `SOUND`.
+COLLAPSED: dict[str, Row] = {
+    "repetition": {"repeated": 0.95},
+    "truncation": {"truncated": 1.0},
+    "length-runaway": {"completion_tokens": 75.0},
+    "length-collapse": {"completion_tokens": 1.5},
+    "entropy-collapse": {"entropy": 0.001, "distinct": 0.05},
+    "divergence-spike": {"loss": 5.0, "kl": 5.0},
+}
+
+
+def guards(method: str = "sdft", shown: Row = SHOWN, **limits: Any) -> Guards:
+    recipe = build([plugins.get("method", method).defaults(), {"guards": limits}])
+    return Guards(recipe, shown)
+
+
+def play(watch: Guards, rows: list[Row]) -> list[tuple[int, str, str]]:
+    """(step, guard, level) of every finding; a stop does not end it."""
+    return [(step, f.guard, f.level) for step, row in enumerate(rows, 1) for f in watch.look(row)]
+
+
+def test_every_guard_has_a_limit_and_a_collapse() -> None:
+    assert set(COLLAPSED) == set(RULES)
+    limits = set(Recipe().guards.model_dump()) - {"enabled", "window", "patience"}
+    assert limits == {name.replace("-", "_") for name in RULES}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_collapse_is_warned_about_and_then_stopped(name: str) -> None:
+    """The median of five is past a limit with the third bad step, and ten steps later the patience is at its end."""
+    bad = {**SOUND, **COLLAPSED[name]}
+    assert play(guards(), [SOUND] * 20 + [bad] * 15) == [(23, name, "warn"), (32, name, "stop")]
+    off = guards(**{name.replace("-", "_"): None})
+    assert play(off, [SOUND] * 20 + [bad] * 15) == []
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_collapse_that_passes_is_not_stopped(name: str) -> None:
+    bad = {**SOUND, **COLLAPSED[name]}
+    assert play(guards(), [SOUND] * 20 + [bad] * 9 + [SOUND] * 20) == [(23, name, "warn")]
+    assert play(guards(patience=4), [SOUND] * 20 + [bad] * 4 + [SOUND] * 20)[-1] == (26, name, "stop")
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_guard_warns_again_only_after_it_has_recovered(name: str) -> None:
+    bad = {**SOUND, **COLLAPSED[name]}
+    flicker = [SOUND] * 20 + ([bad] * 5 + [SOUND] * 7) * 4  # past the limit for five steps, within it for seven
+    assert play(guards(), flicker) == [(23, name, "warn")]
+    apart = [SOUND] * 20 + ([bad] * 5 + [SOUND] * 17) * 2
+    assert play(guards(), apart) == [(23, name, "warn"), (45, name, "warn")]
+
+
+@pytest.mark.parametrize("name", ["repetition", "truncation", "length-collapse", "divergence-spike"])
+def test_a_run_that_breaks_in_its_first_step_has_one_sound_row(name: str) -> None:
+    assert (name, "stop") in [f[1:] for f in play(guards(), [SOUND] + [{**SOUND, **COLLAPSED[name]}] * 14)]
+
+
+def test_after_a_stop_every_guard_has_its_patience_again() -> None:
+    bad = {**SOUND, **COLLAPSED["repetition"]}
+    worse = {**bad, **COLLAPSED["truncation"]}
+    stops = [f for f in play(guards(), [SOUND] * 20 + [bad] * 4 + [worse] * 18) if f[2] == "stop"]
+    assert stops == [(32, "repetition", "stop"), (42, "repetition", "stop"), (42, "truncation", "stop")]
+
+
+@pytest.mark.parametrize("key", ["loss", "grad_norm"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_stops_at_once_and_always(key: str, value: float) -> None:
+    for watch in (guards(), guards(enabled=False)):
+        (found,) = watch.look({**SOUND, key: value})
+        assert (found.guard, found.level) == ("non-finite", "stop") and str(value) in found.text
+
+
+def noisy(row: Row, random_: random.Random) -> Row:
+    return {k: v * random_.uniform(0.8, 1.2) if k != "truncated" else v for k, v in row.items()}
+
+
+def path(steps: int, **ends: tuple[float, float]) -> list[Row]:
+    """Rows whose figures go from one end to the other by equal factors, with 20 % of noise."""
+    rows, random_ = [], random.Random(0)
+    for step in range(steps):
+        at = step / (steps - 1)
+        rows.append(noisy({**SOUND, **{k: a * (b / a) ** at for k, (a, b) in ends.items()}}, random_))
+    return rows
+
+
+SPIKE = {**SOUND, "kl": 1000.0, "completion_tokens": 900.0, "repeated": 1.0}
+FINE: dict[str, tuple[str, Row, list[Row]]] = {
+    # the embedded model's own figures: KL and entropy at a hundredth of their start, and every answer right
+    "a task is learned": ("sdft", SHOWN, path(200, loss=(0.2, 3e-4), kl=(0.2, 3e-4), entropy=(0.25, 3e-3))),
+    "sure from the start": ("sdft", SHOWN, path(100, loss=(0.01, 1e-5), kl=(0.01, 1e-5), entropy=(0.05, 1e-4))),
+    "reasoning is learned": ("sdft", {**SHOWN, "completion_tokens": 300}, path(100, completion_tokens=(5, 320))),
+    "short answers are learned": ("sdft", {**SHOWN, "completion_tokens": 4}, path(100, completion_tokens=(120, 4))),
+    "longer answers earn more": ("grpo", {}, path(100, completion_tokens=(300, 4000), reward=(0.1, 0.8))),
+    "a few tokens": ("sdft", {}, [{**SOUND, "completion_tokens": n} for n in (3, 5, 2, 9, 4, 20, 30, 30, 2, 1) * 5]),
+    "four answers to choose from": (
+        "sdft",
+        {**SHOWN, "distinct": 4 / 64},
+        [{**row, "distinct": 4 / 32} for row in path(100, entropy=(0.5, 1e-3), completion_tokens=(2, 2))],
+    ),
+    "tables": ("sdft", {**SHOWN, "repeated": 0.8}, [{**r, "repeated": 0.8} for r in path(99, entropy=(0.3, 0.001))]),
+    "one strange batch in ten": ("sdft", SHOWN, ([SOUND] * 9 + [SPIKE]) * 20),
+    "no row carries signal": ("grpo", {}, [SOUND] * 5 + [{**SOUND, "signal": 0.0, "kl": 0.0, "entropy": 0.0}] * 30),
+    "re-invocation starts far off": ("sdft", {}, path(100, kl=(1.3, 0.05), loss=(1.3, 0.05))),
+    "demonstrations are learned by heart": (
+        "sft",
+        SHOWN,
+        [{**r, "kl": None} for r in path(200, loss=(3, 1e-4), entropy=(2, 1e-4))],
+    ),
+    # figures of given texts, which no training can change
+    "given texts": ("cpt", {}, [{**SOUND, "kl": None, "repeated": 1.0, "truncated": 1.0, "distinct": 0.1}] * 40),
+}
+
+
+@pytest.mark.parametrize("case", FINE)
+def test_sound_runs_are_left_alone(case: str) -> None:
+    method, shown, rows = FINE[case]
+    assert play(guards(method, shown), rows) == []
+
+
+def test_a_limit_that_was_too_small_from_the_start_is_worth_one_warning() -> None:
+    assert play(guards(), [{**SOUND, "truncated": 1.0}] * 60) == [(10, "truncation", "warn")]
+
+
+def test_the_loss_counts_where_a_given_text_is_the_target_and_not_for_a_policy_gradient() -> None:
+    rows = [{**SOUND, "kl": None, "loss": loss} for loss in [1.5] * 10 + [9.0] * 15]
+    assert ("divergence-spike", "stop") in [f[1:] for f in play(guards("sft"), rows)]
+    assert play(guards("grpo", {}), rows) == []
+
+
+@pytest.mark.parametrize("odd", [{"repeated": 0.5}, {"truncated": 0.5}, {"completion_tokens": 5.0}, {"reward": 0.1}])
+def test_what_tells_a_collapse_of_entropy_from_success(odd: Row) -> None:
+    learned = {**SOUND, "entropy": 0.001, "kl": 0.0, "loss": 0.0, "reward": 0.5}
+    assert play(guards(), [{**SOUND, "reward": 0.5}] * 10 + [learned] * 20) == []
+    rows = [{**SOUND, "reward": 0.5}] * 10 + [{**learned, **odd}] * 20
+    assert (22, "entropy-collapse", "stop") in play(guards(), rows)
+
+
+@pytest.mark.parametrize("teacher", ["live", "ema", "periodic", "frozen"])
+def test_hints_name_keys_that_exist(teacher: str) -> None:
+    recipe = build([plugins.get("method", "sdft").defaults(), {"teacher": teacher}])
+    for table in ("", "then."):
+        watch = Guards(recipe, SHOWN, table)
+        for name in [*RULES, "non-finite"]:
+            keys = re.findall(r"[a-z_]+(?:\.[a-z_]+)+", watch._hint(name))
+            assert keys and set(keys) <= set(paths()), name
+            assert all(key.startswith((table, "guards.")) for key in keys)
+
+
+# --- real collapses ---------------------------------------------------------------------------------------------------
+
+QUICK = ["batch=4", "warmup_steps=0", "threads=1", "probe_every=0", "lora.rank=0", "sampler.max_new_tokens=12"]
+QUICK += ["evaluation.limit=1", "evaluation.max_new_tokens=1", "max_steps=40", "schedule=constant"]
+
+
+def recipe_for(model: Path, data: Path, *sets: str, method: str = "sdft", task: str = "micro-tooluse") -> Recipe:
+    flags = {"method": method, "model": str(model), "tasks": [task], "data": str(data), "suite": None}
+    return assemble(None, flags, [*QUICK, *sets])
+
+
+def go(recipe: Recipe, out: Path, resume: bool = False) -> Run:
+    return train(recipe, out, TrainingDisplay(quiet=True), resume)
+
+
+def stopped(recipe: Recipe, out: Path, resume: bool = False) -> SdftError:
+    with pytest.raises(SdftError) as caught:
+        go(recipe, out, resume)
+    return caught.value
+
+
+def logged(out: Path, kind: str) -> list[Row]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+def stop_row(out: Path) -> tuple[str, int]:
+    """Name and step of the last stop; the checkpoint that goes with it is whole, in force and finite."""
+    row = [r for r in logged(out, "guard") if r["level"] == "stop"][-1]
+    saved = Run(out).latest()
+    assert saved is not None and not saved.stage_done and (saved.state / "state.pt").is_file()
+    assert all(torch.isfinite(w).all() for w in weights(saved.model).values())
+    return row["guard"], row["step"]
+
+
+def weights(model: Path) -> dict[str, torch.Tensor]:
+    (file,) = model.glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.fixture(scope="module")
+def one_token(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, made to write one token for ever: all tokens look alike to it, and its head points one way."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("one-token") / "model"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(model.model.embed_tokens.weight[:1].expand(len(model.lm_head.weight), -1))
+        hidden = model.model(torch.tensor([[1, 2, 3]])).last_hidden_state[0, -1]
+        model.lm_head.weight[300] = 40 * hidden / hidden.square().sum()
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stops_early(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with every sixth token an end of text: its completions have a few tokens."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    folder = tmp_path_factory.mktemp("stops-early") / "model"
+    shutil.copytree(tiny_model, folder)
+    config = GenerationConfig.from_pretrained(folder)
+    config.eos_token_id = [config.eos_token_id, *range(10, len(AutoTokenizer.from_pretrained(folder)), 6)]
+    config.save_pretrained(folder)
+    return folder
+
+
+def test_a_learning_rate_far_too_high(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
+    recipe = recipe_for(tiny_model, micro_data, "lr=1")
+    error = stopped(recipe, tmp_path / "run")
+    name, step = stop_row(tmp_path / "run")
+    assert name == "divergence-spike" and step < 20 and error.code == 1
+    assert error.message.startswith("divergence-spike stopped stage 1 (micro-tooluse) at step") and "\n" not in (
+        error.message + error.hint
+    )
+    assert f"step-{step:06d}" in error.message and "train.lr" in error.hint
+    again = overrides.change(recipe, ["lr=1e-4"])
+    broken = stopped(again, tmp_path / "run", resume=True).message  # for the weights still are
+    assert broken.startswith(("divergence-spike stopped", "repetition stopped"))
+    assert stop_row(tmp_path / "run")[1] == step + recipe.guards.patience
+    assert [r["lr"] for r in logged(tmp_path / "run", "step")][step - 1 : step + 1] == [1, 1e-4]
+    (row,) = logged(tmp_path / "run", "settings")
+    assert (row["step"], row["changed"]) == (step, {"train.lr": [1, 1e-4]})
+    assert Run(tmp_path / "run").recipe == again
+
+
+@pytest.fixture(scope="module")
+def collapsed(
+    tiny_model: Path, micro_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Recipe, Path, SdftError]:
+    """A run with a live teacher, uninterrupted until a guard stops it."""
+    recipe = recipe_for(tiny_model, micro_data, "teacher=live", "lr=0.1", "checkpoint_every=3")
+    out = tmp_path_factory.mktemp("live") / "whole"
+    return recipe, out, stopped(recipe, out)
+
+
+def test_a_live_teacher(collapsed: tuple[Recipe, Path, SdftError]) -> None:
+    """Student and teacher drift off together: KL goes to 0, as in success, and all completions to one."""
+    _, out, error = collapsed
+    assert stop_row(out)[0] == "repetition" and "teacher=ema" in error.hint
+    assert {"repetition", "entropy-collapse"} <= {r["guard"] for r in logged(out, "guard")}
+    last = logged(out, "step")[-1]
+    assert last["kl"] < 1e-3 and last["entropy"] < 1e-2 and last["repeated"] > 0.8
+
+
+def test_the_same_run_with_an_averaged_teacher_is_left_alone(
+    tiny_model: Path, micro_data: Path, tmp_path: Path
+) -> None:
+    run = go(recipe_for(tiny_model, micro_data, "lr=0.1", "max_steps=30"), tmp_path / "run")
+    assert run.finished(1, "micro-tooluse") is not None
+    # an untrained model writes until it is cut
+    assert [(r["guard"], r["level"]) for r in logged(run.folder, "guard")] == [("truncation", "warn")]
+
+
+def test_a_student_that_repeats_one_token(one_token: Path, micro_data: Path, tmp_path: Path) -> None:
+    recipe = recipe_for(one_token, micro_data, "lr=1e-5", "max_steps=10")
+    error = stopped(recipe, tmp_path / "run")
+    assert stop_row(tmp_path / "run") == ("repetition", 10) and "repeats" in error.message
+    steps = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    run = go(recipe, tmp_path / "run", resume=True)  # that was its last step: what is left is to close the stage
+    assert run.finished(1, "micro-tooluse") is not None and (run.folder / "done.json").is_file()
+    assert (run.folder / "metrics.jsonl").read_bytes() == steps
+
+
+def test_completions_that_grow_to_the_limit(
+    stops_early: Path, micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reward for length: it rises, so growth alone is no alarm, but cut completions are."""
+    real: Task = plugins.get("task", "micro-tooluse")
+    wordy = Task("wordy", "-", real.prepare, lambda text, _: Score(min(1.0, len(text) / 150)), max_new_tokens=24)
+    monkeypatch.setitem(plugins._own["task"], "wordy", wordy)
+    shutil.copytree(micro_data / "micro-tooluse", tmp_path / "data" / "wordy")
+    sets = ("batch=16", "n=4", "lr=0.03", "sampler.max_new_tokens=24")
+    recipe = recipe_for(stops_early, tmp_path / "data", *sets, method="grpo", task="wordy")
+    stopped(recipe, tmp_path / "run")
+    assert stop_row(tmp_path / "run")[0] == "truncation"
+    lengths = [r["completion_tokens"] for r in logged(tmp_path / "run", "step")]
+    assert lengths[0] < 6 and lengths[-1] == 24
+
+
+def test_a_step_that_is_not_finite_leaves_the_weights_before_it(
+    tiny_model: Path, micro_data: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_for(tiny_model, micro_data, "lr=1e4", "guards.enabled=false")
+    error = stopped(recipe, tmp_path / "run")
+    assert isinstance(error.__context__, NonFinite) and error.message.startswith("non-finite stopped")
+    assert stop_row(tmp_path / "run") == ("non-finite", 2)
+    saved = Run(tmp_path / "run").latest()
+    assert saved is not None and saved.step == 1 and len(logged(tmp_path / "run", "step")) == 1
+    one = go(recipe.model_copy(update={"train": recipe.train.model_copy(update={"max_steps": 1})}), tmp_path / "one")
+    done = one.finished(1, "micro-tooluse")
+    assert done is not None
+    mine, theirs = weights(saved.model), weights(done.model)
+    assert all(torch.equal(mine[n], theirs[n]) for n in theirs)
+    assert "non-finite" in stopped(recipe, tmp_path / "run", resume=True).message
+    assert [p.name for p in saved.folder.parent.iterdir()] == ["step-000001"]
+
+
+def test_a_model_that_writes_no_numbers(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
+    """It samples noise, so that it comes to the guard rather than to an error of the sampler."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    shutil.copytree(tiny_model, tmp_path / "model")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids("<|im_start|>")] = math.nan
+    model.save_pretrained(tmp_path / "model")
+    assert "non-finite stopped" in stopped(recipe_for(tmp_path / "model", micro_data), tmp_path / "run").message
+    latest = Run(tmp_path / "run").latest()
+    assert latest is not None and latest.step == 0
+    with torch.no_grad():
+        model.lm_head.weight[7] = math.nan
+    model.save_pretrained(tmp_path / "model")
+    error = stopped(recipe_for(tmp_path / "model", micro_data), tmp_path / "other")
+    assert error.code == 2 and "logits are NaN" in error.message
+
+
+class Interrupted(TrainingDisplay):
+    """A run that ends without warning once it has shown step ``at``."""
+
+    def __init__(self, at: int):
+        super().__init__(quiet=True)
+        self.at = at
+
+    def step(self, row: Row) -> None:
+        if row["step"] == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", [8, 20])  # before the first warning, and between it and the stop
+def test_a_resumed_run_is_stopped_where_the_uninterrupted_one_is(
+    collapsed: tuple[Recipe, Path, SdftError], tmp_path: Path, at: int
+) -> None:
+    recipe, whole, error = collapsed
+    warned, stop = logged(whole, "guard")[0]["step"], stop_row(whole)[1]
+    assert 8 < warned < 18 < 20 < stop
+    cut = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, cut, Interrupted(at))
+    assert stopped(recipe, cut, resume=True).message == error.message.replace(str(whole), str(cut))
+    assert logged(cut, "guard") == logged(whole, "guard")
+    mine, theirs = (Run(out).latest() for out in (cut, whole))
+    assert mine is not None and theirs is not None
+    for name, weight in weights(theirs.model).items():
+        assert torch.equal(weight, weights(mine.model)[name])
+    # the checkpoint before the stop is kept: it may be from before the collapse
+    (kept,) = (p for p in mine.folder.parent.iterdir() if p != mine.folder)
+    assert f"or from {kept.name}, once you have removed {mine.folder.name}" in error.hint
+    shutil.rmtree(mine.folder)
+    back = Run(cut).latest()
+    assert back is not None and back.folder == kept and back.step < stop
+
+
+def test_a_second_phase_has_its_own_guards(one_token: Path, micro_data: Path, tmp_path: Path) -> None:
+    sets = ["max_steps=3", "then.train.max_steps=9", "then.sampler.n=1", "then.sampler.max_new_tokens=12"]
+    flags = {"method": "reinvoke", "model": str(one_token), "tasks": ["micro-tooluse"], "data": str(micro_data)}
+    recipe = assemble(None, {**flags, "suite": "micro"}, [*QUICK, "lr=1e-7", "guards.patience=4", *sets])
+    error = stopped(recipe, tmp_path / "run")
+    assert stop_row(tmp_path / "run") == ("repetition", 3 + 4) and "lower then.train.lr" in error.hint
+    stopped(recipe, tmp_path / "run", resume=True)
+    assert stop_row(tmp_path / "run") == ("repetition", 3 + 8)
+    run = go(overrides.change(recipe, ["guards.repetition=none"]), tmp_path / "run", resume=True)
+    assert run.finished(1, "micro-tooluse") is not None
+    assert [r["step"] for r in logged(tmp_path / "run", "step")] == list(range(1, 13))
+
+
+def test_the_command_says_what_happened_and_goes_on_with_another_setting(
+    one_token: Path, micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def command(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["sdft", "train", "--out", str(tmp_path / "run"), *words])
+        with pytest.raises(SystemExit) as caught:
+            app.main()
+        return int(caught.value.code or 0), capsys.readouterr().err
+
+    first = ["--tasks", "micro-tooluse", "--model", str(one_token), "--data", str(micro_data)]
+    for text in [*QUICK, "lr=1e-5", "max_steps=7", "guards.patience=5"]:
+        first += ["--set", text]
+    code, said = command(*first)
+    assert code == 1 and "\nerror: repetition stopped stage 1" in said and "\nhint: lower train.lr" in said
+    assert sum("warning: repetition at step 1:" in line for line in said.splitlines()) == 1
+    code, said = command("--resume", "--set", "train.batch=8")
+    assert code == 2 and "train.batch" in said and "another value" in said
+    code, said = command("--resume", "--set", "guards.enabled=false")
+    assert code == 0 and "resumed at stage 1, step 5" in said and (tmp_path / "run" / "done.json").is_file()

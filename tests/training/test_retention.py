@@ -1,0 +1,151 @@
+"""Which checkpoints stay, and with which one a stage ends: the rules on marks, and whole runs that obey them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sdft_cli.commands.train import train
+from sdft_cli.config.recipe import Recipe, build
+from sdft_cli.console import TrainingDisplay
+from sdft_cli.errors import UsageError
+from sdft_cli.runs import results
+from sdft_cli.runs.folder import Run
+from sdft_cli.training.retention import Mark, Rule, best
+
+RISES_AND_FALLS = [Mark(25, 0.5, 0.99), Mark(50, 0.9, 0.98), Mark(75, 0.9, 0.95), Mark(100, 0.7, 0.9)]
+
+
+def test_the_best_is_the_earliest_of_equals() -> None:
+    assert best(RISES_AND_FALLS) == RISES_AND_FALLS[1]
+    assert best([]) is None and best([Mark(1)]) is None  # nothing measured, nothing best
+
+
+def test_worth_is_what_improves_and_with_a_floor_what_holds() -> None:
+    worth = [Rule().worth(m, RISES_AND_FALLS[:i]) for i, m in enumerate(RISES_AND_FALLS)]
+    assert worth == [True, True, False, False]
+    assert not any(Rule(best=False).worth(m, RISES_AND_FALLS[:i]) for i, m in enumerate(RISES_AND_FALLS))
+    held = [Rule(best=False, floor=0.95).worth(m, RISES_AND_FALLS[:i]) for i, m in enumerate(RISES_AND_FALLS)]
+    assert held == [True, True, True, False]
+
+
+def test_what_is_kept_and_where_a_stage_ends() -> None:
+    assert Rule().kept(RISES_AND_FALLS) == {50}
+    assert Rule(floor=0.95).kept(RISES_AND_FALLS) == {50, 75}
+    assert Rule(best=False).kept(RISES_AND_FALLS) == set()
+    assert Rule(newest=2).resumable([950, 1000, 50]) == {950, 1000}
+    assert Rule().ending(RISES_AND_FALLS, use_best=False) == RISES_AND_FALLS[-1]
+    assert Rule().ending(RISES_AND_FALLS, use_best=True) == RISES_AND_FALLS[1]
+    assert Rule(floor=0.95).ending(RISES_AND_FALLS, use_best=False) == RISES_AND_FALLS[2]
+    assert Rule(floor=0.985).ending(RISES_AND_FALLS, use_best=True) == RISES_AND_FALLS[0]
+    assert Rule(floor=1.0).ending(RISES_AND_FALLS, use_best=True) is None
+    assert not Rule(floor=0.5).holds(Mark(1, 1.0, None))  # a prior that was not measured is not kept
+
+
+# --- whole runs ------------------------------------------------------------------------------------------------
+
+FEW = {"max_steps": 8, "batch": 8, "warmup_steps": 0, "checkpoint_every": 3, "probe_every": 2, "probe_limit": 8}
+
+
+def recipe(data: Path, **settings: object) -> Recipe:
+    """Eight steps of SFT on the embedded model, at a rate that teaches or at one that wrecks it."""
+    return build(
+        [
+            {"tasks": ["micro-science"], "method": "sft", "model": "micro", "data": str(data), "suite": "micro"},
+            {"sampler": {"source": "dataset"}, "objective": {"target": "token"}, "guards": {"enabled": False}},
+            {"train": {**FEW, **settings}, "evaluation": {"limit": 4}, "runtime": {"threads": 1}},
+        ]
+    )
+
+
+def go(recipe: Recipe, out: Path) -> results.RunResult:
+    with TrainingDisplay(quiet=True) as display:
+        train(recipe, out, display)
+    return results.load_run(out)
+
+
+def final(run: results.RunResult) -> dict[str, torch.Tensor]:
+    found = Run(run.folder).finished(1, "micro-science")
+    assert found is not None
+    return load_file(found.model / "model.safetensors")
+
+
+def probed(run: results.RunResult) -> dict[int, tuple[float, float]]:
+    """(validation, prior) by step."""
+    found = {r["step"]: (r["scores"]["micro-science"]["accuracy"], r["suite"]["accuracy"]) for r in run.probes}
+    return {step: pair for step, pair in found.items() if step}
+
+
+def folders(run: results.RunResult) -> list[str]:
+    return sorted(p.name for p in (run.folder / "stages" / "01-micro-science").iterdir())
+
+
+def test_a_stage_goes_back_to_the_last_step_that_kept_the_prior(micro_data: Path, tmp_path: Path) -> None:
+    plain = go(recipe(micro_data, lr=1e-3), tmp_path / "plain")
+    priors = {step: prior for step, (_, prior) in probed(plain).items()}
+    base = plain.probes[0]["suite"]["accuracy"]
+    assert priors[2] > priors[8], "the rate is to wreck the prior suite step by step"
+    drop = base - (priors[2] + min(priors[4], priors[6], priors[8])) / 2
+    watched = go(recipe(micro_data, lr=1e-3, stop_if_prior_drops=drop), tmp_path / "watched")
+    seen = probed(watched)
+    assert max(seen) < 8 or seen[8][1] < base - drop  # it ends at the first probe below
+    last = max(seen)
+    assert seen[last][1] < base - drop and all(p >= base - drop for s, (_, p) in seen.items() if s < last)
+    (ending,) = watched.endings
+    assert (ending["why"], ending["model_of"]) == ("prior dropped", last - 2)
+    assert watched.prior is not None and watched.prior[-1] is not None  # measured on the model it went back to
+    mine, end = final(watched), final(plain)
+    assert any(not torch.equal(mine[n], end[n]) for n in mine)
+
+
+def test_without_a_step_that_kept_the_prior_it_ends_as_it_began(micro_data: Path, tmp_path: Path) -> None:
+    run = go(recipe(micro_data, lr=3e-2, stop_if_prior_drops=0.0), tmp_path / "run")
+    (ending,) = run.endings
+    assert (ending["why"], ending["model_of"], ending["step"]) == ("prior dropped", 0, 2)
+    base = load_file(Path("sdft_cli/micro/model/model.safetensors"))
+    mine = final(run)
+    assert all(torch.equal(mine[n], base[n].to(mine[n].dtype)) for n in mine)
+    assert run.matrix[0] == run.matrix[1]
+
+
+def test_the_best_step_is_kept_and_can_end_the_stage(micro_data: Path, tmp_path: Path) -> None:
+    """The task's answers are guessed right a third of the time at first, and SFT at this rate ends that."""
+    run = go(recipe(micro_data, lr=1e-3, best="use", max_steps=12), tmp_path / "run")
+    seen = probed(run)
+    top = max(seen, key=lambda s: (seen[s][0], -s))
+    (ending,) = run.endings
+    assert ending["best"]["step"] == top and ending["model_of"] == top
+    kept = go(recipe(micro_data, lr=1e-3, max_steps=12), tmp_path / "keep")
+    assert probed(kept) == seen and kept.endings[0]["model_of"] == 12
+    assert seen[top][0] > seen[12][0], "the rate is to make validation fall"
+    assert folders(kept) == [f"step-{top:06d}", "step-000012"]
+    there = load_file(kept.folder / "stages" / "01-micro-science" / f"step-{top:06d}" / "model" / "model.safetensors")
+    mine = final(run)
+    assert all(torch.equal(mine[n], there[n]) for n in mine)
+
+
+def test_several_checkpoints_can_be_kept_to_resume_from(micro_data: Path, tmp_path: Path) -> None:
+    from sdft_cli.training.trainer import Stage
+
+    seen: list[list[str]] = []
+    stage = tmp_path / "run" / "stages" / "01-micro-science"
+    whole = Stage.step
+
+    def step(self: Stage, number: int) -> dict:
+        seen.append(sorted(p.name for p in stage.glob("*") if (p / "state").is_dir()) if stage.is_dir() else [])
+        return whole(self, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stage, "step", step)
+        go(recipe(micro_data, lr=1e-4, keep_checkpoints=2, checkpoint_every=2, best="off"), tmp_path / "run")
+    assert seen[-1] == ["step-000004", "step-000006"]
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["train"]["keep_checkpoints"] == 2
+
+
+def test_the_prior_is_watched_only_where_it_is_measured(micro_data: Path, tmp_path: Path) -> None:
+    blind = recipe(micro_data, stop_if_prior_drops=0.03).model_copy(update={"suite": None})
+    with pytest.raises(UsageError, match="prior suite"):
+        go(blind, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
