@@ -70,7 +70,7 @@ def model_checks(case: Case, folder: Path, data: Path, near: float, sampled: flo
     rows, _ = stage._batch(0)
     found = [packing(stage, rows, near)] if getattr(stage.policy, "packed", False) else []
     facts = stage.step(0)
-    return [*found, row(f"log-probs at sampling and in training, {case.dtype}", facts["mismatch"], sampled)]
+    return [*found, row(f"log-probs at sampling and in training, {case.dtype}", facts["logprob_gap"], sampled)]
 
 
 def packing(stage: Any, rows: list[Any], limit: float) -> dict[str, Any]:

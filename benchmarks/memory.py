@@ -29,7 +29,7 @@ from sdft_cli.config.recipe import Lora, Recipe
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.training import memory_model, micro_batches
-from sdft_cli.training.trainer import Stage
+from sdft_cli.training.trainer import PhaseTrainer
 
 MB = 1e6
 #: hidden, inner, layers, heads, key-value heads, vocabulary, tied embeddings
@@ -132,16 +132,16 @@ def rows_of(case: Case, vocab: int) -> list[Row]:
     return [Row(ids(half), ids(rest), [1 / (count * rest)] * rest, ids(half)) for _ in range(count)]
 
 
-def stage_of(case: Case) -> Stage:
+def stage_of(case: Case) -> PhaseTrainer:
     """A stage that is ready to make steps."""
     sets = ["threads=1", f"micro_batch_tokens={case.tokens}", *case.sets]
     recipe = assemble(None, {"method": case.method, "model": "micro", "tasks": ["micro-tooluse"]}, sets)
     policy = policy_of(case.model, recipe.lora.rank, getattr(torch, case.dtype))
     batches: Any = Given(rows_of(case, MODELS[case.model][5]), recipe)
-    return Stage(policy, Silent(), recipe, batches, (1,), dict)  # type: ignore[arg-type]
+    return PhaseTrainer(policy, Silent(), recipe, batches, (1,), dict)  # type: ignore[arg-type]
 
 
-def predicted(case: Case, stage: Stage) -> dict[str, int]:
+def predicted(case: Case, stage: PhaseTrainer) -> dict[str, int]:
     """By what holds it, in bytes."""
     width = 2 if case.dtype == "bfloat16" else 4
     positions = case.tokens // case.length * (case.length - case.length // 2)

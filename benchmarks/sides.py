@@ -1,9 +1,9 @@
 """The sides of a step's benchmark; each runs in a process of its own (`turns`) and makes one optimizer step a turn.
 
-Ours are `Stage` as a run has it; TRL's are its trainers inside their own ``train()``, held at every step's beginning
-by a callback. Same model folder, examples, batch, lengths, learning rate, AdamW, clipping, fp32, one thread. TRL is
-given what makes it comparable or faster: full logits and forward KL as ours, no gradient checkpointing, no logging,
-saving or evaluation, no memory of past batches. All else is its default.
+Ours is the `PhaseTrainer` of a run; TRL's are its trainers inside their own ``train()``, held by a callback at the
+beginning of every step. Same model folder, examples, batch, lengths, learning rate, AdamW, clipping, fp32, one thread.
+TRL is given what makes it comparable or faster: full logits and forward KL as ours, no gradient checkpointing, no
+logging, saving or evaluation, no memory of past batches. All else is its default.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def ours(
 
     With batches written ``ahead`` a turn is as many steps: those that were written together before, while the next are.
     """
-    trainer = make_stage(turn, case._replace(sets=(*case.sets, f"engine.ahead={ahead}")), model, data, "sdft", engine)
+    trainer = make_stage(
+        turn, case._replace(sets=(*case.sets, f"engine.prefetch={ahead}")), model, data, "sdft", engine
+    )
     if naive:
         _without_fusion()
     _instrument(turn, trainer)
@@ -45,7 +47,7 @@ def ours(
             batch = trainer._batch(step)[0]
             rows += [(row.student_prompt, row.completion) for row in batch]
             taught += sum(len(row.teacher_prompt or []) + len(row.completion) for row in batch)
-        trainer.ahead.settle()
+        trainer.prefetcher.settle()
         turn.stop(ahead or 1)
         turn.report(loss=statistics.mean(losses), rows=rows, taught=taught)
 
@@ -70,7 +72,7 @@ def ours_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
 
 
 def make_stage(turn: Turn, case: Case, model: Path, data: Path, method: str, engine: str = "transformers") -> Any:
-    """A `Stage` as `train` makes it."""
+    """A `PhaseTrainer` as `train` makes it."""
     from sdft_cli import plugins
     from sdft_cli.models import pretrained
     from sdft_cli.training import trainer as module
@@ -84,11 +86,11 @@ def make_stage(turn: Turn, case: Case, model: Path, data: Path, method: str, eng
     batches = Batches(policy.chat, made, task, examples(case, data), (1,), case.new)
     writer = plugins.get("engine", engine)(policy, made.engine)
     batches.start(writer)
-    return module.Stage(policy, writer, made, batches, (1,), origin=dict)
+    return module.PhaseTrainer(policy, writer, made, batches, (1,), origin=dict)
 
 
 def _instrument(turn: Turn, trainer: Any) -> None:
-    """Clocks around the parts of a `Stage` step. The loss of ours makes its gradient on the way."""
+    """Clocks around the parts of a `PhaseTrainer` step. The loss of ours makes its gradient on the way."""
     from sdft_cli.models import pretrained
     from sdft_cli.training import trainer as module
 

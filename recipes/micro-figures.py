@@ -47,8 +47,8 @@ def train(out: Path, data: Path, method: str, seed: int | str, sets: list[str]) 
 def candidate(run: Path, lr: str) -> selection.Candidate:
     """What the rule needs to know of a run."""
     loaded = results.load_run(run)
-    found = selection.validation(loaded.probes, len(TASKS), loaded.endings)
-    assert found is not None, f"{run} has no validation accuracy: is probe_every 0?"
+    found = selection.validation(loaded.evals, len(TASKS), loaded.endings)
+    assert found is not None, f"{run} has no validation accuracy: is eval_every 0?"
     return selection.Candidate(*found, float(lr))
 
 

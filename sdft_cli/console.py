@@ -133,7 +133,7 @@ class TrainingDisplay:
             self.printed = step
             self.note(f"{self._where()}  step {step}/{self.stage[3]}  {step_line(row)}  left {self._left(step, now)}")
 
-    def probe(self, row: dict[str, Any]) -> None:
+    def eval(self, row: dict[str, Any]) -> None:
         """Show one probe row: quick accuracies on a few items."""
         scores = {**row.get("scores", {}), **({"prior": row["suite"]} if row.get("suite") else {})}
         cells = [f"{name} {number(s['accuracy'])} (n {s['n']})" for name, s in scores.items() if s.get("n")]

@@ -47,7 +47,7 @@ def _recipe(out: Path, method: str, seed: int, world: int, quick: bool) -> Recip
     plugins.get("method", method)
     flags = {"method": method, "model": "micro", "tasks": list(TASKS), "suite": "micro", "seed": seed, "world": world}
     sets = ["threads=1"]  # a tiny model gains nothing from more, and figures then do not depend on their number
-    sets += ["max_steps=4", "evaluation.limit=16", "probe_every=2", "probe_limit=8"] if quick else []
+    sets += ["max_steps=4", "evaluation.limit=16", "eval_every=2", "eval_limit=8"] if quick else []
     return assemble(None, {**flags, "data": str(out / "data")}, sets)
 
 

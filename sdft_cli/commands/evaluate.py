@@ -28,7 +28,7 @@ from sdft_cli.types import Battery, Example, Suite, Task
 
 if TYPE_CHECKING:
     from sdft_cli.evaluation.judge import Judge
-    from sdft_cli.evaluation.loaded_model import Bench
+    from sdft_cli.evaluation.loaded_model import LoadedModel
     from sdft_cli.llm.types import TeacherOptions
 
 #: So many samples of every question are drawn, and kept, at a time.
@@ -115,20 +115,20 @@ class Evaluator:
             raise UsageError("the divergence from the base model needs one", "name it with --base")
 
     @cached_property
-    def bench(self) -> Bench:
+    def loaded(self) -> LoadedModel:
         from sdft_cli.evaluation.loaded_model import (
-            Bench,  # torch comes in with it: a gate on what a run holds does without
+            LoadedModel,  # torch comes in with it: a gate on what a run holds does without
         )
 
-        return Bench(self.location, self.name, self.recipe)
+        return LoadedModel(self.location, self.name, self.recipe)
 
     @cached_property
-    def base(self) -> Bench:
+    def base(self) -> LoadedModel:
         """The model that this one came from, for ``kl``."""
-        from sdft_cli.evaluation.loaded_model import Bench
+        from sdft_cli.evaluation.loaded_model import LoadedModel
 
         name = self.asked.base or self.recipe.model
-        return Bench(name, name, self.recipe)
+        return LoadedModel(name, name, self.recipe)
 
     @cached_property
     def judge(self) -> Judge | None:
@@ -189,7 +189,7 @@ class Evaluator:
     def _place(self, unit: Unit, name: str, settings: dict[str, Any]) -> Place:
         if unit.own:
             return self._in_run(unit.name)
-        identity = self.bench.identity(settings, unit.grader)
+        identity = self.loaded.identity(settings, unit.grader)
         return InCache(CACHE if self.asked.cache else None, name, identity)
 
     # measuring ----------------------------------------------------------------------------------------------
@@ -224,14 +224,14 @@ class Evaluator:
         if unit.own and (known := self._in_run(unit.name).find()):
             return known
         what = (unit.tests, unit.suite, self.recipe.views.student, self.settings)
-        place = self._place(unit, unit.name, scoring.unit_settings(self.bench.chat, *what))
+        place = self._place(unit, unit.name, scoring.unit_settings(self.loaded.chat, *what))
         if not unit.own and (kept := place.find()):
             return kept
         began = time.perf_counter()
         if isinstance(unit.suite, Battery):
             scores, items = self._by_parts(unit, unit.suite)
         else:
-            scores, items = scoring.measure(self.bench.engine, self.bench.chat, *what)
+            scores, items = scoring.measure(self.loaded.engine, self.loaded.chat, *what)
         place.keep({**scores, "seconds": time.perf_counter() - began}, items)
         return scores, items
 
@@ -240,10 +240,10 @@ class Evaluator:
         settings = {unit.name: battery.settings(self.settings)}
         found: scoring.Parts = {}
         for part in battery.parts(self.settings):
-            identity = self.bench.identity(battery.settings(self.settings, part), unit.grader)
+            identity = self.loaded.identity(battery.settings(self.settings, part), unit.grader)
             place = InCache(PARTS if self.asked.cache else None, f"{unit.name}-{part}", identity)
             if (kept := place.find()) is None:
-                rows, facts = battery.measure(self.bench.engine, self.settings, part)
+                rows, facts = battery.measure(self.loaded.engine, self.settings, part)
                 kept = {"facts": facts}, {unit.name: rows}
                 place.keep(*kept)
             found[part] = kept[1][unit.name], kept[0]["facts"]
@@ -264,17 +264,17 @@ class Evaluator:
             raise UsageError(f"{self.data / unit.name} is not there: nothing to ask again", "name it with --data")
         task, rows, name, limit = unit.task, unit.splits["test"], f"{unit.name}-{kind}", self.settings.limit
         view, longest = contrasts.view_of(kind, self.recipe), self.settings.max_new_tokens or task.max_new_tokens
-        settings = {name: scoring.settings_of(self.bench.chat, view, limit, longest, rows)}
+        settings = {name: scoring.settings_of(self.loaded.chat, view, limit, longest, rows)}
         if kind == "kl":
             settings[name] |= {"decoding": "temperature 1", "base": self.base.weights or self.base.place}
-        place = InCache(PARTS if self.asked.cache else None, name, self.bench.identity(settings, unit.grader))
+        place = InCache(PARTS if self.asked.cache else None, name, self.loaded.identity(settings, unit.grader))
         if kept := place.find():
             return kept
         if kind == "kl":
-            summary = contrasts.drift(self.bench, self.base, rows[:limit], longest, view)
+            summary = contrasts.drift(self.loaded, self.base, rows[:limit], longest, view)
             items: Items = {}
         else:
-            summary, records = contrasts.conditioned(self.bench, task, rows[:limit], longest, view)
+            summary, records = contrasts.conditioned(self.loaded, task, rows[:limit], longest, view)
             items = {name: records}
         scores: Row = {"tasks": {task.name: {kind: summary}}, "suite": None, "settings": settings}
         place.keep(scores, items)
@@ -288,7 +288,7 @@ class Evaluator:
         view, limit, name = self.recipe.views.student, self.settings.limit, unit.name + SAMPLES
         longest, rows = self.settings.max_new_tokens or task.max_new_tokens, splits["test"][:limit]
         how = f"temperature {scoring.PASS_AT.temperature:g}, top-p {scoring.PASS_AT.top_p:g}"
-        settings = {name: scoring.settings_of(self.bench.chat, view, limit, longest, splits["test"], how)}
+        settings = {name: scoring.settings_of(self.loaded.chat, view, limit, longest, splits["test"], how)}
         place = self._place(unit, name, settings)
         known, items = place.find() or ({"settings": {}}, {})
         found = items.get(name, []) if known["settings"].get(name) == settings[name] else []
@@ -298,7 +298,7 @@ class Evaluator:
             if there not in (BLOCK * len(rows), count * len(rows)):
                 found = [row for row in found if row["sample"] < first]
                 found += scoring.samples(
-                    self.bench.engine, self.bench.chat, task, rows, longest, VIEWS[view], first, count
+                    self.loaded.engine, self.loaded.chat, task, rows, longest, VIEWS[view], first, count
                 )
                 place.keep(self._of_samples(task, settings, found), {name: found})
         found = [row for row in found if row["sample"] < self.samples]

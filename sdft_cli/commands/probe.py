@@ -28,13 +28,14 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import scoring, teacher_gap
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
+from sdft_cli.models.engine import Engine
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.models.views import VIEWS
 from sdft_cli.training import micro_batches
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.estimates import GIB, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, check_recipe, context_window, lengths_of, most, plan
-from sdft_cli.training.trainer import Stage
+from sdft_cli.training.trainer import PhaseTrainer
 from sdft_cli.types import Example, Rollout
 
 LIMIT = 64
@@ -96,7 +97,7 @@ class _Shown:
 class _Probe:
     def __init__(self, recipe: Recipe, policy: Policy, limit: int, window: int):
         self.recipe, self.policy, self.limit, self.window = recipe, policy, limit, window
-        self.engine: scoring.Engine = plugins.get("engine", recipe.engine.name)(policy, recipe.engine)
+        self.engine: Engine = plugins.get("engine", recipe.engine.name)(policy, recipe.engine)
         own = recipe.views.teacher
         self.teacher_view = own if own in VIEWS else DEMONSTRATION
 
@@ -219,7 +220,7 @@ class _Probe:
         once = (time.perf_counter() - began) * len(phase.examples) / count if written else 0.0
         batches.start(self.engine, written)
         # a teacher of the run's first weights, or of those before the stage, starts where the student stands now
-        stage = Stage(self.policy, self.engine, recipe, batches, phase.where, self._weights)
+        stage = PhaseTrainer(self.policy, self.engine, recipe, batches, phase.where, self._weights)
         stage.step(0)
         row = stage.step(still.updates)  # the next batch is drawn once the first has been used so often
         stage.close()

@@ -98,7 +98,7 @@ def _write(told: Row, groups: Sequence[Group], out: Path) -> list[str]:
     return [*texts, *(f"{plot.name}.{kind}" for plot in drawn for kind in ("png", "svg"))]
 
 
-def _markdown(told: Row, found: Mapping[str, tables.Section], drawn: Sequence[plots.Drawn]) -> str:
+def _markdown(told: Row, found: Mapping[str, tables.TableGroup], drawn: Sequence[plots.Drawn]) -> str:
     """Title, sentences, tables and links to the plots."""
     parts = [f"# {export.plain(told['title'])}", *map(export.plain, told["summary"])]
     parts += [f"> {export.plain(warning)}" for warning in told["warnings"]]
@@ -113,7 +113,7 @@ def _markdown(told: Row, found: Mapping[str, tables.Section], drawn: Sequence[pl
     return "\n\n".join(parts) + "\n"
 
 
-def _heading(name: str, found: Mapping[str, tables.Section], pictures: Mapping[str, plots.Drawn]) -> str:
+def _heading(name: str, found: Mapping[str, tables.TableGroup], pictures: Mapping[str, plots.Drawn]) -> str:
     return found[name].title if name in found else pictures[name].title
 
 
@@ -129,7 +129,7 @@ def _excerpts(groups: Sequence[Group]) -> list[Row]:
     ]
 
 
-def _page(told: Row, found: Mapping[str, tables.Section], drawn: Sequence[plots.Drawn], shown: Sequence[Row]) -> str:
+def _page(told: Row, found: Mapping[str, tables.TableGroup], drawn: Sequence[plots.Drawn], shown: Sequence[Row]) -> str:
     """The page; model output in it is only ever text (autoescape)."""
     import jinja2
     from markupsafe import Markup

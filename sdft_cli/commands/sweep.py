@@ -90,8 +90,8 @@ class _Sweep:
 
     def _preflight(self) -> None:
         """Everything that can be wrong and can be known before a model loads, for the points not yet finished."""
-        if any(p.recipe.train.probe_every == 0 for p in self.points):
-            raise UsageError("train.probe_every=0: nothing to choose by", "set train.probe_every, in steps")
+        if any(p.recipe.train.eval_every == 0 for p in self.points):
+            raise UsageError("train.eval_every=0: nothing to choose by", "set train.eval_every, in steps")
         todo = [p for p in self.points if not self._done(p)]
         if todo:
             from sdft_cli.training.preflight import check_recipe
@@ -120,9 +120,9 @@ class _Sweep:
         location = locate(recipe.model)
         stages = plan(recipe, load_chat(location), context_window(location))
         most = max(len(s.validation) for s in stages)
-        if not self.rows_in and recipe.train.probe_limit < most:
+        if not self.rows_in and recipe.train.eval_limit < most:
             self._say(
-                f"choosing by {recipe.train.probe_limit} of up to {most} validation rows a task (--set probe_limit)"
+                f"choosing by {recipe.train.eval_limit} of up to {most} validation rows a task (--set eval_limit)"
             )
         return [[len(phase.examples) for phase in s.phases] for s in stages]
 
@@ -239,7 +239,7 @@ def _same(p: Point, q: Point) -> bool:
 
 
 def _validation(run: results.RunResult) -> tuple[float, int] | None:
-    return selection.validation(run.probes, len(run.stages), run.endings)
+    return selection.validation(run.evals, len(run.stages), run.endings)
 
 
 def _side(run: results.RunResult) -> dict[str, float]:

@@ -21,14 +21,15 @@ from sdft_cli.console import TrainingDisplay
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.evaluation import scoring
 from sdft_cli.models import pretrained
+from sdft_cli.models.engine import Engine
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.folder import Checkpoint, Run, fresh_name, write_whole
 from sdft_cli.training.batches import Batches, seed_of
-from sdft_cli.training.checkpoints import Keeper
+from sdft_cli.training.checkpoints import Checkpointer
 from sdft_cli.training.guards import Finding, Guards, NonFinite
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, plan
-from sdft_cli.training.trainer import Stage
+from sdft_cli.training.trainer import PhaseTrainer
 from sdft_cli.types import Battery, Rollout, Suite
 
 BASE = "base"  # the task name of stage 0
@@ -79,7 +80,7 @@ class _Sequence:
         self._measure_missing(0, BASE, self.recipe.model)
         for number, stage in enumerate(self.plans, 1):
             if done := self.run.finished(number, stage.task.name):
-                self._keeper(number, stage).tidy(done)
+                self._checkpointer(number, stage).tidy(done)
             else:
                 done = self._train(number, stage)
             self._measure_missing(number, stage.task.name, str(done.model))
@@ -116,7 +117,7 @@ class _Sequence:
         policy = self._load(self.recipe.model if first or before is None else str(before.model))
         return {n: p.detach() for n, p in policy.model.named_parameters()}
 
-    def _engine(self, policy: Policy) -> scoring.Engine:
+    def _engine(self, policy: Policy) -> Engine:
         settings = self.recipe.engine
         return plugins.get("engine", settings.name)(policy, settings)
 
@@ -129,29 +130,29 @@ class _Sequence:
             self.display.note(f"resumed at stage {number}, step {first}")
         self.run.rewind_metrics(number, first if inside else -1)
         self.display.start_stage(number, len(self.plans), task, data.steps)
-        if self.recipe.train.probe_every and number == 1 and inside is None:
-            self._probe(engine, policy, number, task, 0)
-        begin, keeper = 0, self._keeper(number, data)
+        if self.recipe.train.eval_every and number == 1 and inside is None:
+            self._evaluate(engine, policy, number, task, 0)
+        begin, checkpointer = 0, self._checkpointer(number, data)
         for k, batches in enumerate(data.phases):
             # a stage that a guard stopped at its very end has still to be closed
             if first < begin + batches.steps or k == len(data.phases) - 1:
-                at = self._phase(number, data, k, begin, policy, engine, inside, keeper)
+                at = self._phase(number, data, k, begin, policy, engine, inside, checkpointer)
             begin += batches.steps
-        if keeper.marks:
-            self._log("ending", number, task, at, keeper.story(at))
-        chosen = keeper.ending(at)
+        if checkpointer.marks:
+            self._log("ending", number, task, at, checkpointer.story(at))
+        chosen = checkpointer.ending(at)
         if chosen and chosen.step == at:
-            final = keeper.close(at, lambda folder: pretrained.save(policy, folder))
+            final = checkpointer.close(at, lambda folder: pretrained.save(policy, folder))
             self._measure(engine, policy, number, task, self.recipe.tasks)
         else:
-            earlier = self._load(str(keeper.model_at(chosen)) if chosen else self._begins_with(number))
-            final = keeper.close(at, lambda folder: pretrained.save(earlier, folder))
+            earlier = self._load(str(checkpointer.model_at(chosen)) if chosen else self._begins_with(number))
+            final = checkpointer.close(at, lambda folder: pretrained.save(earlier, folder))
         engine.close()
         return final
 
-    def _keeper(self, number: int, data: StagePlan) -> Keeper:
+    def _checkpointer(self, number: int, data: StagePlan) -> Checkpointer:
         last_phase = data.steps - data.phases[-1].steps
-        return Keeper(self.run, self.recipe.train, number, data.task.name, last_phase)
+        return Checkpointer(self.run, self.recipe.train, number, data.task.name, last_phase)
 
     def _phase(
         self,
@@ -160,29 +161,29 @@ class _Sequence:
         k: int,
         begin: int,
         policy: Policy,
-        engine: scoring.Engine,
+        engine: Engine,
         inside: Checkpoint | None,
-        keeper: Keeper,
+        checkpointer: Checkpointer,
     ) -> int:
         """Phase ``k`` of a stage, whose steps follow ``begin`` earlier ones; returns the stage's step it ended at."""
         batches, task = data.phases[k], data.task.name
         batches.start(engine, self._written(number, task, k, batches, engine))
         start = batches.recipe.teacher.start if batches.recipe.teacher else "student"
-        every, probes = self.recipe.train.checkpoint_every, self.recipe.train.probe_every
-        stage = Stage(
+        every, evals = self.recipe.train.checkpoint_every, self.recipe.train.eval_every
+        stage = PhaseTrainer(
             policy,
             engine,
             batches.recipe,
             batches,
             batches.where,
             lambda: self._origin(number, start),
-            lambda steps: self._due(begin + steps, every) or self._due(begin + steps, probes),
+            lambda steps: self._due(begin + steps, every) or self._due(begin + steps, evals),
         )
         done, at = 0, begin
         if inside and inside.step > begin:
             stage.restore(inside.state)
             done, at = inside.step - begin, inside.step
-        guards = Guards(batches.recipe, batches.demonstrations(), "then." if k else "")
+        guards = Guards(batches.recipe, batches.demonstrations(), "second_phase." if k else "")
         for row in self.run.rows("step", number, begin):
             guards.look(row)  # what they had seen at the checkpoint; the rows after it are gone
         for step in range(done, batches.steps):
@@ -196,17 +197,17 @@ class _Sequence:
             if "memory" in row:
                 self.display.note(row["memory"])
             last = at == data.steps
-            if probes and (last or self._due(at, probes)):
-                keeper.see(self._probe(engine, policy, number, task, at))
+            if evals and (last or self._due(at, evals)):
+                checkpointer.see(self._evaluate(engine, policy, number, task, at))
             self._heed(guards.look(row), number, task, at, stage, at)
-            if keeper.lost():
+            if checkpointer.lost():
                 break
             if not last:
-                keeper.keep(at, stage.save, stage.save_model, self._due(at, every) and stage.may_save(step + 1))
+                checkpointer.keep(at, stage.save, stage.save_model, self._due(at, every) and stage.may_save(step + 1))
         stage.close()
         return at
 
-    def _heed(self, findings: list[Finding], number: int, task: str, at: int, stage: Stage, done: int) -> None:
+    def _heed(self, findings: list[Finding], number: int, task: str, at: int, stage: PhaseTrainer, done: int) -> None:
         """Log what guards say of step ``at``; on a stop, save the state after ``done`` steps and give the run up."""
         if not findings:
             return
@@ -229,7 +230,7 @@ class _Sequence:
                 f"{first.hint}; --resume goes on from there{back}, with other settings by --set",
             )
 
-    def _written(self, number: int, task: str, k: int, batches: Batches, engine: scoring.Engine) -> list[Rollout]:
+    def _written(self, number: int, task: str, k: int, batches: Batches, engine: Engine) -> list[Rollout]:
         """The completions of a teacher that writes once, before the phase; stored before they are used."""
         if batches.recipe.sampler.source != "teacher":
             return []
@@ -252,9 +253,9 @@ class _Sequence:
 
     # measuring ----------------------------------------------------------------------------------------------
 
-    def _probe(self, engine: scoring.Engine, policy: Policy, number: int, task: str, step: int) -> dict[str, Any]:
+    def _evaluate(self, engine: Engine, policy: Policy, number: int, task: str, step: int) -> dict[str, Any]:
         """A cheap look at every task (validation rows) and the suite, for curves; greedy, so nothing is disturbed."""
-        limit, view = self.recipe.train.probe_limit, VIEWS[self.recipe.views.student]
+        limit, view = self.recipe.train.eval_limit, VIEWS[self.recipe.views.student]
         chat = policy.chat.switched(self.recipe.views.student_thinking)
         scores: dict[str, Any] = {}
         for data in self.plans:
@@ -266,7 +267,7 @@ class _Sequence:
             few = self.recipe.evaluation.model_copy(update={"limit": max(1, limit // 4)})
             summary, _ = scoring.score_suite(engine, chat, self.suite, view, few)
             facts["suite"] = {"accuracy": summary["accuracy"], "n": summary["n"]}
-        return self._log("probe", number, task, step, facts)
+        return self._log("eval", number, task, step, facts)
 
     def _measure_missing(self, number: int, task: str, model: str) -> None:
         """Evaluate the stage on whatever its ``scores.json`` lacks, loading its model only if something does."""
@@ -278,7 +279,7 @@ class _Sequence:
             self._measure(engine, policy, number, task, lacking)
             engine.close()
 
-    def _measure(self, engine: scoring.Engine, policy: Policy, number: int, task: str, names: tuple[str, ...]) -> None:
+    def _measure(self, engine: Engine, policy: Policy, number: int, task: str, names: tuple[str, ...]) -> None:
         began = time.perf_counter()
         scores = self.run.read_scores(number, task) or {"stage": number, "task": task, "tasks": {}, "suite": None}
         tests = {d.task.name: (d.task, d.tests) for d in self.plans if d.task.name in names}

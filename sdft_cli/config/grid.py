@@ -30,7 +30,7 @@ _MEASURE = "points must be measured alike to be compared: make one sweep of each
 _FIXED = {
     "seed": "a seed is not chosen: name seeds with --seeds 0,1,2",
     **dict.fromkeys(("tasks", "data", "suite", "world", "plugins"), _MEASURE),
-    **dict.fromkeys(("train.probe_every", "train.probe_limit"), _MEASURE),
+    **dict.fromkeys(("train.eval_every", "train.eval_limit"), _MEASURE),
     **dict.fromkeys((key for key in paths() if key.split(".")[0] == "evaluation"), _MEASURE),
 }
 _LONGEST_NAME = 120
@@ -156,7 +156,7 @@ def _check(grid: Grid, base: Recipe) -> None:
         if key in _FIXED:
             raise UsageError(f"{key} cannot be in a grid", _FIXED[key])
         part = key.split(".")[0]
-        if part in ("teacher", "reward", "then") and getattr(base, part) is None:
+        if part in ("teacher", "reward", "second_phase") and getattr(base, part) is None:
             hint = f"put {key} into a recipe file's [methods.NAME.grid] of the methods that have one"
             raise UsageError(f"grid key {key}: method {base.method} has no {part}", hint)
     if "train.epochs" in grid and base.train.max_steps and "train.max_steps" not in grid:

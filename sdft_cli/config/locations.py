@@ -8,7 +8,7 @@ from typing import Any
 from sdft_cli.config.recipe import read_toml
 from sdft_cli.errors import UsageError
 
-EMBEDDED = Path(__file__).parent / "micro" / "model"
+EMBEDDED = Path(__file__).parents[1] / "micro" / "model"
 
 
 def locate(name: str) -> str:

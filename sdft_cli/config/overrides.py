@@ -54,7 +54,7 @@ def path_of(key: str, flag: str) -> str:
     if key in known:
         return key
     matches = [
-        p for p in known if p.endswith("." + key) and not p.startswith("then.")
+        p for p in known if p.endswith("." + key) and not p.startswith("second_phase.")
     ]  # a short key is the first phase's
     if len(matches) == 1:
         return matches[0]
@@ -76,7 +76,7 @@ def change(recipe: Recipe, assignments: list[str]) -> Recipe:
     """The recipe of a run that has begun, with ``--set`` assignments where they can still change something."""
     changed = build([recipe.model_dump(mode="json"), parse_sets(assignments)], "--set")
     for key in differences(recipe, changed):
-        if not key.removeprefix("then.").startswith(LATER):
+        if not key.removeprefix("second_phase.").startswith(LATER):
             keys = ", ".join(k + "*" if k[-1] in "._" else k for k in LATER)
             raise UsageError(f"--set {key}: this run has begun with another value", f"start a new run, or set {keys}")
     return changed

@@ -115,10 +115,10 @@ class Lora(Section):
 COPIED_PARAMETERS = 1 << 30
 
 
-class Engine(Section):
+class EngineSettings(Section):
     """What samples completions: a file of ``engines/`` by name, and what it may use. ``max_batch`` rows at a time.
 
-    So many batches are written ``ahead``, while the ones before them train; 0: each by the weights of its step.
+    ``prefetch`` batches are written while the ones before them train; 0: each by the weights of its step.
 
     ``vllm`` takes ``memory_share`` of the GPU, and with ``sleep`` gives it back while the model trains. ``vllm-server``
     is at ``base_url`` and reads weights from ``weights_folder`` (one that it shares; in memory, on this machine, when
@@ -127,7 +127,7 @@ class Engine(Section):
 
     name: str = "transformers"
     max_batch: int = Field(256, ge=1)
-    ahead: int = Field(0, ge=0)
+    prefetch: int = Field(0, ge=0)
     memory_share: float = Field(0.3, gt=0, lt=1)
     sleep: bool = False
     base_url: str | None = None
@@ -161,7 +161,7 @@ class Evaluation(Section):
     harness: Harness = Harness()
 
 
-class Guards(Section):
+class GuardSettings(Section):
     """When a run is warned about and stopped (``guards.py``); a limit of None switches its guard off.
 
     A figure's start is the median over the phase's first ``window`` steps; a limit passed for ``patience`` steps in a
@@ -201,21 +201,21 @@ class Recipe(Section):
     reward: Reward | None = None
     objective: Objective = Objective()
     train: Train = Train()
-    then: Phase | None = None
+    second_phase: Phase | None = None
     lora: Lora = Lora()
-    engine: Engine = Engine()
+    engine: EngineSettings = EngineSettings()
     evaluation: Evaluation = Evaluation()
-    guards: Guards = Guards()
+    guards: GuardSettings = GuardSettings()
     runtime: Runtime = Runtime()
 
     def phases(self) -> list[Recipe]:
-        """The recipe of each phase of a stage: itself, and with ``then``'s parts put in."""
-        first = self.model_copy(update={"then": None})
-        if self.then is None:
+        """The recipe of each phase of a stage: itself, and with ``second_phase``'s parts put in."""
+        first = self.model_copy(update={"second_phase": None})
+        if self.second_phase is None:
             return [first]
         parts = ("sampler", "views", "teacher", "reward", "objective")
-        own = {k: v for k, v in self.then.train.model_dump().items() if v is not None}
-        second = {name: getattr(self.then, name) for name in parts}
+        own = {k: v for k, v in self.second_phase.train.model_dump().items() if v is not None}
+        second = {name: getattr(self.second_phase, name) for name in parts}
         return [first, first.model_copy(update={**second, "train": self.train.model_copy(update=own)})]
 
     def save(self, path: Path) -> None:
@@ -242,11 +242,11 @@ class Method(Section):
     objective: Objective = Objective()
     train: dict[str, Any] = Field(default_factory=dict)
     lora: dict[str, Any] = Field(default_factory=dict)
-    then: Phase | None = None
+    second_phase: Phase | None = None
 
     def defaults(self) -> dict[str, Any]:
         """This method's layer of a recipe."""
-        parts = {"sampler", "views", "teacher", "reward", "objective", "train", "lora", "then"}
+        parts = {"sampler", "views", "teacher", "reward", "objective", "train", "lora", "second_phase"}
         layer = self.model_dump(mode="json", include=parts)
         return {"method": self.name, **layer}
 

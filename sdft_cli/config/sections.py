@@ -77,8 +77,8 @@ class Train(Section):
     keep_checkpoints: int = Field(1, ge=1)
     best: Literal["off", "keep", "use"] = "keep"
     stop_if_prior_drops: float | None = Field(None, ge=0, lt=1)
-    probe_every: int = Field(50, ge=0)
-    probe_limit: int = Field(64, ge=1)
+    eval_every: int = Field(50, ge=0)
+    eval_limit: int = Field(64, ge=1)
     on_bad_row: Literal["error", "drop"] = "error"
 
     @property

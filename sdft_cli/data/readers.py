@@ -27,7 +27,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RawRow:
     """One raw record: its ``data``, where it stood (``file:line`` or ``file[index]``) and that number."""
 
     data: dict[str, Any]
@@ -52,7 +52,7 @@ def source_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[tuple
     return [((Path(top) / f.relative_to(path)).as_posix(), f) for f in files]
 
 
-def read_rows(name: str, file: Path, delimiter: str | None = None) -> Iterator[Row | Dropped]:
+def read_rows(name: str, file: Path, delimiter: str | None = None) -> Iterator[RawRow | Dropped]:
     """Every record of one file, which is called ``name``. ``delimiter`` is that of a CSV file, told by its header."""
     head = _head(file)
     if head.startswith(b"PAR1"):
@@ -64,10 +64,10 @@ def read_rows(name: str, file: Path, delimiter: str | None = None) -> Iterator[R
     return _json(name, file, head)
 
 
-def _text(name: str, file: Path) -> Iterator[Row | Dropped]:
+def _text(name: str, file: Path) -> Iterator[RawRow | Dropped]:
     """A text file is one record: its name without the suffix is the ``title``, the rest the ``text``."""
     try:
-        yield Row({"title": file.stem, "text": read_bytes(file).decode("utf-8").strip()}, name, 0)
+        yield RawRow({"title": file.stem, "text": read_bytes(file).decode("utf-8").strip()}, name, 0)
     except UnicodeDecodeError as error:
         yield Dropped(name, "not UTF-8", f"byte {error.start + 1}")
 
@@ -89,7 +89,7 @@ def _head(file: Path) -> bytes:
 # --- JSON and JSONL -----------------------------------------------------------------------------------------------
 
 
-def _json(name: str, file: Path, head: bytes) -> Iterator[Row | Dropped]:
+def _json(name: str, file: Path, head: bytes) -> Iterator[RawRow | Dropped]:
     array = _array(name, file, head)
     if array is None:
         with file.open("rb") as stream:
@@ -98,12 +98,12 @@ def _json(name: str, file: Path, head: bytes) -> Iterator[Row | Dropped]:
         yield from (_record(i, f"{name}[{i}]", data, None) for i, data in enumerate(array))
 
 
-def _record(number: int, where: str, data: Any, bad: Dropped | None) -> Row | Dropped:
+def _record(number: int, where: str, data: Any, bad: Dropped | None) -> RawRow | Dropped:
     if bad:
         return bad
     if not isinstance(data, dict):
         return Dropped(where, "not a JSON object", type(data).__name__)
-    return Row(data, where, number)
+    return RawRow(data, where, number)
 
 
 def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str, Any, Dropped | None]]:
@@ -162,7 +162,7 @@ def _is_jsonl(name: str, file: Path) -> bool:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def _table(name: str, file: Path, delimiter: str | None) -> Iterator[Row | Dropped]:
+def _table(name: str, file: Path, delimiter: str | None) -> Iterator[RawRow | Dropped]:
     """CSV with a header line. A row of other than the header's length is dropped; broken quoting ends the reading."""
     csv.field_size_limit(LONGEST_LINE)
     with file.open("rb") as stream:
@@ -176,7 +176,7 @@ def _table(name: str, file: Path, delimiter: str | None) -> Iterator[Row | Dropp
                 if cells and len(cells) != len(columns):
                     yield Dropped(where, "ragged row", f"{len(cells)} fields, the header has {len(columns)}")
                 elif cells:
-                    yield Row(dict(zip(columns, cells, strict=True)), where, reader.line_num)
+                    yield RawRow(dict(zip(columns, cells, strict=True)), where, reader.line_num)
         except csv.Error as error:
             raise UsageError(
                 f"{name}:{reader.line_num}: broken CSV: {error}", 'a quote within a quoted field is written twice: ""'
@@ -207,7 +207,7 @@ def _columns(name: str, header: list[str]) -> list[str]:
     return columns
 
 
-def _parquet(name: str, file: Path) -> Iterator[Row | Dropped]:
+def _parquet(name: str, file: Path) -> Iterator[RawRow | Dropped]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -216,7 +216,7 @@ def _parquet(name: str, file: Path) -> Iterator[Row | Dropped]:
         with pq.ParquetFile(file) as table:
             for batch in table.iter_batches(_BATCH):
                 for data in batch.to_pylist():
-                    yield Row(data, f"{name}[{number}]", number)
+                    yield RawRow(data, f"{name}[{number}]", number)
                     number += 1
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]

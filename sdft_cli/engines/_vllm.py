@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdft_cli.config.recipe import Engine
+from sdft_cli.config.recipe import EngineSettings
 from sdft_cli.engines._weight_check import SyncCheck
 from sdft_cli.errors import SdftError
 from sdft_cli.models import pretrained
@@ -32,7 +32,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Generated:
     """What vLLM says it has written: ids with the stop token, the log-prob of each, and why it ended."""
 
     ids: list[int]
@@ -45,8 +45,8 @@ class VllmEngine(ABC):
 
     name: str
 
-    def __init__(self, policy: Policy, settings: Engine | None = None):
-        self.policy, self.settings = policy, settings or Engine()
+    def __init__(self, policy: Policy, settings: EngineSettings | None = None):
+        self.policy, self.settings = policy, settings or EngineSettings()
         self.check(self.settings)
         self.version, self.facts = 0, dict[str, Any]()
         self.stop = pretrained.stop_ids(policy)
@@ -61,7 +61,7 @@ class VllmEngine(ABC):
 
     @staticmethod
     @abstractmethod
-    def check(settings: Engine) -> None:
+    def check(settings: EngineSettings) -> None:
         """Raise `UsageError` for what can be known to be missing before a model is loaded."""
 
     @abstractmethod
@@ -73,7 +73,7 @@ class VllmEngine(ABC):
         """Give the engine the policy's weights (its adapter under LoRA), and forget what was cached with others."""
 
     @abstractmethod
-    def _ask(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]]) -> list[Answer]:
+    def _ask(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]]) -> list[Generated]:
         """One answer a prompt."""
 
     @abstractmethod
@@ -95,7 +95,7 @@ class VllmEngine(ABC):
 
     def _update(self) -> None:
         self._push()
-        self.facts["engine_gap"] = self.synced.look(self.version, self._read(self.synced.sequences))
+        self.facts["sync_gap"] = self.synced.look(self.version, self._read(self.synced.sequences))
 
     def sample(
         self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
@@ -144,7 +144,7 @@ def row_seed(seed: int, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:8], "big") >> 1
 
 
-def complaint(answer: Answer, limit: int, stop: Sequence[int]) -> str:
+def complaint(answer: Generated, limit: int, stop: Sequence[int]) -> str:
     """What is wrong with an answer of at most ``limit`` tokens; empty where nothing is."""
     ids, logprobs = answer.ids, answer.logprobs
     if not 1 <= len(ids) <= limit:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: What is asked of any model: prose, arithmetic and code, each as a user's turn, for it is those that training moves.
 TEXTS = (
     "The quick brown fox jumps over the lazy dog. 1 + 2 = 3, and 7 * 8 = 56.",
-    "Question: what is the capital of France? Answer: the capital of France is Paris.",
+    "Question: what is the capital of France? Generated: the capital of France is Paris.",
     "def add(a, b):\n    return a + b\n\nprint(add(2, 3))  # 5",
 )
 LONGEST = 64  # tokens of a text
@@ -76,8 +76,8 @@ def processed(policy: Policy, asked: list[list[int]], tokens: list[int], said: l
     for ids, token, logprob in zip(asked, tokens, said, strict=True):
         inputs = collate([ids], [Row(ids, [token], [1.0])], policy.chat.pad_id, policy.device)
         logits_V = pretrained.head(policy).logits(pretrained.hidden_states(policy, inputs))[0]
-        for heat in off:
-            off[heat] += abs(float(torch.log_softmax(logits_V / heat, -1)[token]) - logprob)
+        for temperature in off:
+            off[temperature] += abs(float(torch.log_softmax(logits_V / temperature, -1)[token]) - logprob)
     return off[temperature] <= off[1.0]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sdft_cli.config.recipe import Engine
+from sdft_cli.config.recipe import EngineSettings
 from sdft_cli.engines._decoding import Decoder, Lean, Parts, Plain, lean
 from sdft_cli.errors import SdftError
 from sdft_cli.models import pretrained
@@ -33,16 +33,16 @@ class TransformersEngine:
     """``policy`` is shared with the trainer, so a weight update needs no copying: ``sync`` only counts it.
 
     Rows that do not fit into memory together are written in halves, from then on; ``facts`` tells of it. With
-    ``settings.ahead`` it samples while the trainer moves the weights, and has a copy of those that can move.
+    ``settings.prefetch`` it samples while the trainer moves the weights, and has a copy of those that can move.
     """
 
     name = "transformers"
 
-    def __init__(self, policy: Policy, settings: Engine | None = None):
-        settings = settings or Engine()
+    def __init__(self, policy: Policy, settings: EngineSettings | None = None):
+        settings = settings or EngineSettings()
         self.policy, self.max_batch, self.version = policy, settings.max_batch, 0
         self.facts = dict[str, Any]()
-        self.sampled = pretrained.twin(policy) if settings.ahead else policy
+        self.sampled = pretrained.twin(policy) if settings.prefetch else policy
         self.stop = torch.tensor(pretrained.stop_ids(policy), device=policy.device)
 
     @cached_property

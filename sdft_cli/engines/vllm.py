@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdft_cli.config.recipe import Engine
+from sdft_cli.config.recipe import EngineSettings
 from sdft_cli.engines._vllm import (
-    Answer,
+    Generated,
     VllmEngine,
     base_location,
     checkpoint_weights,
@@ -52,20 +52,22 @@ class ColocatedEngine(VllmEngine):
 
     name = "vllm"
 
-    def __init__(self, policy: Any, settings: Engine | None = None):
+    def __init__(self, policy: Any, settings: EngineSettings | None = None):
         self.llm: Any = None
         self.adapter: Any = None
         self.folder: tempfile.TemporaryDirectory[str] | None = None
         self.asleep, self.pushes = False, 0
-        self.sleeps = (settings or Engine()).sleep and policy.device.type == "cuda"  # a CPU has nothing to give back
+        self.sleeps = (
+            settings or EngineSettings()
+        ).sleep and policy.device.type == "cuda"  # a CPU has nothing to give back
         super().__init__(policy, settings)
 
     @staticmethod
-    def check(settings: Engine) -> None:
+    def check(settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise UsageError("vLLM is not installed", "pip install 'sdft[vllm]', or leave out --engine vllm")
-        if settings.sleep and settings.ahead:  # it would wake to weights in the midst of a step
-            hint = "set engine.sleep=false, or engine.ahead=0"
+        if settings.sleep and settings.prefetch:  # it would wake to weights in the midst of a step
+            hint = "set engine.sleep=false, or engine.prefetch=0"
             raise UsageError("vLLM cannot sleep and write ahead while the model trains", hint)
 
     # vLLM's life ------------------------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ class ColocatedEngine(VllmEngine):
         self._sleep()
         return rollouts
 
-    def _ask(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]]) -> list[Answer]:
+    def _ask(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]]) -> list[Generated]:
         return [_answer(out.outputs[0]) for out in self._generate(prompts, params)]
 
     def _read(self, sequences: Sequence[list[int]]) -> list[list[float]]:
@@ -224,10 +226,10 @@ class ColocatedEngine(VllmEngine):
         return done
 
 
-def _answer(out: Any) -> Answer:
+def _answer(out: Any) -> Generated:
     ids = list(out.token_ids)
     logprobs = [place[token].logprob for token, place in zip(ids, out.logprobs or (), strict=True)]
-    return Answer(ids, logprobs, str(out.finish_reason))
+    return Generated(ids, logprobs, str(out.finish_reason))
 
 
 def _pack_head(model: Any) -> None:

@@ -24,9 +24,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdft_cli.config.recipe import Engine, Sampler
+from sdft_cli.config.recipe import EngineSettings, Sampler
 from sdft_cli.engines._http import Missing, Server
-from sdft_cli.engines._vllm import Answer, VllmEngine, base_location, memory_folder, rank_of, save_adapter
+from sdft_cli.engines._vllm import Generated, VllmEngine, base_location, memory_folder, rank_of, save_adapter
 from sdft_cli.engines._weight_check import processed
 from sdft_cli.errors import SdftError, UsageError
 
@@ -44,7 +44,7 @@ class ServerEngine(VllmEngine):
 
     name = "vllm-server"
 
-    def __init__(self, policy: Policy, settings: Engine | None = None):
+    def __init__(self, policy: Policy, settings: EngineSettings | None = None):
         self.folder: tempfile.TemporaryDirectory[str] | None = None
         self.served, self.adapter = "", ""
         self.pushes = 0
@@ -52,7 +52,7 @@ class ServerEngine(VllmEngine):
         self._check_logprobs()
 
     @staticmethod
-    def check(settings: Engine) -> None:
+    def check(settings: EngineSettings) -> None:
         if not settings.base_url:
             raise UsageError(
                 "the engine vllm-server needs an address",
@@ -155,7 +155,7 @@ class ServerEngine(VllmEngine):
         self.synced.same(self._read(self.synced.sequences))
         return rollouts
 
-    def _ask(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]]) -> list[Answer]:
+    def _ask(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]]) -> list[Generated]:
         bodies = [{**self._body(ids), **given} for ids, given in zip(prompts, params, strict=True)]
         return [_answer(choice) for choice in self._choices(bodies)]
 
@@ -195,11 +195,11 @@ def command(model: str, rank: int = 0) -> str:
     return f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 {words} --enable-lora --max-lora-rank {rank}" if rank else words
 
 
-def _answer(choice: dict[str, Any]) -> Answer:
+def _answer(choice: dict[str, Any]) -> Generated:
     ids, told = choice.get("token_ids"), choice.get("logprobs")
     if not isinstance(ids, list) or not isinstance(told, dict) or not isinstance(told.get("token_logprobs"), list):
         raise SdftError("the server gave no token ids or no log-probs", "it must be vLLM 0.20 or newer")
-    return Answer(ids, told["token_logprobs"], str(choice.get("finish_reason")))
+    return Generated(ids, told["token_logprobs"], str(choice.get("finish_reason")))
 
 
 def _prompt_logprobs(ids: list[int], choice: dict[str, Any]) -> list[float]:

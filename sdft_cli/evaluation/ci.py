@@ -128,12 +128,12 @@ def prior_drop(run: RunResult) -> Measured:
     return Measured(-value, (-ends[1], -ends[0]) if ends else None, lack)
 
 
-def verdict(subject: str, asked: Sequence[Gate], rule: str, scores: Row, run: RunResult | None) -> gates.Verdict:
+def verdict(subject: str, asked: Sequence[Gate], rule: str, scores: Row, run: RunResult | None) -> gates.GateReport:
     """The one verdict of all gates; `UsageError` where one is about what was not measured."""
     return gates.verdict(subject, [(gate, measured(gate, scores, run)) for gate in asked], rule)
 
 
-def write(found: gates.Verdict, scores: Row, junit: Path | None, markdown: Path | None) -> None:
+def write(found: gates.GateReport, scores: Row, junit: Path | None, markdown: Path | None) -> None:
     """The verdict as the files that were asked for."""
     if junit:
         write_whole(junit, gates.as_junit(found))
@@ -141,7 +141,7 @@ def write(found: gates.Verdict, scores: Row, junit: Path | None, markdown: Path 
         write_whole(markdown, gates.as_markdown(found, _shown(scores)))
 
 
-def show(found: gates.Verdict | None) -> None:
+def show(found: gates.GateReport | None) -> None:
     """A line a gate; nothing without gates."""
     if found is None:
         return

@@ -20,7 +20,7 @@ from sdft_cli.models.views import VIEWS
 from sdft_cli.types import Example, Task
 
 if TYPE_CHECKING:
-    from sdft_cli.evaluation.loaded_model import Bench
+    from sdft_cli.evaluation.loaded_model import LoadedModel
 
 KINDS = ("kl", "oracle", "ceiling")
 Row = dict[str, Any]
@@ -33,15 +33,17 @@ def view_of(kind: str, recipe: Recipe) -> str:
     return help_.get(kind) or recipe.views.student
 
 
-def conditioned(bench: Bench, task: Task, rows: Sequence[Example], longest: int, view: str) -> tuple[Row, list[Row]]:
+def conditioned(
+    loaded: LoadedModel, task: Task, rows: Sequence[Example], longest: int, view: str
+) -> tuple[Row, list[Row]]:
     """Summary and records of the rows that have ``view``; accuracy None where none has."""
     shown = [row for row in rows if VIEWS[view](row) is not None]
     if not shown:
         return scoring.summarize([], f"no test row has what the view {view!r} shows"), []
-    return scoring.score_task(bench.engine, bench.chat, task, shown, longest, VIEWS[view])
+    return scoring.score_task(loaded.engine, loaded.chat, task, shown, longest, VIEWS[view])
 
 
-def drift(bench: Bench, base: Bench, rows: Sequence[Example], longest: int, view: str) -> Row:
+def drift(loaded: LoadedModel, base: LoadedModel, rows: Sequence[Example], longest: int, view: str) -> Row:
     """KL(model ‖ base) as ``to_base`` and KL(base ‖ model) as ``from_base``, each a value with its interval.
 
     Raises `UsageError` for a base with another vocabulary.
@@ -49,16 +51,16 @@ def drift(bench: Bench, base: Bench, rows: Sequence[Example], longest: int, view
     from sdft_cli.evaluation import teacher_gap
     from sdft_cli.models import batching, pretrained
 
-    policy, other = bench.engine.policy, base.engine.policy
+    policy, other = loaded.engine.policy, base.engine.policy
     if pretrained.head(policy).weight.shape[0] != pretrained.head(other).weight.shape[0]:
-        raise UsageError(f"{base.name} and {bench.name} have different vocabularies", "--base is the model's own base")
-    prompts = [bench.chat.prompt_ids(VIEWS[view](row) or row.prompt) for row in rows]
-    rollouts = bench.engine.sample(prompts, Sampler(), longest, 0)
+        raise UsageError(f"{base.name} and {loaded.name} have different vocabularies", "--base is the model's own base")
+    prompts = [loaded.chat.prompt_ids(VIEWS[view](row) or row.prompt) for row in rows]
+    rollouts = loaded.engine.sample(prompts, Sampler(), longest, 0)
     pairs = [
         batching.Row(prompt, rollout.ids, [1.0] * len(rollout.ids), prompt)
         for prompt, rollout in zip(prompts, rollouts, strict=True)
     ]
-    budget = bench.recipe.train.micro_batch_budget
+    budget = loaded.recipe.train.micro_batch_budget
     found = teacher_gap.summarize(teacher_gap.divergences(policy, pairs, budget, other.core), skip=0)
     return {
         "to_base": found["reverse"],

@@ -44,7 +44,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateResult:
     """One gate's fate. ``beyond`` is how far the figure that decides lies past the limit (negative: within it): the
     value, or under the rules that look at noise the interval's end nearest to the limit, or farthest past it."""
 
@@ -64,15 +64,15 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateReport:
     """All gates' outcomes under one rule, of ``subject``."""
 
     subject: str
     rule: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[GateResult, ...]
 
     @property
-    def broken(self) -> tuple[Outcome, ...]:
+    def broken(self) -> tuple[GateResult, ...]:
         return tuple(o for o in self.outcomes if not o.passed)
 
     @property
@@ -81,14 +81,14 @@ class Verdict:
         return 3 if self.broken else 0
 
 
-def verdict(subject: str, asked: Sequence[tuple[Gate, Measured]], rule: str = "point") -> Verdict:
+def verdict(subject: str, asked: Sequence[tuple[Gate, Measured]], rule: str = "point") -> GateReport:
     """What becomes of every gate, given what was measured. Raises `UsageError` for what was not."""
     if rule not in RULES:
         raise choose("--gate", rule, RULES)
-    return Verdict(subject, rule, tuple(_outcome(gate, measured, rule) for gate, measured in asked))
+    return GateReport(subject, rule, tuple(_outcome(gate, measured, rule) for gate, measured in asked))
 
 
-def _outcome(gate: Gate, measured: Measured, rule: str) -> Outcome:
+def _outcome(gate: Gate, measured: Measured, rule: str) -> GateResult:
     if measured.value is None:
         raise UsageError(f"{gate}: {gate.on} was not measured", measured.lack or "measure it, or leave the gate out")
     if rule != "point" and measured.interval is None:
@@ -96,7 +96,7 @@ def _outcome(gate: Gate, measured: Measured, rule: str) -> Outcome:
         raise UsageError(f"{gate}: --gate {rule} needs an interval of {gate.on}, and there is none", hint)
     deciding = _deciding(gate, measured.value, measured.interval, rule)
     beyond = gate.limit - deciding if gate.least else deciding - gate.limit
-    return Outcome(gate, measured.value, measured.interval, beyond <= _TOUCH, beyond, rule)
+    return GateResult(gate, measured.value, measured.interval, beyond <= _TOUCH, beyond, rule)
 
 
 def _deciding(gate: Gate, value: float, interval: Interval | None, rule: str) -> float:
@@ -109,7 +109,7 @@ def _deciding(gate: Gate, value: float, interval: Interval | None, rule: str) ->
 # --- telling it ------------------------------------------------------------------------------------------------------
 
 
-def as_json(found: Verdict) -> dict[str, Any]:
+def as_json(found: GateReport) -> dict[str, Any]:
     rows = [
         {
             "gate": o.gate.flag,
@@ -126,7 +126,7 @@ def as_json(found: Verdict) -> dict[str, Any]:
     return {"subject": found.subject, "rule": found.rule, "passed": not found.broken, "exit": found.code, "gates": rows}
 
 
-def as_junit(found: Verdict) -> str:
+def as_junit(found: GateReport) -> str:
     """JUnit XML as CI servers read it: a test case a gate."""
     counts = {"tests": str(len(found.outcomes)), "failures": str(len(found.broken)), "errors": "0", "skipped": "0"}
     suite = ElementTree.Element(
@@ -142,7 +142,7 @@ def as_junit(found: Verdict) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suite, encoding="unicode")}\n'
 
 
-def as_markdown(found: Verdict, scores: Sequence[tuple[str, Measured]] = ()) -> str:
+def as_markdown(found: GateReport, scores: Sequence[tuple[str, Measured]] = ()) -> str:
     """A summary for a pull request: the verdict, a row a gate, and the ``scores`` behind it."""
     n, broken = len(found.outcomes), len(found.broken)
     head = f"{broken} of {n} gates broken" if broken else f"{n} gate{'s' if n > 1 else ''} held"

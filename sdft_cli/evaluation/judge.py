@@ -39,7 +39,7 @@ _AROUND = " \t\r\n*_`'\"“”‘’.!#"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Judgement:
     """What is judged: a ``response`` to a ``question``, beside the ``reference`` that is right."""
 
     question: str
@@ -71,7 +71,7 @@ class Judge:
         unread = sum(row["why"].startswith(UNREAD) for row in records)
         return f"judged by {self.named['model']}" + (f"; {unread} replies were no verdict" if unread else "")
 
-    def scores(self, name: str, rubric: Rubric, answers: Sequence[Answer]) -> list[Score]:
+    def scores(self, name: str, rubric: Rubric, answers: Sequence[Judgement]) -> list[Score]:
         """The judge's score of every answer, in order; an empty response is wrong without a question.
 
         Raises `SdftError` where the endpoint cannot be had; what it replied until then is kept.
@@ -80,7 +80,7 @@ class Judge:
         verdicts = self._ask(name, rubric, list(asked))
         return [_score(answer, verdicts.get(answer), rubric) for answer in answers]
 
-    def _ask(self, name: str, rubric: Rubric, answers: Sequence[Answer]) -> dict[Answer, Verdict]:
+    def _ask(self, name: str, rubric: Rubric, answers: Sequence[Judgement]) -> dict[Judgement, Verdict]:
         tally = Tally(prompts=len(answers))
         with Store(self.folder / f"{name}.sqlite") as store, TeacherDisplay(f"judge of {name}", tally) as display:
 
@@ -101,7 +101,7 @@ def judged(judge: Judge, name: str, rubric: Rubric, records: Sequence[Row]) -> l
     A record has ``prompt``, ``answer`` (the reference) and ``completion``, as `scoring` writes them.
     """
     answers = [
-        Answer(row["prompt"], _text(row["answer"]), task_rules.strip_thinking(row["completion"]).strip())
+        Judgement(row["prompt"], _text(row["answer"]), task_rules.strip_thinking(row["completion"]).strip())
         for row in records
     ]
     scores = judge.scores(name, rubric, answers)
@@ -121,7 +121,7 @@ def _text(reference: Any) -> str:
     return reference if isinstance(reference, str) else json.dumps(reference, ensure_ascii=False)
 
 
-def _score(answer: Answer, verdict: Verdict | None, rubric: Rubric) -> Score:
+def _score(answer: Judgement, verdict: Verdict | None, rubric: Rubric) -> Score:
     lenient = any(strict != loose for strict, loose in rubric.verdicts.values())
     if not answer.reference.strip():
         return Score(None, None, "unscored: the row has no gold answer")
@@ -136,7 +136,7 @@ def _score(answer: Answer, verdict: Verdict | None, rubric: Rubric) -> Score:
 # --- one question ----------------------------------------------------------------------------------------------------
 
 
-def pursuit(rubric: Rubric, answer: Answer) -> Pursuit:
+def pursuit(rubric: Rubric, answer: Judgement) -> Pursuit:
     """Ask once; the `Verdict`."""
     replies = yield Request(messages(rubric, answer), temperature=0.0, max_tokens=MAX_TOKENS)
     verdict = Verdict(word=word_of(replies[0], rubric.verdicts), reply=replies[0].text)
@@ -146,7 +146,7 @@ def pursuit(rubric: Rubric, answer: Answer) -> Pursuit:
     return verdict
 
 
-def messages(rubric: Rubric, answer: Answer) -> list[Message]:
+def messages(rubric: Rubric, answer: Judgement) -> list[Message]:
     """The rubric as system message, and the three texts, fenced."""
     code, words = fence(answer), " or ".join(rubric.verdicts)
     parts = {"question": answer.question, "reference answer": answer.reference, "response": answer.response}
@@ -156,7 +156,7 @@ def messages(rubric: Rubric, answer: Answer) -> list[Message]:
     return [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join([*fenced, task])}]
 
 
-def fence(answer: Answer) -> str:
+def fence(answer: Judgement) -> str:
     """A code that none of the texts holds: it is a digest of all of them."""
     texts = [answer.question, answer.reference, answer.response]
     code = digests.of(texts)

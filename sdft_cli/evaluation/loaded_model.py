@@ -10,12 +10,12 @@ from sdft_cli import plugins
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
-from sdft_cli.evaluation.scoring import Engine
 from sdft_cli.models import digests, pretrained
 from sdft_cli.models.chat import Chat
+from sdft_cli.models.engine import Engine
 
 
-class Bench:
+class LoadedModel:
     """The model at ``location``, sampled as ``recipe`` says; None for one that is not there any more, called ``name``.
 
     Raises `UsageError` only when it is asked for what cannot be had.

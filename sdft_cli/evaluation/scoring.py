@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sdft_cli.config.recipe import Evaluation, Sampler
 from sdft_cli.models import digests
 from sdft_cli.models.chat import Chat
+from sdft_cli.models.engine import Engine
 from sdft_cli.models.views import VIEWS, View
 from sdft_cli.stats import pass_at_k
 from sdft_cli.stats.continual import stratified, wilson
@@ -17,18 +18,6 @@ from sdft_cli.types import Battery, Example, Rollout, Score, Suite, Task
 DOCUMENT = ("document", "article", "api")
 #: How completions for pass@k are drawn, as the SDFT paper does.
 PASS_AT = Sampler(temperature=1.0, top_p=0.95)
-
-
-class Engine(Protocol):
-    """What a sampler offers; token ids only (see ``engines/``). It keeps the policy that it was made from."""
-
-    policy: Any
-
-    def sample(
-        self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
-    ) -> list[Rollout]: ...
-    def sync(self) -> int: ...
-    def close(self) -> None: ...
 
 
 def answer(

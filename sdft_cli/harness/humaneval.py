@@ -11,7 +11,7 @@ import functools
 from typing import Any
 
 from sdft_cli.harness import sandbox
-from sdft_cli.harness.sandbox import Verdict
+from sdft_cli.harness.sandbox import SandboxResult
 
 
 def build_predictions(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
@@ -31,5 +31,5 @@ def program(doc: dict[str, Any], prediction: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)  # asked again for its reason, when items are written
-def verdict(text: str) -> Verdict:
+def verdict(text: str) -> SandboxResult:
     return sandbox.run(text)

@@ -47,8 +47,8 @@ class LanguageModel(HFLM):
         stops = handle_stop_sequences(settings.get("until"), eos=eos)
         prompts = [self.tok_encode(text, left_truncate_len=self.max_length - longest) for text in contexts]
         drawn = bool(settings.get("do_sample"))
-        heat = float(settings.get("temperature") or 1.0) if drawn else 1.0
-        sampler = Sampler(temperature=heat, top_p=float(settings.get("top_p") or 1.0) if drawn else 1.0)
+        temperature = float(settings.get("temperature") or 1.0) if drawn else 1.0
+        sampler = Sampler(temperature=temperature, top_p=float(settings.get("top_p") or 1.0) if drawn else 1.0)
         rollouts = self.engine.sample(prompts, sampler, longest, 0, greedy=not drawn)
         return [postprocess_generated_text(self.tok_decode(r.ids), stops, self.think_end_token) for r in rollouts]
 

@@ -71,7 +71,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SandboxResult:
     """Whether a program came to its end without an exception, and what it ended with if it did not."""
 
     passed: bool
@@ -79,7 +79,7 @@ class Verdict:
     seconds: float
 
 
-def run(program: str, limits: Limits = Limits()) -> Verdict:
+def run(program: str, limits: Limits = Limits()) -> SandboxResult:
     """Run a Python program in the sandbox; raises `UsageError` where this machine cannot confine it."""
     ready()
     return _run(program, limits)
@@ -95,7 +95,7 @@ def ready() -> None:
         raise UsageError(f"generated code cannot be confined on this machine: {tried.why}", _HINT)
 
 
-def _run(program: str, limits: Limits) -> Verdict:
+def _run(program: str, limits: Limits) -> SandboxResult:
     mark, token = secrets.token_hex(16), secrets.token_hex(16)
     order = {**asdict(limits), "read": _readable(), "token": token, "then": [*PYTHON, CHECKER]}
     command = [*PYTHON, JAIL, json.dumps(order)]
@@ -110,8 +110,8 @@ def _run(program: str, limits: Limits) -> Verdict:
         if line.get("token") == token:
             raise UsageError(f"generated code cannot be confined on this machine: {line['refused']}", _HINT)
         if line.get("mark") == mark:
-            return Verdict(bool(line["passed"]), str(line["why"]), seconds)
-    return Verdict(False, _how(ended, limits), seconds)
+            return SandboxResult(bool(line["passed"]), str(line["why"]), seconds)
+    return SandboxResult(False, _how(ended, limits), seconds)
 
 
 def _wait(command: list[str], text: bytes, verdict: Any, folder: str, seconds: float) -> int | None:

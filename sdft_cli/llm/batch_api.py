@@ -51,7 +51,7 @@ class Collected:
     errors: list[str] = field(default_factory=list)
 
 
-class Batches:
+class BatchJobs:
     """The batches of one store. Raises `SdftError` where the endpoint cannot be had; nothing is lost by that."""
 
     def __init__(self, options: TeacherOptions, store: Store, tally: Tally):

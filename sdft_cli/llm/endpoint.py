@@ -39,7 +39,7 @@ LONG_PAUSE = 10.0
 GO_ON = "every reply is stored: the same command goes on from there"
 
 
-class Answer(NamedTuple):
+class HttpReply(NamedTuple):
     """A server's answer as it came, but for the key. A ``status`` of 0: there was none, and ``body`` says why."""
 
     status: int
@@ -56,7 +56,7 @@ class _Ending(Exception):
 
 
 def named(options: TeacherOptions) -> dict[str, Any]:
-    """See `types.Teacher`; asks neither for a key nor for the network."""
+    """See `types.LanguageModel`; asks neither for a key nor for the network."""
     return {"model": options.model, "base_url": without_secrets(url_of(options))}
 
 
@@ -66,7 +66,7 @@ def url_of(options: TeacherOptions) -> str:
 
 
 class Endpoint:
-    """See `types.Teacher`. ``clock`` is for tests."""
+    """See `types.LanguageModel`. ``clock`` is for tests."""
 
     def __init__(self, options: TeacherOptions, store: Store, tally: Tally, clock: Clock | None = None):
         self.options, self.store, self.tally = options, store, tally
@@ -85,7 +85,7 @@ class Endpoint:
     # --- many pursuits at once ------------------------------------------------------------------------------
 
     def run(self, pursuits: Sequence[Pursuit], told: Told) -> list[Outcome]:
-        """See `types.Teacher`. Before an error or an interrupt ends the run, what is in flight comes and is stored.
+        """See `types.LanguageModel`. Before an error or interrupt ends the run, replies in flight are stored.
 
         Raises `GateError` where the budget is used up, `UsageError` where the endpoint refuses the request as such,
         and `SdftError` where it is down or some prompts got no reply.
@@ -220,7 +220,7 @@ class Endpoint:
                 raise
             self._count(turn, request, said)
 
-    def take(self, answer: Answer, request: Request, digest: str, group: list[int]) -> list[Reply]:
+    def take(self, answer: HttpReply, request: Request, digest: str, group: list[int]) -> list[Reply]:
         """Store an answer, and the replies in it by their samples' numbers; raises the `Fault` that it is instead."""
         body, status = json.dumps(request.body()), str(answer.status) if answer.status else "none"
         try:
@@ -293,7 +293,7 @@ class Endpoint:
             body["n"] = len(group)
         return body
 
-    async def _post(self, body: dict[str, Any]) -> Answer:
+    async def _post(self, body: dict[str, Any]) -> HttpReply:
         import openai
 
         try:
@@ -304,14 +304,14 @@ class Endpoint:
         except openai.APIStatusError as error:
             return self.seen(error.status_code, error.response.headers, error.response.text)
         except (TimeoutError, openai.APITimeoutError):
-            return Answer(0, {}, f"no answer within {self.options.timeout:g} s")
+            return HttpReply(0, {}, f"no answer within {self.options.timeout:g} s")
         except openai.APIConnectionError as error:
             return self.seen(0, {}, f"no connection: {error.__cause__ or error}")
 
-    def seen(self, status: int, headers: Mapping[str, str], body: str) -> Answer:
+    def seen(self, status: int, headers: Mapping[str, str], body: str) -> HttpReply:
         """The answer without the key, should the server have echoed it; an error without what looks like one, too."""
         self.reached = self.reached or status > 0
-        return Answer(status, headers, redacted(body, self.key, guess=status != 200))
+        return HttpReply(status, headers, redacted(body, self.key, guess=status != 200))
 
 
 class _Turn:
@@ -321,7 +321,7 @@ class _Turn:
         self.entered, self.worst, self.tokens, self.cost = entered, worst, tokens, 0.0
 
 
-def _read(answer: Answer, request: Request, wanted: int) -> list[Reply | None]:
+def _read(answer: HttpReply, request: Request, wanted: int) -> list[Reply | None]:
     if answer.status == 200:
         return responses.read(answer.body, request, wanted)
     if answer.status == 0:

@@ -21,7 +21,7 @@ from sdft_cli.llm.budget import Prices
 from sdft_cli.llm.progress import TeacherDisplay
 from sdft_cli.llm.rejection_sampling import Demonstrations
 from sdft_cli.llm.reply_store import Store
-from sdft_cli.llm.types import OURS, Outcome, Pursuit, Request, Teacher, TeacherOptions, prompt_tokens, step
+from sdft_cli.llm.types import OURS, LanguageModel, Outcome, Pursuit, Request, TeacherOptions, prompt_tokens, step
 from sdft_cli.llm.usage import Tally
 from sdft_cli.types import Prepared, Task
 
@@ -141,7 +141,7 @@ def submit(task: Task, prepared: Prepared, options: TeacherOptions, data: Path, 
     with Store(_store_path(data, task)) as store:
         left = [_walk(p, store, _named(options))[0] for p in _work(task, prepared, options, seed).pursuits]
         requests = [request for request in left if request]
-        made = batch_api.Batches(options, store, Tally()).submit(requests)
+        made = batch_api.BatchJobs(options, store, Tally()).submit(requests)
         waiting = [handed.id for handed in store.handed()]
     return {"task": task.name, "prompts": len(left), "open": len(requests), "submitted": made, "waiting": waiting}
 
@@ -156,7 +156,7 @@ def submit_text(facts: dict[str, Any]) -> str:
 def _collect(task: Task, work: _Work, options: TeacherOptions, store: Store) -> None:
     """Fetch what is done; raises `SdftError` where prompts are still open, with what to do about it."""
     tally = Tally(say=lambda text: console.err.print(f"{task.name}: {text}", soft_wrap=True, markup=False))
-    found = batch_api.Batches(options, store, tally).collect()
+    found = batch_api.BatchJobs(options, store, tally).collect()
     tally.say(f"collected {found.replies} replies and {found.faults} faults")
     for what in dict.fromkeys([*found.errors, *found.waiting]):
         tally.say(what)
@@ -191,7 +191,7 @@ def _named(options: TeacherOptions) -> dict[str, Any]:
     return (endpoint if options.local is None else local).named(options)
 
 
-def _teacher(options: TeacherOptions, store: Store, tally: Tally) -> Teacher:
+def _teacher(options: TeacherOptions, store: Store, tally: Tally) -> LanguageModel:
     if options.local is None:
         return endpoint.Endpoint(options, store, tally)
     return local.LocalTeacher(options, store, tally)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sdft_cli import plugins
 from sdft_cli.config.locations import locate
-from sdft_cli.config.recipe import Engine, Runtime, Sampler
+from sdft_cli.config.recipe import EngineSettings, Runtime, Sampler
 from sdft_cli.errors import choose
 from sdft_cli.llm.reply_store import Store
 from sdft_cli.llm.types import (
@@ -51,7 +51,7 @@ class _Wanted(NamedTuple):
 
 
 class LocalTeacher:
-    """See `types.Teacher`."""
+    """See `types.LanguageModel`."""
 
     def __init__(self, options: TeacherOptions, store: Store, tally: Tally):
         for name in options.send:
@@ -69,7 +69,7 @@ class LocalTeacher:
 
     @cached_property
     def engine(self) -> Any:
-        return plugins.get("engine", "transformers")(self.policy, Engine(max_batch=self.options.concurrency))
+        return plugins.get("engine", "transformers")(self.policy, EngineSettings(max_batch=self.options.concurrency))
 
     @cached_property
     def window(self) -> int:
@@ -78,7 +78,7 @@ class LocalTeacher:
         return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
     def run(self, pursuits: Sequence[Pursuit], told: Told) -> list[Outcome]:
-        """See `types.Teacher`."""
+        """See `types.LanguageModel`."""
         at: list[Request | Outcome] = [step(pursuit, None) for pursuit in pursuits]
         while asking := [i for i, state in enumerate(at) if isinstance(state, Request)]:
             requests = [state for state in at if isinstance(state, Request)]
@@ -136,7 +136,7 @@ class LocalTeacher:
 
 
 def named(options: TeacherOptions) -> dict[str, Any]:
-    """See `types.Teacher`: a folder by its name and a digest of its files, a model of the hub by its id alone."""
+    """See `types.LanguageModel`: a folder by its name and a digest of its files, a model of the hub by its id alone."""
     name = options.local or "micro"
     folder = Path(locate(name))
     if not folder.is_dir():

@@ -70,7 +70,7 @@ class Request:
     samples: tuple[int, ...] = (0,)
 
     def digest(self, teacher: dict[str, Any]) -> str:
-        """Names what is asked of whom (see `Teacher.named`), the sample's number apart: the store's key."""
+        """Names what is asked of whom (see `LanguageModel.named`), the sample's number apart: the store's key."""
         said = {"teacher": teacher, **self.body()}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -130,7 +130,7 @@ Pursuit = Generator[Request, list[Reply], Outcome]
 Told = Callable[[Outcome], None]
 
 
-class Teacher(Protocol):
+class LanguageModel(Protocol):
     """Whoever answers requests. ``named`` is what a manifest says of it: no key and no path of this machine."""
 
     named: dict[str, Any]

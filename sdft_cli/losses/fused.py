@@ -90,9 +90,9 @@ def fused_loss(
     """
     if divergence is not None and teacher is None:
         raise ValueError("a divergence needs a teacher")
-    heat = divergence.temperature if divergence else temperature
+    temperature = divergence.temperature if divergence else temperature
     rows = chunk or (64 if hidden_NH.device.type == "cpu" else 256)
-    plan = _Plan(head, tokens_N, weights_N, teacher, divergence, term, nll_N, heat, rows)
+    plan = _Plan(head, tokens_N, weights_N, teacher, divergence, term, nll_N, temperature, rows)
     loss, *stats = _Fused.apply(hidden_NH, head.weight, head.bias, plan)
     return loss, TokenStats(*stats)
 
@@ -105,7 +105,7 @@ class _Plan(NamedTuple):
     divergence: Divergence | None
     term: Term | None
     nll_N: Tensor | None
-    heat: float
+    temperature: float
     chunk: int
 
 
@@ -152,10 +152,12 @@ def _chunk(h_CH: Tensor, head: Head, plan: _Plan, part: slice, wide: torch.dtype
     A [C, V] tensor is given up, or written over, once it has been used: four at a time are needed (jsd: five).
     """
     tokens_C1 = plan.tokens_N[part, None]
-    ls_CV, slope = _student(head, h_CH, plan.heat)
+    ls_CV, slope = _student(head, h_CH, plan.temperature)
     p_CV = ls_CV.exp()
     entropy_C = -(p_CV * ls_CV).sum(-1)
-    lt_CV = None if plan.teacher is None else _log_probs(plan.teacher[1].logits(plan.teacher[0][part]), plan.heat)
+    lt_CV = (
+        None if plan.teacher is None else _log_probs(plan.teacher[1].logits(plan.teacher[0][part]), plan.temperature)
+    )
     logprob_C = ls_CV.gather(1, tokens_C1)[:, 0]
     teacher_C = None if lt_CV is None else lt_CV.gather(1, tokens_C1)[:, 0]
     if plan.divergence is None or lt_CV is None:
@@ -182,16 +184,16 @@ def _chunk(h_CH: Tensor, head: Head, plan: _Plan, part: slice, wide: torch.dtype
     return d_CV, torch.stack((loss_C, entropy_C, logprob_C, unknown_C)), total
 
 
-def _student(head: Head, hidden_CH: Tensor, heat: float) -> tuple[Tensor, Tensor | float | None]:
-    """Log-probs [C, V], and d (logits / heat) / d (weight @ hidden + bias), None where that is 1."""
+def _student(head: Head, hidden_CH: Tensor, temperature: float) -> tuple[Tensor, Tensor | float | None]:
+    """Log-probs [C, V], and d (logits / temperature) / d (weight @ hidden + bias), None where that is 1."""
     logits_CV = head.logits(hidden_CH)
-    slope = head.slope(logits_CV) / heat
-    return _log_probs(logits_CV, heat), None if isinstance(slope, float) and slope == 1 else slope
+    slope = head.slope(logits_CV) / temperature
+    return _log_probs(logits_CV, temperature), None if isinstance(slope, float) and slope == 1 else slope
 
 
-def _log_probs(logits_CV: Tensor, heat: float) -> Tensor:
-    """At temperature ``heat``; writes over ``logits_CV``."""
-    return torch.log_softmax(logits_CV if heat == 1 else logits_CV.div_(heat), -1)
+def _log_probs(logits_CV: Tensor, temperature: float) -> Tensor:
+    """At temperature ``temperature``; writes over ``logits_CV``."""
+    return torch.log_softmax(logits_CV if temperature == 1 else logits_CV.div_(temperature), -1)
 
 
 def _minus_onehot(p_CV: Tensor, tokens_C1: Tensor) -> Tensor:

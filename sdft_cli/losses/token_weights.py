@@ -119,7 +119,7 @@ def _there(tensor: Tensor | None, what: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipBounds:
     """PPO's bounds on the ratio of new to old policy; ``dual`` bounds it for negative advantages (DAPO's numbers)."""
 
     low: float = 0.2
@@ -139,7 +139,7 @@ def sequence_importance(trainer_N: Tensor, sampler_N: Tensor, rows_N: Tensor, ca
     return torch.exp(sums).clamp(max=cap)[rows_N]
 
 
-def clipped_surrogate(ratio_C: Tensor, advantage_C: Tensor, clip: Clip) -> tuple[Tensor, Tensor]:
+def clipped_surrogate(ratio_C: Tensor, advantage_C: Tensor, clip: ClipBounds) -> tuple[Tensor, Tensor]:
     """Value and coefficient [C] of PPO's loss -min(min(r, dual) A, clip(r) A) (arXiv 1707.06347, 1912.09729).
 
     The coefficient multiplies the gradient of -log p(y): r A where the free branch is in force, 0 where a bound is.
@@ -155,7 +155,7 @@ def clipped_surrogate(ratio_C: Tensor, advantage_C: Tensor, clip: Clip) -> tuple
 
 
 def make_term(
-    factors: Sequence[str], signals: Signals, importance_cap: float | None = None, clip: Clip | None = None
+    factors: Sequence[str], signals: Signals, importance_cap: float | None = None, clip: ClipBounds | None = None
 ) -> Term | None:
     """The coefficient of every token, as the fused pass wants it; None where it is 1 throughout.
 

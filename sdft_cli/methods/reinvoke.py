@@ -19,7 +19,7 @@ METHOD = Method(
     views=Views(student="prompt"),
     objective=Objective(target="token", reduction="token_mean"),
     train={"lr": 1e-5, "batch": 32, "epochs": 2},
-    then=Phase(
+    second_phase=Phase(
         prompts="general",
         sampler=Sampler(source="student", n=4, temperature=1.0),
         views=Views(student="prompt", teacher="prompt"),

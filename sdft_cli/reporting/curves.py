@@ -39,12 +39,12 @@ TRAINING = (
 def accuracy_curves(groups: Sequence[Group]) -> Figure:
     """Accuracy over training steps, a panel a task and one for the prior suite.
 
-    Lines are probes (few items), markers the evaluations before training and after each stage.
+    Lines are evals (few items), markers the evaluations before training and after each stage.
     """
     runs = [run for group in groups for run in group.runs]
     tasks: list[str | None] = list(dict.fromkeys(task for run in runs for task in run.tasks))
     every = [*tasks, *([None] if any(run.prior for run in runs) else [])]
-    foot = "line: probes on few items; marker and bar: full test sets, 95 % interval; dotted: base model"
+    foot = "line: evals on few items; marker and bar: full test sets, 95 % interval; dotted: base model"
     drawn, legend = _named(groups)
     with panels(len(every), 2, (5.2, 2.8), foot, legend) as (figure, axes):
         for axis, task in zip(axes, every, strict=True):
@@ -63,7 +63,7 @@ def sequence(groups: Sequence[Group]) -> Figure:
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
     best = {task: comparisons.best_gain(runs, task) for task in tasks}
     lines = looks(tasks)
-    foot = "0: base model; 1: best of all runs at the end of a stage; marker: full test sets, line: probes on few items"
+    foot = "0: base model; 1: best of all runs at the end of a stage; marker: full test sets, line: evals on few items"
     legend = lines if wants_legend(tasks) else ()
     named: list[tuple[Axes, list[End | None]]] = []
     with panels(len(groups), 2, (5.2, 2.8), foot, legend) as (figure, axes):
@@ -129,23 +129,22 @@ def _named(groups: Sequence[Group]) -> tuple[list[tuple[Group, Look]], Sequence[
     return list(zip(groups, styled, strict=True)), styled if wants_legend(names) else ()
 
 
-def _probes(run: RunResult, task: str | None) -> list[tuple[float, float, int]]:
-    """Step, accuracy and number of items of a task's probes."""
+def _evals(run: RunResult, task: str | None) -> list[tuple[float, float, int]]:
+    """Step, accuracy and number of items of a task's evals."""
     rows = [
-        (row["global_step"], row.get("suite") if task is None else row.get("scores", {}).get(task))
-        for row in run.probes
+        (row["global_step"], row.get("suite") if task is None else row.get("scores", {}).get(task)) for row in run.evals
     ]
     return [(at, p["accuracy"], p["n"]) for at, p in rows if p and p.get("n") and p.get("accuracy") is not None]
 
 
 def _joined(run: RunResult, task: str | None) -> Series:
-    """The points to join: probes, and full evaluations only where no probe goes (they are of other items)."""
+    """The points to join: evals, and full evaluations only where no probe goes (they are of other items)."""
     ends = zip([0, *run.boundaries()], cells(run, task), strict=False)
     full: Series = [(at, value) for at, (value, _) in ends if value is not None]
-    probes: Series = [(at, value) for at, value, _ in _probes(run, task)]
-    if not probes:
+    evals: Series = [(at, value) for at, value, _ in _evals(run, task)]
+    if not evals:
         return full
-    return [*(p for p in full if p[0] < probes[0][0]), *probes, *(p for p in full if p[0] > probes[-1][0])]
+    return [*(p for p in full if p[0] < evals[0][0]), *evals, *(p for p in full if p[0] > evals[-1][0])]
 
 
 def _line(axis: Axes, series: Sequence[Series], look: Look) -> End | None:
@@ -163,12 +162,12 @@ def _line(axis: Axes, series: Sequence[Series], look: Look) -> End | None:
 
 
 def _accuracy(axis: Axes, group: Group, look: Look, task: str | None, band: bool) -> End | None:
-    """One group in one panel: its line, a band around the probes of a single run, and the evaluations."""
+    """One group in one panel: its line, a band around the evals of a single run, and the evaluations."""
     run = group.runs[0]
-    probes = _probes(run, task) if band and len(group.runs) == 1 else []
-    if probes:
-        lows, highs = zip(*(wilson(value * n, n) for _, value, n in probes), strict=True)
-        axis.fill_between([at for at, _, _ in probes], lows, highs, color=look.colour, alpha=0.12, linewidth=0)
+    evals = _evals(run, task) if band and len(group.runs) == 1 else []
+    if evals:
+        lows, highs = zip(*(wilson(value * n, n) for _, value, n in evals), strict=True)
+        axis.fill_between([at for at, _, _ in evals], lows, highs, color=look.colour, alpha=0.12, linewidth=0)
     end = _line(axis, [_joined(run, task) for run in group.runs], look)
     for at, (value, pair) in zip([0, *run.boundaries()], mean_cells(group, task), strict=False):
         if value is not None:

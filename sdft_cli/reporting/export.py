@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sdft_cli.console import span
-from sdft_cli.reporting.tables import Cell, Section, Table
+from sdft_cli.reporting.tables import Cell, Table, TableGroup
 from sdft_cli.stats.continual import METRICS
 
 Row = dict[str, Any]
@@ -42,7 +42,7 @@ def interval(cell: Cell) -> str:
 # --- Markdown ------------------------------------------------------------------------------------------------------
 
 
-def markdown_section(section: Section) -> str:
+def markdown_section(section: TableGroup) -> str:
     """The tables under a heading, and their notes; what is folded away is left to the page."""
     parts = [plain(section.intro)]
     for table in section.tables:

@@ -64,7 +64,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Section:
+class TableGroup:
     """Tables under one heading."""
 
     title: str
@@ -72,23 +72,25 @@ class Section:
     intro: str = ""
 
 
-def sections(facts: Row) -> dict[str, Section]:
+def sections(facts: Row) -> dict[str, TableGroup]:
     """All tables of a report by section, in the order in which to read them; sections without a table are left out."""
     runs = facts["runs"]
     since = "“Since learned” is from the last stage that trained a task to the end."
     remarks = dict.fromkeys(remark for run in runs for remark in run["remarks"])
     found = {
-        "results": Section("Results", _results(facts)),
-        "matrix": Section("Accuracy after every stage", _matrices(facts), " ".join(f"{remark}." for remark in remarks)),
-        "curves": Section("Metrics after every stage", _some(_curves(runs), fold=True)),
-        "changes": Section("Items gained and lost", _some(_changes(runs)), f"Did this checkpoint change? {since}"),
-        "skills": Section("The prior suite, skill by skill", _skills(runs)),
-        "measures": Section("Measured besides", _some(_measures(runs))),
-        "pass-at-k": Section("pass@k", _some(_pass_at(runs))),
-        "endings": Section("How stages ended", _some(_endings(runs))),
-        "guards": Section("What guards found", _some(_guards(runs))),
-        "recipe": Section("Recipe", _settings(facts, "recipe")),
-        "environment": Section("Environment", _settings(facts, "environment")),
+        "results": TableGroup("Results", _results(facts)),
+        "matrix": TableGroup(
+            "Accuracy after every stage", _matrices(facts), " ".join(f"{remark}." for remark in remarks)
+        ),
+        "curves": TableGroup("Metrics after every stage", _some(_curves(runs), fold=True)),
+        "changes": TableGroup("Items gained and lost", _some(_changes(runs)), f"Did this checkpoint change? {since}"),
+        "skills": TableGroup("The prior suite, skill by skill", _skills(runs)),
+        "measures": TableGroup("Measured besides", _some(_measures(runs))),
+        "pass-at-k": TableGroup("pass@k", _some(_pass_at(runs))),
+        "endings": TableGroup("How stages ended", _some(_endings(runs))),
+        "guards": TableGroup("What guards found", _some(_guards(runs))),
+        "recipe": TableGroup("Recipe", _settings(facts, "recipe")),
+        "environment": TableGroup("Environment", _settings(facts, "environment")),
     }
     return {name: section for name, section in found.items() if section.tables}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from sdft_cli import console
-from sdft_cli.reporting.tables import Cell, Section, Table
+from sdft_cli.reporting.tables import Cell, Table, TableGroup
 
 _GAP = "  "
 #: Sentences are no wider than this on a wide terminal.
@@ -19,7 +19,7 @@ _PROSE = 100
 Block = list[str]  # the lines of one cell
 
 
-def show(section: Section, folded: bool = True) -> None:
+def show(section: TableGroup, folded: bool = True) -> None:
     """Print the section's tables, each under its title; those that are ``folded`` only if asked for."""
     width = console.out.width
     prose(section.intro)

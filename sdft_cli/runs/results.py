@@ -77,7 +77,7 @@ class RunResult:
     least_widths: dict[str, float]
     draws: dict[str, Draws | None]
     steps: list[Row]
-    probes: list[Row]
+    evals: list[Row]
     endings: list[Row]
     guards: list[Row]
     seconds: float
@@ -126,7 +126,7 @@ class RunResult:
     def boundaries(self) -> list[int]:
         """The global step at which each stage ended (so far); one step a stage where no metrics say it."""
         found: dict[int, int] = {}
-        for row in [*self.steps, *self.probes]:
+        for row in [*self.steps, *self.evals]:
             found[row["stage"]] = max(found.get(row["stage"], 0), row["global_step"])
         ends: list[int] = []
         for stage in range(1, max([self.last, *found]) + 1):
@@ -171,7 +171,7 @@ def load_run(folder: str | Path) -> RunResult:
         **_prior(list(parts.values())),
         **_metrics(list(columns.values()), list(parts.values()), trained),
         steps=logged["step"],
-        probes=logged["probe"],
+        evals=logged["eval"],
         endings=logged["ending"],
         guards=logged["guard"],
         seconds=sum(float(row.get("seconds") or 0) for row in [*logged["step"], *scores.values()]),
@@ -229,7 +229,7 @@ def item_rows(path: Path) -> list[Row]:
 def _logged(path: Path) -> dict[str, list[Row]]:
     """The rows of ``metrics.jsonl`` by kind, in order. Torn lines are ignored; of rows that say the same thing of one
     step (a run that was resumed before it) the last counts."""
-    found: dict[str, dict[tuple[int, int, str], Row]] = {"step": {}, "probe": {}, "ending": {}, "guard": {}}
+    found: dict[str, dict[tuple[int, int, str], Row]] = {"step": {}, "eval": {}, "ending": {}, "guard": {}}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for line in lines:
         try:

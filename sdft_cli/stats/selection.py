@@ -27,7 +27,7 @@ class Candidate(NamedTuple):
 
 
 def validation(
-    probes: Iterable[Mapping[str, Any]], stages: int, endings: Iterable[Mapping[str, Any]] = ()
+    evals: Iterable[Mapping[str, Any]], stages: int, endings: Iterable[Mapping[str, Any]] = ()
 ) -> tuple[float, int] | None:
     """Mean accuracy and pooled items of each stage's last probe row on the stage's own task, rows in the order logged;
     where ``endings`` say that a stage ended with an earlier step's model, of that step's row.
@@ -35,7 +35,7 @@ def validation(
     None where a stage has no such row, or none of its items could be scored.
     """
     chosen = {row["stage"]: row["model_of"] for row in endings}
-    counted = [row for row in probes if row["step"] == chosen.get(row["stage"], row["step"])]
+    counted = [row for row in evals if row["step"] == chosen.get(row["stage"], row["step"])]
     last = {row["stage"]: row["scores"].get(row["task"]) for row in counted}
     ends = [last.get(stage) for stage in range(1, stages + 1)]
     scored = [end for end in ends if end and end["accuracy"] is not None]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft_cli.data.dataset import MANIFEST, read_manifest
-from sdft_cli.data.readers import Row, source_files
+from sdft_cli.data.readers import RawRow, source_files
 from sdft_cli.errors import choose
 from sdft_cli.grading import named_rules
 from sdft_cli.grading.rubrics import KNOWLEDGE
@@ -148,7 +148,7 @@ class _Rows:
             self.used.update(self.columns[there].named.values())
         return self.columns[there]
 
-    def _found(self, split: str | None, label: str, row: Row) -> list[Found | Dropped]:
+    def _found(self, split: str | None, label: str, row: RawRow) -> list[Found | Dropped]:
         columns = self._columns(row.data)
         role = split or _split(row, columns) or _split_by_name(label) or "pool"
         prompt, rest = prompt_of(row.data, columns)
@@ -163,7 +163,7 @@ class _Rows:
         example = Example(own, prompt, demonstration, ((context or "").strip() and context) or None, answer)
         return [Found(example, role, (prompt_key("\n".join(m["content"] for m in prompt)),), row.where)]
 
-    def _id(self, row: Row, columns: Columns) -> str | None:
+    def _id(self, row: RawRow, columns: Columns) -> str | None:
         """The row's own id, which no other row of its file may have; None where there is no such column."""
         if columns.id is None:
             return None
@@ -181,7 +181,7 @@ _CHOSEN = {
 }
 
 
-def _split(row: Row, columns: Columns) -> str | None:
+def _split(row: RawRow, columns: Columns) -> str | None:
     if columns.split is None:
         return None
     if (split := split_of(row.data.get(columns.split), columns)) is None:

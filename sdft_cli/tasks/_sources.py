@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft_cli.data.dataset import FILTERED, describe
-from sdft_cli.data.readers import SUFFIXES, Row, read_rows, source_files
+from sdft_cli.data.readers import SUFFIXES, RawRow, read_rows, source_files
 from sdft_cli.errors import UsageError
 from sdft_cli.types import Dropped, Example, Message
 
@@ -58,7 +58,7 @@ class Format:
     name: str
     licence: str
     matches: Callable[[dict[str, Any]], bool]
-    parse: Callable[[Row], list[Found | Dropped]]
+    parse: Callable[[RawRow], list[Found | Dropped]]
 
 
 @dataclass
@@ -170,7 +170,7 @@ def slug(name: str) -> str:
     return re.sub(r"[\W_]+", "-", name.casefold()).strip("-") or "x"
 
 
-def _parse_row(match: Format, row: Row, into: Gathered) -> None:
+def _parse_row(match: Format, row: RawRow, into: Gathered) -> None:
     try:
         for item in match.parse(row):
             if isinstance(item, Dropped):

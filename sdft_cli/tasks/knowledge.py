@@ -25,7 +25,7 @@ from sdft_cli.data.readers import TEXT_SUFFIXES
 from sdft_cli.grading import task_rules
 from sdft_cli.grading.named_rules import FEW_WORDS
 from sdft_cli.grading.rubrics import KNOWLEDGE
-from sdft_cli.tasks._sources import BadRow, Format, Found, Gathered, Row, gather, prompt_key, slug, text, user
+from sdft_cli.tasks._sources import BadRow, Format, Found, Gathered, RawRow, gather, prompt_key, slug, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import SPLITS, Dropped, Example, Prepared, PrepareOptions, Score, Task
 
@@ -48,7 +48,7 @@ def grade(completion: str, example: Example) -> Score:
     return task_rules.containment(completion, gold)
 
 
-def _article(row: Row) -> list[Found | Dropped]:
+def _article(row: RawRow) -> list[Found | Dropped]:
     title, body = text(row.data, "title", "title"), text(row.data, "text", "article text")
     name = _key(row.data, ("id",)) or slug(title)
     meta = {"title": title, **{k: row.data[k] for k in ("url",) if isinstance(row.data.get(k), str)}}
@@ -56,7 +56,7 @@ def _article(row: Row) -> list[Found | Dropped]:
     return [Found(example, "corpus", (), row.where)]
 
 
-def _question(row: Row) -> list[Found | Dropped]:
+def _question(row: RawRow) -> list[Found | Dropped]:
     asked, answered = ("question", "answer") if "question" in row.data else ("input", "output")
     question, answer = text(row.data, asked, "prompt"), text(row.data, answered, "answer")
     split = row.data.get("split", "pool")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sdft_cli.grading import task_rules
 from sdft_cli.grading.rubrics import MEDICAL
-from sdft_cli.tasks._sources import BadRow, Format, Found, Row, gather, prompt_key, text, user
+from sdft_cli.tasks._sources import BadRow, Format, Found, RawRow, gather, prompt_key, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
 
@@ -33,7 +33,7 @@ def grade(completion: str, example: Example) -> Score:
     return task_rules.containment(completion, example.answer)
 
 
-def _both(row: Row) -> list[Found | Dropped]:
+def _both(row: RawRow) -> list[Found | Dropped]:
     """The training row keeps the gold answer, the evaluation row the demonstration: nothing is thrown away."""
     question, verifiable = text(row.data, TRAIN_QUESTION, "prompt"), text(row.data, TEST_QUESTION, "prompt")
     demonstration, answer = text(row.data, DEMONSTRATION, "demonstration"), _answer(row)
@@ -43,7 +43,7 @@ def _both(row: Row) -> list[Found | Dropped]:
     return [Found(train, "pool", (prompt_key(verifiable), prompt_key(question)), row.where, held_out)]
 
 
-def _training(row: Row) -> list[Found | Dropped]:
+def _training(row: RawRow) -> list[Found | Dropped]:
     question = text(row.data, TRAIN_QUESTION, "prompt")
     answer = _answer(row) if row.data.get(ANSWER) is not None else None
     demonstration = text(row.data, DEMONSTRATION, "demonstration")
@@ -51,13 +51,13 @@ def _training(row: Row) -> list[Found | Dropped]:
     return [Found(example, "train", (prompt_key(question),), row.where)]
 
 
-def _evaluation(row: Row) -> list[Found | Dropped]:
+def _evaluation(row: RawRow) -> list[Found | Dropped]:
     question = text(row.data, TEST_QUESTION, "prompt")
     example = Example(f"medical-test-{row.number}", user(question), answer=_answer(row))
     return [Found(example, "test", (prompt_key(question),), row.where)]
 
 
-def _answer(row: Row) -> str:
+def _answer(row: RawRow) -> str:
     answer = text(row.data, ANSWER, "answer")
     if task_rules.containment("", answer).value is None:
         raise BadRow("answer has no words", f"{answer[:40]!r}")

@@ -20,7 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from sdft_cli.grading import task_rules
-from sdft_cli.tasks._sources import BadRow, Format, Found, LeftOut, Row, gather, messages, prompt_key, slug, text, texts
+from sdft_cli.tasks._sources import (
+    BadRow,
+    Format,
+    Found,
+    LeftOut,
+    RawRow,
+    gather,
+    messages,
+    prompt_key,
+    slug,
+    text,
+    texts,
+)
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
 
@@ -60,7 +72,7 @@ def render_answer(answer: str) -> str:
     return f"<answer>\n{answer}\n</answer>"
 
 
-def _sciknoweval_row(row: Row) -> list[Found | Dropped]:
+def _sciknoweval_row(row: RawRow) -> list[Found | Dropped]:
     data = row.data
     kind, choices = data.get("type"), data.get("choices")
     if not isinstance(kind, str) or not isinstance(choices, dict):
@@ -92,7 +104,7 @@ def _listed(choices: dict[str, Any]) -> str:
     return "\n".join(f"{label}: {option}" for label, option in zip(labels, options, strict=True))
 
 
-def _authors_row(row: Row) -> list[Found | Dropped]:
+def _authors_row(row: RawRow) -> list[Found | Dropped]:
     prompt = messages(row.data, "prompt" if "prompt" in row.data else "messages")
     column = next((c for c in ("demonstration", "output_text") if c in row.data), None)
     demonstration = texts(row.data, column, "demonstration") if column else None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft_cli.grading import task_rules
-from sdft_cli.tasks._sources import BadRow, Format, Found, LeftOut, Row, gather, prompt_key, slug, text, texts, user
+from sdft_cli.tasks._sources import BadRow, Format, Found, LeftOut, RawRow, gather, prompt_key, slug, text, texts, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
 
@@ -55,7 +55,7 @@ def question(example: Example) -> str:
     return f"{example.meta.get('api', '')} {example.prompt[-1]['content'].rpartition(_ASK)[2]}"
 
 
-def _evaluation_record(row: Row) -> list[Found | Dropped]:
+def _evaluation_record(row: RawRow) -> list[Found | Dropped]:
     """One API with its instructions; ``Golden_Answers[i]`` belongs to ``Instructions[i]``."""
     questions, golds = _list(row.data, "Instructions", "question"), _list(row.data, "Golden_Answers", "answer")
     items: list[Found | Dropped] = []
@@ -71,7 +71,7 @@ def _evaluation_record(row: Row) -> list[Found | Dropped]:
     return items
 
 
-def _training_record(row: Row) -> list[Found | Dropped]:
+def _training_record(row: RawRow) -> list[Found | Dropped]:
     """One API with its instances: a question and the recorded steps ``[[action, input, log], observation]``."""
     items: list[Found | Dropped] = []
     if not row.data.get("Instances"):
@@ -107,7 +107,7 @@ def _instance(record: dict[str, Any], instance: Any, i: int, where: str) -> Foun
     return _found(name, _prompt(record, question), demonstration, gold, "train", record["Name"], where)
 
 
-def _authors_row(row: Row) -> list[Found | Dropped]:
+def _authors_row(row: RawRow) -> list[Found | Dropped]:
     prompt = text(row.data, "prompt", "prompt")
     column = next((c for c in ("demonstration", "golden_response") if c in row.data), None)
     demonstration = texts(row.data, column, "demonstration") if column else None

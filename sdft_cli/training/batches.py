@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from sdft_cli.config.recipe import Recipe, Train
-from sdft_cli.evaluation.scoring import Engine
 from sdft_cli.grading.task_rules import strip_thinking
 from sdft_cli.losses import token_weights
 from sdft_cli.models.batching import Row
 from sdft_cli.models.chat import Chat
+from sdft_cli.models.engine import Engine
 from sdft_cli.models.views import ROLLOUT_VIEWS, VIEWS
 from sdft_cli.types import Example, Message, Rollout, Score, Task
 

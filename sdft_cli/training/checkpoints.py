@@ -1,4 +1,4 @@
-"""The keeper of one stage's checkpoints: writes those that are due or worth it, prunes the rest, picks the last.
+"""The checkpointer of one stage's checkpoints: writes those that are due or worth it, prunes the rest, picks the last.
 
 What is worth keeping is `retention`'s business. Marks are read from the probe rows in the run's metrics, so a resumed
 stage knows them; those of a stage's earlier phases do not count.
@@ -16,13 +16,13 @@ from sdft_cli.runs.folder import Checkpoint, Run
 from sdft_cli.training.retention import Mark, Rule, best
 
 
-class Keeper:
+class Checkpointer:
     """``begin`` is the step at which the stage's last phase begins; probes up to it leave no mark."""
 
     def __init__(self, run: Run, settings: Train, stage: int, task: str, begin: int):
         self.run, self.settings, self.stage, self.task, self.begin = run, settings, stage, task, begin
         self.marks: list[Mark] = []
-        for row in run.rows("probe", stage):
+        for row in run.rows("eval", stage):
             self.see(row)
         self.rule = Rule(settings.keep_checkpoints, settings.best != "off", self._floor())
 
@@ -31,7 +31,7 @@ class Keeper:
         drop = self.settings.stop_if_prior_drops
         if drop is None:
             return None
-        first = next(row["suite"]["accuracy"] for row in self.run.rows("probe"))
+        first = next(row["suite"]["accuracy"] for row in self.run.rows("eval"))
         return float(first) - drop - 1e-9  # a drop of just so much is none
 
     def see(self, row: dict[str, Any]) -> None:

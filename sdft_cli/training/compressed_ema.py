@@ -1,11 +1,12 @@
-"""An average of weights in two bytes a parameter: not itself, but what it lags behind them, in bf16.
+"""An exponential moving average of weights in two bytes a parameter: its offset from the weights, kept in bf16.
 
     d = phi - theta;   theta moves by s:  d <- (1 - a) (d - s)   at an update, d - s between two
 
 Kept in bf16 the average itself would stand still: a step of it is far below the spacing of numbers of a weight's size.
-The lag is small, so its own spacing is: 0.4 to 0.8 % of it. A step changes it by about its share a = 1 %, and rounded
-to the nearest number a lag that nears its end would stop up to 40 % short of it; so it is rounded stochastically
-(`rounding`), which is right on average and off by about 2 % of the lag in a single weight at a = 0.01.
+The offset is small, and so is the spacing of bf16 numbers of its size: 0.4 to 0.8 % of it. A step changes it by about a
+share a = 1 %. Rounded to nearest, an offset would stop up to 40 % short of where it should end; so it is rounded
+stochastically (`stochastic_rounding`), which is right on average and off by about 2 % of the offset in a
+single weight at a = 0.01.
 
 theta is the optimizer's exact weight, so phi = theta + d has its precision. The weights to compute with are made when
 a layer is passed and given back after it: the student's own are never written to, and come back as they were.
@@ -24,20 +25,20 @@ from sdft_cli.training.optimizer import PIECE, Moved
 from sdft_cli.training.stochastic_rounding import round_to_bf16
 
 
-class Lag:
+class CompressedEma:
     """``weights`` (name -> tensor) are what is followed; their storage must stay theirs. Starts as their equal."""
 
     def __init__(self, model: nn.Module, weights: dict[str, Tensor], rate: float):
         self.model, self.weights, self.rate = model, weights, rate
-        self.lag = {n: torch.zeros_like(w, dtype=torch.bfloat16) for n, w in weights.items()}
+        self.offset = {n: torch.zeros_like(w, dtype=torch.bfloat16) for n, w in weights.items()}
         self._names = {id(p): n for n, p in model.named_parameters()}
         self._head: tuple[str, Tensor] | None = None  # the output head, asked for once a micro-batch
 
     @torch.no_grad()
     def start(self, average: dict[str, Tensor]) -> None:
         """Stand at ``average``, to bf16 precision of its distance."""
-        for name, lag in self.lag.items():
-            lag.copy_(average[name].to(lag.device).float() - self.weights[name])
+        for name, offset in self.offset.items():
+            offset.copy_(average[name].to(offset.device).float() - self.weights[name])
         self._head = None
 
     def follower(self, due: bool) -> Moved:
@@ -46,8 +47,8 @@ class Lag:
         self._head = None
 
         def follow(name: str, at: slice, before: Tensor, after: Tensor, generator: torch.Generator) -> None:
-            lag = self.lag[name].view(-1)[at]
-            lag.copy_(round_to_bf16((lag + (before.float() - after)).mul_(kept), generator))
+            offset = self.offset[name].view(-1)[at]
+            offset.copy_(round_to_bf16((offset + (before.float() - after)).mul_(kept), generator))
 
         return follow
 
@@ -55,15 +56,15 @@ class Lag:
     def average(self, param: nn.Parameter) -> Tensor:
         """The average of ``param`` in its precision, as a new tensor; the parameter itself where it has none."""
         name = self._names[id(param)]
-        if name not in self.lag:
+        if name not in self.offset:
             return param.detach()
         if self._head and self._head[0] == name:
             return self._head[1]
         made = torch.empty_like(param, memory_format=torch.contiguous_format)
-        flat, theta, lag = made.view(-1), self.weights[name].view(-1), self.lag[name].view(-1)
+        flat, theta, offset = made.view(-1), self.weights[name].view(-1), self.offset[name].view(-1)
         for i in range(0, flat.numel(), PIECE):
             at = slice(i, i + PIECE)
-            flat[at] = theta[at] + lag[at]
+            flat[at] = theta[at] + offset[at]
         return made
 
     def head(self, param: nn.Parameter) -> Tensor:

@@ -213,7 +213,7 @@ RULES: dict[str, tuple[Rule, str, tuple[str, ...]]] = {
 
 class Guards:
     """The guards of one phase, whose recipe this is; ``shown`` as in `Figures`. ``table`` stands before the phase's
-    keys in hints: "then." for a second phase."""
+    keys in hints: "second_phase." for a second phase."""
 
     def __init__(self, recipe: Recipe, shown: Mapping[str, float], table: str = ""):
         self.recipe, self.table, settings = recipe, table, recipe.guards

@@ -94,14 +94,14 @@ def lasting(recipe: Recipe, counts: Counts, width: int) -> dict[str, int]:
         "masters": masters,
         "optimizer": counts.trained * each + (counts.trained // 32 if each == 2 else 0),
         "teacher": teacher(recipe.teacher, counts, wide),
-        "twin": counts.trained * wide if ahead(recipe) and recipe.engine.name == "transformers" else 0,
+        "twin": counts.trained * wide if prefetches(recipe) and recipe.engine.name == "transformers" else 0,
         "gradients": counts.trained * wide,
     }
 
 
-def ahead(recipe: Recipe) -> bool:
+def prefetches(recipe: Recipe) -> bool:
     """Whether completions are sampled while the model trains; with its own model that takes a copy of what moves."""
-    return recipe.engine.ahead > 0 and recipe.sampler.source == "student"
+    return recipe.engine.prefetch > 0 and recipe.sampler.source == "student"
 
 
 def teacher(settings: Teacher | None, counts: Counts, wide: int) -> int:
@@ -172,6 +172,6 @@ def predict(recipe: Recipe, d: Dims, counts: Counts, width: int, load: Load, dev
     sampled = rollout(d, counts, width, load, device)
     step = parts["gradients"] + updating(recipe, counts, width, device)
     own = {"activations": kept + adds, "loss": held + scratch, "rollout": sampled, "update": step - parts["gradients"]}
-    most = max(passes, step) + sampled if ahead(recipe) else max(passes, sampled, step)
+    most = max(passes, step) + sampled if prefetches(recipe) else max(passes, sampled, step)
     passing = most - parts["gradients"]
     return {**parts, **own, "peak": stays + parts["gradients"] + int(passing * HEAP.get(device, 1.0))}

@@ -1,8 +1,8 @@
-"""Batches written ahead: the next ones are sampled by a second thread while this one trains (``engine.ahead``).
+"""Batches written ahead: the next ones are sampled by a second thread while this one trains (``engine.prefetch``).
 
 They are written together, in one call of the engine: a step of a larger batch costs little more. A batch is then a few
-optimizer steps older than the weights it trains, at most ``engine.ahead`` of them; its sampled log-probs are those of
-the weights that wrote it, and the method's importance weights correct for the difference. Nothing is written beyond a
+optimizer steps older than the weights it trains, at most ``engine.prefetch`` of them; its sampled log-probs are of the
+weights that wrote it, and the method's importance weights correct for the difference. Nothing is written beyond a
 quiet step, after which the run is measured or saved: a checkpoint has no batch in flight, so a resumed run writes what
 an uninterrupted one wrote, and an engine never answers two callers. Without ``ahead`` every batch is written when it is
 needed, by the weights of its step.
@@ -15,17 +15,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from sdft_cli.evaluation.scoring import Engine
+from sdft_cli.models.engine import Engine
 from sdft_cli.training.batches import Batch, Batches
 
 
-class Ahead:
+class Prefetcher:
     """The batches of a phase in their order. ``quiet(steps)`` says whether the run pauses after so many of them."""
 
     def __init__(self, batches: Batches, engine: Engine, quiet: Callable[[int], bool]):
         self.batches, self.engine, self.quiet = batches, engine, quiet
         sampled = batches.recipe.sampler.source == "student"  # nothing else takes time to write
-        self.depth, self.updates = batches.recipe.engine.ahead if sampled else 0, batches.recipe.train.updates
+        self.depth, self.updates = batches.recipe.engine.prefetch if sampled else 0, batches.recipe.train.updates
         self.behind = False  # whether the engine lacks the newest weights
         self._since, self._numbers = 0, range(0)  # the batch at which these were begun
         self._written: Future[list[Batch]] | None = None

@@ -60,10 +60,10 @@ def check_recipe(recipe: Recipe) -> Method:
         raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft[memory]'")
     for phase in recipe.phases():
         _check_phase(phase)
-    if recipe.train.stop_if_prior_drops is not None and not (recipe.suite and recipe.train.probe_every):
-        raise UsageError("train.stop_if_prior_drops watches the prior suite", "name one with --suite, and probe_every")
-    if recipe.then:
-        _check_general(recipe, recipe.then)
+    if recipe.train.stop_if_prior_drops is not None and not (recipe.suite and recipe.train.eval_every):
+        raise UsageError("train.stop_if_prior_drops watches the prior suite", "name one with --suite, and eval_every")
+    if recipe.second_phase:
+        _check_general(recipe, recipe.second_phase)
     return method
 
 
@@ -94,8 +94,8 @@ def _check_phase(phase: Recipe) -> None:
         raise UsageError("objective.clip bounds an advantage, and there is none", 'set factors=["group_advantage"]')
     if phase.train.updates > 1 and sampler.source != "student":
         raise UsageError("train.updates reuses sampled completions", "set sampler.source=student, or train.updates=1")
-    if phase.engine.ahead and sampler.source == "student" and goal.importance_cap is None and goal.clip is None:
-        hint = "set objective.importance_cap=2 (or a clip), or engine.ahead=0"
+    if phase.engine.prefetch and sampler.source == "student" and goal.importance_cap is None and goal.clip is None:
+        hint = "set objective.importance_cap=2 (or a clip), or engine.prefetch=0"
         raise UsageError("completions written ahead are off-policy, and nothing here corrects for that", hint)
 
 
@@ -125,8 +125,8 @@ def _check_teacher(phase: Recipe) -> None:
         )
 
 
-def _check_general(recipe: Recipe, then: Phase) -> None:
-    if then.prompts != "general" or recipe.general:
+def _check_general(recipe: Recipe, phase: Phase) -> None:
+    if phase.prompts != "general" or recipe.general:
         return
     suite: Suite | Battery | None = plugins.get("suite", recipe.suite) if recipe.suite else None
     if suite is None or suite.general is None:
@@ -164,7 +164,7 @@ def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, wi
         raise UsageError(f"{folder}/train.jsonl: no row can be trained on", _reasons(stage.dropped))
     stage.phases = [Batches(chat, first, task, stage.train, (number,), new_tokens)]
     for phase in rest:
-        general = recipe.then is not None and recipe.then.prompts == "general"
+        general = recipe.second_phase is not None and recipe.second_phase.prompts == "general"
         examples = _general(recipe) if general else stage.train
         new_tokens = phase.sampler.max_new_tokens or task.max_new_tokens
         stage.phases.append(Batches(chat, phase, task, examples, (number, "then"), new_tokens))

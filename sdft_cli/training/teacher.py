@@ -4,9 +4,9 @@
 
 The average is kept in fp32 whatever the model's precision: in bf16 an average with a = 0.01 stands still.
 Storage is chosen here: the student itself (live), a second copy (full fine-tuning), a second adapter on the shared base
-(LoRA), or what the average lags behind the student (``storage`` half, see `lag`). The fp32 average beside a bf16 copy
-may lie in the host's memory (cpu): an update brings one parameter after the other to the device, so the numbers are the
-same. An average of adapters A and B is not the average of BA; started as a copy it tracks it closely.
+(LoRA), or the average's offset from the student (``storage`` half, see `compressed_ema`). The fp32 average beside a
+bf16 copy may lie in the host's memory (cpu): an update brings one parameter after the other to the device, so the
+numbers are the same. An average of adapters A and B is not the average of BA; started as a copy it tracks it closely.
 Parameters are matched by name, never by position.
 """
 
@@ -19,51 +19,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdft_cli.config.recipe import Teacher as Settings
+from sdft_cli.config.recipe import Teacher as TeacherSettings
 from sdft_cli.losses.fused import Head
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Inputs
 from sdft_cli.models.pretrained import STUDENT, TEACHER, Policy
-from sdft_cli.training.compressed_ema import Lag
+from sdft_cli.training.compressed_ema import CompressedEma
 from sdft_cli.training.optimizer import Moved
 
 
-def lags(settings: Settings | None, lora: bool) -> bool:
-    """Whether a teacher of these settings is kept as a `Lag`: an average that moves, asked to be, of a whole model."""
+def keeps_offset(settings: TeacherSettings | None, lora: bool) -> bool:
+    """Whether a teacher with these settings is a `CompressedEma`: asked for, of a whole model, and moving."""
     return settings is not None and settings.storage == "half" and 0 < settings.update_rate < 1 and not lora
 
 
-class Teacher:
+class TeacherModel:
     """``origin`` loads the weights of ``settings.start`` by name; it is not called where that is the student.
 
-    ``exact``: the student's weights by name, as the optimizer has them; a `Lag` is taken from them.
+    ``exact``: the student's weights by name, as the optimizer has them; a `CompressedEma` is taken from them.
     """
 
     def __init__(
         self,
         policy: Policy,
-        settings: Settings,
+        settings: TeacherSettings,
         origin: Callable[[], dict[str, Tensor]],
         exact: dict[str, Tensor] | None = None,
     ):
         self.policy, self.settings = policy, settings
         self.live = settings.update_rate == 1 and settings.update_every == 1
         self.copy: nn.Module | None = None
-        self.lag: Lag | None = None
+        self.compressed: CompressedEma | None = None
         self.average: dict[str, Tensor] = {}
         if self.live:
             return
         if policy.lora:
             self._add_adapter()
-        elif lags(settings, policy.lora) and exact is not None:
-            self.lag = Lag(policy.model, exact, settings.update_rate)
+        elif keeps_offset(settings, policy.lora) and exact is not None:
+            self.compressed = CompressedEma(policy.model, exact, settings.update_rate)
         else:
             self.copy = copy.deepcopy(policy.model).requires_grad_(False)
-        if self.lag is None:
+        if self.compressed is None:
             self.average = {n: self._averaged(p.detach()) for n, p in self._own().items()}
         if settings.start != "student":
             weights = origin()
-            self._set({n: weights[_in(STUDENT, n)] for n in (self.lag.lag if self.lag else self.average)})
+            self._set(
+                {n: weights[_in(STUDENT, n)] for n in (self.compressed.offset if self.compressed else self.average)}
+            )
 
     def _averaged(self, own: Tensor) -> Tensor:
         """What ``own`` is the rounded copy of: itself where it is fp32, or is never more than the student's copy."""
@@ -94,8 +96,8 @@ class Teacher:
 
     @torch.no_grad()
     def _set(self, weights: dict[str, Tensor]) -> None:
-        if self.lag:
-            return self.lag.start(weights)
+        if self.compressed:
+            return self.compressed.start(weights)
         own = self._own()
         if missing := set(self.average) - set(weights):
             raise ValueError(f"teacher weights lack {sorted(missing)[0]}")
@@ -107,7 +109,7 @@ class Teacher:
     def update(self, step: int, student: dict[str, Tensor]) -> None:
         """After optimizer step ``step`` (from 1), follow ``student`` (name -> its exact weights)."""
         rate = self.settings.update_rate
-        if self.live or self.lag or rate == 0 or step % self.settings.update_every:
+        if self.live or self.compressed or rate == 0 or step % self.settings.update_every:
             return
         own = self._own()
         for name, value in self.average.items():
@@ -120,13 +122,13 @@ class Teacher:
 
     def watcher(self, step: int) -> Moved | None:
         """What optimizer step ``step`` (from 1) has to tell of its moves; None where `update` is enough."""
-        return self.lag.follower(step % self.settings.update_every == 0) if self.lag else None
+        return self.compressed.follower(step % self.settings.update_every == 0) if self.compressed else None
 
     @torch.no_grad()
     def hidden_states(self, inputs: Inputs) -> Tensor:
         """The teacher's final hidden states at the loss positions, [N, H], without gradient."""
-        if self.lag:
-            with self.lag.lent():
+        if self.compressed:
+            with self.compressed.lent():
                 return pretrained.hidden_states(self.policy, inputs)
         if self.live or self.copy is not None:
             return pretrained.hidden_states(self.policy, inputs, self.copy)
@@ -139,30 +141,30 @@ class Teacher:
     def head(self) -> Head:
         """The teacher's output head, detached."""
         own = pretrained.head(self.policy, self.copy)
-        if self.lag:
-            bias = None if own.bias is None else self.lag.average(own.bias)  # type: ignore[arg-type]
-            own = own._replace(weight=self.lag.head(own.weight), bias=bias)  # type: ignore[arg-type]
+        if self.compressed:
+            bias = None if own.bias is None else self.compressed.average(own.bias)  # type: ignore[arg-type]
+            own = own._replace(weight=self.compressed.head(own.weight), bias=bias)  # type: ignore[arg-type]
         return own.detach()
 
     def close(self) -> None:
         """Free the copy or take the teacher's adapter off the model."""
-        self.copy, self.lag, self.average = None, None, {}
+        self.copy, self.compressed, self.average = None, None, {}
         if self.policy.lora and TEACHER in self.policy.model.peft_config:  # type: ignore[operator]
             self.policy.model.delete_adapter(TEACHER)  # type: ignore[operator]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lag": self.lag.lag} if self.lag else {"average": self.average}
+        return {"offset": self.compressed.offset} if self.compressed else {"average": self.average}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        key = "lag" if self.lag else "average"
-        own = self.lag.lag if self.lag else self.average
+        key = "offset" if self.compressed else "average"
+        own = self.compressed.offset if self.compressed else self.average
         if set(state.get(key, ())) != set(own):
             raise ValueError("the teacher's state belongs to other parameters")
-        if self.lag is None:
+        if self.compressed is None:
             return self._set(state[key])
-        for name, lag in own.items():
-            lag.copy_(state[key][name])
+        for name, offset in own.items():
+            offset.copy_(state[key][name])
 
 
 def _in(adapter: str, name: str) -> str:

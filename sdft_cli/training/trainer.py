@@ -16,26 +16,26 @@ import torch
 from torch import Tensor
 
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.evaluation.scoring import Engine
 from sdft_cli.losses import token_weights
 from sdft_cli.losses.divergence import Divergence
 from sdft_cli.losses.fused import Head, TokenStats, fused_loss
-from sdft_cli.losses.token_weights import Clip, Signals
+from sdft_cli.losses.token_weights import ClipBounds, Signals
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Inputs, Row, Targets, collate, group_rows, targets
+from sdft_cli.models.engine import Engine
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.training import micro_batches
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.guards import NonFinite
 from sdft_cli.training.optimizer import MasterAdamW, learning_rate
-from sdft_cli.training.prefetch import Ahead
-from sdft_cli.training.teacher import Teacher, lags
+from sdft_cli.training.prefetch import Prefetcher
+from sdft_cli.training.teacher import TeacherModel, keeps_offset
 
 #: What a student's view and a teacher's give for N loss positions: hidden states and head.
 Scored = tuple[Tensor, Head]
 
 
-class Stage:
+class PhaseTrainer:
     """One phase of one task's training. ``origin`` loads the weights that the teacher starts from, by name;
     ``quiet(steps)`` says whether the caller will sample with the engine, or save, after so many steps."""
 
@@ -50,13 +50,13 @@ class Stage:
         quiet: Callable[[int], bool] = lambda steps: False,
     ):
         self.policy, self.engine, self.recipe, self.batches, self.where = policy, engine, recipe, batches, where
-        self.steps, self.ahead = batches.steps, Ahead(batches, engine, quiet)
+        self.steps, self.prefetcher = batches.steps, Prefetcher(batches, engine, quiet)
         goal = recipe.objective
         asks = goal.target == "teacher" or set(token_weights.ASK_TEACHER) & set(goal.factors)
         taught = micro_batches.stored(policy, recipe) if asks else None
-        self.optimizer = MasterAdamW(policy.model, recipe.train, watched=lags(taught, policy.lora))
+        self.optimizer = MasterAdamW(policy.model, recipe.train, watched=keeps_offset(taught, policy.lora))
         self.fitting = micro_batches.Fitting(policy, recipe, self.optimizer.held)
-        self.teacher = Teacher(policy, taught, origin, self.optimizer.exact()) if taught else None
+        self.teacher = TeacherModel(policy, taught, origin, self.optimizer.exact()) if taught else None
         self._held: tuple[int, list[Row], dict[str, Any]] | None = None
 
     # one step -----------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ class Stage:
         self.optimizer.step(lr, rounding, self.teacher.watcher(step + 1) if self.teacher else None)
         if self.teacher:
             self.teacher.update(step + 1, self.optimizer.exact())
-        self.ahead.moved()
+        self.prefetcher.moved()
         seconds = time.perf_counter() - began
         tokens = sum(len(r.completion) for r in rows)
         return {
@@ -87,7 +87,7 @@ class Stage:
             "kl": stats["kl"] if math.isfinite(stats["kl"]) else None,
             **facts,
             "entropy": stats["entropy"],
-            "mismatch": stats["mismatch"],
+            "logprob_gap": stats["logprob_gap"],
             "tokens_per_second": tokens / seconds,
             "lr": lr,
             "grad_norm": norm,
@@ -101,7 +101,7 @@ class Stage:
         """The batch of ``step``; each is used for ``train.updates`` steps in a row."""
         number = step // self.recipe.train.updates
         if self._held is None or self._held[0] != number:
-            self._held = (number, *self.ahead.take(number))
+            self._held = (number, *self.prefetcher.take(number))
         return self._held[1], self._held[2]
 
     def may_save(self, step: int) -> bool:
@@ -126,14 +126,14 @@ class Stage:
         exact = self._divergence() is not None  # otherwise sampled: the mean of log p_S(y) - log p_T(y)
         sums_4, count = torch.zeros(4, dtype=torch.float64, device=self.policy.device), 0
         for group, teacher in zip(groups, taught, strict=True):
-            loss, stats, mismatch = self._loss(group, teacher, step)
+            loss, stats, logprob_gap = self._loss(group, teacher, step)
             loss.backward()
             self.policy.model.eval()
             kl_N = stats.loss_N if exact else stats.logprob_N - stats.teacher_N
-            sums_4 += torch.stack((loss.detach(), kl_N.sum(), stats.entropy_N.sum(), mismatch))
+            sums_4 += torch.stack((loss.detach(), kl_N.sum(), stats.entropy_N.sum(), logprob_gap))
             count += len(kl_N)
         total, *found = sums_4.tolist()
-        return {k: v / max(1, count) for k, v in zip(("kl", "entropy", "mismatch"), found, strict=True)}, total
+        return {k: v / max(1, count) for k, v in zip(("kl", "entropy", "logprob_gap"), found, strict=True)}, total
 
     def _loss(self, group: list[Row], teacher: Scored | None, step: int) -> tuple[Tensor, TokenStats, Tensor]:
         goal, known = self.recipe.objective, targets(group, self.policy.device)
@@ -143,7 +143,7 @@ class Stage:
         hidden_NH = pretrained.hidden_states(self.policy, inputs)
         student = (hidden_NH, pretrained.head(self.policy))
         signals = self._signals(known, student, share)
-        clip = Clip(**goal.clip.model_dump()) if goal.clip else None
+        clip = ClipBounds(**goal.clip.model_dump()) if goal.clip else None
         loss, stats = fused_loss(
             *student,
             known.tokens_N,
@@ -201,7 +201,7 @@ class Stage:
         if goal.importance_cap is not None and goal.importance == "sequence" and known.sampled_N is not None:
             logprob_N = self._look(known, student).logprob_N
             whole = token_weights.sequence_importance(logprob_N, known.sampled_N, known.rows_N, goal.importance_cap)
-        older = self.recipe.train.updates > 1 or self.recipe.engine.ahead
+        older = self.recipe.train.updates > 1 or self.recipe.engine.prefetch
         old_N = known.sampled_N if older else None
         return Signals(known.advantage_N, known.sampled_N, old_N, whole, goal.evidence_clip, share)
 
@@ -215,9 +215,15 @@ class Stage:
     def _look(self, known: Targets, student: Scored, teacher: Scored | None = None) -> TokenStats:
         """Per-token results ahead of the loss, for weights that need a whole sequence; no gradient."""
         chosen = self._divergence() if teacher else None
-        heat = self.recipe.objective.logits_temperature
+        temperature = self.recipe.objective.logits_temperature
         return fused_loss(
-            student[0].detach(), student[1].detach(), known.tokens_N, known.weights_N, teacher, chosen, temperature=heat
+            student[0].detach(),
+            student[1].detach(),
+            known.tokens_N,
+            known.weights_N,
+            teacher,
+            chosen,
+            temperature=temperature,
         )[1]
 
     # state --------------------------------------------------------------------------------------------------
@@ -245,6 +251,6 @@ class Stage:
             self.teacher.load_state_dict(saved["teacher"])
 
     def close(self) -> None:
-        self.ahead.close()
+        self.prefetcher.close()
         if self.teacher:
             self.teacher.close()

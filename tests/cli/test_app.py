@@ -31,7 +31,7 @@ MISTAKES = [
     (["sweep", "--grid", "method=sdft,stf"], "unknown method 'stf'", "did you mean 'sft'"),
     (["sweep", "--grid", "seed=0,1"], "seed cannot be in a grid", "--seeds"),
     (["sweep", "--grid", "lr=1e-4,1e-3", "--seeds", "a"], "--seeds a: not whole numbers", "0,1,2"),
-    (["sweep", "--grid", "lr=1e-4,1e-3", "--set", "probe_every=0"], "nothing to choose by", "train.probe_every"),
+    (["sweep", "--grid", "lr=1e-4,1e-3", "--set", "eval_every=0"], "nothing to choose by", "train.eval_every"),
     (["sweep", "--grid", "lr=1e-4,1e-3"], "data/micro-tooluse", "sdft prepare"),
     (["sweep", "--resume", "--out", "nowhere"], "--resume needs a sweep's folder", "--out"),
     (["prepare", "--tasks", "tooluse"], "needs a source", "--source tooluse=PATH"),

@@ -169,11 +169,13 @@ class Kind:
 
 
 BOTH = ("micro-tooluse", "micro-science")
-COMMON = ("checkpoint_every=2", "probe_every=4", "probe_limit=2", "evaluation.limit=2", "lr=1e-3", "threads=1")
+COMMON = ("checkpoint_every=2", "eval_every=4", "eval_limit=2", "evaluation.limit=2", "lr=1e-3", "threads=1")
 SHORT = (*COMMON, "max_steps=6", "batch=4", "sampler.max_new_tokens=6", "evaluation.max_new_tokens=4")
 KINDS = {
     "sdft-ema": Kind("sdft", BOTH, (*SHORT, "teacher.update_rate=0.1")),
-    "lora-ema": Kind("sdft", BOTH, (*SHORT, "teacher.update_rate=0.1", "lora.rank=4", "lora.dropout=0.1", "ahead=2")),
+    "lora-ema": Kind(
+        "sdft", BOTH, (*SHORT, "teacher.update_rate=0.1", "lora.rank=4", "lora.dropout=0.1", "prefetch=2")
+    ),
     # the embedded model, because an untrained one is never rewarded; at no checkpoint its teacher is the student
     "rlsd": Kind("rlsd", BOTH[1:], (*COMMON, "max_steps=8", "batch=8", "sampler.n=4", "teacher.update_every=5")),
 }

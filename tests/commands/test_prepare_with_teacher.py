@@ -26,11 +26,12 @@ from support.real_server import SERVERS, serving, teach
 
 from sdft_cli import plugins
 from sdft_cli.commands.prepare import plan, prepare, print_plans
+from sdft_cli.config.locations import EMBEDDED
 from sdft_cli.data.dataset import read_manifest, read_split
 from sdft_cli.errors import GateError, SdftError, UsageError
 from sdft_cli.llm import question_prompts, rate_limit
 from sdft_cli.llm.article_questions import questions_about
-from sdft_cli.llm.endpoint import Answer, Endpoint
+from sdft_cli.llm.endpoint import Endpoint, HttpReply
 from sdft_cli.llm.jobs import check
 from sdft_cli.llm.local import LocalTeacher
 from sdft_cli.llm.progress import TeacherDisplay
@@ -425,8 +426,8 @@ def test_progress_is_one_live_line_on_a_terminal_and_few_lines_elsewhere(monkeyp
 def without_faults(data: Path, server: FaultServer, options: TeacherOptions | None = None) -> dict[str, bytes]:
     """What a run gives that the server answers at once; without HTTP, for that takes a test's time."""
 
-    async def post(self: Endpoint, asked: Body) -> Answer:
-        return Answer(200, {}, server.completion(asked).decode())
+    async def post(self: Endpoint, asked: Body) -> HttpReply:
+        return HttpReply(200, {}, server.completion(asked).decode())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Endpoint, "_post", post)
@@ -718,7 +719,7 @@ def test_a_local_model_knows_a_few_settings(tmp_path, tiny_model):
 
 # --- real inference servers -------------------------------------------------------------------------------------------
 
-MICRO = Path(sums.grading.__file__).parent / "micro" / "model"
+MICRO = EMBEDDED
 
 
 @pytest.mark.slow

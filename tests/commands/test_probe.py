@@ -17,7 +17,7 @@ from sdft_cli.evaluation import teacher_gap
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.stats import continual
-from sdft_cli.training.trainer import Stage
+from sdft_cli.training.trainer import PhaseTrainer
 
 #: Short completions and small batches: the toy model's steps are about the machinery.
 SMALL = ["batch=4", "threads=1", "sampler.max_new_tokens=6"]
@@ -234,7 +234,7 @@ def test_what_a_phase_costs_follows_the_method(tiny_model: Path, micro_data: Pat
     (phase,) = task["training"]["phases"]
     assert phase["once_seconds"] > 0  # the teacher writes about every row before the first step
     assert phase["seconds"] == pytest.approx(phase["steps"] * phase["step_seconds"] + phase["once_seconds"])
-    sets = ["suite=micro", "then.train.max_steps=7", "lora.rank=2", *SMALL]
+    sets = ["suite=micro", "second_phase.train.max_steps=7", "lora.rank=2", *SMALL]
     (task,) = probe.probe(recipe(tiny_model, micro_data, *sets, method="reinvoke"), 4)["tasks"]
     assert [phase["steps"] for phase in task["training"]["phases"]][1:] == [7]
     assert task["training"]["steps"] == sum(phase["steps"] for phase in task["training"]["phases"])
@@ -246,7 +246,7 @@ def test_a_step_too_large_for_memory_is_a_finding(tiny_model: Path, micro_data: 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Stage, "step", full)
+    monkeypatch.setattr(PhaseTrainer, "step", full)
     facts = probe.probe(recipe(tiny_model, micro_data, *SMALL), 4)
     assert facts["seconds"] is None and "out_of_memory" in kinds(facts["tasks"][0])
     probe.show(facts)  # and it can be said

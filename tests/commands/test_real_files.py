@@ -88,7 +88,7 @@ def test_the_manifest_says_that_demonstrations_are_gold_answers(data: Path) -> N
 def test_train_and_eval_end_with_a_table(data: Path, model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     sets = ["max_steps=2", "batch=2", "sampler.max_new_tokens=8", "evaluation.max_new_tokens=8", "evaluation.limit=3"]
-    words = [w for text in [*sets, "probe_limit=2"] for w in ("--set", text)]
+    words = [w for text in [*sets, "eval_limit=2"] for w in ("--set", text)]
     where = ["--tasks", ",".join(TASKS), "--data", str(data), "--model", str(model), "--out", str(run)]
     plan = sdft("train", *where, *words, "--dry-run", "--json")
     assert plan.returncode == 0, plan.stderr

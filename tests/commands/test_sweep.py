@@ -69,7 +69,7 @@ def test_a_stage_that_ended_with_an_earlier_step_counts_as_of_that_step() -> Non
 
 def asked(*grid: str, file: Path | None = None, seeds: tuple[int, ...] = (0,), all_seeds: bool = False) -> Asked:
     flags = {"tasks": list(TASKS), "model": "micro", "suite": "micro"}
-    return Asked(str(file) if file else None, flags, ["probe_limit=60"], [], list(grid), list(seeds), all_seeds)
+    return Asked(str(file) if file else None, flags, ["eval_limit=60"], [], list(grid), list(seeds), all_seeds)
 
 
 def names(question: Asked) -> list[str]:
@@ -139,7 +139,7 @@ def test_shipped_grids_are_the_papers() -> None:
         (["lr=1", "train.lr=2"], "named twice"),
         (["method=sdft,sft", "update_rate=0.1,0.2"], "sft has no teacher"),
         (["epochs=1,2"], "overrides epochs"),
-        (["probe_limit=10,20"], "cannot be in a grid"),
+        (["eval_limit=10,20"], "cannot be in a grid"),
         (["teacher=frozen,ema", "update_rate=0.1"], "set the same thing"),
     ],
 )
@@ -261,7 +261,7 @@ def test_bad_input_of_one_run_stops_them_all(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
-    sets = ["max_steps=2", "batch=4", "probe_limit=4", "evaluation.limit=4", "evaluation.max_new_tokens=4"]
+    sets = ["max_steps=2", "batch=4", "eval_limit=4", "evaluation.limit=4", "evaluation.max_new_tokens=4"]
     flags = {"tasks": [TASKS[0]], "model": str(tiny_model), "data": str(micro_data)}
     few = [*sets, "sampler.max_new_tokens=4", "threads=1"]
     question = Asked(None, flags, few, [], ["lr=1e-3,1e-4"], [0], False)

@@ -20,8 +20,8 @@ FEW = [
     "batch=4",
     "lr=1e-3",
     "checkpoint_every=2",
-    "probe_every=4",
-    "probe_limit=4",
+    "eval_every=4",
+    "eval_limit=4",
     "evaluation.limit=4",
 ]
 TASKS = "micro-tooluse,micro-science"
@@ -72,7 +72,7 @@ def test_a_run_leaves_what_the_design_promises(whole: Path) -> None:
     assert len(loaded.matrix) == 3 and loaded.finished and loaded.prior is not None and len(loaded.prior) == 3
     steps = [r for r in rows(whole) if r["kind"] == "step"]
     assert [r["global_step"] for r in steps] == list(range(1, 17))
-    assert {"probe", "ending"} == {r["kind"] for r in rows(whole)} - {"step"}
+    assert {"eval", "ending"} == {r["kind"] for r in rows(whole)} - {"step"}
     assert [(r["stage"], r["model_of"], r["why"]) for r in loaded.endings] == [(1, 8, "last step"), (2, 8, "last step")]
 
 

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from support.architectures import ARCHITECTURES, random_model
 
-from sdft_cli.config.recipe import Engine, Lora, Runtime, Sampler
+from sdft_cli.config.recipe import EngineSettings, Lora, Runtime, Sampler
 from sdft_cli.engines import _decoding
 from sdft_cli.engines.transformers import TransformersEngine, _draw, truncate
 from sdft_cli.errors import SdftError
@@ -43,7 +43,7 @@ def test_greedy_equals_generate(policy: Policy, prompts: list[list[int]]) -> Non
 
 
 def test_logprobs_are_those_of_a_plain_forward_pass(policy: Policy, prompts: list[list[int]]) -> None:
-    rollouts = TransformersEngine(policy, Engine(max_batch=2)).sample(prompts, Sampler(), 9, seed=3)
+    rollouts = TransformersEngine(policy, EngineSettings(max_batch=2)).sample(prompts, Sampler(), 9, seed=3)
     check_logprobs(policy, rollouts)
 
 
@@ -60,7 +60,7 @@ def test_rows_that_end_leave_the_batch_and_change_nothing(policy: Policy, prompt
 
 
 def test_samples_follow_the_distribution_and_repeat_with_the_seed(policy: Policy, prompts: list[list[int]]) -> None:
-    engine = TransformersEngine(policy, Engine(max_batch=4096))
+    engine = TransformersEngine(policy, EngineSettings(max_batch=4096))
     many = [prompts[0]] * 4000
     first = [r.ids[0] for r in engine.sample(many, Sampler(), 1, seed=1)]
     assert first == [r.ids[0] for r in engine.sample(many, Sampler(), 1, seed=1)]
@@ -98,7 +98,7 @@ def generated(policy: Policy, prompts: list[list[int]], limit: int, **how: Any) 
 def test_greedy_equals_generate_on_mixed_lengths(ending: Policy, prompts: list[list[int]], kind: str) -> None:
     draw = random.Random(0)
     many = [[*draw.choice(prompts), *draw.choices(range(1200), k=draw.randrange(12))] for _ in range(40)]
-    engine = TransformersEngine(ending, Engine(max_batch=16))
+    engine = TransformersEngine(ending, EngineSettings(max_batch=16))
     engine.parts = engine.parts if kind == "lean" else None
     ours = engine.sample(many, Sampler(), 11, 0, greedy=True)
     assert [r.ids for r in ours] == generated(ending, many, 11, do_sample=False)
@@ -109,7 +109,7 @@ def test_greedy_equals_generate_on_mixed_lengths(ending: Policy, prompts: list[l
 def test_samples_follow_generates_distribution(ending: Policy, prompts: list[list[int]], kind: str) -> None:
     """Tokens at each of the first positions, and lengths: two samples of one distribution (chi-squared over cells)."""
     many, sampler = [prompts[i % 2] for i in range(3000)], Sampler(temperature=0.8, top_k=40, top_p=0.9)
-    engine = TransformersEngine(ending, Engine(max_batch=1000))
+    engine = TransformersEngine(ending, EngineSettings(max_batch=1000))
     engine.parts = engine.parts if kind == "lean" else None
     ours = [r.ids for r in engine.sample(many, sampler, 6, seed=5)]
     torch.manual_seed(1)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from support.vllm_runs import agree, asked, recipe, run, step, tied_model
 
-from sdft_cli.config.recipe import Engine, Lora, Runtime, Sampler
+from sdft_cli.config.recipe import EngineSettings, Lora, Runtime, Sampler
 from sdft_cli.engines import vllm as colocated
 from sdft_cli.engines._weight_check import TOLERANCE_16
 from sdft_cli.engines.transformers import truncate
@@ -25,7 +25,7 @@ from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.models import pretrained
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.runs.folder import Run
-from sdft_cli.training.trainer import Stage
+from sdft_cli.training.trainer import PhaseTrainer
 
 pytestmark = [
     pytest.mark.vllm,
@@ -45,7 +45,7 @@ def made(request: pytest.FixtureRequest) -> Callable[..., ColocatedEngine]:
     """Makes engines and closes them."""
 
     def make(policy: Policy, **settings: Any) -> ColocatedEngine:
-        engine = ColocatedEngine(policy, Engine(name="vllm", **settings))
+        engine = ColocatedEngine(policy, EngineSettings(name="vllm", **settings))
         request.addfinalizer(engine.close)
         return engine
 
@@ -129,11 +129,11 @@ def test_two_engines_in_one_process(policy: Policy, tiny_model: Path, made: Call
 
 def test_memory_is_given_back(policy: Policy) -> None:
     """Also by the engines that come after one that an error left open."""
-    left = ColocatedEngine(policy, Engine())
+    left = ColocatedEngine(policy, EngineSettings())
     del left
     held = []
     for _ in range(2):
-        engine = ColocatedEngine(policy, Engine())
+        engine = ColocatedEngine(policy, EngineSettings())
         held.append(weakref.ref(engine.llm))
         engine.close()
     assert [ref() for ref in held] == [None, None]
@@ -152,7 +152,7 @@ def test_every_option_is_one_of_vllms(policy: Policy) -> None:
     for device in ("cpu", "cuda"):
         engine = ColocatedEngine.__new__(ColocatedEngine)
         engine.policy = dataclasses.replace(policy, device=torch.device(device))
-        engine.settings = Engine(sleep=True)
+        engine.settings = EngineSettings(sleep=True)
         assert set(engine._options()) <= known
     assert engine._options()["gpu_memory_utilization"] == 0.3 and engine._options()["enable_sleep_mode"]
 
@@ -160,7 +160,7 @@ def test_every_option_is_one_of_vllms(policy: Policy) -> None:
 def test_a_model_that_vllm_cannot_hold(policy: Policy) -> None:
     policy.core.config._name_or_path = "no/such-model"
     with pytest.raises(UsageError, match="vLLM cannot hold"):
-        ColocatedEngine(policy, Engine())
+        ColocatedEngine(policy, EngineSettings())
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -175,11 +175,11 @@ def test_weights_that_differ_from_the_files_are_there_from_the_start(
 
 def test_batches_are_written_ahead(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
     """By a second thread, while the trainer moves the weights that the next update will bring."""
-    settings = {"name": "vllm", "ahead": 2}
+    settings = {"name": "vllm", "prefetch": 2}
     rows = run(recipe(tiny_model, micro_data, settings), tmp_path / "run").rows("step")
     assert [row["staleness"] for row in rows] == [0, 1, 2, 1, 2, 1]
-    assert all(row["engine_gap"] < 1e-3 for row in rows)
-    assert rows[0]["mismatch"] < 1e-3 and all(row["mismatch"] > 0 for row in rows)
+    assert all(row["sync_gap"] < 1e-3 for row in rows)
+    assert rows[0]["logprob_gap"] < 1e-3 and all(row["logprob_gap"] > 0 for row in rows)
 
 
 def test_every_step_of_a_run_samples_from_its_own_weights(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
@@ -187,8 +187,10 @@ def test_every_step_of_a_run_samples_from_its_own_weights(tiny_model: Path, micr
     rows = steps(found)
     assert len(rows) == 6
     for row in rows:
-        assert row["engine_gap"] < 1e-3
-        assert row["mismatch"] < 1e-3  # of the sampled tokens: the sampler's log-probs are those that are corrected by
+        assert row["sync_gap"] < 1e-3
+        assert (
+            row["logprob_gap"] < 1e-3
+        )  # of the sampled tokens: the sampler's log-probs are those that are corrected by
 
 
 def test_a_skipped_update_is_found_out_at_the_next_step(
@@ -247,7 +249,7 @@ def test_a_skipped_adapter_is_found_out(tiny_model: Path, made: Callable[..., Co
 
 def test_a_run_with_an_adapter(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
     found = run(recipe(tiny_model, micro_data, VLLM, lora={"rank": 4}), tmp_path / "run")
-    assert [row["engine_gap"] < 1e-3 for row in steps(found)] == [True] * 6
+    assert [row["sync_gap"] < 1e-3 for row in steps(found)] == [True] * 6
 
 
 def test_bf16(tiny_model: Path, made: Callable[..., ColocatedEngine]) -> None:
@@ -256,7 +258,7 @@ def test_bf16(tiny_model: Path, made: Callable[..., ColocatedEngine]) -> None:
     for _ in range(4):
         step(policy, 1e-3)
         engine.sync()
-        assert engine.facts["engine_gap"] < TOLERANCE_16
+        assert engine.facts["sync_gap"] < TOLERANCE_16
     engine._push = lambda: None  # type: ignore[method-assign]
     step(policy, 1e-3)
     with pytest.raises(SdftError, match="does not hold version 5"):
@@ -272,17 +274,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     chosen = recipe(tiny_model, micro_data, VLLM, train={"checkpoint_every": 2})
     whole = run(chosen, tmp_path / "whole")
-    real = Stage.step
+    real = PhaseTrainer.step
 
-    def stop(stage: Stage, number: int) -> dict[str, Any]:
+    def stop(stage: PhaseTrainer, number: int) -> dict[str, Any]:
         if number == 3:
             raise _Stopped
         return real(stage, number)
 
-    monkeypatch.setattr(Stage, "step", stop)
+    monkeypatch.setattr(PhaseTrainer, "step", stop)
     with pytest.raises(_Stopped):
         run(chosen, tmp_path / "halved")
-    monkeypatch.setattr(Stage, "step", real)
+    monkeypatch.setattr(PhaseTrainer, "step", real)
     halved = run(chosen, tmp_path / "halved", resume=True)
     assert len(steps(halved)) == 6
     assert [r["loss"] for r in steps(halved)] == pytest.approx([r["loss"] for r in steps(whole)], rel=1e-4)

@@ -11,7 +11,7 @@ import torch
 from support.real_server import serving
 from support.vllm_runs import agree, asked, recipe, run, step, tied_model
 
-from sdft_cli.config.recipe import Engine, Lora, Runtime, Sampler
+from sdft_cli.config.recipe import EngineSettings, Lora, Runtime, Sampler
 from sdft_cli.engines.transformers import truncate
 from sdft_cli.engines.vllm_server import ServerEngine
 from sdft_cli.errors import SdftError, UsageError
@@ -43,7 +43,7 @@ def policy(tiny_model: Path) -> Policy:
 
 @pytest.fixture
 def engine(policy: Policy, url: str) -> Iterator[ServerEngine]:
-    made = ServerEngine(policy, Engine(name="vllm-server", base_url=url))
+    made = ServerEngine(policy, EngineSettings(name="vllm-server", base_url=url))
     yield made
     made.close()
 
@@ -53,7 +53,7 @@ def test_greedy_is_that_of_the_trainer_at_every_version(policy: Policy, engine: 
     for _ in range(3):
         step(policy, 3e-3)
         engine.sync()
-        assert engine.facts["engine_gap"] < 1e-3
+        assert engine.facts["sync_gap"] < 1e-3
         agree(engine, policy)
 
 
@@ -77,7 +77,7 @@ def test_every_step_of_a_run_samples_from_its_own_weights(
     found = run(recipe(tiny_model, micro_data, settings), tmp_path / "run")
     rows = found.rows("step")
     assert len(rows) == 6
-    assert all(row["engine_gap"] < 1e-3 and row["mismatch"] < 1e-3 for row in rows)
+    assert all(row["sync_gap"] < 1e-3 and row["logprob_gap"] < 1e-3 for row in rows)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -96,7 +96,7 @@ def test_a_new_engine_brings_its_weights_along(tiny_model: Path, url: str) -> No
     for size in (1e-2, 2e-2):
         policy = pretrained.load(str(tiny_model), Runtime())
         step(policy, size)
-        engine = ServerEngine(policy, Engine(base_url=url))
+        engine = ServerEngine(policy, EngineSettings(base_url=url))
         agree(engine, policy)
         engine.close()
 
@@ -108,7 +108,7 @@ def test_a_server_that_was_started_without_the_mode_is_refused(
         serving("vllm", tiny_model, tmp_path / "log") as address,
         pytest.raises(UsageError, match="from before temperature") as caught,
     ):
-        ServerEngine(policy, Engine(base_url=address))
+        ServerEngine(policy, EngineSettings(base_url=address))
     assert "--logprobs-mode processed_logprobs" in caught.value.hint
 
 
@@ -117,7 +117,7 @@ def test_tied_embeddings_are_refused_where_the_server_cannot_keep_up(tmp_path: P
     model = tied_model(tmp_path / "tied")
     policy = pretrained.load(str(model), Runtime())
     with serving("vllm", model, tmp_path / "log", *PROCESSED) as address:
-        engine = ServerEngine(policy, Engine(base_url=address))
+        engine = ServerEngine(policy, EngineSettings(base_url=address))
         step(policy, 1e-3)
         with pytest.raises(SdftError, match="does not hold version 1") as caught:
             engine.sync()
@@ -129,7 +129,7 @@ def test_adapters_travel_as_adapters(tiny_model: Path, micro_data: Path, tmp_pat
     options = (*PROCESSED, "--enable-lora", "--max-lora-rank", "8")
     with serving("vllm", tiny_model, tmp_path / "log", *options) as address:
         policy = pretrained.load(str(tiny_model), Runtime(), Lora(rank=4))
-        engine = ServerEngine(policy, Engine(base_url=address))
+        engine = ServerEngine(policy, EngineSettings(base_url=address))
         for _ in range(3):
             step(policy, 2e-2)
             engine.sync()
@@ -137,4 +137,4 @@ def test_adapters_travel_as_adapters(tiny_model: Path, micro_data: Path, tmp_pat
         engine.close()
         settings = {"name": "vllm-server", "base_url": address}
         found = run(recipe(tiny_model, micro_data, settings, lora={"rank": 4}), tmp_path / "run")
-    assert [row["engine_gap"] < 1e-3 for row in found.rows("step")] == [True] * 6
+    assert [row["sync_gap"] < 1e-3 for row in found.rows("step")] == [True] * 6

@@ -9,9 +9,9 @@ import pytest
 import torch
 from support.vllm_like_server import VllmLike
 
-from sdft_cli.config.recipe import Engine, Lora, Runtime, Sampler, build
+from sdft_cli.config.recipe import EngineSettings, Lora, Runtime, Sampler, build
 from sdft_cli.engines import _weight_check
-from sdft_cli.engines._vllm import Answer, complaint, row_seed
+from sdft_cli.engines._vllm import Generated, complaint, row_seed
 from sdft_cli.engines._weight_check import SyncCheck, trainer_logprobs
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.engines.vllm import ColocatedEngine
@@ -51,7 +51,7 @@ def step(policy: Policy, size: float) -> None:
 
 
 def test_it_samples_what_the_trainer_would(policy: Policy, prompts: list[list[int]], server: VllmLike) -> None:
-    engine = ServerEngine(policy, Engine(base_url=server.url))
+    engine = ServerEngine(policy, EngineSettings(base_url=server.url))
     for _ in range(2):
         ours = engine.sample(prompts, Sampler(), 12, 0, greedy=True)
         want = TransformersEngine(policy).sample(prompts, Sampler(), 12, 0, greedy=True)
@@ -67,7 +67,7 @@ def test_it_samples_what_the_trainer_would(policy: Policy, prompts: list[list[in
 def test_requests_say_everything_and_rows_have_seeds_of_their_own(
     policy: Policy, prompts: list[list[int]], server: VllmLike
 ) -> None:
-    engine = ServerEngine(policy, Engine(base_url=server.url + "/v1/"))
+    engine = ServerEngine(policy, EngineSettings(base_url=server.url + "/v1/"))
     first = engine.sample([prompts[0]] * 8, Sampler(temperature=1.5, top_k=7, top_p=0.9), 5, seed=3)
     assert first == engine.sample([prompts[0]] * 8, Sampler(temperature=1.5, top_k=7, top_p=0.9), 5, seed=3)
     assert len({tuple(r.ids) for r in first}) > 1
@@ -87,7 +87,7 @@ def test_requests_say_everything_and_rows_have_seeds_of_their_own(
 
 
 def test_weights_go_through_a_folder_that_is_gone_afterwards(policy: Policy, server: VllmLike, tmp_path: Path) -> None:
-    engine = ServerEngine(policy, Engine(base_url=server.url, weights_folder=str(tmp_path)))
+    engine = ServerEngine(policy, EngineSettings(base_url=server.url, weights_folder=str(tmp_path)))
     step(policy, 1e-3)
     engine.sync()
     folders = [body["kwargs"]["weights_path"] for body in server.asked("/collective_rpc")]
@@ -102,7 +102,7 @@ def test_an_adapter_travels_as_an_adapter(
     tiny_model: Path, prompts: list[list[int]], server: VllmLike, tmp_path: Path
 ) -> None:
     policy = pretrained.load(str(tiny_model), Runtime(), Lora(rank=4))
-    engine = ServerEngine(policy, Engine(base_url=server.url, weights_folder=str(tmp_path)))
+    engine = ServerEngine(policy, EngineSettings(base_url=server.url, weights_folder=str(tmp_path)))
     for _ in range(2):
         step(policy, 3e-2)
         engine.sync()
@@ -115,7 +115,7 @@ def test_an_adapter_travels_as_an_adapter(
 
 
 def test_a_completion_ends_with_the_window(policy: Policy, prompts: list[list[int]], server: VllmLike) -> None:
-    engine = ServerEngine(policy, Engine(base_url=server.url))
+    engine = ServerEngine(policy, EngineSettings(base_url=server.url))
     room = 64 - len(prompts[0])
     [rollout] = engine.sample(prompts[:1], Sampler(), 1000, 0, greedy=True)
     assert len(rollout.ids) == room if rollout.finish == "length" else len(rollout.ids) <= room
@@ -143,7 +143,7 @@ def test_a_completion_ends_with_the_window(policy: Policy, prompts: list[list[in
 def test_an_answer_that_is_not_what_was_asked_for(
     policy: Policy, prompts: list[list[int]], server: VllmLike, fault: str, says: str
 ) -> None:
-    engine = ServerEngine(policy, Engine(base_url=server.url))
+    engine = ServerEngine(policy, EngineSettings(base_url=server.url))
     server.fault = fault
     with pytest.raises(SdftError, match=says):
         engine.sample(prompts, Sampler(), 12, 0)
@@ -163,12 +163,12 @@ def test_a_server_that_was_not_started_for_this(
 ) -> None:
     server.fault = fault
     with pytest.raises(UsageError, match=says) as caught:
-        ServerEngine(policy, Engine(base_url=server.url))
+        ServerEngine(policy, EngineSettings(base_url=server.url))
     assert hint in caught.value.hint
 
 
 def test_a_server_that_keeps_its_weights_is_found_out_at_the_next_step(policy: Policy, server: VllmLike) -> None:
-    engine = ServerEngine(policy, Engine(base_url=server.url))
+    engine = ServerEngine(policy, EngineSettings(base_url=server.url))
     for _ in range(3):
         step(policy, 1e-6)
         engine.sync()
@@ -183,11 +183,11 @@ def test_a_server_that_keeps_its_weights_is_found_out_at_the_next_step(policy: P
 def test_a_second_run_on_the_same_server_is_found_out(
     tiny_model: Path, policy: Policy, prompts: list[list[int]], server: VllmLike
 ) -> None:
-    engine = ServerEngine(policy, Engine(base_url=server.url))
+    engine = ServerEngine(policy, EngineSettings(base_url=server.url))
     engine.sample(prompts, Sampler(), 4, 0)
     other = pretrained.load(str(tiny_model), Runtime())
     step(other, 1e-2)
-    ServerEngine(other, Engine(base_url=server.url)).close()
+    ServerEngine(other, EngineSettings(base_url=server.url)).close()
     with pytest.raises(SdftError, match="changed while it sampled"):
         engine.sample(prompts, Sampler(), 4, 0)
     engine.close()
@@ -211,20 +211,20 @@ def test_what_is_missing_is_said_before_a_model_is_loaded(sdft, tmp_path: Path) 
 def test_without_vllm_the_hint_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="vLLM is not installed") as caught:
-        ColocatedEngine.check(Engine())
+        ColocatedEngine.check(EngineSettings())
     assert "pip install 'sdft[vllm]'" in caught.value.hint
 
 
 def test_nobody_sleeps_and_writes_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
-    ColocatedEngine.check(Engine(sleep=True))
+    ColocatedEngine.check(EngineSettings(sleep=True))
     with pytest.raises(UsageError, match="cannot sleep and write ahead"):
-        ColocatedEngine.check(Engine(sleep=True, ahead=1))
+        ColocatedEngine.check(EngineSettings(sleep=True, prefetch=1))
 
 
 def test_nobody_at_the_address(policy: Policy) -> None:
     with pytest.raises(SdftError, match=r"no answer from the server at http://127\.0\.0\.1:9/v1/models"):
-        ServerEngine(policy, Engine(base_url="http://127.0.0.1:9"))
+        ServerEngine(policy, EngineSettings(base_url="http://127.0.0.1:9"))
 
 
 # --- sleep, which only a GPU can try: the order of calls -------------------------------------------------------------
@@ -260,7 +260,7 @@ class _Recorded(ColocatedEngine):
     def _ask(self, prompts, params):
         assert not self.asleep
         found = TransformersEngine(self.policy).sample(prompts, Sampler(), params[0]["max_tokens"], 0)
-        return [Answer(r.ids, r.logprobs, r.finish) for r in found]
+        return [Generated(r.ids, r.logprobs, r.finish) for r in found]
 
     def _read(self, sequences):
         assert not self.asleep
@@ -296,19 +296,19 @@ def test_weights_are_there_before_anything_is_asked_of_one_that_slept(
 
 
 def test_complaints() -> None:
-    good = Answer([5, 9], [-0.1, -0.2], "stop")
+    good = Generated([5, 9], [-0.1, -0.2], "stop")
     assert complaint(good, 4, [9]) == ""
-    assert complaint(Answer([5, 6], [-0.1, -0.2], "length"), 2, [9]) == ""
+    assert complaint(Generated([5, 6], [-0.1, -0.2], "length"), 2, [9]) == ""
     for answer, limit, says in (
-        (Answer([], [], "stop"), 4, "0 tokens"),
+        (Generated([], [], "stop"), 4, "0 tokens"),
         (good, 1, "2 tokens, at most 1"),
-        (Answer([5, 9], [-0.1], "stop"), 4, "1 log-probs for 2 tokens"),
-        (Answer([5, 9], [-0.1, math.nan], "stop"), 4, "a log-prob of nan"),
-        (Answer([5, 9], [-0.1, 0.5], "stop"), 4, "a log-prob of 0.5"),
-        (Answer([9, 9], [-0.1, -0.1], "stop"), 4, "went on after a stop token"),
-        (Answer([5, 6], [-0.1, -0.1], "length"), 4, "ended by 'length' after 2 of 4"),
-        (Answer([5, 9], [-0.1, -0.1], "length"), 4, "ended by 'length'"),
-        (Answer([5, 6], [-0.1, -0.1], "abort"), 2, "ended by 'abort'"),
+        (Generated([5, 9], [-0.1], "stop"), 4, "1 log-probs for 2 tokens"),
+        (Generated([5, 9], [-0.1, math.nan], "stop"), 4, "a log-prob of nan"),
+        (Generated([5, 9], [-0.1, 0.5], "stop"), 4, "a log-prob of 0.5"),
+        (Generated([9, 9], [-0.1, -0.1], "stop"), 4, "went on after a stop token"),
+        (Generated([5, 6], [-0.1, -0.1], "length"), 4, "ended by 'length' after 2 of 4"),
+        (Generated([5, 9], [-0.1, -0.1], "length"), 4, "ended by 'length'"),
+        (Generated([5, 6], [-0.1, -0.1], "abort"), 2, "ended by 'abort'"),
     ):
         assert says in complaint(answer, limit, [9])
 
@@ -397,8 +397,8 @@ def test_bf16_has_a_tolerance_of_its_own(tiny_model: Path) -> None:
 
 def test_which_log_probs_a_server_gives_is_told_from_a_few(policy: Policy) -> None:
     asked = SyncCheck(policy).sequences
-    for heat, want in ((2.0, True), (1.0, False)):
+    for temperature, want in ((2.0, True), (1.0, False)):
         engine = TransformersEngine(policy)
-        found = engine.sample(asked, Sampler(temperature=heat), 1, seed=0)
+        found = engine.sample(asked, Sampler(temperature=temperature), 1, seed=0)
         told = [r.ids[0] for r in found], [r.logprobs[0] for r in found]
         assert _weight_check.processed(policy, asked, *told, temperature=2.0) is want

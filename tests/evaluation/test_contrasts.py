@@ -15,7 +15,7 @@ from sdft_cli.config.recipe import Recipe, Runtime
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import contrasts
-from sdft_cli.evaluation.loaded_model import Bench
+from sdft_cli.evaluation.loaded_model import LoadedModel
 from sdft_cli.models import pretrained
 from sdft_cli.types import Example, Prepared, PrepareOptions
 
@@ -38,8 +38,8 @@ def other_model(tiny_model: Path, tmp_path: Path) -> Path:
     return tmp_path / "other"
 
 
-def bench(model: Path) -> Bench:
-    return Bench(str(model), str(model), Recipe(model=str(model)))
+def bench(model: Path) -> LoadedModel:
+    return LoadedModel(str(model), str(model), Recipe(model=str(model)))
 
 
 def rows(micro_data: Path, n: int = 6) -> list[Example]:

@@ -62,7 +62,7 @@ def test_a_run_is_watched_on_it(micro_data: Path, tmp_path: Path, monkeypatch: p
     """Before and after a stage, on the model in memory; what is left out of the mean is told with the results."""
     monkeypatch.chdir(tmp_path)
     folder = benchmarkfiles.write(tmp_path / "benchmarks")
-    sets = ["max_steps=1", "batch=2", "sampler.max_new_tokens=4", "evaluation.limit=1", "probe_every=0"]
+    sets = ["max_steps=1", "batch=2", "sampler.max_new_tokens=4", "evaluation.limit=1", "eval_every=0"]
     sets += [f"benchmarks={folder}", "evaluation.harness.args={gen_kwargs={max_gen_toks=4}}"]
     words = ["train", "--model", "micro", "--tasks", "micro-science", "--data", str(micro_data), "--suite", "prior"]
     sdft(*words, "--out", "run", *(word for text in sets for word in ("--set", text)))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sdft_cli.losses.fused import Facts
 from sdft_cli.losses.token_weights import (
-    Clip,
+    ClipBounds,
     Signals,
     clipped_surrogate,
     group_advantages,
@@ -35,7 +35,7 @@ def test_group_advantages_are_standard_scores_within_the_group() -> None:
 def test_the_clipped_surrogate_is_ppos_with_autograds_gradient() -> None:
     ratio = torch.tensor([0.5, 0.79, 0.9, 1.0, 1.2, 1.3, 2.9, 3.5], dtype=torch.float64)
     for sign in (1.0, -1.0):
-        for clip in (Clip(), Clip(0.2, 0.2, None)):
+        for clip in (ClipBounds(), ClipBounds(0.2, 0.2, None)):
             advantage = torch.full_like(ratio, sign * 0.7)
             log_p = ratio.log().requires_grad_()  # old policy at log-prob 0
             r = log_p.exp()
@@ -49,7 +49,7 @@ def test_the_clipped_surrogate_is_ppos_with_autograds_gradient() -> None:
 
 def test_in_the_first_update_the_surrogate_is_the_plain_policy_gradient() -> None:
     facts = Facts(torch.tensor([-1.0, -2.0]), None, ALL)
-    term = make_term(["group_advantage"], Signals(advantage_N=torch.tensor([1.5, -0.5])), clip=Clip())
+    term = make_term(["group_advantage"], Signals(advantage_N=torch.tensor([1.5, -0.5])), clip=ClipBounds())
     assert term is not None
     coefficient, value = term(facts)
     assert coefficient.tolist() == [1.5, -0.5] and value is not None and value.tolist() == [-1.5, 0.5]

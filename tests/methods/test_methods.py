@@ -89,7 +89,7 @@ CASES: list[tuple[str, int, Naive, bool, list[str]]] = [
     ("dft", 0, dft, True, []),
     ("offline-distill", 0, forward, False, []),
     ("sft-from-teacher", 0, nll, True, []),
-    ("reinvoke", 1, sampled_reverse, True, ["then.sampler.n=1"]),
+    ("reinvoke", 1, sampled_reverse, True, ["second_phase.sampler.n=1"]),
 ]
 
 
@@ -178,7 +178,7 @@ def test_a_batch_used_twice_is_sampled_once_and_clipped(tiny_model: Path, micro_
     rows = stage._batch(1)[0]
     assert rows is stage._batch(0)[0] and not stage.may_save(1) and stage.may_save(2)
     second = stage.step(1)
-    assert second["mismatch"] > 10 * first["mismatch"]  # the policy has moved away from its samples
+    assert second["logprob_gap"] > 10 * first["logprob_gap"]  # the policy has moved away from its samples
     assert stage._batch(2)[0] is not rows
 
 
@@ -212,10 +212,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_method_trains_from_its_recipe(tiny_model: Path, data: Path, tmp_path: Path, method: str) -> None:
     task = "micro-almanac" if method == "cpt" else "micro-tooluse"
     flags = {"method": method, "model": str(tiny_model), "tasks": [task], "data": str(data), "suite": "micro"}
-    sets = ["max_steps=2", "batch=4", "evaluation.limit=2", "probe_every=0", "sampler.max_new_tokens=8", "threads=1"]
+    sets = ["max_steps=2", "batch=4", "evaluation.limit=2", "eval_every=0", "sampler.max_new_tokens=8", "threads=1"]
     sets += ["evaluation.max_new_tokens=2", "n=2" if method in ("grpo", "rlsd", "sdpo") else "n=1", "lora.rank=0"]
     if method == "reinvoke":
-        sets += ["then.train.max_steps=2", "then.sampler.n=2", "then.sampler.max_new_tokens=4"]
+        sets += ["second_phase.train.max_steps=2", "second_phase.sampler.n=2", "second_phase.sampler.max_new_tokens=4"]
     run: Run = train(assemble(None, flags, sets), tmp_path / "run", TrainingDisplay(quiet=True))
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     steps = [r for r in rows if r["kind"] == "step"]

@@ -23,7 +23,7 @@ from torch import nn
 
 from sdft_cli.models.batching import Row
 from sdft_cli.models.views import PAPER, demonstration_text
-from sdft_cli.training.trainer import Stage
+from sdft_cli.training.trainer import PhaseTrainer
 from sdft_cli.types import Example
 
 pytest.importorskip("trl", minversion="1.16", reason="TRL is the peer to compare with: pip install -e '.[dev]'")
@@ -66,13 +66,15 @@ def settings(folder: Path, rows: int) -> dict[str, Any]:
     }
 
 
-def examples(stage: Stage, rows: list[Row]) -> list[Example]:
+def examples(stage: PhaseTrainer, rows: list[Row]) -> list[Example]:
     """The example behind every row, found by its prompt."""
     known = {tuple(stage.policy.chat.prompt_ids(e.prompt)): e for e in stage.batches.examples}
     return [known[tuple(row.student_prompt)] for row in rows]
 
 
-def trl_sdft(model: Path, folder: Path, stage: Stage, rows: list[Row], **more: Any) -> tuple[Any, dict[str, Any]]:
+def trl_sdft(
+    model: Path, folder: Path, stage: PhaseTrainer, rows: list[Row], **more: Any
+) -> tuple[Any, dict[str, Any]]:
     """TRL's trainer and its batch of ``rows``; the teacher's prompts and the student's are TRL's own tokenization."""
     found = examples(stage, rows)
     batch = [{"prompt": e.prompt, "privileged_context": demonstration_text(e)} for e in found]
@@ -83,7 +85,9 @@ def trl_sdft(model: Path, folder: Path, stage: Stage, rows: list[Row], **more: A
     return in_training(trainer), trainer._prepare_inputs(batch)
 
 
-def trl_grpo(model: Path, folder: Path, stage: Stage, rows: list[Row], **more: Any) -> tuple[Any, dict[str, Any]]:
+def trl_grpo(
+    model: Path, folder: Path, stage: PhaseTrainer, rows: list[Row], **more: Any
+) -> tuple[Any, dict[str, Any]]:
     """TRL's trainer and its batch of ``rows``; the advantages are TRL's own, from the same grades."""
     batch = [{"prompt": e.prompt} for e in examples(stage, rows)]
     more = {"loss_type": "dapo", "epsilon": 0.2, "epsilon_high": 0.28, "delta": 3.0, "beta": 0.0, **more}
@@ -115,7 +119,7 @@ def move(model: nn.Module, by: float) -> None:
         param.add_(by * torch.randn(param.shape, generator=generator))
 
 
-def compare(stage: Stage, rows: list[Row], trainer: Any, batch: dict[str, Any], share: float = 1.0) -> None:
+def compare(stage: PhaseTrainer, rows: list[Row], trainer: Any, batch: dict[str, Any], share: float = 1.0) -> None:
     """Loss and gradients after the same move; TRL's are ``share`` of ours."""
     for model in (stage.policy.model, trainer.model):
         move(model, 0.03)

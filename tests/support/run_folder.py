@@ -133,7 +133,7 @@ def _curves(
                 prior = rates[1][reached - 1] * left + rates[1][reached] * (1 - left)
                 scores = {t: {"accuracy": round(p * n) / n, "n": n} for t, p in zip(tasks, now, strict=True)}
                 rows.append(
-                    {"kind": "probe", **at, "scores": scores, "suite": {"accuracy": round(prior * 80) / 80, "n": 80}}
+                    {"kind": "eval", **at, "scores": scores, "suite": {"accuracy": round(prior * 80) / 80, "n": 80}}
                 )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -10,7 +10,7 @@ from sdft_cli.data import dataset
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.models import pretrained
 from sdft_cli.training.batches import Batches
-from sdft_cli.training.trainer import Stage
+from sdft_cli.training.trainer import PhaseTrainer
 from sdft_cli.types import Example, Score
 
 
@@ -18,7 +18,7 @@ def recipe(model: Path, method: str = "sdft", *sets: str) -> Recipe:
     return assemble(None, {"method": method, "model": str(model), "tasks": ["micro-tooluse"]}, list(sets))
 
 
-def stage(model: Path, data: Path, method: str = "sdft", *sets: str) -> Stage:
+def stage(model: Path, data: Path, method: str = "sdft", *sets: str) -> PhaseTrainer:
     r = recipe(model, method, "batch=6", "max_steps=4", "lr=1e-3", "warmup_steps=0", *sets)
     policy = pretrained.load(str(model), r.runtime, r.lora)
     examples, _ = dataset.read_split(data / "micro-tooluse", "train")
@@ -27,7 +27,7 @@ def stage(model: Path, data: Path, method: str = "sdft", *sets: str) -> Stage:
         TransformersEngine(policy),
     )
     batches.start(engine)
-    return Stage(policy, engine, r, batches, (1,), origin=dict)
+    return PhaseTrainer(policy, engine, r, batches, (1,), origin=dict)
 
 
 SMALL = ["batch=8", "n=4", "max_steps=3", "lr=1e-3", "warmup_steps=0", "lora.rank=0"]
@@ -39,7 +39,7 @@ def chance(text: str, example: Example) -> Score:
     return Score(float(even), why="" if even else "the length is odd")
 
 
-def make(model: Path, data: Path, method: str, *sets: str, phase: int = 0) -> Stage:
+def make(model: Path, data: Path, method: str, *sets: str, phase: int = 0) -> PhaseTrainer:
     task = replace(plugins.get("task", "micro-tooluse"), grade=chance)
     flags = {"method": method, "model": str(model), "tasks": ["micro-tooluse"], "suite": "micro"}
     small = [s for s in SMALL if s != "n=4" or method in ("grpo", "rlsd", "sdpo")]
@@ -49,4 +49,4 @@ def make(model: Path, data: Path, method: str, *sets: str, phase: int = 0) -> St
     batches, engine = Batches(policy.chat, recipe, task, examples, (1,), 7), TransformersEngine(policy)
     batches.start(engine, batches.write_once(engine) if recipe.sampler.source == "teacher" else ())
     base = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
-    return Stage(policy, engine, recipe, batches, (1,), origin=lambda: base)
+    return PhaseTrainer(policy, engine, recipe, batches, (1,), origin=lambda: base)

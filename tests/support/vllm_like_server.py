@@ -2,7 +2,7 @@
 
 ``fault`` makes it wrong in one way. What it answers when it is right comes from the weights it was last given::
 
-    with VllmLike(model_folder) as server: ServerEngine(policy, Engine(base_url=server.url))
+    with VllmLike(model_folder) as server: ServerEngine(policy, EngineSettings(base_url=server.url))
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ class VllmLike:
 
     def completions(self, body: Body) -> Any:
         policy, ids = self.loaded[body["model"]], body["prompt"]
-        heat = body["temperature"]
-        sampler = Sampler(temperature=heat or 1.0, top_p=body.get("top_p", 1.0), top_k=body.get("top_k", 0))
+        temperature = body["temperature"]
+        sampler = Sampler(temperature=temperature or 1.0, top_p=body.get("top_p", 1.0), top_k=body.get("top_k", 0))
         engine = TransformersEngine(policy)
-        [rollout] = engine.sample([ids], sampler, body["max_tokens"], body.get("seed", 0), greedy=heat == 0)
+        [rollout] = engine.sample([ids], sampler, body["max_tokens"], body.get("seed", 0), greedy=temperature == 0)
         logprobs = rollout.logprobs
         if self.fault == "raw":
             logprobs = self._logprobs(policy, ids + rollout.ids)[len(ids) - 1 :]

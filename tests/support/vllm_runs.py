@@ -61,7 +61,7 @@ def recipe(model: Path, data: Path, engine: dict[str, Any], **more: Any) -> Reci
         "model": str(model),
         "data": str(data),
         "sampler": {"max_new_tokens": 12},
-        "train": {"lr": 1e-4, "batch": 8, "max_steps": 6, "warmup_steps": 4, "probe_every": 0, "checkpoint_every": 0},
+        "train": {"lr": 1e-4, "batch": 8, "max_steps": 6, "warmup_steps": 4, "eval_every": 0, "checkpoint_every": 0},
         "evaluation": {"limit": 4, "max_new_tokens": 8},
         "engine": engine,
         "guards": {"enabled": False},

@@ -171,7 +171,7 @@ def test_what_tells_a_collapse_of_entropy_from_success(odd: Row) -> None:
 @pytest.mark.parametrize("teacher", ["live", "ema", "periodic", "frozen"])
 def test_hints_name_keys_that_exist(teacher: str) -> None:
     recipe = build([plugins.get("method", "sdft").defaults(), {"teacher": teacher}])
-    for table in ("", "then."):
+    for table in ("", "second_phase."):
         watch = Guards(recipe, SHOWN, table)
         for name in [*RULES, "non-finite"]:
             keys = re.findall(r"[a-z_]+(?:\.[a-z_]+)+", watch._hint(name))
@@ -181,7 +181,7 @@ def test_hints_name_keys_that_exist(teacher: str) -> None:
 
 # --- real collapses ---------------------------------------------------------------------------------------------------
 
-QUICK = ["batch=4", "warmup_steps=0", "threads=1", "probe_every=0", "lora.rank=0", "sampler.max_new_tokens=12"]
+QUICK = ["batch=4", "warmup_steps=0", "threads=1", "eval_every=0", "lora.rank=0", "sampler.max_new_tokens=12"]
 QUICK += ["evaluation.limit=1", "evaluation.max_new_tokens=1", "max_steps=40", "schedule=constant"]
 
 
@@ -395,11 +395,16 @@ def test_a_resumed_run_is_stopped_where_the_uninterrupted_one_is(
 
 
 def test_a_second_phase_has_its_own_guards(one_token: Path, micro_data: Path, tmp_path: Path) -> None:
-    sets = ["max_steps=3", "then.train.max_steps=9", "then.sampler.n=1", "then.sampler.max_new_tokens=12"]
+    sets = [
+        "max_steps=3",
+        "second_phase.train.max_steps=9",
+        "second_phase.sampler.n=1",
+        "second_phase.sampler.max_new_tokens=12",
+    ]
     flags = {"method": "reinvoke", "model": str(one_token), "tasks": ["micro-tooluse"], "data": str(micro_data)}
     recipe = assemble(None, {**flags, "suite": "micro"}, [*QUICK, "lr=1e-7", "guards.patience=4", *sets])
     error = stopped(recipe, tmp_path / "run")
-    assert stop_row(tmp_path / "run") == ("repetition", 3 + 4) and "lower then.train.lr" in error.hint
+    assert stop_row(tmp_path / "run") == ("repetition", 3 + 4) and "lower second_phase.train.lr" in error.hint
     stopped(recipe, tmp_path / "run", resume=True)
     assert stop_row(tmp_path / "run") == ("repetition", 3 + 8)
     run = go(overrides.change(recipe, ["guards.repetition=none"]), tmp_path / "run", resume=True)

@@ -10,7 +10,7 @@ import torch
 from support.saved_bytes import saved_bytes
 
 from sdft_cli.config.layers import assemble
-from sdft_cli.config.recipe import Engine, Lora, Recipe, Runtime, Teacher, Train
+from sdft_cli.config.recipe import EngineSettings, Lora, Recipe, Runtime, Teacher, Train
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
@@ -18,8 +18,8 @@ from sdft_cli.models.pretrained import Policy
 from sdft_cli.training import estimates, memory_model, micro_batches
 from sdft_cli.training.memory_model import Counts, Dims, Load
 from sdft_cli.training.optimizer import MasterAdamW
-from sdft_cli.training.teacher import Teacher as Kept
-from sdft_cli.training.teacher import lags
+from sdft_cli.training.teacher import TeacherModel as Kept
+from sdft_cli.training.teacher import keeps_offset
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS = {"float32": 4, "bfloat16": 2}
@@ -57,7 +57,7 @@ def test_what_lasts_is_what_is_there_after_a_step(
     policy = load(tiny_model, dtype, rank)
     recipe = Recipe(train=Train(master=master), teacher=Teacher(storage=storage), lora=Lora(rank=rank))
     counts = micro_batches.counts_of(policy.model)
-    optimizer = MasterAdamW(policy.model, recipe.train, watched=lags(recipe.teacher, policy.lora))
+    optimizer = MasterAdamW(policy.model, recipe.train, watched=keeps_offset(recipe.teacher, policy.lora))
     teacher = Kept(policy, recipe.teacher, dict, optimizer.exact())
     for param in optimizer.params.values():
         param.grad = torch.ones_like(param)
@@ -70,8 +70,8 @@ def test_what_lasts_is_what_is_there_after_a_step(
     assert want["gradients"] == size(optimizer.params.values())
     own = [p for n, p in policy.model.named_parameters() if ".teacher." not in n]
     assert want["weights"] == size(own)
-    if teacher.lag:
-        held = [*teacher.lag.lag.values(), teacher.head().weight]
+    if teacher.compressed:
+        held = [*teacher.compressed.offset.values(), teacher.head().weight]
     else:
         average = [v for v in teacher.average.values() if storage != "cpu"]  # the host's memory is another one
         held = [*teacher._own().values(), *average]
@@ -82,7 +82,7 @@ def test_what_lasts_is_what_is_there_after_a_step(
 def test_writing_ahead_takes_a_copy_of_what_moves_and_both_at_once(tiny_model: Path, rank: int) -> None:
     policy = load(tiny_model, "float32", rank)
     usual = Recipe(lora=Lora(rank=rank))
-    recipe = Recipe(engine=Engine(ahead=1), lora=Lora(rank=rank))
+    recipe = Recipe(engine=EngineSettings(prefetch=1), lora=Lora(rank=rank))
     engine = TransformersEngine(policy, recipe.engine)
     shared = {p.data_ptr() for p in policy.model.parameters()}
     own = [p for p in engine.sampled.model.parameters() if p.data_ptr() not in shared]

@@ -15,7 +15,7 @@ from sdft_cli.training import micro_batches
 
 TOKENS = Recipe().train.micro_batch_budget
 from sdft_cli.training.micro_batches import DoesNotFit, Fitting
-from sdft_cli.training.trainer import Stage
+from sdft_cli.training.trainer import PhaseTrainer
 
 
 def gradients(policy: Policy) -> dict[str, torch.Tensor]:
@@ -36,9 +36,9 @@ class Full:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, when) -> None:
         self.when, self.calls, self.tokens = when, 0, []
-        real = Stage._loss
+        real = PhaseTrainer._loss
 
-        def loss(stage: Stage, group: list[Row], *rest):
+        def loss(stage: PhaseTrainer, group: list[Row], *rest):
             self.calls += 1
             self.tokens.append(len(group) * max(r.length for r in group))
             found = real(stage, group, *rest)
@@ -47,7 +47,7 @@ class Full:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
             return found
 
-        monkeypatch.setattr(Stage, "_loss", loss)
+        monkeypatch.setattr(PhaseTrainer, "_loss", loss)
 
 
 @pytest.mark.parametrize("sets", [(), ("lora.rank=4", "lora.dropout=0.0")])

@@ -10,24 +10,24 @@ from sdft_cli.config.layers import assemble
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.errors import UsageError
 from sdft_cli.training import preflight
-from sdft_cli.training.trainer import Stage
+from sdft_cli.training.trainer import PhaseTrainer
 
 LEARNING = ["lr=3e-3", "skip_first=0", "max_steps=9"]
 
 
-def staged(model: Path, data: Path, *sets: str, quiet: tuple[int, ...] = ()) -> Stage:
+def staged(model: Path, data: Path, *sets: str, quiet: tuple[int, ...] = ()) -> PhaseTrainer:
     """A stage whose engine knows of ``ahead``, as `train` makes it."""
     made = make(model, data, "sdft", *LEARNING, *sets)
     engine = TransformersEngine(made.policy, made.recipe.engine)
     made.batches.start(engine)
-    return Stage(made.policy, engine, made.recipe, made.batches, (1,), dict, quiet.__contains__)
+    return PhaseTrainer(made.policy, engine, made.recipe, made.batches, (1,), dict, quiet.__contains__)
 
 
-def weights(stage: Stage) -> dict[str, torch.Tensor]:
+def weights(stage: PhaseTrainer) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in stage.policy.model.named_parameters()}
 
 
-def off(stage: Stage, held: dict[str, torch.Tensor], rows: list) -> float:
+def off(stage: PhaseTrainer, held: dict[str, torch.Tensor], rows: list) -> float:
     """How far the sampled log-probs of ``rows`` are from those under the weights ``held``, at most."""
     now, worst = weights(stage), 0.0
     stage.policy.model.load_state_dict(held)
@@ -44,7 +44,7 @@ def off(stage: Stage, held: dict[str, torch.Tensor], rows: list) -> float:
 @pytest.mark.parametrize("lora", [0, 4])
 def test_a_batch_is_of_the_weights_that_wrote_it(tiny_model: Path, micro_data: Path, lora: int) -> None:
     """The age that a row tells is that of the weights under which its log-probs are what was sampled."""
-    stage = staged(tiny_model, micro_data, "ahead=2", f"lora.rank={lora}", quiet=(4,))
+    stage = staged(tiny_model, micro_data, "prefetch=2", f"lora.rank={lora}", quiet=(4,))
     history, ages = [], []
     for step in range(9):
         history.append(weights(stage))
@@ -53,7 +53,7 @@ def test_a_batch_is_of_the_weights_that_wrote_it(tiny_model: Path, micro_data: P
         ages.append(told["staleness"])
         assert off(stage, history[step - told["staleness"]], rows) < 1e-4
         if told["staleness"]:
-            assert off(stage, history[step], rows) > 1e-3 and told["mismatch"] > 1e-4
+            assert off(stage, history[step], rows) > 1e-3 and told["logprob_gap"] > 1e-4
     # two ahead at most; nothing is written across the quiet step, after which a batch is written when it is needed
     assert ages == [0, 1, 2, 1, 0, 1, 2, 1, 2]
     stage.close()
@@ -71,7 +71,7 @@ def test_without_it_nothing_is_old(tiny_model: Path, micro_data: Path) -> None:
 def test_threads_decide_nothing(tiny_model: Path, micro_data: Path) -> None:
     ends = []
     for _ in range(2):
-        stage = staged(tiny_model, micro_data, "ahead=3", "updates=2")
+        stage = staged(tiny_model, micro_data, "prefetch=3", "updates=2")
         for step in range(8):
             stage.step(step)
         stage.close()
@@ -80,7 +80,7 @@ def test_threads_decide_nothing(tiny_model: Path, micro_data: Path) -> None:
 
 
 def test_what_fails_in_the_other_thread_is_raised_here(tiny_model: Path, micro_data: Path) -> None:
-    stage = staged(tiny_model, micro_data, "ahead=1")
+    stage = staged(tiny_model, micro_data, "prefetch=1")
     stage.step(0)
 
     def broken(numbers: range) -> None:
@@ -96,5 +96,5 @@ def test_what_fails_in_the_other_thread_is_raised_here(tiny_model: Path, micro_d
 def test_a_method_that_corrects_for_nothing_is_refused() -> None:
     flags = {"method": "sdft", "model": "micro", "tasks": ["micro-science"]}
     with pytest.raises(UsageError, match="off-policy"):
-        preflight.check_recipe(assemble(None, flags, ["ahead=1", "importance_cap=none"]))
-    preflight.check_recipe(assemble(None, flags, ["ahead=1"]))
+        preflight.check_recipe(assemble(None, flags, ["prefetch=1", "importance_cap=none"]))
+    preflight.check_recipe(assemble(None, flags, ["prefetch=1"]))

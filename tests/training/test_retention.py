@@ -46,7 +46,7 @@ def test_what_is_kept_and_where_a_stage_ends() -> None:
 
 # --- whole runs ------------------------------------------------------------------------------------------------
 
-FEW = {"max_steps": 8, "batch": 8, "warmup_steps": 0, "checkpoint_every": 3, "probe_every": 2, "probe_limit": 8}
+FEW = {"max_steps": 8, "batch": 8, "warmup_steps": 0, "checkpoint_every": 3, "eval_every": 2, "eval_limit": 8}
 
 
 def recipe(data: Path, **settings: object) -> Recipe:
@@ -74,7 +74,7 @@ def final(run: results.RunResult) -> dict[str, torch.Tensor]:
 
 def probed(run: results.RunResult) -> dict[int, tuple[float, float]]:
     """(validation, prior) by step."""
-    found = {r["step"]: (r["scores"]["micro-science"]["accuracy"], r["suite"]["accuracy"]) for r in run.probes}
+    found = {r["step"]: (r["scores"]["micro-science"]["accuracy"], r["suite"]["accuracy"]) for r in run.evals}
     return {step: pair for step, pair in found.items() if step}
 
 
@@ -85,7 +85,7 @@ def folders(run: results.RunResult) -> list[str]:
 def test_a_stage_goes_back_to_the_last_step_that_kept_the_prior(micro_data: Path, tmp_path: Path) -> None:
     plain = go(recipe(micro_data, lr=1e-3), tmp_path / "plain")
     priors = {step: prior for step, (_, prior) in probed(plain).items()}
-    base = plain.probes[0]["suite"]["accuracy"]
+    base = plain.evals[0]["suite"]["accuracy"]
     assert priors[2] > priors[8], "the rate is to wreck the prior suite step by step"
     drop = base - (priors[2] + min(priors[4], priors[6], priors[8])) / 2
     watched = go(recipe(micro_data, lr=1e-3, stop_if_prior_drops=drop), tmp_path / "watched")
@@ -127,18 +127,18 @@ def test_the_best_step_is_kept_and_can_end_the_stage(micro_data: Path, tmp_path:
 
 
 def test_several_checkpoints_can_be_kept_to_resume_from(micro_data: Path, tmp_path: Path) -> None:
-    from sdft_cli.training.trainer import Stage
+    from sdft_cli.training.trainer import PhaseTrainer
 
     seen: list[list[str]] = []
     stage = tmp_path / "run" / "stages" / "01-micro-science"
-    whole = Stage.step
+    whole = PhaseTrainer.step
 
-    def step(self: Stage, number: int) -> dict:
+    def step(self: PhaseTrainer, number: int) -> dict:
         seen.append(sorted(p.name for p in stage.glob("*") if (p / "state").is_dir()) if stage.is_dir() else [])
         return whole(self, number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stage, "step", step)
+        patch.setattr(PhaseTrainer, "step", step)
         go(recipe(micro_data, lr=1e-4, keep_checkpoints=2, checkpoint_every=2, best="off"), tmp_path / "run")
     assert seen[-1] == ["step-000004", "step-000006"]
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["train"]["keep_checkpoints"] == 2

@@ -11,15 +11,15 @@ from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.training.optimizer import MasterAdamW
-from sdft_cli.training.teacher import Teacher
+from sdft_cli.training.teacher import TeacherModel
 
 
 def load(folder: Path, dtype: str = "float32", rank: int = 0) -> Policy:
     return pretrained.load(str(folder), Runtime(dtype=dtype), Lora(rank=rank))
 
 
-def make(policy: Policy, **settings: object) -> Teacher:
-    return Teacher(policy, Settings(**settings), origin=dict)
+def make(policy: Policy, **settings: object) -> TeacherModel:
+    return TeacherModel(policy, Settings(**settings), origin=dict)
 
 
 def exact(policy: Policy) -> dict[str, torch.Tensor]:
@@ -99,7 +99,7 @@ def test_start_base_is_the_runs_first_weights(tiny_model: Path, rank: int) -> No
     policy, base = load(tiny_model, rank=rank), load(tiny_model, rank=rank)
     shift(policy, 0.03)
     weights = {n: p.detach() for n, p in base.model.named_parameters()}
-    teacher = Teacher(policy, Settings(start="base", update_rate=0.0), origin=lambda: weights)
+    teacher = TeacherModel(policy, Settings(start="base", update_rate=0.0), origin=lambda: weights)
     torch.testing.assert_close(
         teacher.hidden_states(inputs(policy)), pretrained.hidden_states(base, inputs(base)).detach()
     )
@@ -146,7 +146,7 @@ class Pair:
         self.policy, self.settings = load(folder, dtype), Settings(update_rate=rate, storage=storage)
         half = storage == "half"
         self.optimizer = MasterAdamW(self.policy.model, Train(master=master, grad_norm=1e9), watched=half)
-        self.teacher = Teacher(self.policy, self.settings, dict, self.optimizer.exact())
+        self.teacher = TeacherModel(self.policy, self.settings, dict, self.optimizer.exact())
 
         draw = torch.Generator().manual_seed(0)  # mostly one way: what a teacher has to follow
         self.drawn = [
@@ -163,16 +163,18 @@ class Pair:
             self.teacher.update(step + 1, self.optimizer.exact())
 
     def average(self) -> dict[str, torch.Tensor]:
-        lag = self.teacher.lag
+        offset = self.teacher.compressed
         return (
-            self.teacher.average if lag is None else {n: lag.weights[n].float() + d.float() for n, d in lag.lag.items()}
+            self.teacher.average
+            if offset is None
+            else {n: offset.weights[n].float() + d.float() for n, d in offset.offset.items()}
         )
 
 
 @pytest.mark.parametrize(("dtype", "master"), [("float32", "fp32"), ("bfloat16", "fp32"), ("bfloat16", "stochastic")])
 def test_a_lag_of_two_bytes_tracks_the_average_in_fp32(small_model: Path, dtype: str, master: str) -> None:
     """250 steps at a = 0.01, by updates of 2e-5, far below what a bf16 weight can show: the mean over all parameters is
-    within 1 % of the fp32 average's motion, and each is within 5 % of the lag; its own bytes are two a parameter."""
+    within 1 % of the fp32 average's motion, and each is within 5 % of the offset; its own bytes are two a parameter."""
     half, device = (Pair(small_model, storage, dtype, master) for storage in ("half", "device"))
     start = {n: v.float().clone() for n, v in device.average().items()}
     for pair in (half, device):
@@ -183,11 +185,11 @@ def test_a_lag_of_two_bytes_tracks_the_average_in_fp32(small_model: Path, dtype:
     whole = {k: torch.cat([m.flatten() for m in each.values()]).double() for k, each in moved.items()}
     assert abs(whole["device"].mean()) > 1e-3  # it has moved
     assert whole["half"].mean().item() == pytest.approx(whole["device"].mean().item(), rel=0.01)
-    lag = {n: device.optimizer.exact()[n].float() - device.average()[n] for n in start}
-    far = torch.cat([x.flatten() for x in lag.values()]).double()
+    offset = {n: device.optimizer.exact()[n].float() - device.average()[n] for n in start}
+    far = torch.cat([x.flatten() for x in offset.values()]).double()
     assert (whole["half"] - whole["device"]).pow(2).mean().sqrt() < 0.05 * far.pow(2).mean().sqrt()  # in single weights
-    assert half.teacher.lag is not None and half.teacher.copy is None
-    held = sum(d.nbytes for d in half.teacher.lag.lag.values())
+    assert half.teacher.compressed is not None and half.teacher.copy is None
+    held = sum(d.nbytes for d in half.teacher.compressed.offset.values())
     assert held == 2 * sum(p.numel() for p in half.policy.model.parameters())
 
 
@@ -275,7 +277,7 @@ def test_a_lag_is_started_anywhere(tiny_model: Path) -> None:
     shift(policy, 0.05)
     weights = {n: p.detach() for n, p in base.model.named_parameters()}
     exact = MasterAdamW(policy.model, Train(), watched=True).exact()
-    teacher = Teacher(policy, Settings(start="base", update_rate=0.1, storage="half"), lambda: weights, exact)
+    teacher = TeacherModel(policy, Settings(start="base", update_rate=0.1, storage="half"), lambda: weights, exact)
     found, want = teacher.hidden_states(inputs(policy)), pretrained.hidden_states(base, inputs(base)).detach()
     own = pretrained.hidden_states(policy, inputs(policy)).detach()
     assert (found - want).abs().mean() < 0.1 * (own - want).abs().mean()
@@ -287,7 +289,7 @@ def test_only_an_average_of_a_whole_model_lags(tiny_model: Path, rate: float, ra
     policy = load(tiny_model, "bfloat16", rank)
     exact = MasterAdamW(policy.model, Train()).exact()
     settings = Settings(update_rate=rate, update_every=2, storage="half")
-    teacher = Teacher(policy, settings, dict, exact)
-    assert teacher.lag is None and teacher.watcher(1) is None
+    teacher = TeacherModel(policy, settings, dict, exact)
+    assert teacher.compressed is None and teacher.watcher(1) is None
     if not rank:
         assert all(v.dtype == torch.bfloat16 for v in teacher.average.values())

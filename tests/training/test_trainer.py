@@ -96,7 +96,7 @@ def test_bf16_weights_learn_through_fp32_masters(tiny_model: Path, micro_data: P
 def test_the_step_reports_what_a_person_needs(tiny_model: Path, micro_data: Path) -> None:
     facts = stage(tiny_model, micro_data).step(0)
     assert {"loss", "kl", "entropy", "completion_tokens", "tokens_per_second", "lr", "grad_norm"} <= set(facts)
-    assert facts["mismatch"] < 1e-4  # sampler and trainer are one model
+    assert facts["logprob_gap"] < 1e-4  # sampler and trainer are one model
     assert 0 < facts["completion_tokens"] <= 8
 
 
