@@ -10,6 +10,8 @@ from typing import Any
 
 from sdft_cli.errors import UsageError
 
+#: A JSON value of a form that only its reader knows (a gold answer, a source's own record); never a record of ours.
+Json = Any
 #: One chat message: ``{"role": "system" | "user" | "assistant" | "tool", "content": str}``.
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant", "tool")

@@ -1,0 +1,183 @@
+"""The records of a run folder, one definition each: rows of ``metrics.jsonl``, items and scores of evaluations.
+
+They are plain dictionaries on disk and in memory, so that a reader needs nothing of ours; the types are for mypy, which
+finds a mistyped key. Shares are of 1, lengths in tokens, divergences in nats a token, times in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, NotRequired, TypedDict
+
+from sdft_cli.types import Json
+
+
+class StageId(NamedTuple):
+    """A stage: its number (from 1; 0 is the untrained model) and its task."""
+
+    number: int
+    task: str
+
+    def __str__(self) -> str:
+        """The name of the stage's folders."""
+        return f"{self.number:02d}-{self.task}"
+
+
+class Position(NamedTuple):
+    """Where a run stands: ``step`` optimizer steps of the stage are done, the last of them in ``phase`` (from 0)."""
+
+    stage: StageId
+    phase: int
+    step: int
+
+
+# --- metrics.jsonl ---------------------------------------------------------------------------------------------------
+
+
+class At(TypedDict):
+    """What every row of ``metrics.jsonl`` begins with. ``global_step`` goes on over stages."""
+
+    kind: str
+    stage: int
+    task: str
+    step: int
+    global_step: NotRequired[int]
+
+
+class StepFacts(TypedDict, total=False):
+    """What one optimizer step tells, as the trainer returns it.
+
+    ``kl`` is KL(teacher || student) in nats, whatever the loss; ``divergence`` the method's own, where it has one;
+    ``reverse_kl`` the sampled estimate of KL(student || teacher), where only the sampled tokens were scored.
+    ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer,
+    ``sync_gap`` the greatest one of an engine's weight check after its last update.
+    """
+
+    loss: float
+    divergence: float | None
+    kl: float | None
+    reverse_kl: float | None
+    entropy: float
+    logprob_gap: float
+    completion_tokens: float
+    thinking_tokens: float
+    truncated: float
+    repeated: float
+    distinct: float
+    signal: float
+    reward: float | None
+    tokens_per_second: float
+    lr: float
+    grad_norm: float
+    seconds: float
+    rollout_seconds: float
+    micro_batch_tokens: int
+    memory: str
+    sync_gap: float
+
+
+class StepRow(At, StepFacts):
+    """``kind`` step."""
+
+
+class ShortScore(TypedDict):
+    """An accuracy and the number of items behind it."""
+
+    accuracy: float | None
+    n: int
+
+
+class EvalFacts(TypedDict):
+    """Quick accuracies on a few validation rows of every task, and of the prior suite, in the midst of a stage."""
+
+    scores: dict[str, ShortScore]
+    suite: ShortScore | None
+
+
+class EvalRow(At, EvalFacts):
+    """``kind`` eval."""
+
+
+class GuardFacts(TypedDict):
+    """What a guard said after a step."""
+
+    guard: str
+    level: Literal["warn", "stop"]
+    text: str
+    hint: str
+
+
+class GuardRow(At, GuardFacts):
+    """``kind`` guard."""
+
+
+# --- evaluations -----------------------------------------------------------------------------------------------------
+
+
+class ItemRecord(TypedDict):
+    """One completion and its grade: a line of ``evals/NN-<task>/<unit>.jsonl``. ``value`` None is unscored, not wrong."""
+
+    id: str
+    value: float | None
+    extracted: str | None
+    why: str
+    completion: str
+    prompt: str
+    answer: Json
+    tokens: int
+    finish: NotRequired[str]
+    extra: NotRequired[dict[str, float]]
+    document: NotRequired[str]
+    part: NotRequired[str]
+    sample: NotRequired[int]
+
+
+class PassAt(TypedDict):
+    """pass@k over questions; ``values`` and ``intervals`` by k as text."""
+
+    samples: int
+    questions: int
+    unscored: int
+    values: dict[str, float | None]
+    intervals: dict[str, list[float] | None]
+    mean_tokens: float
+
+
+class Summary(TypedDict):
+    """Accuracy with its 95 % interval over the scored records; ``extra`` has the means of a grader's second scores."""
+
+    accuracy: float | None
+    correct: float
+    n: int
+    unscored: int
+    interval: list[float] | None
+    mean_tokens: float
+    note: str
+    extra: NotRequired[dict[str, float]]
+    pass_at: NotRequired[PassAt]
+    metric: NotRequired[str]
+    metrics: NotRequired[dict[str, float]]
+
+
+class TaskSummary(Summary, total=False):
+    """The test split's summary; those of other splits stand inside it."""
+
+    ood: Summary
+    validation: Summary
+
+
+class SuiteSummary(Summary):
+    """The plain mean over ``parts``."""
+
+    name: str
+    parts: dict[str, Summary]
+
+
+class Scores(TypedDict):
+    """``scores.json`` of a stage. ``settings`` by unit: in what two evaluations must agree to be compared."""
+
+    stage: int
+    task: str
+    tasks: dict[str, TaskSummary]
+    suite: SuiteSummary | None
+    settings: NotRequired[dict[str, dict[str, Json]]]
+    seconds: NotRequired[float]
