@@ -114,7 +114,7 @@ class GuardRow(At, GuardFacts):
 
 
 class ItemRecord(TypedDict):
-    """One completion and its grade: a line of ``evals/NN-<task>/<unit>.jsonl``. ``value`` None is unscored, not wrong."""
+    """One graded completion, a line of ``evals/NN-<task>/<unit>.jsonl``. A value of None is unscored, not wrong."""
 
     id: str
     value: float | None
