@@ -22,7 +22,9 @@ from sdft_cli.evaluation.cache import CACHE, PARTS, SAMPLES, InCache, InRun, Ite
 from sdft_cli.models import digests
 from sdft_cli.models.views import VIEWS
 from sdft_cli.reporting import comparisons
-from sdft_cli.runs.folder import RUNS, Run, newest, write_evaluation
+from sdft_cli.runs.evaluations import write_evaluation
+from sdft_cli.runs.folder import RUNS, Run, newest
+from sdft_cli.runs.records import StageId
 from sdft_cli.runs.results import RunResult, load_run
 from sdft_cli.types import Battery, Example, Suite, Task
 
@@ -327,8 +329,9 @@ def _final(run: Run) -> tuple[int, str, str | None]:
     """Number, task and model of the last stage that was trained or evaluated; the model may be gone since."""
     recipe = run.recipe
     for number, task in reversed(list(enumerate(recipe.tasks, 1))):
-        done = run.finished(number, task)
-        if done or run.read_scores(number, task):
+        stage = StageId(number, task)
+        done = run.checkpoints.of(stage).finished()
+        if done or run.evaluation(stage).scores():
             return number, task, str(done.model) if done else None
     return 0, "base", recipe.model
 

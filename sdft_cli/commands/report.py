@@ -22,7 +22,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import comparable
 from sdft_cli.reporting import comparisons, excerpts, export, plots, records, summary, tables, terminal
 from sdft_cli.reporting.groups import Group, groups_of, labels
-from sdft_cli.runs.folder import write_whole
+from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.results import RunResult, load_run
 
 Row = dict[str, Any]

@@ -21,7 +21,10 @@ from sdft_cli.config.locations import locate
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.comparable import SUITE, Settings
 from sdft_cli.models import digests
-from sdft_cli.runs.folder import RUNS, Run, write_evaluation
+from sdft_cli.runs.evaluations import write_evaluation
+from sdft_cli.runs.folder import RUNS, Run
+from sdft_cli.runs.format import check_run_folder
+from sdft_cli.runs.records import StageId
 from sdft_cli.runs.results import item_rows, json_object, settings_of
 from sdft_cli.types import SPLITS
 
@@ -83,7 +86,7 @@ class InRun:
         tasks = {name: found for name, found in known["tasks"].items() if name in own}
         suite = known["suite"] if known["suite"] and SUITE + known["suite"]["name"] == self.unit else None
         settings = {name: found for name, found in settings_of(known).items() if name in own}
-        folder = self.run.eval_folder(self.number, self.task)
+        folder = self.run.evaluation(StageId(self.number, self.task)).folder
         items = {n: item_rows(folder / f"{n}.jsonl") for n in own if (folder / f"{n}.jsonl").is_file()}
         return ({"tasks": tasks, "suite": suite, "settings": settings}, items) if tasks or suite else None
 
@@ -95,11 +98,11 @@ class InRun:
         known["suite"] = scores["suite"] or known["suite"]
         known["settings"] = settings_of(known) | scores["settings"]
         known["seconds"] = known.get("seconds", 0.0) + scores.get("seconds", 0.0)
-        self.run.write_scores(self.number, self.task, known, items)
+        self.run.evaluation(StageId(self.number, self.task)).write(known, items)
 
     def _scores(self) -> Row:
         empty: Row = {"stage": self.number, "task": self.task, "tasks": {}, "suite": None, "settings": {}}
-        return {**empty, **(self.run.read_scores(self.number, self.task) or {})}
+        return {**empty, **(self.run.evaluation(StageId(self.number, self.task)).scores() or {})}
 
     def _files(self) -> tuple[str, ...]:
         """The names of the unit's item files: its own, that of samples, and those of a task's further splits."""
@@ -144,6 +147,7 @@ def read(target: str, cache: Path = CACHE) -> Evaluated:
 
 
 def _of_run(run: Path) -> Evaluated:
+    check_run_folder(run)
     stages = sorted((run / "evals").glob("[0-9]*-*/scores.json"), key=lambda path: int(path.parent.name.split("-")[0]))
     if not stages:
         raise UsageError(f"{run} has no evaluation yet", "let it go on with `sdft train --resume`")

@@ -19,7 +19,7 @@ from sdft_cli import console
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.evaluation import comparable, gates
 from sdft_cli.evaluation.gates import Gate, Measured
-from sdft_cli.runs.folder import write_whole
+from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.results import RunResult
 from sdft_cli.stats import continual
 

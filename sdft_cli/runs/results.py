@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sdft_cli.errors import UsageError
+from sdft_cli.runs.format import check_run_folder
 from sdft_cli.stats import continual
 from sdft_cli.stats.continual import Draws, Interval
 
@@ -137,9 +138,7 @@ class RunResult:
 def load_run(folder: str | Path) -> RunResult:
     """Read a run folder; raises `UsageError` for one that is not a run or has no evaluation yet."""
     folder = Path(folder)
-    if not (folder / "recipe.json").is_file():
-        what = "is not a run folder: it has no recipe.json" if folder.is_dir() else "does not exist"
-        raise UsageError(f"{folder} {what}", _HINT)
+    check_run_folder(folder)
     recipe = json_object(folder / "recipe.json")
     scores = {stage: json_object(path / "scores.json") for stage, path in _evaluations(folder).items()}
     if not scores:

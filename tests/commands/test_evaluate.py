@@ -18,6 +18,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import cache, scoring
 from sdft_cli.models import digests, pretrained
 from sdft_cli.runs.folder import Run
+from sdft_cli.runs.records import StageId
 from sdft_cli.types import Example
 
 A, B = "micro-tooluse", "micro-science"
@@ -250,13 +251,14 @@ def run(model: str, data: Path) -> Run:
     """A run of one stage that was trained and not yet evaluated."""
     layer = {"tasks": [A], "model": model, "data": str(data), "evaluation": FEW, "runtime": {"threads": 1}}
     found = Run.create(Path("runs/mine"), build([layer]))
-    found.write_checkpoint(1, A, 1, lambda folder, _: shutil.copytree(model, folder, dirs_exist_ok=True) and None, True)
+    stage = found.checkpoints.of(StageId(1, A))
+    stage.write(1, lambda folder, _: shutil.copytree(model, folder, dirs_exist_ok=True) and None, True)
     return found
 
 
 def test_a_run_keeps_what_is_its_own(run, loads):
     found = scores(target="runs/mine", limit=None, max_new_tokens=None)
-    stored = run.read_scores(1, A)
+    stored = run.evaluation(StageId(1, A)).scores()
     assert stored["tasks"][A] == found["tasks"][A] and stored["settings"] == found["settings"]
     assert found["settings"][A]["limit"] == 3  # the run's own
     assert found["metrics"]["average_accuracy"]["value"] == found["tasks"][A]["accuracy"]
@@ -267,33 +269,33 @@ def test_a_run_keeps_what_is_its_own(run, loads):
 
 def test_other_settings_stay_beside_the_run(run, loads):
     scores(target="runs/mine", limit=None, max_new_tokens=None)
-    stored = run.read_scores(1, A)
+    stored = run.evaluation(StageId(1, A)).scores()
     found = scores(target="runs/mine", limit=2, max_new_tokens=None)
     assert found["tasks"][A]["n"] == 2 and "metrics" not in found
-    assert run.read_scores(1, A) == stored and kept() == [A]
+    assert run.evaluation(StageId(1, A)).scores() == stored and kept() == [A]
     scores(target="runs/mine", tasks=(B,), limit=None, max_new_tokens=None)  # no task of this run
-    assert run.read_scores(1, A) == stored and kept() == [B, A]
+    assert run.evaluation(StageId(1, A)).scores() == stored and kept() == [B, A]
 
 
 def test_samples_of_a_run_lie_in_the_run(run, loads):
     asked = {"target": "runs/mine", "limit": None, "max_new_tokens": None}
     found = scores(**asked, pass_at=(1, 2))
-    stored = run.read_scores(1, A)
+    stored = run.evaluation(StageId(1, A)).scores()
     assert stored["tasks"][A]["pass_at"] == found["tasks"][A]["pass_at"] and stored["tasks"][A]["accuracy"] is not None
-    assert (run.eval_folder(1, A) / f"{A}-samples.jsonl").is_file() and not Path("runs/evals").exists()
+    assert (run.evaluation(StageId(1, A)).folder / f"{A}-samples.jsonl").is_file() and not Path("runs/evals").exists()
     assert scores(**asked, pass_at=(1, 2)) == found and len(loads) == 1
     assert f"{A}-samples" not in cache.read("runs/mine").items
 
 
 def test_rows_that_changed_since_are_scored_beside_the_run(run, data, loads, capsys):
     scores(target="runs/mine", limit=None, max_new_tokens=None)
-    stored = run.read_scores(1, A)
+    stored = run.evaluation(StageId(1, A)).scores()
     path = data / A / "test.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     found = Evaluator(Asked(target="runs/mine"))
     assert not found.whole_run and "is not what" in capsys.readouterr().err
     found.scores()
-    assert run.read_scores(1, A) == stored and kept() == [A] and len(loads) == 2
+    assert run.evaluation(StageId(1, A)).scores() == stored and kept() == [A] and len(loads) == 2
 
 
 def test_what_a_run_holds_is_read_without_its_data_and_model(run, data, loads):
