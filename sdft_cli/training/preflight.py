@@ -15,10 +15,12 @@ from sdft_cli import plugins
 from sdft_cli.config.recipe import Method, Phase, Recipe
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.losses import token_weights
-from sdft_cli.models import pretrained, views
+from sdft_cli.losses import factors as token_factors
+from sdft_cli.models import pretrained
 from sdft_cli.models.chat import Chat
+from sdft_cli.models.views import VIEWS
 from sdft_cli.training.batches import Batches
+from sdft_cli.training.objective import factors_of, needs_of
 from sdft_cli.types import Battery, Dropped, Example, Suite, Task
 
 
@@ -69,14 +71,12 @@ def check_recipe(recipe: Recipe) -> Method:
 
 def _check_phase(phase: Recipe) -> None:
     """One phase's names and combinations."""
-    known = [*views.VIEWS, *views.ROLLOUT_VIEWS]
-    for view, choices in ((phase.views.student, list(views.VIEWS)), (phase.views.teacher, known)):
-        if view and view not in choices:
-            raise choose("view", view, choices)
+    before_writing = [name for name, view in VIEWS.items() if not view.needs_attempts]
+    for name, choices in ((phase.views.student, before_writing), (phase.views.teacher, list(VIEWS))):
+        if name and name not in choices:
+            raise choose("view", name, choices)
     goal, sampler = phase.objective, phase.sampler
-    for name in goal.factors:
-        if name not in token_weights.FACTORS:
-            raise choose("factor", name, list(token_weights.FACTORS))
+    _check_factors(phase)
     _check_teacher(phase)
     tempered = sampler.temperature != goal.logits_temperature or sampler.top_p < 1 or sampler.top_k
     if goal.importance_cap and sampler.source == "student" and tempered:
@@ -84,9 +84,8 @@ def _check_phase(phase: Recipe) -> None:
         raise UsageError("importance ratios compare equal distributions: they need untempered sampling", hint)
     if phase.train.batch < sampler.n:
         raise UsageError(f"train.batch={phase.train.batch} is below sampler.n={sampler.n}", "raise the batch")
-    if {"group_advantage", "evidence_ratio"} & set(goal.factors) and (phase.reward is None or sampler.n < 2):
-        raise UsageError("advantages compare several graded completions of one prompt", "set [reward] and sampler.n=8")
-    if phase.views.teacher in views.ROLLOUT_VIEWS and (phase.reward is None or sampler.source != "student"):
+    shows_attempts = phase.views.teacher is not None and VIEWS[phase.views.teacher].needs_attempts
+    if shows_attempts and (phase.reward is None or sampler.source != "student"):
         raise UsageError(
             f"view {phase.views.teacher!r} shows graded completions", "set [reward] and sampler.source=student"
         )
@@ -99,9 +98,25 @@ def _check_phase(phase: Recipe) -> None:
         raise UsageError("completions written ahead are off-policy, and nothing here corrects for that", hint)
 
 
+def _check_factors(phase: Recipe) -> None:
+    """Every factor is there with sound settings, and has what it needs."""
+    goal = phase.objective
+    factors = factors_of(goal)
+    token_factors.active(factors, goal.factor_settings, step=0)
+    for name in goal.factor_settings:
+        if name not in goal.factors:
+            choices = list(goal.factors) or ["none"]
+            raise UsageError(
+                f"objective.factor_settings.{name}: this objective has no such factor",
+                f"its factors: {', '.join(choices)}; name {name} in objective.factors, or leave its settings out",
+            )
+    if "reward" in needs_of(goal) and (phase.reward is None or phase.sampler.n < 2):
+        raise UsageError("advantages compare several graded completions of one prompt", "set [reward] and sampler.n=8")
+
+
 def _check_teacher(phase: Recipe) -> None:
     goal, sampler = phase.objective, phase.sampler
-    needs = goal.target == "teacher" or set(token_weights.ASK_TEACHER) & set(goal.factors)
+    needs = "teacher" in needs_of(goal)
     if (needs or sampler.source == "teacher") and (phase.teacher is None or phase.views.teacher is None):
         raise UsageError("this objective needs a teacher", "set teacher = 'ema' and views.teacher")
     if goal.estimator != "analytic" and (goal.target, goal.divergence) != ("teacher", "reverse_kl"):
@@ -238,7 +253,7 @@ def lengths_of(example: Example, recipe: Recipe, chat: Chat) -> tuple[int, int]:
     """Tokens of the student's and the teacher's prompt (0 without a teacher)."""
     names = (recipe.views.student, recipe.views.teacher)
     # a view of the batch's own completions has no length before there are any
-    messages = [views.VIEWS[v](example) if v in views.VIEWS else None for v in names]
+    messages = [VIEWS[name](example) if name else None for name in names]
     switches = (recipe.views.student_thinking, recipe.views.teacher_thinking)
     student, teacher = (len(chat.prompt_ids(m, t)) if m else 0 for m, t in zip(messages, switches, strict=True))
     return student, teacher
