@@ -42,7 +42,8 @@ def get(kind: str, name: str) -> Any:
 
 def factor(name: str) -> Any:
     """The token factor called ``name``: a shared one, a plug-in's, or that of a method's file."""
-    known = importlib.import_module("sdft_cli.losses.factors").FACTORS
+    where, registry = _REGISTRIES["factor"]
+    known = getattr(importlib.import_module(where), registry)
     if name not in known:
         for method in names("method"):
             get("method", method)  # its file may define one
