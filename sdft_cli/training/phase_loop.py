@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from sdft_cli.config.recipe import Train
 from sdft_cli.errors import SdftError
-from sdft_cli.runs.records import EvalRow, GuardFacts, Position, StepFacts
+from sdft_cli.runs.records import EvalRow, GuardFacts, Position
 from sdft_cli.training.checkpointer import Checkpointer
 from sdft_cli.training.guards import Guards, NonFinite
 from sdft_cli.training.log import TrainingLog
@@ -64,7 +63,7 @@ class PhaseLoop:
 
     def _step(self, at: Position) -> None:
         try:
-            facts = cast(StepFacts, self.trainer.step(at.step - self.begin - 1))
+            facts = self.trainer.step(at.step - self.begin - 1)
         except NonFinite as error:
             self._heed(self.guards.look(error.facts), at, trained=at.step - 1)
             raise

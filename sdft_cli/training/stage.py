@@ -15,7 +15,7 @@ from sdft_cli.training.log import TrainingLog
 from sdft_cli.training.phase_loop import PhaseLoop, Schedule
 from sdft_cli.training.preflight import StagePlan
 from sdft_cli.training.stage_start import StageStart, load_engine, load_policy
-from sdft_cli.training.trainer import PhaseTrainer
+from sdft_cli.training.trainer import build_trainer
 from sdft_cli.types import Rollout
 
 
@@ -72,17 +72,15 @@ class StageTrainer:
     ) -> PhaseLoop:
         """The loop of a phase that begins at step ``begin`` of the stage, as it stands ``at`` a step of that phase."""
         batches = self.plan.phases[at.phase]
-        batches.start(engine, self._rollouts(at.phase, batches, engine))
         recipe = batches.recipe
         teacher = recipe.teacher.start if recipe.teacher else "student"
-        trainer = PhaseTrainer(
+        trainer = build_trainer(
             engine.policy,
             engine,
-            recipe,
             batches,
-            batches.where,
-            lambda: self.start.teacher_weights(teacher),
-            lambda steps: self.schedule.pauses(begin + steps),
+            stored=self._rollouts(at.phase, batches, engine),
+            origin=lambda: self.start.teacher_weights(teacher),
+            quiet=lambda steps: self.schedule.pauses(begin + steps),
         )
         if resumed and at.step > begin:
             trainer.restore(resumed.state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from sdft_cli import plugins
 from sdft_cli.config.locations import locate
@@ -18,6 +17,7 @@ from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
 from sdft_cli.training.batches import seed_of
+from sdft_cli.training.teacher import Weights
 
 
 def load_policy(recipe: Recipe, model: str) -> Policy:
@@ -53,7 +53,7 @@ class StageStart:
         missing = f"stage {self.stage.number - 1} has no final checkpoint"
         raise UsageError(f"{self.run.folder}: {missing}", "start a new run")
 
-    def teacher_weights(self, start: str) -> dict[str, Tensor]:
+    def teacher_weights(self, start: str) -> Weights:
         """The weights that a teacher starts from, by name: those of the run's first model (``base``), or those that
         the stage begins with."""
         before = None if start == "base" else self._stage_before()
