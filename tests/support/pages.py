@@ -37,9 +37,9 @@ def _cells(line: str) -> list[str]:
     return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
 
 
-def fenced(text: str, language: str) -> list[str]:
-    """The blocks fenced by three backticks and a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.S | re.M)
+def fenced(text: str) -> list[tuple[str, str]]:
+    """(language, code) of the blocks fenced by three backticks, in their order."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.S | re.M)
 
 
 def lines(text: str) -> Iterator[tuple[str, bool]]:
