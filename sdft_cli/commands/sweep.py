@@ -1,7 +1,7 @@
 """The `sweep` command: one run per point of a grid, the best point chosen by validation accuracy, and a table of all.
 
 Every point is an ordinary run folder inside the sweep's, so a finished one is not run again, and every command reads
-it. ``sweep.json`` holds what the sweep was asked for and, once it is done, the table; ``sweep.md`` is for people.
+it. ``sweep.json`` holds the sweep's arguments and, once it is done, the table; ``sweep.md`` is for people.
 Left out: stopping bad points early, and any search but the whole grid.
 """
 
@@ -32,8 +32,8 @@ from sdft_cli.runs.sweeps import (
     PointRow,
     SeedMean,
     Settings,
-    SweepQuestion,
     SweepRecord,
+    SweepSpec,
 )
 from sdft_cli.stats import continual, selection
 from sdft_cli.stats.selection import Candidate
@@ -49,22 +49,22 @@ class SweepResult(SweepRecord):
 
 
 def sweep(
-    asked: Asked | None, out: Path | None, jobs: int | None = None, resume: bool = False, quiet: bool = False
+    arguments: Asked | None, out: Path | None, jobs: int | None = None, resume: bool = False, quiet: bool = False
 ) -> SweepResult:
     """Run the grid in ``out`` (a new folder under runs/ when None); returns what ``sweep.json`` there holds.
 
-    ``resume`` needs a sweep in ``out``, and takes the question from there where ``asked`` is None. Points whose runs
-    failed have no result and are listed under ``failed``; the others stand.
+    ``resume`` needs a sweep in ``out``, whose arguments it takes where ``arguments`` is None. Points whose runs failed
+    have no result and are listed under ``failed``; the others keep theirs.
     """
     if resume:
-        question = sweeps.read_question(out) if out else None
-        if question is None:
+        spec = sweeps.read_spec(out) if out else None
+        if spec is None:
             hint = "name the folder of an earlier sweep: --out DIR"
             raise UsageError(f"--resume needs a sweep's folder, not {out}", hint)
-        asked = asked or Asked(**question["asked"])
-    if asked is None:
+        arguments = arguments or Asked(**spec["arguments"])
+    if arguments is None:
         raise UsageError(*NO_GRID)
-    return _Sweep(asked, out, jobs, quiet).run()
+    return _Sweep(arguments, out, jobs, quiet).run()
 
 
 @dataclass(frozen=True)
@@ -100,29 +100,29 @@ class _Trained:
 class _Sweep:
     """``points`` in the order of the table; ``trained`` and ``failed`` by their names."""
 
-    def __init__(self, asked: Asked, out: Path | None, jobs: int | None, quiet: bool):
-        self.asked, self.jobs, self.quiet = asked, jobs, quiet
-        self.grids, self.base = grids_of(asked), asked.recipe({})
+    def __init__(self, arguments: Asked, out: Path | None, jobs: int | None, quiet: bool):
+        self.arguments, self.jobs, self.quiet = arguments, jobs, quiet
+        self.grids, self.base = grids_of(arguments), arguments.recipe({})
         self.out = out or RUNS / f"sweep-{fresh_name(self.base).name}"
-        self.points = points(asked, self.grids, asked.seeds if asked.all_seeds else asked.seeds[:1])
+        self.points = points(arguments, self.grids, arguments.seeds if arguments.all_seeds else arguments.seeds[:1])
         self.rows: dict[str, list[list[int]]] = {}  # training rows by method, of every phase of every stage
         self.trained: dict[str, _Trained] = {}
         self.failed: dict[str, str] = {}
 
     def run(self) -> SweepResult:
-        question = self._question()
-        stored = self._stored(question)
+        spec = self._spec()
+        stored = self._stored(spec)
         self._preflight()
-        if stored != question:
-            sweeps.write(self.out, question)
+        if stored != spec:
+            sweeps.write(self.out, spec)
         self._train(self.points)
         chosen = {method: best for method in self.grids if (best := self._choose(method))}
-        if not self.asked.all_seeds:
+        if not self.arguments.all_seeds:
             self._more_seeds(chosen)
         for method, choice in chosen.items():
             choice["over_seeds"] = _over_seeds(self._seeds_of(method, choice["settings"]))
         rows = [self._row(p, chosen) for p in self.points]
-        record: SweepRecord = {**question, "points": rows, "chosen": chosen, "failed": self.failed}
+        record: SweepRecord = {**spec, "points": rows, "chosen": chosen, "failed": self.failed}
         sweeps.write(self.out, record)
         write_whole(self.out / "sweep.md", sweep_table.markdown(record))
         if not self.quiet:
@@ -131,18 +131,18 @@ class _Sweep:
 
     # before anything runs -----------------------------------------------------------------------------------
 
-    def _question(self) -> SweepQuestion:
-        """What the sweep was asked for, as it comes back from JSON."""
-        asked, base = asdict(self.asked), self.base.model_dump(mode="json")
-        question: SweepQuestion = {"asked": asked, "grid": self.grids, "base": base, "rule": selection.RULE}
-        reread: SweepQuestion = json.loads(json.dumps(question))
+    def _spec(self) -> SweepSpec:
+        """What this sweep is to run, as it comes back from JSON."""
+        arguments, base = asdict(self.arguments), self.base.model_dump(mode="json")
+        spec: SweepSpec = {"arguments": arguments, "grid": self.grids, "base": base, "rule": selection.RULE}
+        reread: SweepSpec = json.loads(json.dumps(spec))
         return reread
 
-    def _stored(self, question: SweepQuestion) -> SweepQuestion | None:
-        """The question of the sweep in the folder. Refuses one that this sweep does not contain, and other files."""
+    def _stored(self, spec: SweepSpec) -> SweepSpec | None:
+        """The spec of the sweep in the folder. Refuses one that this sweep does not contain, and other files."""
         hint = "name another folder with --out"
-        if stored := sweeps.read_question(self.out):
-            if stored["base"] != question["base"] or not set(stored["asked"]["seeds"]) <= set(self.asked.seeds):
+        if stored := sweeps.read_spec(self.out):
+            if stored["base"] != spec["base"] or not set(stored["arguments"]["seeds"]) <= set(self.arguments.seeds):
                 raise UsageError(f"{self.out} holds a sweep of another recipe or of other seeds", hint)
             check_grown(stored["grid"], self.grids, self.out)
             return stored
@@ -220,8 +220,8 @@ class _Sweep:
 
     def _more_seeds(self, chosen: Mapping[str, Choice]) -> None:
         """Run the chosen points with the other seeds too, and put them beside their first seed's."""
-        seeds = self.asked.seeds[1:]
-        more = [point(self.asked, method, c["settings"], seed) for method, c in chosen.items() for seed in seeds]
+        seeds = self.arguments.seeds[1:]
+        more = [point(self.arguments, method, c["settings"], seed) for method, c in chosen.items() for seed in seeds]
         self._train(more)
         self.points = [p for first in self.points for p in (first, *(m for m in more if _same(m, first)))]
 
@@ -229,7 +229,7 @@ class _Sweep:
         if not self.quiet:
             print(text, file=sys.stderr)
 
-    # what came of it ----------------------------------------------------------------------------------------
+    # results ----------------------------------------------------------------------------------------------
 
     def _choose(self, method: str) -> Choice | None:
         """The settings chosen for a method; None where every point failed."""

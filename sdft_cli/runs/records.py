@@ -1,7 +1,7 @@
 """The records of a run folder, one definition each: rows of ``metrics.jsonl``, items and scores of evaluations.
 
 They are plain dictionaries on disk and in memory, so that a reader needs nothing of ours; the types are for mypy, which
-finds a mistyped key. Shares are of 1, lengths in tokens, divergences in nats a token, times in seconds.
+finds a mistyped key. Shares are between 0 and 1, lengths in tokens, divergences in nats per token, times in seconds.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class StepFacts(TypedDict, total=False):
     ``reverse_kl`` the sampled estimate of KL(student || teacher), where only the sampled tokens were scored.
     ``factors`` has the mean of every token factor, ``staleness`` how many optimizer steps a prefetched batch is old.
     ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer,
-    ``sync_gap`` the greatest one of an engine's weight check after its last update.
+    ``sync_gap`` the largest one that an engine's weight check found after its last update.
     """
 
     loss: float
@@ -138,7 +138,7 @@ class MarkRecord(TypedDict):
 
 
 class EndingFacts(TypedDict):
-    """Which step's model a stage ends with (0: the model that it began with), why, and the best and last evaluation."""
+    """The step whose model a stage ends with (0: the model it began with), why, and its best and last evaluation."""
 
     model_of: int
     why: Literal["last step", "best validation", "prior dropped"]
@@ -153,7 +153,7 @@ class EndingRow(TrainingAt, EndingFacts):
 
 
 class SettingsRow(At):
-    """A resumed run goes on from here under another recipe: by changed key, the old and the new value."""
+    """From here on a resumed run follows another recipe; ``changed`` has the old and the new value of each key."""
 
     kind: Literal["settings"]
     changed: dict[str, list[Json]]
@@ -212,7 +212,7 @@ class Summary(TypedDict):
 
 
 class TaskSummary(Summary, total=False):
-    """The test split's summary; those of other splits stand inside it."""
+    """The test split's summary; it holds those of other splits."""
 
     ood: Summary
     validation: Summary

@@ -1,4 +1,4 @@
-"""The records of ``sweep.json``: what a sweep was asked for, and, once it is done, its points and what it chose.
+"""The records of ``sweep.json``: what a sweep is to run, and, once it is done, its points and what it chose.
 
 Like those of a run folder they are plain dictionaries; ``settings`` hold a grid's values by dotted recipe key.
 """
@@ -16,11 +16,11 @@ FILE = "sweep.json"
 Settings = dict[str, Json]
 
 
-class SweepQuestion(TypedDict):
-    """``asked`` are the fields of `grid.Asked`, ``grid`` the values by method and key, ``base`` the recipe that the
-    grid's settings are laid over."""
+class SweepSpec(TypedDict):
+    """What a sweep is to run: the command's ``arguments`` (the fields of `grid.Asked`), the ``grid``'s values by method
+    and key, the ``base`` recipe that its settings are laid over, and the ``rule`` to choose by."""
 
-    asked: Settings
+    arguments: Settings
     grid: dict[str, dict[str, list[Json]]]
     base: Settings
     rule: str
@@ -81,7 +81,7 @@ class Choice(TypedDict):
     over_seeds: OverSeeds
 
 
-class SweepRecord(SweepQuestion):
+class SweepRecord(SweepSpec):
     """A finished sweep; ``chosen`` by method, ``failed`` has the reasons by the names of points."""
 
     points: list[PointRow]
@@ -89,14 +89,14 @@ class SweepRecord(SweepQuestion):
     failed: dict[str, str]
 
 
-def read_question(folder: Path) -> SweepQuestion | None:
-    """What the sweep in ``folder`` was asked for; None where there is no sweep."""
+def read_spec(folder: Path) -> SweepSpec | None:
+    """The spec of the sweep in ``folder``; None where there is none."""
     path = folder / FILE
     if not path.is_file():
         return None
-    record: SweepQuestion = json.loads(path.read_text(encoding="utf-8"))
-    return {"asked": record["asked"], "grid": record["grid"], "base": record["base"], "rule": record["rule"]}
+    record: SweepSpec = json.loads(path.read_text(encoding="utf-8"))
+    return {"arguments": record["arguments"], "grid": record["grid"], "base": record["base"], "rule": record["rule"]}
 
 
-def write(folder: Path, record: SweepQuestion) -> None:
+def write(folder: Path, record: SweepSpec) -> None:
     write_whole(folder / FILE, json.dumps(record, indent=1) + "\n")

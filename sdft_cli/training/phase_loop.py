@@ -1,4 +1,4 @@
-"""The steps of one phase, from wherever it stands to its end: train, log, evaluate, heed the guards, save."""
+"""The steps of one phase of a stage: train, log, evaluate, look at the guards, save."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ class Schedule:
         return bool(self.saves) and step % self.saves == 0
 
     def pauses(self, step: int) -> bool:
-        """Whether the engine is used, or the weights are saved, between this step and the next."""
+        """Whether an evaluation uses the engine, or the state is saved, between this step and the next."""
         return self.saves_state(step) or (bool(self.evals) and step % self.evals == 0)
 
 
 class PhaseLoop:
-    """The loop of one phase; ``begin`` is its beginning, in steps of the stage. ``evaluate`` logs an evaluation."""
+    """The loop of one phase, which begins after step ``begin`` of the stage. ``evaluate`` runs and logs a mid-training
+    evaluation."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class PhaseLoop:
         self.checkpointer.keep(step, self.trainer.save, self.trainer.save_model, due)
 
     def _heed(self, findings: list[GuardFacts], at: Position, trained: int) -> None:
-        """Log what the guards find at ``at``, where ``trained`` steps have moved the weights; a stop ends the run."""
+        """Log the findings of a step. On a stop, save the state after the ``trained`` steps and raise `SdftError`."""
         stop = next((finding for finding in findings if finding["level"] == "stop"), None)
         saved = self.checkpointer.keep_stopped(trained, self.trainer.save) if stop else None
         for finding in findings:

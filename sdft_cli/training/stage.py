@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
 from sdft_cli.models.engine import Engine
@@ -20,7 +22,7 @@ from sdft_cli.types import Rollout
 
 
 class StageTrainer:
-    """Trains ``stage`` of ``run`` from wherever the run folder says it stands."""
+    """Trains ``stage`` of ``run``, from the start or from the checkpoint that the run folder has of it."""
 
     def __init__(self, run: Run, stage: StageId, plan: StagePlan, log: TrainingLog, evaluator: StageEvaluator):
         self.run, self.recipe, self.stage, self.plan = run, run.recipe, stage, plan
@@ -35,7 +37,8 @@ class StageTrainer:
         return final
 
     def train(self) -> Checkpoint:
-        """The stage's final checkpoint; where that has the weights at hand, they are measured as well.
+        """Train to the end of the stage; returns its final checkpoint. If that has the weights at hand, the stage is
+        measured too, which saves loading them again.
 
         Raises `SdftError` where a guard stops the run.
         """
@@ -87,9 +90,8 @@ class StageTrainer:
         guards = Guards(recipe, batches.demonstrations(), "second_phase." if at.phase else "")
         for row in self.run.metrics.steps(self.stage, after=begin):
             guards.look(row)  # what they had seen at the checkpoint; later rows have been dropped
-        return PhaseLoop(
-            trainer, guards, checkpointer, self.log, self.schedule, begin, lambda at: self._evaluate(engine, at)
-        )
+        evaluate = partial(self._evaluate, engine)
+        return PhaseLoop(trainer, guards, checkpointer, self.log, self.schedule, begin, evaluate)
 
     def _rollouts(self, phase: int, batches: Batches, engine: Engine) -> list[Rollout]:
         """The completions of a teacher that writes once, before the phase; stored before they are used."""
