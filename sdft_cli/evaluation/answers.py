@@ -27,7 +27,7 @@ def answer(
     conditions: Conditions,
     seed: int = 0,
 ) -> list[ItemRecord]:
-    """One record per example, all of ``examples``. A row that lacks the view is asked by its plain prompt."""
+    """One record per example, regardless of ``conditions.limit``. A row that lacks the view gets its plain prompt."""
     view, sampler = VIEWS[conditions.view], conditions.sampler
     prompts = [chat.prompt_ids(view(example) or example.prompt) for example in examples]
     tokens = conditions.tokens(graded_by)

@@ -23,9 +23,9 @@ from sdft_cli.evaluation.measurement import Items, Measurement
 from sdft_cli.evaluation.units import SAMPLES, SUITE, samples_unit, suite_unit, task_unit
 from sdft_cli.models import digests
 from sdft_cli.runs.folder import RUNS, Run, write_evaluation
-from sdft_cli.runs.records import FurtherScores, ItemRecord, StageId, SuiteSummary, Summary, UnitSettings
+from sdft_cli.runs.records import FurtherScores, ItemRecord, Scores, StageId, SuiteSummary, Summary, UnitSettings
 from sdft_cli.runs.results import item_rows, json_object, settings_of
-from sdft_cli.types import SPLITS, Json
+from sdft_cli.types import SPLITS
 
 CACHE = RUNS / "evals"
 PARTS = CACHE / "parts"
@@ -109,9 +109,9 @@ class InRun:
     def find(self) -> Measurement | None:
         """The unit with its further splits and samples."""
         scores, names = self._scores(), self._files()
-        tasks = {name: summary for name, summary in scores["tasks"].items() if name in names}
+        tasks: dict[str, Summary] = {name: summary for name, summary in scores["tasks"].items() if name in names}
         suite = scores["suite"] if scores["suite"] and suite_unit(scores["suite"]["name"]) == self.unit else None
-        settings = {name: unit for name, unit in settings_of(scores).items() if name in names}
+        settings = {name: unit for name, unit in scores.get("settings", {}).items() if name in names}
         files = {name: self.run.eval_folder(*self.stage) / f"{name}.jsonl" for name in names}
         items = {name: read_items(file) for name, file in files.items() if file.is_file()}
         return Measurement(tasks, suite, settings, items) if tasks or suite else None
@@ -119,19 +119,24 @@ class InRun:
     def keep(self, measurement: Measurement) -> None:
         """Lay the unit over what is there; other units of the stage stay as they are."""
         scores = self._scores()
-        for name, summary in measurement.tasks.items():
-            scores["tasks"][name] = {**scores["tasks"].get(name, {}), **summary}
-        for name, further in measurement.further.items():
-            scores["tasks"][name] = {**scores["tasks"].get(name, {}), **further}
+        tasks = scores["tasks"]
+        for name, summary in measurement.summaries().items():
+            tasks[name] = {**tasks[name], **summary} if name in tasks else summary
+        for name in measurement.further.keys() & tasks.keys():
+            tasks[name] = {**tasks[name], **measurement.further[name]}
         scores["suite"] = measurement.suite or scores["suite"]
-        scores["settings"] = settings_of(scores) | measurement.settings
+        scores["settings"] = scores.get("settings", {}) | measurement.settings
         scores["seconds"] = scores.get("seconds", 0.0) + measurement.seconds
         self.run.write_scores(*self.stage, scores, measurement.items)
 
-    def _scores(self) -> dict[str, Json]:
+    def _scores(self) -> Scores:
+        """The stage's scores as they are on disk, or empty ones."""
         number, task = self.stage
-        empty = {"stage": number, "task": task, "tasks": {}, "suite": None, "settings": {}}
-        return {**empty, **(self.run.read_scores(number, task) or {})}
+        scores: Scores = {"stage": number, "task": task, "tasks": {}, "suite": None, "settings": {}, "seconds": 0.0}
+        if stored := self.run.read_scores(number, task):
+            scores["tasks"], scores["suite"] = stored["tasks"], stored.get("suite")
+            scores["settings"], scores["seconds"] = settings_of(stored), stored.get("seconds", 0.0)
+        return scores
 
     def _files(self) -> tuple[str, ...]:
         """The names of the unit's item files: its own, that of samples, and those of a task's further splits."""

@@ -17,7 +17,7 @@ PASS_AT = Sampler(temperature=1.0, top_p=0.95)
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is asked of a model. ``limit`` None means all rows, ``max_new_tokens`` None the task's own limit, and
+    """How a model is evaluated. ``limit`` None means all rows, ``max_new_tokens`` None the task's own limit, and
     ``sampler`` None greedy decoding."""
 
     view: str
@@ -31,13 +31,14 @@ class Conditions:
         return cls(view, settings.limit, settings.max_new_tokens)
 
     def rows(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """The rows that are asked."""
+        """The rows within the limit."""
         return examples[: self.limit]
 
     def tokens(self, graded: Task | Suite) -> int:
-        """The most new tokens of a completion; a suite's own limit always holds, so that its scores stay comparable."""
-        own = graded.max_new_tokens
-        return own if isinstance(graded, Suite) else self.max_new_tokens or own
+        """The maximum new tokens per completion; a suite's own limit always holds, so its scores stay comparable."""
+        if isinstance(graded, Suite):
+            return graded.max_new_tokens
+        return self.max_new_tokens or graded.max_new_tokens
 
     @property
     def decoding(self) -> str:

@@ -35,7 +35,7 @@ class Diagnostic(Protocol):
         ...
 
     def conditions(self, recipe: Recipe, settings: Evaluation) -> Conditions:
-        """Under which the rows are asked."""
+        """Under which the rows are answered."""
         ...
 
     def measure(
@@ -120,12 +120,12 @@ def divergence(
         for prompt, rollout in zip(prompts, rollouts, strict=True)
     ]
     budget = model.recipe.train.micro_batch_budget
-    found = divergences.summarize(divergences.per_token(policy, pairs, budget, other.core), skip=0)
+    kl = divergences.summarize(divergences.per_token(policy, pairs, budget, other.core), skip=0)
     return {
-        "to_base": found["reverse"],
-        "from_base": found["forward"],
-        "completions": found["completions"],
-        "tokens": found["tokens"],
+        "to_base": kl["reverse"],
+        "from_base": kl["forward"],
+        "completions": kl["completions"],
+        "tokens": kl["tokens"],
     }
 
 

@@ -97,17 +97,16 @@ class Evaluator:
         return scoring.task_settings(self.model.chat, unit.graded, unit.splits, self.conditions)
 
     def _measure(self, unit: Unit) -> Measurement:
-        engine, chat = self.model.engine, self.model.chat
-        if isinstance(unit.suite, Battery):
+        if isinstance(unit.suite, Battery):  # first, as its parts may all be kept: then no model is loaded
             return self._by_parts(unit, unit.suite)
+        engine, chat = self.model.engine, self.model.chat
         if isinstance(unit.suite, Suite):
             return scoring.measure_suite(engine, chat, unit.suite, self.view, self.settings)
         return scoring.measure_task(engine, chat, unit.graded, unit.splits, self.conditions)
 
     def _by_parts(self, unit: Unit, battery: Battery) -> Measurement:
-        """A battery's parts, each kept when it is done: some take hours."""
-        names = battery.parts(self.settings)
-        parts = {name: self._part(unit, battery, name) for name in names}
+        """A battery's parts, each kept as soon as it is done: some take hours."""
+        parts = {name: self._part(unit, battery, name) for name in battery.parts(self.settings)}
         summary, records = summaries.summarize_suite(battery.name, parts, battery.note(self.settings))
         return Measurement(suite=summary, settings=self._unit_settings(unit), items={unit.name: records})
 

@@ -62,8 +62,8 @@ class GateResult:
     def __str__(self) -> str:
         span = f" [{self.interval[0]:.4f}, {self.interval[1]:.4f}]" if self.interval else ""
         where = {"proven": " even at the interval's near end", "safe": " at the interval's far end"}.get(self.rule, "")
-        outcome = "passed" if self.passed else f"failed by {self.beyond:.4f}{where}"
-        return f"{self.gate.on} {self.value:.4f}{span}, must be {self.gate.bound} {self.gate.limit:g}: {outcome}"
+        failure = "" if self.passed else f": failed by {self.beyond:.4f}{where}"
+        return f"{self.gate.on} {self.value:.4f}{span}, must be {self.gate.bound} {self.gate.limit:g}{failure}"
 
 
 @dataclass(frozen=True)

@@ -194,5 +194,5 @@ def rescored(judge: Judge, task: Task, measured: Measurement) -> Measurement:
             case "samples" if records:
                 pass_at = further.get("pass_at") or measured.tasks[name]["pass_at"]
                 further["pass_at"] = summaries.summarize_samples(records, [int(k) for k in pass_at["values"]])
-    settings = {unit: {**own, **judge.settings(rubric)} for unit, own in measured.settings.items()}
+    settings = {unit: {**of_unit, **judge.settings(rubric)} for unit, of_unit in measured.settings.items()}
     return Measurement(tasks, measured.suite, settings, items, {name: further})

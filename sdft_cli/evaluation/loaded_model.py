@@ -19,7 +19,7 @@ from sdft_cli.runs.records import UnitSettings
 class LoadedModel:
     """The model at ``location`` (None: its weights have been deleted), called ``name``, sampled as ``recipe`` says.
 
-    Raises `UsageError` only when something is asked for that cannot be had.
+    Raises `UsageError` only when something is requested that is not available.
     """
 
     def __init__(self, location: str | None, name: str, recipe: Recipe):

@@ -18,7 +18,10 @@ from sdft_cli.types import Example, Task
 
 
 class EvalPlan:
-    """``in_run``: the request differs in nothing from how the run itself is measured, so the run keeps the results."""
+    """A request made concrete for its target.
+
+    ``in_run``: the settings and data are those that the run itself is measured with, so the run keeps the scores.
+    """
 
     def __init__(self, request: EvalRequest):
         self.request, self.target = request, request.target

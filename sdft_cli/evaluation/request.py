@@ -1,4 +1,4 @@
-"""What is asked of `sdft eval`."""
+"""A request to `sdft eval`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Splits = Mapping[str, Sequence[Example]]
 def score_task(
     engine: Engine, chat: Chat, task: Task, examples: Sequence[Example], conditions: Conditions
 ) -> tuple[Summary, list[ItemRecord]]:
-    """Summary and records of ``task`` on ``examples``, of which at most ``conditions.limit`` are asked."""
+    """Summary and records of ``task`` on ``examples``, of which at most ``conditions.limit`` are used."""
     records = answer(engine, chat, task, conditions.rows(examples), conditions)
     return summaries.summarize(records, task.note), records
 
@@ -35,13 +35,13 @@ def score_suite(
 ) -> tuple[SuiteSummary, list[ItemRecord]]:
     """Summary and records of a suite, with at most ``settings.limit`` items per part."""
     if isinstance(suite, Suite):
-        parts = _asked_parts(engine, chat, suite, Conditions.of(view, settings))
+        parts = _graded_parts(engine, chat, suite, Conditions.of(view, settings))
         return summaries.summarize_suite(suite.name, parts)
     parts = {part: run_part(engine, suite, settings, part) for part in suite.parts(settings)}
     return summaries.summarize_suite(suite.name, parts, suite.note(settings))
 
 
-def _asked_parts(engine: Engine, chat: Chat, suite: Suite, conditions: Conditions) -> dict[str, Part]:
+def _graded_parts(engine: Engine, chat: Chat, suite: Suite, conditions: Conditions) -> dict[str, Part]:
     """All parts of a suite of graded examples, sampled as one batch."""
     rows = {name: conditions.rows(examples) for name, examples in suite.parts().items()}
     named = [(name, example) for name, examples in rows.items() for example in examples]
@@ -53,12 +53,12 @@ def _asked_parts(engine: Engine, chat: Chat, suite: Suite, conditions: Condition
 
 def run_part(engine: Engine, battery: Battery, settings: Evaluation, part: str) -> Part:
     """One part of a battery, measured by it."""
-    records, facts = battery.measure(engine, settings, part)
+    records, reported = battery.measure(engine, settings, part)
     # a battery may be a plug-in's: its contract asks for plain dictionaries with the keys of these records
-    return summaries.part_of(cast(list[ItemRecord], records), cast(PartFacts, facts))
+    return summaries.part_of(cast(list[ItemRecord], records), cast(PartFacts, reported))
 
 
-# --- with what is kept of them ---------------------------------------------------------------------------------------
+# --- measurements ----------------------------------------------------------------------------------------------------
 
 
 def measure(
@@ -69,7 +69,7 @@ def measure(
     view: str,
     settings: Evaluation,
 ) -> Measurement:
-    """Tasks on their rows by split, and a suite if there is one."""
+    """Tasks on their rows by split, and a suite if one is given."""
     total = Measurement()
     for task, splits in tests:
         total.add(measure_task(engine, chat, task, splits, Conditions.of(view, settings)))

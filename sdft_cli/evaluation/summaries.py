@@ -57,15 +57,15 @@ def mean_tokens(records: Sequence[ItemRecord]) -> float:
     return sum(r["tokens"] for r in records) / max(1, len(records))
 
 
-def part_of(records: list[ItemRecord], facts: PartFacts | None = None) -> Part:
+def part_of(records: list[ItemRecord], reported: PartFacts | None = None) -> Part:
     """A part of a suite, summarized."""
-    return Part(records, {**summarize(records), **(facts or PartFacts())})
+    return Part(records, {**summarize(records), **(reported or PartFacts())})
 
 
 def summarize_suite(name: str, parts: Mapping[str, Part], note: str = "") -> tuple[SuiteSummary, list[ItemRecord]]:
     """The suite's summary, whose accuracy is the plain mean over ``parts``, and the records of all parts."""
     records = [record for part in parts.values() for record in part.records]
-    summaries = {part: found.summary for part, found in parts.items()}
+    summaries = {name: part.summary for name, part in parts.items()}
     accuracies = [s["accuracy"] for s in summaries.values() if s["accuracy"] is not None]
     # a part whose number is no mean over items has no interval, and then neither has the mean
     counts = [(s["correct"], s["n"]) for s in summaries.values() if s["accuracy"] is not None]

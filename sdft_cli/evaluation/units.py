@@ -1,4 +1,4 @@
-"""Units: what is measured and kept as a whole, and the names under which that is."""
+"""Units: the tasks and suites that are measured and kept as a whole, and the names of their files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def task_unit(task: str, split: str = "test") -> str:
 
 
 def suite_unit(suite: str) -> str:
+    """All parts of a suite."""
     return SUITE + suite
 
 

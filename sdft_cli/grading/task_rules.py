@@ -105,11 +105,11 @@ def tooluse_strict(completion: str, gold: Json) -> Score:
     calls = parse_gold(gold)
     if calls is None:
         return Score(None, None, _UNSCORED_CALLS)
-    made, broken = parse_calls(strip_thinking(completion))
-    extracted = "; ".join(f"{name} {_show(arguments)}" for name, arguments in made) or "no call"
+    answered, broken = parse_calls(strip_thinking(completion))
+    extracted = "; ".join(f"{name} {_show(arguments)}" for name, arguments in answered) or "no call"
     if broken:
         return Score(0.0, extracted, broken)
-    right = _multiset(made) == _multiset(calls)
+    right = _multiset(answered) == _multiset(calls)
     expected = "; ".join(f"{name} {_show(arguments)}" for name, arguments in calls)
     return Score(float(right), extracted, "right" if right else f"calls differ: expected {expected}")
 

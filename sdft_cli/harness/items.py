@@ -24,15 +24,15 @@ Results = Mapping[str, Json]
 _NO_METRIC = ("name", "alias", "sample_len", "sample_count")
 
 
-def metric_of(results: Results, wanted: str | None) -> str:
-    """The key of the metric that counts, ``name,filter``, among one task's ``results``; see `tasks.HarnessTask`."""
+def metric_of(results: Results, metric: str | None) -> str:
+    """The key, ``name,filter``, of the metric that counts among one task's ``results``; see `HarnessTask`."""
     keys = [key for key in results if key not in _NO_METRIC and "_stderr," not in key]
-    if wanted is None:
+    if metric is None:
         return next((key for key in keys if key.startswith("acc,")), keys[0] if keys else "")
-    name, _, filter_ = wanted.partition(":")
+    name, _, filter_ = metric.partition(":")
     matching = [key for key in keys if key.split(",")[0] == name and filter_ in ("", key.partition(",")[2])]
     if not matching:
-        raise choose("metric", wanted, [key.replace(",", ":") for key in keys])
+        raise choose("metric", metric, [key.replace(",", ":") for key in keys])
     return matching[0]
 
 
@@ -99,7 +99,7 @@ def _chosen(name: str, sample: Sample, score: Json) -> ItemRecord:
 
 
 def _gold(sample: Sample, texts: Sequence[str], best: int, score: Json) -> str | None:
-    """The right text, as far as it can be told from the log."""
+    """The right text, if the log reveals it."""
     if score:
         return texts[best].strip()
     target = sample["target"]
@@ -145,7 +145,7 @@ def agrees(items: Sequence[ItemRecord], number: float) -> bool:
     )
 
 
-def facts(items: list[ItemRecord], results: Results, key: str) -> PartFacts:
+def part_facts(items: list[ItemRecord], results: Results, key: str) -> PartFacts:
     """What else the part's summary holds: every metric, and the harness's own number as its accuracy.
 
     Items lose their values if that number is not their mean. A number outside 0 to 1 (perplexity) is no accuracy.

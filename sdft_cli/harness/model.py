@@ -50,16 +50,16 @@ class LanguageModel(HFLM):
             texts |= dict(zip(numbers, self._sampled(contexts, dict(settings)), strict=True))
         return [texts[i] for i in range(len(requests))]
 
-    def _sampled(self, contexts: list[str], asked: GenerationArgs) -> list[str]:
-        settings = normalize_gen_kwargs(asked, self.max_gen_toks)
+    def _sampled(self, contexts: list[str], args: GenerationArgs) -> list[str]:
+        settings = normalize_gen_kwargs(args, self.max_gen_toks)
         longest = settings["max_gen_toks"]
         eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         stops = handle_stop_sequences(settings.get("until"), eos=eos)
         prompts = [self.tok_encode(text, left_truncate_len=self.max_length - longest) for text in contexts]
-        drawn = bool(settings.get("do_sample"))
-        temperature = float(settings.get("temperature") or 1.0) if drawn else 1.0
-        sampler = Sampler(temperature=temperature, top_p=float(settings.get("top_p") or 1.0) if drawn else 1.0)
-        rollouts = self.engine.sample(prompts, sampler, longest, 0, greedy=not drawn)
+        sampled = bool(settings.get("do_sample"))
+        temperature = float(settings.get("temperature") or 1.0) if sampled else 1.0
+        sampler = Sampler(temperature=temperature, top_p=float(settings.get("top_p") or 1.0) if sampled else 1.0)
+        rollouts = self.engine.sample(prompts, sampler, longest, 0, greedy=not sampled)
         return [postprocess_generated_text(self.tok_decode(r.ids), stops, self.think_end_token) for r in rollouts]
 
     def check(self, tasks: Sequence[Task], args: GenerationArgs) -> None:

@@ -83,8 +83,10 @@ class HarnessSuite(Battery):
             isolation.undisturbed(engine.policy.device),
             tempfile.TemporaryDirectory(prefix="sdft-harness-") as scratch,
         ):
-            records, facts = HarnessRun(task, settings, self._shots(settings.harness), Path(scratch)).measured(engine)
-        return [dict(record) for record in records], dict(facts)
+            records, reported = HarnessRun(task, settings, self._shots(settings.harness), Path(scratch)).measured(
+                engine
+            )
+        return [dict(record) for record in records], dict(reported)
 
     def _shots(self, harness: Harness) -> int | None:
         return self.num_fewshot if harness.num_fewshot is None else harness.num_fewshot
@@ -119,11 +121,11 @@ class HarnessRun:
         of_part = results["results"][self.part.task]
         key = items.metric_of(of_part, self.part.metric)
         records = items.records(self.part.name, results["samples"], key, lambda text: len(model.tok_encode(text)))
-        facts = items.facts(records, of_part, key)
-        notes = [facts.get("note"), tasks.remark(self.part, harness.benchmarks)]
+        reported = items.part_facts(records, of_part, key)
+        notes = [reported.get("note"), tasks.remark(self.part, harness.benchmarks)]
         if harness.log:
             self._log(results, engine.policy.name)
-        return records, {**facts, "note": "; ".join(filter(None, notes))}
+        return records, {**reported, "note": "; ".join(filter(None, notes))}
 
     def _results(self, engine: Engine) -> tuple[dict[str, Json], LanguageModel]:
         from lm_eval import simple_evaluate

@@ -202,6 +202,17 @@ def test_a_run_without_item_files_has_a_point_and_no_interval(sdft):
     assert code == 2 and "item files" in err
 
 
+def test_a_gate_on_what_a_run_holds_needs_no_torch(tmp_path):
+    make_run(tmp_path / "run")
+    code = (
+        "import sys\nfrom sdft_cli.cli.app import app\n"
+        "app(['eval', 'run', '--max-forgetting', '0.5'], standalone_mode=False)\n"
+        "assert not {'torch', 'transformers', 'openai'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_good_run_passes_and_one_that_forgot_exits_3(sdft):
     make_run(Path("good"))
     make_run(Path("bad"), "sft", FORGETS)

@@ -83,8 +83,8 @@ def test_all_six_are_what_the_command_line_gives(model: Path, tmp_path: Path, mo
     """20 items each: the same numbers, prompts and responses.
 
     IFEval is run alone: it draws a letter where one cannot be counted, and what was drawn before depends on the other
-    tasks. The others are mixed in the command line's batches, so log-likelihoods differ in their last bits; `test_suite`
-    has them equal bit by bit.
+    tasks. The others are mixed in the command line's batches, so log-likelihoods differ in their last bits; in
+    `test_suite` they are equal bit by bit.
     """
     reference, out, log = tmp_path / "reference", tmp_path / "theirs", tmp_path / "ours"
     reference.mkdir()

@@ -272,19 +272,19 @@ def sample(**more) -> dict:
 def test_a_metric_that_is_no_mean_over_items_stands_alone() -> None:
     rows = {"t": [sample(doc_id=i, word_perplexity=(-3.0, 5)) for i in range(2)]}
     records = items.records("t", rows, "word_perplexity,none", len)
-    facts = items.facts(records, {"name": "t", "word_perplexity,none": 41.5}, "word_perplexity,none")
+    facts = items.part_facts(records, {"name": "t", "word_perplexity,none": 41.5}, "word_perplexity,none")
     assert facts["accuracy"] is None and facts["metrics"] == {"word_perplexity,none": 41.5}
     assert [r["value"] for r in records] == [None, None]
     rows = {"t": [sample(doc_id=i, f1=(1, i)) for i in range(2)]}
     records = items.records("t", rows, "f1,none", len)
-    assert items.facts(records, {"f1,none": 0.8}, "f1,none")["accuracy"] == 0.8
+    assert items.part_facts(records, {"f1,none": 0.8}, "f1,none")["accuracy"] == 0.8
 
 
 def test_a_partial_score_is_kept_and_filters_are_told_apart() -> None:
     rows = {"t": [sample(score=0.25), sample(score=1.0, filter="strict"), sample(doc_id=1, score=0.75)]}
     records = items.records("t", rows, "score,none", len)
     assert [(r["id"], r["value"]) for r in records] == [("t-0", 0.25), ("t-1", 0.75)]
-    assert items.facts(records, {"score,none": 0.5}, "score,none")["accuracy"] == 0.5
+    assert items.part_facts(records, {"score,none": 0.5}, "score,none")["accuracy"] == 0.5
     assert [r["value"] for r in records] == [0.25, 0.75]
 
 
@@ -295,7 +295,7 @@ def test_accuracy_counts_or_else_the_first_metric() -> None:
     assert items.metric_of(results, "exact_match:flexible") == "exact_match,flexible"
     assert items.metric_of({**results, "acc,none": 1.0}, None) == "acc,none"
     with pytest.raises(UsageError, match="no metric"):
-        items.facts([], {}, items.metric_of({"name": "t"}, None))
+        items.part_facts([], {}, items.metric_of({"name": "t"}, None))
 
 
 def test_an_unknown_task_is_an_error_with_a_guess(monkeypatch) -> None:
