@@ -17,7 +17,7 @@ Target = Annotated[
     str | None, typer.Argument(help="A run folder, a model folder or a hub id; by default the newest run.")
 ]
 Suite = Annotated[str | None, typer.Option(help="Suite to score; 'new' means the tasks' own test splits.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Maximum rows per task and split.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum rows per task, and per part of a suite.")]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Maximum new tokens per answer to a task's question.")]
 PassAt = Annotated[str | None, typer.Option(help="Report pass@k of the tasks for these k, such as 1,8,32.")]
 Samples = Annotated[

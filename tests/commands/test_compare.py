@@ -122,7 +122,7 @@ def test_a_model_is_found_by_its_weights(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(UsageError, match="nor a model folder"):
+    with pytest.raises(UsageError, match="no model folder"):
         cache.read(str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="is neither a run"):
         cache.read("org/model")
