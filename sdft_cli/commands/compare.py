@@ -21,6 +21,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import cache, comparable
 from sdft_cli.evaluation.cache import Evaluated
 from sdft_cli.reporting import comparisons
+from sdft_cli.runs.records import ItemRecord
 from sdft_cli.runs.results import RunResult, load_run
 from sdft_cli.stats import paired
 from sdft_cli.stats.continual import METRICS
@@ -61,7 +62,7 @@ def _rows(unit: str, a: Evaluated, b: Evaluated) -> list[Row]:
 
 
 def _sides(
-    before: Sequence[Row], after: Sequence[Row]
+    before: Sequence[ItemRecord], after: Sequence[ItemRecord]
 ) -> tuple[dict[str, float | None], dict[str, float | None], dict[str, str | None]]:
     documents = {row["id"]: row.get("document") for row in [*after, *before]}
     return {row["id"]: row["value"] for row in before}, {row["id"]: row["value"] for row in after}, documents

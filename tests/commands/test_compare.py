@@ -94,10 +94,10 @@ def test_only_shared_items_count(tmp_path):
 
 def test_other_settings_are_refused_and_forced(tmp_path):
     a, b = evaluation(tmp_path / "a", rows([1.0])), evaluation(tmp_path / "b", rows([0.0]), limit=9)
-    with pytest.raises(UsageError, match=r"limit of rows differs: none \(A\), 9 \(B\)"):
+    with pytest.raises(UsageError, match=r"row limit differs: none \(A\), 9 \(B\)"):
         compare.compare(a, b)
     facts = compare.compare(a, b, forced=True)
-    assert "Forced together" in facts["warnings"][0] and facts["units"]
+    assert "not comparable" in facts["warnings"][0] and facts["units"]
 
 
 def test_a_model_is_found_by_its_weights(tmp_path, monkeypatch):
@@ -118,13 +118,13 @@ def test_a_model_is_found_by_its_weights(tmp_path, monkeypatch):
     (tmp_path / "three" / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="no evaluation of three") as caught:
         compare.compare("three", "two")
-    assert caught.value.hint == "measure it first: sdft eval three"
+    assert caught.value.hint == "evaluate it first with `sdft eval three`"
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UsageError, match="no model folder"):
         cache.read(str(tmp_path / "nowhere"))
-    with pytest.raises(UsageError, match="is no run"):
+    with pytest.raises(UsageError, match="is neither a run"):
         cache.read("org/model")
     folder = Path(evaluation(tmp_path / "a", rows([1.0])))
     (folder / "tooluse.jsonl").unlink()
