@@ -18,7 +18,8 @@ from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.judge import Judge, judged
 from sdft_cli.llm.types import TeacherOptions
-from sdft_cli.stats.continual import interval, ratio, wilson
+from sdft_cli.stats.bootstrap import interval, ratio
+from sdft_cli.stats.intervals import wilson
 from sdft_cli.stats.pass_at_k import MOST, mean_pass_at
 from sdft_cli.types import Example, Task
 

@@ -21,7 +21,7 @@ from sdft_cli.evaluation import comparable, gates
 from sdft_cli.evaluation.gates import Gate, Measured
 from sdft_cli.runs.folder import write_whole
 from sdft_cli.runs.results import RunResult
-from sdft_cli.stats import continual
+from sdft_cli.stats import bootstrap, continual
 
 Row = dict[str, Any]
 FORGETTING, PRIOR_DROP = "forgetting", "prior drop"
@@ -115,7 +115,7 @@ def forgetting(run: RunResult) -> Measured:
     if backward is None or len(tables) < len(run.columns):
         return Measured(value, lack="the item files beside scores.json are missing")
     least = run.least_widths["backward_transfer"]
-    ends = continual.interval(continual.bootstrap_fall(tables, run.trained), value, least, 0.0)
+    ends = bootstrap.interval(bootstrap.fall(tables, run.trained), value, least, 0.0)
     return Measured(value, (max(0.0, -backward[1]), ends[1]) if ends else None)
 
 

@@ -11,7 +11,7 @@ from sdft_cli.models.chat import Chat
 from sdft_cli.models.engine import Engine
 from sdft_cli.models.views import VIEWS, View
 from sdft_cli.stats import pass_at_k
-from sdft_cli.stats.continual import stratified, wilson
+from sdft_cli.stats.intervals import stratified, wilson
 from sdft_cli.types import Battery, Example, Rollout, Score, Suite, Task
 
 #: What a row's ``meta`` may call the document that it shares with others; such rows are not independent.

@@ -17,7 +17,7 @@ from sdft_cli.losses.fused import fused_loss
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate, group_rows, targets
 from sdft_cli.models.pretrained import Policy
-from sdft_cli.stats import continual
+from sdft_cli.stats import bootstrap
 
 
 def gain(student: list[dict[str, Any]], teacher: list[dict[str, Any]], seed: int = 0) -> dict[str, Any] | None:
@@ -28,8 +28,8 @@ def gain(student: list[dict[str, Any]], teacher: list[dict[str, Any]], seed: int
     if not differences:
         return None
     n = len(differences)
-    value, draws = continual.ratio(differences, [1] * n, seed=seed)
-    return {"value": value, "interval": continual.interval(draws, value, least=3 / n), "n": n}
+    value, draws = bootstrap.ratio(differences, [1] * n, seed=seed)
+    return {"value": value, "interval": bootstrap.interval(draws, value, least=3 / n), "n": n}
 
 
 @torch.no_grad()
@@ -72,6 +72,6 @@ def summarize(found: Sequence[Tensor], skip: int, seed: int = 0) -> dict[str, An
 
 def _mean_per_token(each: Sequence[Tensor], seed: int) -> dict[str, Any]:
     sums, counts = [float(kl_N.sum()) for kl_N in each], [len(kl_N) for kl_N in each]
-    value, draws = continual.ratio(sums, counts, seed=seed)
-    span = continual.interval(draws, value, lowest=0.0, highest=float("inf")) if len(sums) > 1 else None
+    value, draws = bootstrap.ratio(sums, counts, seed=seed)
+    span = bootstrap.interval(draws, value, lowest=0.0, highest=float("inf")) if len(sums) > 1 else None
     return {"value": value, "interval": span}

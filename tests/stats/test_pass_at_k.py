@@ -42,7 +42,7 @@ def test_ends():
     assert pass_at(5, 5, 1) == 1.0 and pass_at(3, 5, 3) == 1.0
     assert pass_at(4, 5, 0) == 0.0
     for bad in ((0, 5, 1), (6, 5, 1), (1, 5, 6), (1, 5, -1)):
-        with pytest.raises(ValueError, match="cannot be told"):
+        with pytest.raises(ValueError, match="cannot be estimated"):
             pass_at(*bad)
 
 
