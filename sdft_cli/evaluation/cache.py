@@ -22,11 +22,12 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.comparable import SUITE, Settings
 from sdft_cli.models import digests
 from sdft_cli.runs.folder import RUNS, Run, write_evaluation
-from sdft_cli.runs.results import item_rows, json_object, settings_of
-from sdft_cli.types import SPLITS
+from sdft_cli.runs.records import ItemRecord
+from sdft_cli.runs.scores import item_rows, json_object, settings_of
+from sdft_cli.types import SPLITS, Json
 
 Row = dict[str, Any]
-Items = dict[str, list[Row]]
+Items = dict[str, list[Json]]
 CACHE = RUNS / "evals"
 PARTS = CACHE / "parts"
 SAMPLES = "-samples"
@@ -124,9 +125,9 @@ class Evaluated:
     settings: Settings
     items: Items
 
-    def parts(self, unit: str) -> dict[str, list[Row]]:
+    def parts(self, unit: str) -> dict[str, list[ItemRecord]]:
         """The items of a suite by part; all of them under "" for a task."""
-        found: dict[str, list[Row]] = {}
+        found: dict[str, list[ItemRecord]] = {}
         for row in self.items[unit]:
             found.setdefault(str(row.get("part", "")) if unit.startswith(SUITE) else "", []).append(row)
         return found
