@@ -124,15 +124,12 @@ def compare(
         raise UsageError(
             f"compare takes two checkpoints, not {len(targets)}", "add --by method to compare many runs over seeds"
         )
-    facts = (
-        verb.compare_seeds([Path(t) for t in targets], by, force) if by else verb.compare(targets[0], targets[1], force)
-    )
-    if json:
-        print(jsonlib.dumps(facts))
-    elif by:
-        verb.show_seeds(facts)
+    if by:
+        groups = verb.compare_seeds([Path(t) for t in targets], by, force)
+        print(jsonlib.dumps(groups)) if json else verb.show_seeds(groups)
     else:
-        verb.show(facts)
+        checkpoints = verb.compare(targets[0], targets[1], force)
+        print(jsonlib.dumps(checkpoints)) if json else verb.show(checkpoints)
 
 
 def grade(

@@ -21,7 +21,8 @@ from sdft_cli.evaluation import contrasts, scoring
 from sdft_cli.evaluation.cache import CACHE, PARTS, SAMPLES, InCache, InRun, Items, Place, Row
 from sdft_cli.models import digests
 from sdft_cli.models.views import VIEWS
-from sdft_cli.reporting import comparisons
+from sdft_cli.reporting.by_stage import stage_metrics
+from sdft_cli.reporting.estimates import estimate
 from sdft_cli.runs.folder import RUNS, Run, newest, write_evaluation
 from sdft_cli.runs.results import RunResult, load_run
 from sdft_cli.types import Battery, Example, Suite, Task
@@ -200,8 +201,8 @@ class Evaluator:
         if not self.whole_run or not any(Path(self.name).glob("evals/*/scores.json")):
             return found, None
         run = load_run(self.name)
-        ends = {name: comparisons.cell(run.metrics[name], run.metric_intervals[name]) for name in run.metrics}
-        return {**found, "metrics": ends, "curves": comparisons.curves(run)}, run
+        ends = {name: estimate(run.metrics[name], run.metric_intervals[name]) for name in run.metrics}
+        return {**found, "metrics": ends, "curves": stage_metrics(run)}, run
 
     def scores(self) -> Row:
         """What is known from disk, and the rest measured now; each unit is kept as soon as it is there."""
