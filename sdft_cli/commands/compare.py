@@ -162,7 +162,7 @@ def _check_comparable(runs: Sequence[RunResult], by: str, forced: bool) -> list[
     ]
     if differences and not forced:
         raise UsageError(f"not comparable: {differences[0]}", "compare runs of one setting, or add --force")
-    return [f"Compared by force: {text}" for text in differences]
+    return [f"Compared with --force although {text}" for text in differences]
 
 
 def _groups(runs: Sequence[RunResult], by: str) -> list[Group]:

@@ -203,7 +203,7 @@ def test_comparisons_that_seeds_cannot_support_are_refused(seeds, tmp_path):
     with pytest.raises(UsageError, match="different last stages: 3, 2"):
         compare.compare_seeds([*seeds, short], "method")
     comparison = compare.compare_seeds([*seeds, short], "method", forced=True)
-    assert comparison["warnings"] == ["Compared by force: the runs have different last stages: 3, 2"]
+    assert comparison["warnings"] == ["Compared with --force although the runs have different last stages: 3, 2"]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
