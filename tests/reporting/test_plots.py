@@ -135,7 +135,7 @@ def test_looks_differ_without_colour():
     assert len({(str(look.dash), look.marker) for look in looks[:6]}) == 6
 
 
-def test_names_at_line_ends_do_not_touch_nor_leave_the_axis():
+def test_names_at_line_ends_neither_touch_nor_leave_the_axis():
     heights = drawing._apart([0.0, 0.5, 0.5, 0.99, 1.0], 0.085)
     gaps = [b - a for a, b in pairwise(heights)]
     assert min(gaps) >= 0.085 - 1e-9 and heights[0] >= 0 and heights[-1] <= 1

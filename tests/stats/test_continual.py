@@ -33,12 +33,12 @@ def test_oracle_forgetting_and_intransigence():
 
 
 def test_oracle_fall():
-    """What a gate on forgetting asks: unlike F_4 it does not count that B was better before it was learned."""
+    """What a gate on forgetting checks: unlike F_4 it does not count that B was better before it was learned."""
     assert continual.fall_terms(ORACLE, TRAINED) == {0: 14, 1: 6, 2: 0}
     assert continual.fall(ORACLE, TRAINED) == pytest.approx(20 / 3)
 
 
-def test_fall_looks_from_the_last_training_on_and_at_every_stage():
+def test_fall_counts_every_stage_since_the_last_training():
     matrix, trained = [[10, 10], [80, 10], [50, 90], [85, 60], [70, 55]], [0, 1, 0, 1]
     assert continual.fall_terms(matrix, trained) == {0: 85 - 70}
     holes = [[10, 10, 10], [80, 10, 10], [None, 90, 10], [70, 85, 90]]
@@ -87,7 +87,7 @@ def test_missing_cells_are_none_and_not_zero():
     assert continual.prior_change([[90, 60], [80, None]]) is None
 
 
-def test_a_task_trained_twice_is_referred_to_its_last_training():
+def test_a_task_trained_twice_is_compared_with_its_last_training():
     matrix, trained = [[10, 10], [80, 10], [50, 90], [85, 60], [70, 55]], [0, 1, 0, 1]
     assert continual.backward_terms(matrix, trained, 3) == {1: -30}
     assert continual.backward_terms(matrix, trained) == {0: 70 - 85}

@@ -56,7 +56,7 @@ def test_graded_scores_are_exact(differences):
     assert exact and p == pytest.approx(enumerated(differences))
 
 
-def test_scores_on_no_grid_are_enumerated_and_then_drawn():
+def test_irregular_scores_are_enumerated_and_beyond_that_drawn():
     rng = np.random.default_rng(1)
     few, many = rng.normal(0.1, 0.3, 10), rng.normal(0.05, 0.3, 60)
     p, exact = paired.sign_flip(few)
@@ -85,7 +85,7 @@ def test_p_value_names_its_test():
 # --- clustered standard errors -------------------------------------------------------------------------------------
 
 
-def test_items_of_their_own_have_the_usual_paired_error():
+def test_without_shared_documents_the_error_is_the_usual_paired_one():
     d = np.random.default_rng(3).integers(-1, 2, 50).astype(float)
     assert paired.clustered_error(d, range(50)) == pytest.approx(stats.sem(d))
 
@@ -137,7 +137,7 @@ def test_items_that_share_a_document_count_as_one():
     assert one.interval is None and one.standard_error is None and one.p == 1.0
 
 
-def test_a_document_called_like_an_item_is_not_that_item():
+def test_a_document_with_the_name_of_an_item_is_not_that_item():
     assert paired.change(*pairs([1.0, -1.0], ["i1", None])).clusters == 2
 
 

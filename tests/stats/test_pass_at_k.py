@@ -37,7 +37,7 @@ def test_it_stays_exact_where_the_binomials_are_beyond_any_float():
     assert pass_at(MOST, n, correct) == pytest.approx(float(naive(MOST, n, correct)), rel=1e-12)
 
 
-def test_ends():
+def test_extreme_cases():
     assert pass_at(1, 5, 2) == pytest.approx(2 / 5)
     assert pass_at(5, 5, 1) == 1.0 and pass_at(3, 5, 3) == 1.0
     assert pass_at(4, 5, 0) == 0.0
