@@ -103,15 +103,11 @@ def compare(
             f"compare takes two checkpoints, not {len(targets)}", "add --by method to compare many runs over seeds"
         )
     if by:
-        differences = command.compare_seeds([Path(target) for target in targets], by, force)
+        groups = command.compare_seeds([Path(t) for t in targets], by, force)
+        print(jsonlib.dumps(groups)) if json else command.show_seeds(groups)
     else:
-        differences = command.compare(targets[0], targets[1], force)
-    if json:
-        print(jsonlib.dumps(differences))
-    elif by:
-        command.show_seeds(differences)
-    else:
-        command.show(differences)
+        checkpoints = command.compare(targets[0], targets[1], force)
+        print(jsonlib.dumps(checkpoints)) if json else command.show(checkpoints)
 
 
 def grade(

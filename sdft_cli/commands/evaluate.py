@@ -11,7 +11,7 @@ from sdft_cli.evaluation.gates import GateReport, as_json
 from sdft_cli.evaluation.measurement import EvalScores, Measurement
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.request import EvalRequest
-from sdft_cli.reporting import comparisons
+from sdft_cli.reporting.by_stage import stage_metrics
 from sdft_cli.runs.folder import write_evaluation
 from sdft_cli.runs.results import RunResult, load_run
 
@@ -66,6 +66,6 @@ def _run_of(plan: EvalPlan) -> RunResult | None:
 
 def _add_metrics(scores: EvalScores, run: RunResult) -> None:
     scores["metrics"] = {
-        name: {"value": value, "interval": run.metric_intervals[name]} for name, value in run.metrics.items()
+        name: {"value": run.metrics[name], "interval": run.metric_intervals[name]} for name in run.metrics
     }
-    scores["curves"] = comparisons.curves(run)
+    scores["curves"] = stage_metrics(run)

@@ -20,7 +20,8 @@ from sdft_cli.evaluation.judge import Judge, judgement_of, overruled
 from sdft_cli.evaluation.summaries import extra_means
 from sdft_cli.llm.types import TeacherOptions
 from sdft_cli.runs.records import ItemScore
-from sdft_cli.stats.continual import Interval, interval, ratio, wilson
+from sdft_cli.stats.bootstrap import interval, ratio
+from sdft_cli.stats.intervals import Interval, wilson
 from sdft_cli.stats.pass_at_k import MOST, mean_pass_at
 from sdft_cli.types import Example, Task
 

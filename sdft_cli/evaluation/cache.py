@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypedDict, cast
+from typing import Protocol, TypedDict
 
 from sdft_cli.config.locations import locate
 from sdft_cli.errors import UsageError
@@ -24,7 +24,7 @@ from sdft_cli.evaluation.units import SAMPLES, SUITE, samples_unit, suite_unit, 
 from sdft_cli.models import digests
 from sdft_cli.runs.folder import RUNS, Run, write_evaluation
 from sdft_cli.runs.records import FurtherScores, ItemRecord, Scores, StageId, SuiteSummary, Summary, UnitSettings
-from sdft_cli.runs.results import item_rows, json_object, settings_of
+from sdft_cli.runs.scores import item_rows, json_object, settings_of
 from sdft_cli.types import SPLITS
 
 CACHE = RUNS / "evals"
@@ -82,7 +82,7 @@ class InCache:
         if folder is None or not (folder / "scores.json").is_file():
             return None
         entry = json_object(folder / "scores.json")
-        items = {path.stem: read_items(path) for path in sorted(folder.glob("*.jsonl"))}
+        items = {path.stem: item_rows(path) for path in sorted(folder.glob("*.jsonl"))}
         return Measurement(entry["tasks"], entry["suite"], entry["settings"], items, entry["further"])
 
     def keep(self, measurement: Measurement) -> None:
@@ -113,7 +113,7 @@ class InRun:
         suite = scores["suite"] if scores["suite"] and suite_unit(scores["suite"]["name"]) == self.unit else None
         settings = {name: unit for name, unit in scores.get("settings", {}).items() if name in names}
         files = {name: self.run.eval_folder(*self.stage) / f"{name}.jsonl" for name in names}
-        items = {name: read_items(file) for name, file in files.items() if file.is_file()}
+        items = {name: item_rows(file) for name, file in files.items() if file.is_file()}
         return Measurement(tasks, suite, settings, items) if tasks or suite else None
 
     def keep(self, measurement: Measurement) -> None:
@@ -141,11 +141,6 @@ class InRun:
     def _files(self) -> tuple[str, ...]:
         """The names of the unit's item files: its own, that of samples, and those of a task's further splits."""
         return (self.unit, samples_unit(self.unit), *(task_unit(self.unit, split) for split in SPLITS))
-
-
-def read_items(path: Path) -> list[ItemRecord]:
-    """The records of an item file; `UsageError` names a line that is none."""
-    return cast(list[ItemRecord], item_rows(path))
 
 
 def of_model(weights: str, root: Path = CACHE) -> Iterator[Path]:
@@ -196,7 +191,7 @@ def _of_folder(folder: Path, name: str) -> Evaluated:
     files = [path for path in sorted(folder.glob("*.jsonl")) if not path.stem.endswith(SAMPLES)]
     if not files:
         raise UsageError(f"{folder} holds scores but no item files", "evaluate it again: items are what is compared")
-    return Evaluated(name, settings_of(json_object(folder / "scores.json")), {p.stem: read_items(p) for p in files})
+    return Evaluated(name, settings_of(json_object(folder / "scores.json")), {p.stem: item_rows(p) for p in files})
 
 
 def _of_model(target: str, cache: Path) -> Evaluated:

@@ -24,7 +24,7 @@ from sdft_cli.evaluation.measurement import EvalScores
 from sdft_cli.runs.folder import write_whole
 from sdft_cli.runs.records import Summary
 from sdft_cli.runs.results import RunResult
-from sdft_cli.stats import continual
+from sdft_cli.stats import bootstrap, continual
 
 if TYPE_CHECKING:
     from sdft_cli.evaluation.plan import EvalPlan
@@ -162,7 +162,7 @@ def forgetting(run: RunResult) -> Measured:
     if backward is None or len(tables) < len(run.columns):
         return Measured(value, lack="the item files beside scores.json are missing")
     least = run.least_widths["backward_transfer"]
-    ends = continual.interval(continual.bootstrap_fall(tables, run.trained), value, least, 0.0)
+    ends = bootstrap.interval(bootstrap.fall(tables, run.trained), value, least, 0.0)
     return Measured(value, (max(0.0, -backward[1]), ends[1]) if ends else None)
 
 

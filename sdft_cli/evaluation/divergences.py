@@ -17,7 +17,7 @@ from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate, group_rows, targets
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.runs.records import MeanValue
-from sdft_cli.stats import continual
+from sdft_cli.stats import bootstrap
 
 
 class Divergences(TypedDict):
@@ -73,6 +73,6 @@ def summarize(kl_rows: Sequence[Tensor], skip: int, seed: int = 0) -> Divergence
 
 def _mean_per_token(each: Sequence[Tensor], seed: int) -> MeanValue:
     sums, counts = [float(kl_N.sum()) for kl_N in each], [len(kl_N) for kl_N in each]
-    value, draws = continual.ratio(sums, counts, seed=seed)
-    interval = continual.interval(draws, value, lowest=0.0, highest=float("inf")) if len(sums) > 1 else None
+    value, draws = bootstrap.ratio(sums, counts, seed=seed)
+    interval = bootstrap.interval(draws, value, lowest=0.0, highest=float("inf")) if len(sums) > 1 else None
     return {"value": value, "interval": interval}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
 from sdft_cli.runs.records import ItemRecord, ItemScore, PartFacts, PassAt, SuiteSummary, Summary
-from sdft_cli.stats import continual, pass_at_k
+from sdft_cli.stats import bootstrap, intervals, pass_at_k
 
 
 class Part(NamedTuple):
@@ -20,7 +20,7 @@ class Gain(TypedDict):
     """A paired difference of accuracies over ``n`` rows, with its 95 % interval."""
 
     value: float
-    interval: continual.Interval | None
+    interval: intervals.Interval | None
     n: int
 
 
@@ -34,7 +34,7 @@ def summarize(records: Sequence[ItemRecord], note: str = "") -> Summary:
         "correct": correct,
         "n": n,
         "unscored": len(records) - n,
-        "interval": list(continual.wilson(correct, n)) if n else None,
+        "interval": list(intervals.wilson(correct, n)) if n else None,
         "mean_tokens": mean_tokens(records),
         "note": note,
     }
@@ -69,7 +69,7 @@ def summarize_suite(name: str, parts: Mapping[str, Part], note: str = "") -> tup
     accuracies = [s["accuracy"] for s in summaries.values() if s["accuracy"] is not None]
     # a part whose number is no mean over items has no interval, and then neither has the mean
     counts = [(s["correct"], s["n"]) for s in summaries.values() if s["accuracy"] is not None]
-    interval = continual.stratified(counts) if counts and all(n for _, n in counts) else None
+    interval = intervals.stratified(counts) if counts and all(n for _, n in counts) else None
     summary: SuiteSummary = {
         **summarize(records, note),
         "name": name,
@@ -107,5 +107,5 @@ def gain(before: Sequence[ItemRecord], after: Sequence[ItemRecord], seed: int = 
     if not differences:
         return None
     n = len(differences)
-    value, draws = continual.ratio(differences, [1] * n, seed=seed)
-    return {"value": value, "interval": continual.interval(draws, value, least=3 / n), "n": n}
+    value, draws = bootstrap.ratio(differences, [1] * n, seed=seed)
+    return {"value": value, "interval": bootstrap.interval(draws, value, least=3 / n), "n": n}

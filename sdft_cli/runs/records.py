@@ -114,6 +114,27 @@ class GuardRow(At, GuardFacts):
     """``kind`` guard."""
 
 
+class MarkRecord(TypedDict):
+    """A mid-training evaluation in short: accuracy on the stage's own validation rows and on the prior suite."""
+
+    step: int
+    validation: float | None
+    prior: float | None
+
+
+class EndingFacts(TypedDict):
+    """How a stage ended: the step whose model it ends with (0: the model it began with), why, and the evaluations."""
+
+    model_of: int
+    why: Literal["last step", "prior dropped", "best validation"]
+    best: MarkRecord | None
+    last: MarkRecord | None
+
+
+class EndingRow(At, EndingFacts):
+    """``kind`` ending."""
+
+
 # --- evaluations -----------------------------------------------------------------------------------------------------
 
 

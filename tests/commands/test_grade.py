@@ -11,7 +11,7 @@ from sdft_cli.commands.grade import grade
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError
 from sdft_cli.grading import task_rules
-from sdft_cli.stats import continual
+from sdft_cli.stats import intervals
 from sdft_cli.stats.pass_at_k import pass_at
 from sdft_cli.types import Example, Prepared, PrepareOptions
 
@@ -48,7 +48,7 @@ def test_every_completion_gets_a_value_an_extract_and_a_reason(data, tmp_path):
     assert report["items"][1]["extracted"] == "find {}" and "expected search" in report["items"][1]["why"]
     totals = report["totals"]
     assert (totals["completions"], totals["ids"], totals["n"], totals["missing"]) == (3, 3, 3, ["t2"])
-    assert totals["accuracy"] == pytest.approx(1 / 3) and totals["interval"] == continual.wilson(1, 3)
+    assert totals["accuracy"] == pytest.approx(1 / 3) and totals["interval"] == intervals.wilson(1, 3)
     assert totals["if_missing_were_wrong"] == 0.25 and totals["extra"] == {"strict": pytest.approx(2 / 3)}
     assert totals["pass_at"] is None
 

@@ -16,7 +16,7 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.evaluation import divergences, summaries
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
-from sdft_cli.stats import continual
+from sdft_cli.stats import bootstrap
 from sdft_cli.training.trainer import PhaseTrainer
 
 #: Short completions and small batches: the toy model's steps are about the machinery.
@@ -161,7 +161,7 @@ def test_equal_views_have_no_gap(tiny_model: Path, micro_data: Path) -> None:
 
 
 def test_ratio_resamples_whole_items() -> None:
-    value, draws = continual.ratio([2.0, 9.0], [1.0, 3.0])
+    value, draws = bootstrap.ratio([2.0, 9.0], [1.0, 3.0])
     assert value == 11 / 4
     assert set(np.round(draws, 9)) == {2.0, 2.75, 3.0}
     assert np.mean(draws == 2.75) == pytest.approx(0.5, abs=0.05)

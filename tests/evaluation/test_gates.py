@@ -19,7 +19,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import ci, gates
 from sdft_cli.evaluation.gates import Gate, Measured
 from sdft_cli.runs import results
-from sdft_cli.stats import continual
+from sdft_cli.stats import bootstrap, continual
 
 AT_MOST, AT_LEAST = Gate("--max-forgetting", "forgetting", 0.1), Gate("--min-accuracy a", "accuracy of a", 0.5, True)
 GOOD = ["--max-forgetting", "0.05", "--max-prior-drop", "0.05", "--min-accuracy", f"{TASKS[0]}=0.6"]
@@ -141,18 +141,16 @@ def test_noise_alone_is_not_proven_to_be_forgetting():
     """Only luck changes. The bootstrap of a maximum finds forgetting every second time, our interval one time in 40."""
     rng, wrong, naive, repeats = np.random.default_rng(0), 0, 0, 80
     trained, n = [0, 1, 2, 3], 100
-    least = continual.least_widths(trained, [n] * 4)["backward_transfer"]
+    least = bootstrap.least_widths(trained, [n] * 4)["backward_transfer"]
     for _ in range(repeats):
         hardness = rng.random((4, n))
         luck = np.where(rng.random((4, 5, n)) < 0.3, rng.random((4, 5, n)), hardness[:, None])
         learned = np.array([[0.7 if k > j else 0.1 for k in range(5)] for j in range(4)])
         tables = list((luck < learned[:, :, None]).astype(float))
         R = np.stack([t.mean(1) for t in tables], 1).tolist()
-        backward = continual.bootstrap(tables, trained, draws=300)["backward_transfer"]
-        ends = continual.interval(backward, continual.backward_transfer(R, trained), least)
-        falls = continual.interval(
-            continual.bootstrap_fall(tables, trained, 300), continual.fall(R, trained), least, 0.0
-        )
+        backward = bootstrap.metrics(tables, trained, draws=300)["backward_transfer"]
+        ends = bootstrap.interval(backward, continual.backward_transfer(R, trained), least)
+        falls = bootstrap.interval(bootstrap.fall(tables, trained, 300), continual.fall(R, trained), least, 0.0)
         wrong += -ends[1] > 1e-9
         naive += falls[0] > 1e-9
     assert wrong / repeats < 0.1 < 0.3 < naive / repeats
