@@ -14,6 +14,7 @@ from sdft_cli.commands.report import report, show
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
+from sdft_cli.reporting.results_json import DemoResults, demo_results
 from sdft_cli.runs import results
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import Run
@@ -23,9 +24,7 @@ from sdft_cli.types import PrepareOptions
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 
 
-def demo(
-    out: Path, methods: list[str], seed: int, world: int, quick: bool, quiet: bool = False
-) -> Mapping[str, object]:
+def demo(out: Path, methods: list[str], seed: int, world: int, quick: bool, quiet: bool = False) -> DemoResults:
     """Train the embedded model on three tasks in a row, once with each method; returns what ``results.json`` holds.
 
     Finished runs in ``out`` are kept, so a demo that was interrupted goes on where it stopped.
@@ -36,7 +35,7 @@ def demo(
     prepare(list(TASKS), {}, out / "data", PrepareOptions(world=world))
     runs = _train(out, recipes, quiet)
     seconds = time.perf_counter() - began
-    record = results.demo_results([results.load_run(run) for run in runs], seed, world, seconds)
+    record = demo_results([results.load_run(run) for run in runs], seed, world, seconds)
     summary = report(runs, out)
     write_whole(out / "results.json", json.dumps(record, indent=1) + "\n")
     if not quiet:

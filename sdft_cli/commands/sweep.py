@@ -21,7 +21,7 @@ from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.reporting import sweep_table
-from sdft_cli.runs import results, sweeps
+from sdft_cli.runs import metrics, results, sweeps
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import RUNS, Run, fresh_name
 from sdft_cli.runs.parallel import Job, cores, train_all
@@ -35,7 +35,8 @@ from sdft_cli.runs.sweeps import (
     SweepRecord,
     SweepSpec,
 )
-from sdft_cli.stats import continual, selection
+from sdft_cli.stats import selection
+from sdft_cli.stats.seeds import seed_mean
 from sdft_cli.stats.selection import Candidate
 
 #: Settings that may have been changed when a point was resumed by itself, without making it another point.
@@ -77,10 +78,10 @@ class _Trained:
     @property
     def validation(self) -> tuple[float, int] | None:
         """Validation accuracy and the items behind it; None where a stage has no rows that could be scored."""
-        return selection.validation(self.run.evals, len(self.run.stages), self.run.endings)
+        return metrics.validation(self.run.evals, len(self.run.stages), self.run.endings)
 
     @property
-    def side(self) -> dict[str, float]:
+    def side(self) -> dict[str, float | None]:
         """What the last stage's task is scored on besides its accuracy."""
         return self.run.side_scores(self.run.last, self.run.stages[self.run.last - 1])
 
@@ -288,7 +289,7 @@ def _over_seeds(seeds: Sequence[_Trained]) -> OverSeeds:
     for key in [*sweep_table.METRICS, *(seeds[0].side if seeds else ())]:
         values = [value for score in scores if (value := score.get(key)) is not None]
         if values:
-            mean, interval = continual.seed_mean(values)
+            mean, interval = seed_mean(values)
             means[key] = {"mean": mean, "interval": list(interval) if interval else None}
     return {"seeds": [trained.point.seed for trained in seeds], "metrics": means}
 

@@ -40,7 +40,7 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
 def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay) -> Run:
     """``--continue``: add ``tasks`` to a finished run; its matrix grows by as many rows and columns."""
     run = Run.open(folder)
-    for stage in map(run.stage, range(1, len(run.recipe.tasks) + 1)):
+    for stage in run.stages():
         if run.checkpoints.of(stage).finished() is None:
             problem = f"stage {stage.number} ({stage.task}) is not finished"
             raise UsageError(f"{folder}: {problem}", "finish it first with --resume")
@@ -67,8 +67,7 @@ def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay) ->
         display.note(line)
     evaluator, log = StageEvaluator(run, plans), TrainingLog(run.metrics, plans, display)
     _measure(run, BASE, run.recipe.model, evaluator, display)
-    for number, stage_plan in enumerate(plans, 1):
-        stage = run.stage(number)
+    for stage, stage_plan in zip(run.stages(), plans, strict=True):
         trainer = StageTrainer(run, stage, stage_plan, log, evaluator)
         final = trainer.finished() or trainer.train()
         _measure(run, stage, str(final.model), evaluator, display)

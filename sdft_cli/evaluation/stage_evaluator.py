@@ -8,9 +8,9 @@ from typing import Protocol
 
 from sdft_cli import plugins
 from sdft_cli.evaluation import scoring
+from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.engine import Engine
-from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import EvalFacts, Scores, ShortScore, StageId
 from sdft_cli.types import Battery, Example, Suite, Task
@@ -35,11 +35,11 @@ class StageEvaluator:
     def quick(self, engine: Engine) -> EvalFacts:
         """Accuracies on ``train.eval_limit`` validation rows of every task, and on a quarter as many items of every
         part of the suite. Greedy, so no generator's state is touched."""
-        limit, view, chat = self.recipe.train.eval_limit, VIEWS[self.recipe.views.student], self._chat(engine)
+        limit, view, chat = self.recipe.train.eval_limit, self.recipe.views.student, self._chat(engine)
+        conditions = Conditions(view, limit, self.recipe.evaluation.max_new_tokens)
         scores: dict[str, ShortScore] = {}
         for name, measured in self.tasks.items():
-            rows, longest = measured.validation[:limit], self.recipe.evaluation.max_new_tokens
-            summary, _ = scoring.score_task(engine, chat, measured.task, rows, longest, view)
+            summary, _ = scoring.score_task(engine, chat, measured.task, measured.validation, conditions)
             scores[name] = {"accuracy": summary["accuracy"], "n": summary["n"]}
         if self.suite is None:
             return {"scores": scores, "suite": None}
@@ -58,12 +58,12 @@ class StageEvaluator:
         tests = [(m.task, m.tests) for name, m in self.tasks.items() if name not in scores["tasks"]]
         suite = None if scores["suite"] else self.suite
         view, settings = self.recipe.views.student, self.recipe.evaluation
-        measured, items = scoring.measure(engine, self._chat(engine), tests, suite, view, settings)
-        scores["tasks"] |= measured["tasks"]
-        scores["suite"] = measured["suite"] or scores["suite"]
-        scores["settings"] = scores.get("settings", {}) | measured["settings"]
+        measured = scoring.measure(engine, self._chat(engine), tests, suite, view, settings)
+        scores["tasks"] |= measured.summaries()
+        scores["suite"] = measured.suite or scores["suite"]
+        scores["settings"] = scores.get("settings", {}) | measured.settings
         scores["seconds"] = time.perf_counter() - began
-        self.run.evaluation(stage).write(scores, items)
+        self.run.evaluation(stage).write(scores, measured.items)
         return scores
 
     def _scores(self, stage: StageId) -> Scores:

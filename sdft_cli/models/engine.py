@@ -13,6 +13,7 @@ from sdft_cli.types import Rollout
 class Engine(Protocol):
     """Samples completions of a policy, which it keeps: token ids in, token ids out."""
 
+    name: str
     policy: Policy
 
     def sample(

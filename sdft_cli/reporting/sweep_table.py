@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from sdft_cli.config.grid import leaf, text_of
 from sdft_cli.console import is_change, number, span
 from sdft_cli.runs.sweeps import Choice, PointResult, SeedMean, SweepRecord
+from sdft_cli.stats.continual import Metric
 
 #: The run metrics that a sweep tables, with their heads.
-METRICS = {"average_accuracy": "avg", "backward_transfer": "BWT", "prior_change": "prior\nchange"}
+METRICS: dict[Metric, str] = {"average_accuracy": "avg", "backward_transfer": "BWT", "prior_change": "prior\nchange"}
 
 
 def cells(record: SweepRecord) -> tuple[list[str], list[list[str]]]:
@@ -62,8 +63,8 @@ def _choice_line(method: str, choice: Choice) -> str:
 
 
 def _mean_text(name: str, mean: SeedMean) -> str:
-    signed = name in METRICS and is_change(name)
-    title = METRICS.get(name, name).replace("\n", " ")
+    heads = [head for metric, head in METRICS.items() if metric == name]
+    title, signed = (heads[0].replace("\n", " "), is_change(name)) if heads else (name, False)
     return f"{title} {number(mean['mean'], signed)} {span(mean['interval'], signed)}"
 
 

@@ -91,9 +91,9 @@ class Run:
 
     # stages -------------------------------------------------------------------------------------------------
 
-    def stage(self, number: int) -> StageId:
-        """Stage ``number`` of the recipe; 0 is the untrained model."""
-        return StageId(number, self.recipe.tasks[number - 1]) if number else BASE
+    def stages(self) -> list[StageId]:
+        """The stages of the recipe, without the untrained model."""
+        return [StageId(number, task) for number, task in enumerate(self.recipe.tasks, 1)]
 
     def evaluation(self, stage: StageId) -> StageEvaluation:
         return StageEvaluation(self.folder, stage)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from sdft_cli.runs.files import write_whole
+from sdft_cli.stats.continual import Metric
 from sdft_cli.types import Json
 
 FILE = "sweep.json"
@@ -33,8 +34,8 @@ class PointResult(TypedDict):
     validation: float | None
     validation_n: int
     stages: list[float | None]
-    side: dict[str, float]
-    metrics: dict[str, float | None]
+    side: dict[str, float | None]
+    metrics: dict[Metric, float | None]
     steps: int
     seconds: float
 

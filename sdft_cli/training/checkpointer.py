@@ -32,7 +32,7 @@ class Checkpointer:
         drop = self.settings.stop_if_prior_drops
         if drop is None:
             return None
-        base = next(row["suite"]["accuracy"] for row in self.run.metrics.evals() if row["suite"])
+        base = next(row["suite"]["accuracy"] for row in self.run.metrics.read().evals if row["suite"])
         if base is None:
             raise SdftError("train.stop_if_prior_drops: no item of the prior suite could be scored", "drop the setting")
         return base - drop - 1e-9  # a drop of exactly that much is allowed

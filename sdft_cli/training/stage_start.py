@@ -62,5 +62,5 @@ class StageStart:
 
     def _stage_before(self) -> Checkpoint | None:
         """The final checkpoint of the stage before; None for the first stage, or where it is missing."""
-        number = self.stage.number - 1
-        return self.run.checkpoints.of(self.run.stage(number)).finished() if number else None
+        before = self.run.stages()[: self.stage.number - 1]
+        return self.run.checkpoints.of(before[-1]).finished() if before else None

@@ -54,7 +54,7 @@ def made(request: pytest.FixtureRequest) -> Callable[..., ColocatedEngine]:
 
 
 def steps(found: Run) -> list[dict[str, Any]]:
-    return found.metrics.steps()
+    return found.metrics.read().steps
 
 
 # --- sampling --------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_weights_that_differ_from_the_files_are_there_from_the_start(
 def test_batches_are_written_ahead(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
     """By a second thread, while the trainer moves the weights that the next update will bring."""
     settings = {"name": "vllm", "prefetch": 2}
-    rows = run(recipe(tiny_model, micro_data, settings), tmp_path / "run").metrics.steps()
+    rows = run(recipe(tiny_model, micro_data, settings), tmp_path / "run").metrics.read().steps
     assert [row["staleness"] for row in rows] == [0, 1, 2, 1, 2, 1]
     assert all(row["sync_gap"] < 1e-3 for row in rows)
     assert rows[0]["logprob_gap"] < 1e-3 and all(row["logprob_gap"] > 0 for row in rows)

@@ -12,7 +12,7 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import Run, newest
-from sdft_cli.runs.records import BASE, StageId
+from sdft_cli.runs.records import StageId
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_run_killed_before_it_had_a_recipe_can_be_created_again(run: Run) -> N
 def test_a_run_knows_its_recipe_and_its_stages(run: Run) -> None:
     again = Run.open(run.folder)
     assert again.recipe == run.recipe == Recipe(tasks=("a", "b"))
-    assert (again.stage(0), again.stage(2)) == (BASE, StageId(2, "b"))
+    assert again.stages() == [StageId(1, "a"), StageId(2, "b")]
     assert not again.done
     run.finish(1.5)
     assert again.done and json.loads((run.folder / "done.json").read_text()) == {"seconds": 1.5}
