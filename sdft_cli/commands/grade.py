@@ -14,7 +14,7 @@ from typing import Any
 from rich.text import Text
 
 from sdft_cli import console, plugins
-from sdft_cli.data import dataset
+from sdft_cli.data import dataset, jsonl
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.judge import Judge, judged
 from sdft_cli.llm.types import TeacherOptions
@@ -57,7 +57,7 @@ def _judged(task: Task, rows: list[Row], judge: Judge) -> tuple[list[Row], str]:
 def _read(path: Path, examples: dict[str, Example], folder: Path) -> list[Row]:
     """The lines as dicts with ``id`` and ``completion``."""
     rows = []
-    for line in dataset.json_lines(dataset.read_bytes(path), str(path)):
+    for line in jsonl.json_lines(jsonl.read_bytes(path), str(path)):
         where = f"{path}:{line.number}"
         if line.bad:
             raise UsageError(dataset.describe(line.bad), _WANTED)

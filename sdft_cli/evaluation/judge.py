@@ -3,7 +3,7 @@
 The judge is shown question, reference and response, each between fences that carry a code made of all three, so that no
 text can hold the fence that would end it. Its reply is read whole: "INCORRECT" is not a kind of "CORRECT", and a
 sentence is no verdict. What cannot be read is counted and never scored. Replies are stored before they are used (see
-`store`), so an evaluation that is stopped goes on, and one that is repeated pays nothing.
+`llm.reply_store`), so an evaluation that is stopped goes on, and one that is repeated pays nothing.
 
 What this cannot help: a judge that lets itself be talked into a wrong word. The verdict is still its own reply, not
 anything that stood in the response.
@@ -21,11 +21,10 @@ from typing import Any
 
 from sdft_cli.evaluation import scoring
 from sdft_cli.grading import task_rules
-from sdft_cli.llm import endpoint, local
-from sdft_cli.llm.progress import TeacherDisplay
-from sdft_cli.llm.reply_store import Store
-from sdft_cli.llm.types import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions
-from sdft_cli.llm.usage import Tally
+from sdft_cli.llm.language_model import model_id, open_model
+from sdft_cli.llm.progress import ProgressDisplay
+from sdft_cli.llm.reply_store import ReplyStore
+from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions
 from sdft_cli.models import digests
 from sdft_cli.types import Message, Rubric, Score, Task
 
@@ -48,11 +47,15 @@ class Judgement:
 
 
 @dataclass
-class Verdict(Outcome):
+class Verdict(PromptResult):
     """What came of one question to the judge: the word, or None and the reply that is none."""
 
     word: str | None = None
     reply: str = ""
+
+    @property
+    def accepted(self) -> int:
+        return int(self.word is not None)
 
 
 class Judge:
@@ -60,16 +63,16 @@ class Judge:
 
     def __init__(self, options: TeacherOptions, folder: Path):
         self.options, self.folder = options, folder
-        self.named = (endpoint if options.local is None else local).named(options)
+        self.model_id = model_id(options)
 
     def settings(self, rubric: Rubric) -> dict[str, str]:
         """What two judged evaluations must agree in, besides all else (see `alike`)."""
-        return {"judge": str(self.named["model"]), "rubric": digests.of([rubric.instructions, dict(rubric.verdicts)])}
+        return {"judge": self.model_id["model"], "rubric": digests.of([rubric.instructions, dict(rubric.verdicts)])}
 
     def note(self, records: Sequence[Row]) -> str:
         """What a table of these records must say of them."""
         unread = sum(row["why"].startswith(UNREAD) for row in records)
-        return f"judged by {self.named['model']}" + (f"; {unread} replies were no verdict" if unread else "")
+        return f"judged by {self.model_id['model']}" + (f"; {unread} replies were no verdict" if unread else "")
 
     def scores(self, name: str, rubric: Rubric, answers: Sequence[Judgement]) -> list[Score]:
         """The judge's score of every answer, in order; an empty response is wrong without a question.
@@ -81,18 +84,13 @@ class Judge:
         return [_score(answer, verdicts.get(answer), rubric) for answer in answers]
 
     def _ask(self, name: str, rubric: Rubric, answers: Sequence[Judgement]) -> dict[Judgement, Verdict]:
-        tally = Tally(prompts=len(answers))
-        with Store(self.folder / f"{name}.sqlite") as store, TeacherDisplay(f"judge of {name}", tally) as display:
-
-            def told(outcome: Outcome) -> None:
-                tally.done += 1
-                tally.rejected += outcome.rejected.total()
-                tally.accepted = tally.done - tally.rejected
-                display.update()
-
-            kind = endpoint.Endpoint if self.options.local is None else local.LocalTeacher
-            outcomes = kind(self.options, store, tally).run([pursuit(rubric, answer) for answer in answers], told)
-        return {a: outcome for a, outcome in zip(answers, outcomes, strict=True) if isinstance(outcome, Verdict)}
+        with (
+            ReplyStore(self.folder / f"{name}.sqlite") as store,
+            ProgressDisplay(f"judge of {name}", len(answers)) as progress,
+        ):
+            model = open_model(self.options, store, progress)
+            results = model.run([exchange(rubric, answer) for answer in answers], progress.finished)
+        return {a: result for a, result in zip(answers, results, strict=True) if isinstance(result, Verdict)}
 
 
 def judged(judge: Judge, name: str, rubric: Rubric, records: Sequence[Row]) -> list[Row]:
@@ -136,11 +134,11 @@ def _score(answer: Judgement, verdict: Verdict | None, rubric: Rubric) -> Score:
 # --- one question ----------------------------------------------------------------------------------------------------
 
 
-def pursuit(rubric: Rubric, answer: Judgement) -> Pursuit:
+def exchange(rubric: Rubric, answer: Judgement) -> Exchange:
     """Ask once; the `Verdict`."""
     replies = yield Request(messages(rubric, answer), temperature=0.0, max_tokens=MAX_TOKENS)
     verdict = Verdict(word=word_of(replies[0], rubric.verdicts), reply=replies[0].text)
-    verdict.count(replies)
+    verdict.add_tokens(replies)
     if verdict.word is None:
         verdict.rejected["no verdict"] += 1
     return verdict

@@ -1,7 +1,7 @@
-"""A local model as the teacher: no network, no key, no cost; the way that works offline.
+"""A local model: no network, no key, no cost, works offline.
 
-All prompts go forward in rounds, a round in batches of fixed make-up; a batch is stored whole or not at all. So a run
-that was killed and goes on writes what an uninterrupted one would have written.
+All exchanges advance in rounds, a round in batches whose composition is fixed; a batch is stored whole or not at all.
+So a run that was killed and started again writes what an uninterrupted one would have written.
 """
 
 from __future__ import annotations
@@ -11,132 +11,138 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdft_cli import plugins
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import EngineSettings, Runtime, Sampler
 from sdft_cli.errors import choose
-from sdft_cli.llm.reply_store import Store
+from sdft_cli.llm.progress import Progress
+from sdft_cli.llm.reply_store import ReplyStore, StoredResponse
 from sdft_cli.llm.types import (
     LENGTH,
     LOCAL,
     REFUSED,
     STOP,
-    Outcome,
-    Pursuit,
+    Callback,
+    Exchange,
+    ModelId,
+    PromptResult,
     Reply,
     Request,
     TeacherOptions,
-    Told,
-    cut,
-    step,
+    advance,
+    cut_at_stop,
 )
-from sdft_cli.llm.usage import Tally
+from sdft_cli.types import Json
 
 if TYPE_CHECKING:
+    from sdft_cli.models.engine import Engine
     from sdft_cli.models.pretrained import Policy
     from sdft_cli.types import Rollout
 
-#: What ``--send`` may hold for a local model.
-KNOWN = ("top_p", "top_k", "stop")
+#: The keys of ``--send`` that a local model understands.
+SUPPORTED = ("top_p", "top_k", "stop")
 
 
-class _Wanted(NamedTuple):
-    """One sample that is asked for; ``digest`` is its request's."""
+class _Sample(NamedTuple):
+    """One sample to be written; ``digest`` is that of its request."""
 
     digest: str
-    sample: int
+    number: int
     request: Request
 
 
-class LocalTeacher:
-    """See `types.LanguageModel`."""
+class LocalModel:
+    """See `language_model.LanguageModel`."""
 
-    def __init__(self, options: TeacherOptions, store: Store, tally: Tally):
+    def __init__(self, options: TeacherOptions, store: ReplyStore, progress: Progress):
         for name in options.send:
-            if name not in KNOWN:
-                raise choose("key of --send for a local model", name, KNOWN)
-        self.options, self.store, self.tally = options, store, tally
-        self.named = named(options)
+            if name not in SUPPORTED:
+                raise choose("key of --send for a local model", name, SUPPORTED)
+        self.options, self.store, self.progress = options, store, progress
+        self.model_id = local_model_id(options)
 
     @cached_property
     def policy(self) -> Policy:
-        """The model; loaded when first needed, for all replies may be stored."""
+        """The model; loaded when first needed, since all replies may be stored."""
         from sdft_cli.models import pretrained
 
         return pretrained.load(locate(self.options.local or ""), Runtime())
 
     @cached_property
-    def engine(self) -> Any:
-        return plugins.get("engine", "transformers")(self.policy, EngineSettings(max_batch=self.options.concurrency))
+    def engine(self) -> Engine:
+        settings = EngineSettings(max_batch=self.options.concurrency)
+        engine: Engine = plugins.get("engine", "transformers")(self.policy, settings)
+        return engine
 
     @cached_property
-    def window(self) -> int:
+    def context_window(self) -> int:
         """The most tokens that the model takes."""
         config = self.policy.core.config.get_text_config()  # type: ignore[operator, union-attr]
         return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
-    def run(self, pursuits: Sequence[Pursuit], told: Told) -> list[Outcome]:
-        """See `types.LanguageModel`."""
-        at: list[Request | Outcome] = [step(pursuit, None) for pursuit in pursuits]
-        while asking := [i for i, state in enumerate(at) if isinstance(state, Request)]:
-            requests = [state for state in at if isinstance(state, Request)]
-            for i, replies in zip(asking, self._round(requests), strict=True):
-                state = at[i] = step(pursuits[i], replies)
-                if isinstance(state, Outcome):
-                    told(state)
-        return [state for state in at if isinstance(state, Outcome)]
+    def run(self, exchanges: Sequence[Exchange], on_finished: Callback) -> list[PromptResult]:
+        """See `language_model.LanguageModel`."""
+        states: list[Request | PromptResult] = [advance(exchange, None) for exchange in exchanges]
+        while unfinished := [i for i, state in enumerate(states) if isinstance(state, Request)]:
+            requests = [state for state in states if isinstance(state, Request)]
+            for i, replies in zip(unfinished, self._round(requests), strict=True):
+                state = states[i] = advance(exchanges[i], replies)
+                if isinstance(state, PromptResult):
+                    on_finished(state)
+        return [state for state in states if isinstance(state, PromptResult)]
 
     def _round(self, requests: Sequence[Request]) -> list[list[Reply]]:
         """The replies to each request, all of its samples."""
-        wanted = (_Wanted(r.digest(self.named), sample, r) for r in requests for sample in r.samples)
-        once = list({(w.digest, w.sample): w for w in wanted}.values())
+        samples = (_Sample(r.digest(self.model_id), number, r) for r in requests for number in r.samples)
+        distinct = list({(s.digest, s.number): s for s in samples}.values())
         size = self.options.concurrency
-        for first in range(0, len(once), size):
-            self._batch(once[first : first + size])
-        return [self.store.replies(r.digest(self.named), r.samples) or [] for r in requests]
+        for first in range(0, len(distinct), size):
+            self._batch(distinct[first : first + size])
+        return [self.store.replies(r.digest(self.model_id), r.samples) or [] for r in requests]
 
-    def _batch(self, batch: Sequence[_Wanted]) -> None:
-        """Write what is not stored yet, and store it in one transaction."""
-        left = [w for w in batch if self.store.find(w.digest, w.sample) is None]
-        self.tally.stored += len(batch) - len(left)
-        if not left:
+    def _batch(self, batch: Sequence[_Sample]) -> None:
+        """Write the samples that are not stored yet, and store them in one transaction."""
+        missing = [s for s in batch if self.store.find(s.digest, s.number) is None]
+        self.progress.usage.stored += len(batch) - len(missing)
+        if not missing:
             return
-        prompts = [self.policy.chat.prompt_ids(w.request.messages) for w in left]
-        fits = [i for i, ids in enumerate(prompts) if len(ids) < self.window]
-        written = dict(zip(fits, self._sample([left[i] for i in fits], [prompts[i] for i in fits]), strict=True))
+        prompts = [self.policy.chat.prompt_ids(s.request.messages) for s in missing]
+        fitting = [i for i, ids in enumerate(prompts) if len(ids) < self.context_window]
+        sampled = self._sample([missing[i] for i in fitting], [prompts[i] for i in fitting])
+        written = dict(zip(fitting, sampled, strict=True))
         replies = [written.get(i) or self._too_long(ids) for i, ids in enumerate(prompts)]
-        self.store.keep_all(
-            [
-                (w.digest, json.dumps(w.request.body()), "local", reply.text, {w.sample: reply})
-                for w, reply in zip(left, replies, strict=True)
-            ]
+        self.store.add(
+            *(
+                StoredResponse(s.digest, json.dumps(s.request.body()), "local", reply.text, {s.number: reply})
+                for s, reply in zip(missing, replies, strict=True)
+            )
         )
-        self.tally.requests += len(fits)
-        self.tally.written(replies)
+        self.progress.usage.requests += len(fitting)
+        self.progress.replied(replies)
 
     def _too_long(self, ids: list[int]) -> Reply:
-        return Reply(f"{len(ids)} tokens, the model's window is {self.window}", REFUSED)
+        return Reply(f"{len(ids)} tokens, the model's window is {self.context_window}", REFUSED)
 
-    def _sample(self, left: Sequence[_Wanted], prompts: list[list[int]]) -> list[Reply]:
-        """One reply each; what the longest prompt leaves of the window is the limit of all."""
-        if not left:
+    def _sample(self, samples: Sequence[_Sample], prompts: list[list[int]]) -> list[Reply]:
+        """One reply each; the room that the longest prompt leaves in the window is the limit of all."""
+        if not samples:
             return []
-        request = left[0].request  # all requests of a run are sampled alike
-        sampler = Sampler(temperature=request.temperature or 1.0, **_of(request, "top_p", "top_k"))
-        limit = min(request.max_tokens, self.window - max(map(len, prompts)))
-        rollouts = self.engine.sample(prompts, sampler, limit, _seed(left), greedy=request.temperature == 0)
+        request = samples[0].request  # all requests of a run have the same sampling parameters
+        sampler = Sampler(temperature=request.temperature or 1.0, **_extra(request, "top_p", "top_k"))
+        limit = min(request.max_tokens, self.context_window - max(map(len, prompts)))
+        rollouts = self.engine.sample(prompts, sampler, limit, _seed(samples), greedy=request.temperature == 0)
         return [self._reply(rollout, request) for rollout in rollouts]
 
     def _reply(self, rollout: Rollout, request: Request) -> Reply:
-        text, beyond = cut(self.policy.chat.decode(rollout.ids), request.stops)
-        finish = STOP if beyond or rollout.finish == "stop" else LENGTH
+        text, stopped = cut_at_stop(self.policy.chat.decode(rollout.ids), request.stops)
+        finish = STOP if stopped or rollout.finish == "stop" else LENGTH
         return Reply(text, finish, len(rollout.prompt_ids), len(rollout.ids))
 
 
-def named(options: TeacherOptions) -> dict[str, Any]:
-    """See `types.LanguageModel`: a folder by its name and a digest of its files, a model of the hub by its id alone."""
+def local_model_id(options: TeacherOptions) -> ModelId:
+    """The `ModelId` of a local model: a folder by its name and a digest of its files, a hub model by its id alone."""
     name = options.local or "micro"
     folder = Path(locate(name))
     if not folder.is_dir():
@@ -145,7 +151,7 @@ def named(options: TeacherOptions) -> dict[str, Any]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """A digest of every file that makes the model: other weights under the same name are another teacher."""
+    """A digest of all files that define the model: other weights under the same name are another model."""
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja", ".bin")):
         digest.update(file.name.encode())
@@ -154,11 +160,11 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _of(request: Request, *names: str) -> dict[str, Any]:
-    return {name: request.more[name] for name in names if name in request.more}
+def _extra(request: Request, *names: str) -> dict[str, Json]:
+    return {name: request.extra[name] for name in names if name in request.extra}
 
 
-def _seed(batch: Sequence[_Wanted]) -> int:
-    """A seed that belongs to these samples of these prompts."""
-    digest = hashlib.sha256("".join(f"{w.digest}/{w.sample};" for w in batch).encode()).digest()
+def _seed(batch: Sequence[_Sample]) -> int:
+    """A seed that depends on these samples of these prompts only."""
+    digest = hashlib.sha256("".join(f"{s.digest}/{s.number};" for s in batch).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
