@@ -104,19 +104,16 @@ class EndpointModel:
     async def _admitted(self, request: Request) -> AsyncIterator[_Admission]:
         """Wait until rate limits and budget admit the request; at the end, what it has cost is settled."""
         read, written = estimate_prompt_tokens(request.messages), request.max_tokens * len(request.samples)
-        entered = await self.limiter.enter()
-        try:
+        async with self.limiter.place() as entered:
             admission = _Admission(entered, await self.budget.reserve(read, written), read + written)
             try:
-                await self.limiter.start(admission.tokens)
+                await self.limiter.turn(admission.tokens)
                 with self.workers.sending():
                     self.progress.usage.requests += 1
                     yield admission
             finally:
                 await self.budget.settle(admission.worst_cost, admission.cost)
                 self.progress.usage.cost = self.budget.cost if self.budget.prices.known else None
-        finally:
-            await self.limiter.leave()
 
     def _succeed(self, admission: _Admission, request: Request, replies: list[Reply]) -> None:
         read, written = (sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies))

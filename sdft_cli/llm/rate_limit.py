@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from sdft_cli.llm.types import TeacherOptions
@@ -33,20 +35,22 @@ class WallClock:
 
 
 class RateLimiter:
-    """All limits of one endpoint. A request is admitted between `enter` and `leave`, and starts after `start`."""
+    """All limits of one endpoint. A request takes a `place` for as long as it is open, and waits for its `turn`."""
 
     def __init__(self, options: TeacherOptions, clock: Clock):
         self.concurrency = ConcurrencyLimit(options.concurrency, clock)
         self.requests, self.tokens = MinuteLimit(options.rpm, clock), MinuteLimit(options.tpm, clock)
 
-    async def enter(self) -> float:
-        """Wait until one more request may be open; returns the moment."""
-        return await self.concurrency.enter()
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[float]:
+        """Wait until one more request may be open; gives the moment of entry."""
+        entered = await self.concurrency.enter()
+        try:
+            yield entered
+        finally:
+            await self.concurrency.leave()
 
-    async def leave(self) -> None:
-        await self.concurrency.leave()
-
-    async def start(self, tokens: int) -> None:
+    async def turn(self, tokens: int) -> None:
         """Wait until a request of at most so many tokens keeps the limits per minute."""
         await self.requests.take()
         await self.tokens.take(tokens)

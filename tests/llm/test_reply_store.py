@@ -73,7 +73,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
         assert (store.find("a", 0), store.find("b", 0)) == (ONE, None)
 
 
-def test_model_and_request_make_the_digest():
+def test_the_digest_depends_on_model_and_request():
     teacher = {"model": "m", "base_url": "u"}
     request = Request([{"role": "user", "content": "a"}], 1.0, 9, {"top_p": 0.5}, (0,))
     others = [
