@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A teacher behind a real endpoint, offline: `transformers serve` with the embedded model writes demonstrations for a
-# micro task; the run is stopped twice and goes on. About three minutes on two cores. Any OpenAI-compatible server works:
+# micro task; the run is stopped twice and goes on. About a minute on two cores. Any OpenAI-compatible server works:
 #
 #     MODEL=org/model URL=http://host:8000/v1 recipes/teacher.sh
 #
