@@ -1,7 +1,7 @@
 """Retries: a request is sent again after an error that may pass, up to a limit, with a pause in between.
 
 Retried are 429, 5xx, time-outs, lost connections, broken JSON and empty text; the pause is what the server asks for,
-else it doubles. Any other 4xx ends the run at once (`llm.responses` decides which is which).
+else it doubles. Every other 4xx ends the run at once (`llm.responses` decides which is which).
 """
 
 from __future__ import annotations
