@@ -82,7 +82,7 @@ def packing(stage: Any, rows: list[Any], limit: float) -> dict[str, Any]:
     policy = stage.policy
     with torch.no_grad():
         padded, packed = (
-            pretrained.hidden_states(policy, collate(prompts, rows, policy.chat.pad_id, policy.device, packed=how))
+            policy.hidden_states(collate(prompts, rows, policy.chat.pad_id, policy.device, packed=how))
             for how in (False, True)
         )
     return row(f"packed and padded hidden states, {str(packed.dtype).split('.')[-1]}", apart(packed, padded), limit)

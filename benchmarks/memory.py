@@ -96,7 +96,7 @@ class Silent:
         return 0
 
 
-def policy_of(name: str, rank: int, dtype: torch.dtype) -> pretrained.Policy:
+def policy_of(name: str, rank: int, dtype: torch.dtype) -> Policy:
     """A model of random weights, with the embedded model's tokenizer."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -117,7 +117,7 @@ def policy_of(name: str, rank: int, dtype: torch.dtype) -> pretrained.Policy:
     torch.set_default_dtype(torch.float32)
     model = pretrained._adapt(core, name, Lora(rank=rank))
     chat = pretrained.load_chat(locate("micro"))
-    return pretrained.Policy(model.eval(), chat, name, torch.device("cpu"), lora=model is not core)
+    return Policy(model.eval(), chat, name, torch.device("cpu"), lora=model is not core)
 
 
 def rows_of(case: Case, vocab: int) -> list[Row]:
@@ -145,8 +145,8 @@ def predicted(case: Case, stage: PhaseTrainer) -> dict[str, int]:
     """By what holds it, in bytes."""
     width = 2 if case.dtype == "bfloat16" else 4
     positions = case.tokens // case.length * (case.length - case.length // 2)
-    load = memory_model.Load(case.tokens, positions, case.length, case.micro > 1, remade=stage.fitting.remade)
-    sizes, counts = memory_model.dims(stage.policy.core.config), micro_batches.counts_of(stage.policy.model)
+    load = memory_model.Load(case.tokens, positions, case.length, case.micro > 1, recompute=stage.budget.recomputes)
+    sizes, counts = memory_model.dims(stage.policy.core.config), memory_model.counts_of(stage.policy.model)
     return memory_model.predict(stage.recipe, sizes, counts, width, load, "cpu")
 
 
@@ -157,12 +157,12 @@ def measure(case: Case) -> dict[str, Any]:
     warm.step(0), warm.step(1)
     del warm
     gc.collect()
-    before = micro_batches.resident()
+    before = free_memory.resident()
     stage = stage_of(case)
     for step in range(2):  # the second one has gradients, optimizer and activations side by side
         stage.step(step)
     found = predicted(case, stage)
-    return {"predicted": found["peak"], "measured": micro_batches.resident("VmHWM") - before, "parts": found}
+    return {"predicted": found["peak"], "measured": free_memory.resident("VmHWM") - before, "parts": found}
 
 
 def fresh(case: Case) -> dict[str, Any]:

@@ -49,10 +49,10 @@ def drift(loaded: LoadedModel, base: LoadedModel, rows: Sequence[Example], longe
     Raises `UsageError` for a base with another vocabulary.
     """
     from sdft_cli.evaluation import teacher_gap
-    from sdft_cli.models import batching, pretrained
+    from sdft_cli.models import batching
 
     policy, other = loaded.engine.policy, base.engine.policy
-    if pretrained.head(policy).weight.shape[0] != pretrained.head(other).weight.shape[0]:
+    if policy.head().weight.shape[0] != other.head().weight.shape[0]:
         raise UsageError(f"{base.name} and {loaded.name} have different vocabularies", "--base is the model's own base")
     prompts = [loaded.chat.prompt_ids(VIEWS[view](row) or row.prompt) for row in rows]
     rollouts = loaded.engine.sample(prompts, Sampler(), longest, 0)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdft_cli.losses.divergence import Divergence
 from sdft_cli.losses.fused import fused_loss
-from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate, group_rows, targets
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
+from sdft_cli.models.protocols import CausalLM
 from sdft_cli.stats import continual
 
 
@@ -33,18 +33,18 @@ def gain(student: list[dict[str, Any]], teacher: list[dict[str, Any]], seed: int
 
 
 @torch.no_grad()
-def divergences(policy: Policy, rows: Sequence[Row], budget: int, teacher: nn.Module | None = None) -> list[Tensor]:
+def divergences(policy: Policy, rows: Sequence[Row], budget: int, teacher: CausalLM | None = None) -> list[Tensor]:
     """[KL(teacher || student), KL(student || teacher)] of every token of every row, [2, n] a row, in nats.
 
     Over the full vocabulary, each under its own prompt; the student is ``policy``, and so is the teacher where none is
     given. The rows come back sorted by length.
     """
-    heads, chat, found = (pretrained.head(policy).detach(), pretrained.head(policy, teacher).detach()), policy.chat, []
+    heads, chat, found = (policy.head().detach(), policy.head(teacher).detach()), policy.chat, []
     for group in group_rows(rows, budget, policy.packed):
         known = targets(group, policy.device)
         prompts = [r.student_prompt for r in group], [r.teacher_prompt or [] for r in group]
         student_NH, teacher_NH = (
-            pretrained.hidden_states(policy, collate(side, group, chat.pad_id, policy.device, policy.packed), model)
+            policy.hidden_states(collate(side, group, chat.pad_id, policy.device, policy.packed), model)
             for side, model in zip(prompts, (None, teacher), strict=True)
         )
         both_2N = [

@@ -35,7 +35,7 @@ from sdft_cli.llm.types import (
 from sdft_cli.llm.usage import Tally
 
 if TYPE_CHECKING:
-    from sdft_cli.models.pretrained import Policy
+    from sdft_cli.models.policy import Policy
     from sdft_cli.types import Rollout
 
 #: What ``--send`` may hold for a local model.
@@ -74,7 +74,7 @@ class LocalTeacher:
     @cached_property
     def window(self) -> int:
         """The most tokens that the model takes."""
-        config = self.policy.core.config.get_text_config()  # type: ignore[operator, union-attr]
+        config = self.policy.core.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
     def run(self, pursuits: Sequence[Pursuit], told: Told) -> list[Outcome]:

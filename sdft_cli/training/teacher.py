@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from sdft_cli.config.recipe import Teacher as TeacherSettings
 from sdft_cli.losses.fused import Head
-from sdft_cli.models import pretrained
+from sdft_cli.models.adapters import STUDENT, TEACHER
 from sdft_cli.models.batching import Inputs
-from sdft_cli.models.pretrained import STUDENT, TEACHER, Policy
+from sdft_cli.models.policy import Policy
+from sdft_cli.models.protocols import CausalLM
 from sdft_cli.training.compressed_ema import CompressedEma
 from sdft_cli.training.optimizer import Moved
 
@@ -48,7 +49,7 @@ class TeacherModel:
     ):
         self.policy, self.settings = policy, settings
         self.live = settings.update_rate == 1 and settings.update_every == 1
-        self.copy: nn.Module | None = None
+        self.copy: CausalLM | None = None
         self.compressed: CompressedEma | None = None
         self.average: dict[str, Tensor] = {}
         if self.live:
@@ -129,18 +130,18 @@ class TeacherModel:
         """The teacher's final hidden states at the loss positions, [N, H], without gradient."""
         if self.compressed:
             with self.compressed.lent():
-                return pretrained.hidden_states(self.policy, inputs)
+                return self.policy.hidden_states(inputs)
         if self.live or self.copy is not None:
-            return pretrained.hidden_states(self.policy, inputs, self.copy)
+            return self.policy.hidden_states(inputs, self.copy)
         self.policy.model.set_adapter(TEACHER)  # type: ignore[operator]
         try:
-            return pretrained.hidden_states(self.policy, inputs)
+            return self.policy.hidden_states(inputs)
         finally:
             self.policy.model.set_adapter(STUDENT)  # type: ignore[operator]
 
     def head(self) -> Head:
         """The teacher's output head, detached."""
-        own = pretrained.head(self.policy, self.copy)
+        own = self.policy.head(self.copy)
         if self.compressed:
             bias = None if own.bias is None else self.compressed.average(own.bias)  # type: ignore[arg-type]
             own = own._replace(weight=self.compressed.head(own.weight), bias=bias)  # type: ignore[arg-type]

@@ -20,16 +20,16 @@ from sdft_cli.losses import token_weights
 from sdft_cli.losses.divergence import Divergence
 from sdft_cli.losses.fused import Head, TokenStats, fused_loss
 from sdft_cli.losses.token_weights import ClipBounds, Signals
-from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Inputs, Row, Targets, collate, group_rows, targets
 from sdft_cli.models.engine import Engine
-from sdft_cli.models.pretrained import Policy
-from sdft_cli.training import micro_batches
+from sdft_cli.models.policy import Policy
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.guards import NonFinite
+from sdft_cli.training.micro_batches import MicroBatchBudget
 from sdft_cli.training.optimizer import MasterAdamW, learning_rate
 from sdft_cli.training.prefetch import Prefetcher
 from sdft_cli.training.teacher import TeacherModel, keeps_offset
+from sdft_cli.training.teacher_storage import choose_storage
 
 #: What a student's view and a teacher's give for N loss positions: hidden states and head.
 Scored = tuple[Tensor, Head]
@@ -53,9 +53,9 @@ class PhaseTrainer:
         self.steps, self.prefetcher = batches.steps, Prefetcher(batches, engine, quiet)
         goal = recipe.objective
         asks = goal.target == "teacher" or set(token_weights.ASK_TEACHER) & set(goal.factors)
-        taught = micro_batches.stored(policy, recipe) if asks else None
+        taught = choose_storage(policy, recipe) if asks else None
         self.optimizer = MasterAdamW(policy.model, recipe.train, watched=keeps_offset(taught, policy.lora))
-        self.fitting = micro_batches.Fitting(policy, recipe, self.optimizer.held)
+        self.budget = MicroBatchBudget(policy, recipe, self.optimizer.held)
         self.teacher = TeacherModel(policy, taught, origin, self.optimizer.exact()) if taught else None
         self._held: tuple[int, list[Row], dict[str, Any]] | None = None
 
@@ -93,7 +93,7 @@ class PhaseTrainer:
             "grad_norm": norm,
             "seconds": seconds,
             "rollout_seconds": sampled_at - began,
-            **self.fitting.told(),
+            **self.budget.changes(),
             **getattr(self.engine, "facts", {}),
         }
 
@@ -110,7 +110,7 @@ class PhaseTrainer:
 
     def _backward(self, rows: list[Row], step: int) -> tuple[dict[str, float], float]:
         """Gradients of the whole batch, by micro-batches that fit; per-token means and the loss."""
-        return self.fitting.run(rows, lambda budget: self._passes(rows, step, budget), self.optimizer.discard)
+        return self.budget.run(rows, lambda budget: self._passes(rows, step, budget), self.optimizer.discard)
 
     def _passes(self, rows: list[Row], step: int, budget: int) -> tuple[dict[str, float], float]:
         """All passes of a step, by micro-batches of at most ``budget`` tokens.
@@ -139,9 +139,9 @@ class PhaseTrainer:
         goal, known = self.recipe.objective, targets(group, self.policy.device)
         share = self._evidence_share(step)
         inputs = self._inputs([r.student_prompt for r in group], group)
-        pretrained.training(self.policy, self.recipe.lora.dropout > 0)  # until the backward pass has remade its layers
-        hidden_NH = pretrained.hidden_states(self.policy, inputs)
-        student = (hidden_NH, pretrained.head(self.policy))
+        self.policy.train_mode(self.recipe.lora.dropout > 0)  # until the backward pass has remade its layers
+        hidden_NH = self.policy.hidden_states(inputs)
+        student = (hidden_NH, self.policy.head())
         signals = self._signals(known, student, share)
         clip = ClipBounds(**goal.clip.model_dump()) if goal.clip else None
         loss, stats = fused_loss(
@@ -241,7 +241,7 @@ class PhaseTrainer:
 
     def save_model(self, folder: Path) -> None:
         """The student alone."""
-        pretrained.save(self.policy, folder)
+        self.policy.save(folder)
 
     def restore(self, state: Path) -> None:
         """Optimizer and teacher as `save` left them; the weights were loaded with the model."""

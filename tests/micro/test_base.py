@@ -11,7 +11,7 @@ from sdft_cli.data import dataset
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.evaluation import scoring
 from sdft_cli.models import pretrained
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
 from sdft_cli.models.views import VIEWS
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
