@@ -9,6 +9,7 @@ from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
     from sdft_cli.config.recipe import EngineSettings, Sampler
+    from sdft_cli.models.engine import EngineClass
     from sdft_cli.models.policy import Policy
 
 Script = Callable[[list[int]], list[int]]
@@ -45,4 +46,4 @@ class ScriptedEngine:
         return rollouts
 
 
-ENGINE = ScriptedEngine
+ENGINE: EngineClass = ScriptedEngine

@@ -23,6 +23,7 @@ from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
     from sdft_cli.config.recipe import Sampler
+    from sdft_cli.models.engine import EngineClass
     from sdft_cli.models.policy import Policy
 
 #: The share of a batch that must have finished before it is dropped, as that copies the cache.
@@ -200,4 +201,4 @@ def truncate(logits_BV: Tensor, top_k: int, top_p: float) -> Tensor:
     return logits_BV
 
 
-ENGINE = TransformersEngine
+ENGINE: EngineClass = TransformersEngine

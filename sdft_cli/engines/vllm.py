@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sdft_cli.config.recipe import Sampler
+    from sdft_cli.models.engine import EngineClass
     from sdft_cli.models.policy import Policy
     from sdft_cli.types import Rollout
 
@@ -331,4 +332,4 @@ def _release() -> None:
         torch.cuda.empty_cache()
 
 
-ENGINE = ColocatedEngine
+ENGINE: EngineClass = ColocatedEngine

@@ -29,6 +29,7 @@ from sdft_cli.engines._weight_transfer import WeightTransfer
 from sdft_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from sdft_cli.models.engine import EngineClass
     from sdft_cli.models.policy import Policy
     from sdft_cli.types import Rollout
 
@@ -111,4 +112,4 @@ def command(model: str, rank: int = 0) -> str:
     return f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 {words} --enable-lora --max-lora-rank {rank}" if rank else words
 
 
-ENGINE = ServerEngine
+ENGINE: EngineClass = ServerEngine

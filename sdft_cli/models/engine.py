@@ -3,7 +3,7 @@
 An engine's file defines ``ENGINE``, a class (`EngineClass`) whose instances are an `Engine`::
 
     class MyEngine:
-        name = "my-engine"                                  # the recipe's engine.name; a file's name, if it is ours
+        name = "my-engine"    # as in the recipe's engine.name; for a file of engines/, the file's name with dashes
 
         def __init__(self, policy, settings): ...
         def sample(self, prompts, sampler, max_new_tokens, seed, greedy=False): ...
