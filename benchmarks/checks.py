@@ -39,7 +39,7 @@ def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def fused(case: Case, dtype: torch.dtype, limit: float) -> dict[str, Any]:
     """The fused forward KL and its gradients, against full fp32 logits of the same numbers and autograd."""
     from sdft_cli.losses.divergence import Divergence, divergence
-    from sdft_cli.losses.fused import Head, fused_loss
+    from sdft_cli.losses.fused import Head, Labels, Scored, fused_loss
 
     torch.manual_seed(0)
     goal, weights_N = Divergence("forward_kl"), torch.full((N,), 1 / N, device=case.device)
@@ -49,7 +49,9 @@ def fused(case: Case, dtype: torch.dtype, limit: float) -> dict[str, Any]:
     tokens_N = torch.randint(0, case.vocab, (N,), device=case.device)
     student.requires_grad_()
     trained.requires_grad_()
-    loss, _ = fused_loss(student, Head(trained), tokens_N, weights_N, (teacher, Head(fixed)), goal)
+    loss, _ = fused_loss(
+        Scored(student, Head(trained)), Labels(tokens_N, weights_N), Scored(teacher, Head(fixed)), goal
+    )
     loss.backward()
     exact = [x.detach().float().requires_grad_() for x in (student, trained)]
     plain = (weights_N * divergence(exact[0] @ exact[1].T, teacher.float() @ fixed.float().T, goal)).sum()
@@ -71,7 +73,7 @@ def model_checks(case: Case, folder: Path, data: Path, packed: float, sampled: f
         trainer = make_trainer(Turn(None), case, folder, data, "sdft")
     finally:
         transformers.AutoModelForCausalLM.from_pretrained = from_pretrained
-    rows, _ = trainer._batch(0)
+    rows, _ = trainer.batch(0)
     results = [packing(trainer.policy, rows, packed)] if trainer.policy.packed else []
     facts = trainer.step(0)
     return [*results, row(f"log-probs at sampling and in training, {case.dtype}", facts["logprob_gap"], sampled)]

@@ -17,6 +17,8 @@ from typing import Any
 from sdft_cli.errors import UsageError, choose
 
 ROOMS = {"task": "tasks", "method": "methods", "engine": "engines", "suite": "suites"}
+#: What other things name, by kind: the module and the dictionary that it is looked up in.
+_REGISTRIES = {"factor": ("sdft_cli.losses.factors", "FACTORS"), "view": ("sdft_cli.models.views", "VIEWS")}
 _own: dict[str, dict[str, Any]] = {kind: {} for kind in ROOMS}
 
 
@@ -34,7 +36,30 @@ def get(kind: str, name: str) -> Any:
     if name not in names(kind):
         raise choose(kind, name, names(kind))
     module = importlib.import_module(f"sdft_cli.{ROOMS[kind]}.{name.replace('-', '_')}")
+    _add(module)
     return getattr(module, kind.upper())
+
+
+def factor(name: str) -> Any:
+    """The token factor called ``name``: a shared one, a plug-in's, or that of a method's file."""
+    where, registry = _REGISTRIES["factor"]
+    known = getattr(importlib.import_module(where), registry)
+    if name not in known:
+        for method in names("method"):
+            get("method", method)  # its file may define one
+    if name not in known:
+        raise choose("factor", name, sorted(known))
+    return known[name]
+
+
+def _add(module: ModuleType) -> list[tuple[str, str]]:
+    """Make the factor and the view that a file defines known by name; returns (kind, name) pairs."""
+    added = []
+    for kind, (where, registry) in _REGISTRIES.items():
+        if (thing := getattr(module, kind.upper(), None)) is not None:
+            getattr(importlib.import_module(where), registry)[thing.name] = thing
+            added.append((kind, thing.name))
+    return added
 
 
 def task(name: str, data: str | Path) -> Any:
@@ -54,8 +79,8 @@ def load_file(path: str | Path) -> list[tuple[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no plugin file at {path}", "name a .py file that defines TASK, METHOD, ENGINE or SUITE")
-    found = []
     module = _import(path)
+    found = _add(module)
     for kind in ROOMS:
         if (thing := getattr(module, kind.upper(), None)) is not None:
             _own[kind][thing.name] = thing

@@ -48,10 +48,14 @@ def value_of(text: str) -> Any:
         return None if text in ("none", "null") else text
 
 
+#: Tables whose keys are not the recipe's own but, say, a factor's; they are checked with the names in them.
+FREE = "objective.factor_settings."
+
+
 def path_of(key: str, flag: str) -> str:
     """The dotted path that ``key`` stands for; an unknown or ambiguous one is an error that names ``flag``."""
     known = paths()
-    if key in known:
+    if key in known or key.removeprefix("second_phase.").startswith(FREE):
         return key
     matches = [
         p for p in known if p.endswith("." + key) and not p.startswith("second_phase.")

@@ -63,8 +63,8 @@ class Clip(Section):
 class Objective(Section):
     """Target of every token, its factors, its trust region, and how losses become one number.
 
-    Divergence settings are those of `divergence.Divergence`; factors are named in `token_weights.FACTORS`.
-    ``evidence_share`` falls linearly to 0 over ``evidence_steps`` (RLSD).
+    Divergence settings are those of `divergence.Divergence`. ``factors`` are names of token factors
+    (`losses.factors`), whose product weighs a token; ``factor_settings`` holds the settings of each, by its name.
     """
 
     target: Literal["token", "teacher"] = "teacher"
@@ -78,9 +78,7 @@ class Objective(Section):
     entry_clip: float | None = Field(None, gt=0)
     token_clip: float | None = Field(None, gt=0)
     factors: tuple[str, ...] = ()
-    evidence_clip: float = Field(0.2, ge=0, lt=1)
-    evidence_share: float = Field(0.0, ge=0, le=1)
-    evidence_steps: int = Field(0, ge=0)
+    factor_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     importance_cap: float | None = Field(None, gt=0)
     importance: Literal["token", "sequence"] = "token"
     clip: Clip | None = None

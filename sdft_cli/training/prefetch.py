@@ -44,7 +44,7 @@ class Prefetcher:
         age = (number - self._since) * self.updates
         if self._pool and (self._sampled is None or number == self._numbers[-1]):
             self._begin(number)
-        return rows, {**facts, "staleness": age} if self._pool else facts
+        return Batch(rows, {**facts, "staleness": age} if self._pool else facts)
 
     def _begin(self, number: int) -> None:
         """Begin to sample the batches after ``number``, as many as may be."""

@@ -45,7 +45,7 @@ from sdft_cli.training.probe_record import (
     TrainingTime,
     ViewDivergence,
 )
-from sdft_cli.training.trainer import PhaseTrainer
+from sdft_cli.training.trainer import build_trainer
 from sdft_cli.types import Example, Json, Rollout
 
 #: The teacher's view for a method without a teacher, or whose teacher sees completions of the batch.
@@ -104,7 +104,7 @@ class _Probe:
         self.recipe, self.policy, self.limit, self.window = recipe, policy, limit, window
         self.engine: Engine = plugins.get("engine", recipe.engine.name)(policy, recipe.engine)
         view = recipe.views.teacher
-        self.teacher_view = view if view in VIEWS else DEMONSTRATION
+        self.teacher_view = view if view and not VIEWS[view].needs_attempts else DEMONSTRATION
 
     def task(self, stage: StagePlan) -> TaskProbe:
         """Everything about one stage of the recipe."""
@@ -231,9 +231,8 @@ class _Probe:
         began = time.perf_counter()
         written = batches.write_once(self.engine) if recipe.sampler.source == "teacher" else []
         once = (time.perf_counter() - began) * len(phase.examples) / count if written else 0.0
-        batches.start(self.engine, written)
         # a teacher that starts from the run's or the stage's first weights starts from the student's present ones here
-        trainer = PhaseTrainer(self.policy, self.engine, recipe, batches, phase.where, self._weights)
+        trainer = build_trainer(self.policy, self.engine, batches, stored=written, origin=self._weights)
         trainer.step(0)
         row = trainer.step(still.updates)  # the first step of the next batch: one batch is used for so many
         trainer.close()
