@@ -68,7 +68,7 @@ bench: $(STAMP)
 bench-vllm: $(VLLM_STAMP)
 	mkdir -p $(BENCH_OUT)
 	$(VLLM_BIN)/python benchmarks/step.py --json $(BENCH_OUT)/vllm.json \
-	  $(or $(ARGS),--sides ours ours-sft ours-ahead ours-vllm ours-vllm-ahead)
+	  $(or $(ARGS),--sides ours ours-sft ours-prefetch ours-vllm ours-vllm-prefetch)
 
 venv: $(STAMP)
 	@echo "== $(VENV) is ready"

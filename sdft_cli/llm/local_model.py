@@ -38,7 +38,7 @@ from sdft_cli.types import Json
 
 if TYPE_CHECKING:
     from sdft_cli.models.engine import Engine
-    from sdft_cli.models.pretrained import Policy
+    from sdft_cli.models.policy import Policy
     from sdft_cli.types import Rollout
 
 #: The keys of ``--send`` that a local model understands.
@@ -79,7 +79,7 @@ class LocalModel:
     @cached_property
     def context_window(self) -> int:
         """The most tokens that the model takes."""
-        config = self.policy.core.config.get_text_config()  # type: ignore[operator, union-attr]
+        config = self.policy.core.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
     def run(self, exchanges: Sequence[Exchange], on_finished: Callback) -> list[PromptResult]:

@@ -66,7 +66,7 @@ def least_bytes(size: str, sets: list[str]) -> int:
     with torch.device("meta"):
         model = pretrained.adapt_empty(AutoModelForCausalLM.from_config(config), "a-shape", recipe.lora)
     length = PROMPT + COMPLETION
-    load = Load(length, COMPLETION, length, several=True, rows=SAMPLED, remade=True)
+    load = Load(length, COMPLETION, length, several=True, rows=SAMPLED, recompute=True)
     return predict(recipe, dims(config), counts_of(model), 2, load, "cuda")["peak"]
 
 
