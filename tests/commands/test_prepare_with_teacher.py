@@ -659,7 +659,7 @@ def local(path: Path | str, **more: Any) -> TeacherOptions:
 
 
 def test_a_local_model_goes_on_where_it_was_as_if_nothing_had_happened(tmp_path, tiny_model, task):
-    task(replace(sums.TASK, grade=lambda text, example: Score(float(len(text) % 3 == 0))))
+    task(replace(sums.TASK, grade=lambda text, example: Score(float(len(text) % 2 == 1))))  # one reply in four
     whole = made(tmp_path / "whole", local(tiny_model))
     calls = 0
 
@@ -697,7 +697,7 @@ def test_other_weights_under_the_same_name_are_another_teacher(tmp_path, tiny_mo
 def test_a_local_model_refuses_what_does_not_fit_its_window(tmp_path, tiny_model, task):
     rows = [sums.row(1), Example("long", [{"role": "user", "content": "word " * 3000}], answer="1")]
     task(replace(sums.TASK, prepare=lambda p, o: Prepared({"train": rows}), grade=lambda text, example: Score(1.0)))
-    made(tmp_path, local(tiny_model))
+    made(tmp_path, local(tiny_model, samples=64))  # two of three are empty, and one must not be
     (left_out,) = read_manifest(tmp_path / "sums")["filtered"]["rows"]
     assert (left_out["where"], left_out["detail"]) == ("long", "1 refused by the endpoint")
 
