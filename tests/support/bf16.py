@@ -14,8 +14,8 @@ def attention_fails() -> str:
     return ""
 
 
-#: torch chooses its bf16 attention by what oneDNN finds in the processor, and runs it at ATEN_CPU_CAPABILITY. Where that
-#: variable alone claims an older processor than there is, it raises; ONEDNN_MAX_CPU_ISA set alike avoids it.
+#: torch chooses its bf16 attention by what oneDNN sees of the processor, and runs it at ATEN_CPU_CAPABILITY. Where that
+#: variable alone claims an older processor, torch raises; with ONEDNN_MAX_CPU_ISA set to match, it does not.
 needs_bf16_attention = pytest.mark.skipif(
     bool(attention_fails()), reason=f"torch's own attention in bf16: {attention_fails()}"
 )
