@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from sdft_cli import plugins
 from sdft_cli.config.layers import assemble
 from sdft_cli.models import pretrained
-from sdft_cli.training.memory_model import Load, dims, predict
-from sdft_cli.training.micro_batches import counts_of
+from sdft_cli.training.memory_model import Load, counts_of, dims, predict
 
 PAGE = read("README.md")
 GIB = 1 << 30

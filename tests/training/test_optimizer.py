@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.bf16 import needs_bf16_attention
 from support.trainers import stage
 from torch import nn
 
@@ -221,6 +222,7 @@ def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch: pytest
 # --- a whole stage --------------------------------------------------------------------------------------------------
 
 
+@needs_bf16_attention
 @pytest.mark.parametrize("sets", [("master=stochastic", "storage=half"), ("storage=half",), ("master=stochastic",)])
 def test_a_resumed_stage_is_equal_bit_for_bit(
     tiny_model: Path, micro_data: Path, tmp_path: Path, sets: tuple[str, ...]
