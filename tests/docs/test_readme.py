@@ -63,7 +63,8 @@ def least_bytes(size: str, sets: list[str]) -> int:
     )
     recipe = assemble(None, {"tasks": ["tooluse"], "model": "a-shape"}, sets)
     with torch.device("meta"):
-        model = adapters.attach_untrained(AutoModelForCausalLM.from_config(config), "a-shape", recipe.lora)
+        plain = AutoModelForCausalLM.from_config(config)
+        model = adapters.attach_untrained(plain, "a-shape", recipe.lora) or plain
     length = PROMPT + COMPLETION
     load = Load(length, COMPLETION, length, accumulate=True, rows=SAMPLED, recompute=True)
     return predict(recipe, dims(config), counts_of(model), 2, load, "cuda").peak
