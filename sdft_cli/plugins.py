@@ -66,7 +66,7 @@ def task(name: str, data: str | Path) -> Any:
     """The task called ``name``: shipped, a plugin's, or made of the dataset of one's own in ``data/<name>``."""
     if name in names("task"):
         return get("task", name)
-    own = importlib.import_module(f"sdft_cli.{ROOMS['task']}._own")
+    own = importlib.import_module(f"sdft_cli.{ROOMS['task']}._user_rows")
     if found := own.find(name, Path(data)):
         return found
     there = (Path(data) / name / "manifest.json").is_file()

@@ -139,7 +139,7 @@ class Task:
     ``prepare`` gets the given source paths (none for a task that makes its own rows) and may raise
     `UsageError`; ``grade`` gets the completion's text and its example. ``question`` is what tells its rows apart, for
     prompts that share a long preamble (None: the whole prompt). ``grader`` is kept in the manifest by a task that is
-    made of data, to make it again from there (`tasks._own`). ``rubric`` is for a judge, where one is asked.
+    made of data, to make it again from there (`tasks._user_rows`). ``rubric`` is for a judge, where one is asked.
     """
 
     name: str

@@ -84,7 +84,7 @@ def probe(
     flags["data"] = str(data) if data else None
     settled = new_recipe(recipe, flags, with_engine(sets, engine), plugin)
     from sdft_cli.commands.probe import probe as run_probe
-    from sdft_cli.commands.probe import show
+    from sdft_cli.reporting.probe import show
 
     facts = run_probe(settled, limit)
     if json:

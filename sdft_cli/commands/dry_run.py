@@ -12,7 +12,7 @@ from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
-from sdft_cli.training.estimates import GIB, footprint, load_of, memory_text, percentiles
+from sdft_cli.training.estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
 
 
@@ -25,8 +25,8 @@ class StageOutlook(TypedDict):
     steps: int
     steps_per_epoch: int
     max_new_tokens: int
-    student_prompt_tokens: dict[str, int]
-    teacher_prompt_tokens: dict[str, int]
+    student_prompt_tokens: Percentiles
+    teacher_prompt_tokens: Percentiles
 
 
 @dataclass(frozen=True)

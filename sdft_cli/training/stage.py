@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
-from sdft_cli.models import pretrained
 from sdft_cli.models.engine import Engine
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
@@ -113,9 +112,8 @@ class StageTrainer:
             self.log.ending(at, checkpointer.report(at.step))
         chosen = checkpointer.ending(at.step)
         if chosen and chosen.step == at.step:
-            final = checkpointer.close(at.step, lambda folder: pretrained.save(engine.policy, folder))
+            final = checkpointer.close(at.step, engine.policy.save)
             self.log.display.scores(self.evaluator.measure(engine, self.stage))
             return final
         model = str(checkpointer.checkpoints.at(chosen.step).model) if chosen else self.start.model()
-        earlier = load_policy(self.recipe, model)
-        return checkpointer.close(at.step, lambda folder: pretrained.save(earlier, folder))
+        return checkpointer.close(at.step, load_policy(self.recipe, model).save)
