@@ -120,7 +120,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a sequence of tasks, measuring every task and the prior suite before and after each stage."""
-    from sdft_cli.console import TrainingDisplay
+    from sdft_cli.training.display import TrainingDisplay
 
     if resume and continue_run:
         raise UsageError(
@@ -157,8 +157,8 @@ def train(
 
 
 def _extend(run: Path, tasks: list[str] | None, plugin: list[Path] | None, json: bool) -> None:
-    from sdft_cli.console import TrainingDisplay
     from sdft_cli.runs.folder import Run
+    from sdft_cli.training.display import TrainingDisplay
 
     if not tasks:
         raise UsageError("--continue needs the tasks to add", "add --tasks NEW_TASK")

@@ -86,13 +86,13 @@ def recipe_of(out: Path, plugin: list[Path] | None, sets: list[str]) -> Recipe:
     """The recipe of a run that goes on: the one it was started with, and ``sets`` where they can still change."""
     from sdft_cli import plugins
     from sdft_cli.config.overrides import change
-    from sdft_cli.config.recipe import Recipe
+    from sdft_cli.runs.folder import Run
 
     if not (out / "recipe.json").is_file():
         raise UsageError(f"{out} is not a run: it has no recipe.json", "leave --resume out to start one there")
     for path in plugin or []:
         plugins.load_file(path)
-    settled = Recipe.load(out / "recipe.json")
+    settled = Run.open(out).recipe
     for name in settled.plugins:
         plugins.load_file(name)
     return change(settled, sets)
