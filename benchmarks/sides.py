@@ -75,6 +75,7 @@ def make_stage(turn: Turn, case: Case, model: Path, data: Path, method: str, eng
     """A `PhaseTrainer` as `train` makes it."""
     from sdft_cli import plugins
     from sdft_cli.models import pretrained
+    from sdft_cli.models.engine import ENGINES
     from sdft_cli.training import trainer as module
     from sdft_cli.training.batches import Batches
 
@@ -82,9 +83,9 @@ def make_stage(turn: Turn, case: Case, model: Path, data: Path, method: str, eng
     made = recipe(case, method, model, engine)
     policy = pretrained.load(str(model), made.runtime, made.lora)
     turn.has_loaded(policy.model)
-    task = plugins.get("task", made.tasks[0])
+    task = plugins.TASKS.get(made.tasks[0])
     batches = Batches(policy.chat, made, task, examples(case, data), (1,), case.new)
-    writer = plugins.get("engine", engine)(policy, made.engine)
+    writer = ENGINES.get(engine)(policy, made.engine)
     batches.start(writer)
     return module.PhaseTrainer(policy, writer, made, batches, (1,), origin=dict)
 

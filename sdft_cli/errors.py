@@ -30,6 +30,6 @@ def choose(kind: str, name: str, choices: list[str] | tuple[str, ...], hint: str
     """The error for an unknown ``name`` of a ``kind``: names the choices and the nearest of them."""
     import difflib
 
-    near = difflib.get_close_matches(name, choices, n=1)
+    near = difflib.get_close_matches(str(name), choices, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return UsageError(f"unknown {kind} {name!r}", hint or f"{guess}choices: {', '.join(sorted(choices))}")

@@ -95,7 +95,7 @@ def layer(
 ) -> dict[str, Any]:
     """What the flags say as a layer of a recipe; only what decides how something is measured may be in it."""
     from sdft_cli.config.overrides import parse_sets
-    from sdft_cli.config.recipe import merge
+    from sdft_cli.config.tables import merge
 
     asked = _harness_layer(arguments)
     if benchmarks:

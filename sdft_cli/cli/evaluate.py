@@ -57,7 +57,7 @@ def evaluate(
         plugins.load_file(path)
     suite = flag.suite_of(suite, harness)
     if suite and suite != "new":
-        plugins.get("suite", suite)
+        plugins.SUITES.get(suite)
     settings = flag.layer(benchmarks, harness, harness_args or [], allow_code_execution, with_engine(sets, engine))
     wanted = ci.gates_of(max_forgetting, max_prior_drop, min_accuracy or [], gate)
     if (junit or markdown) and not wanted:

@@ -111,6 +111,8 @@ class Evaluator:
         self.samples = asked.samples or max(asked.pass_at, default=0)
         for file in filter(Path.is_file, map(Path, self.recipe.plugins)):  # what is read only needs no plugin
             plugins.load_file(file)
+        if "engine" in asked.settings:
+            plugins.room("ENGINE").check(self.recipe.engine.name)
         if "kl" in asked.also and not (self.run or asked.base):
             raise UsageError("the divergence from the base model needs one", "name it with --base")
 
@@ -163,7 +165,7 @@ class Evaluator:
         units = [self._task(name) for name in names]
         if suite and suite != "new":
             own = self.own and suite == self.recipe.suite
-            units.append(Unit(scoring.suite_unit(suite), own, suite=plugins.get("suite", suite)))
+            units.append(Unit(scoring.suite_unit(suite), own, suite=plugins.SUITES.get(suite)))
         return units
 
     def _task(self, name: str) -> Unit:

@@ -21,14 +21,14 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from sdft_cli import console, plugins
+from sdft_cli import console
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe, Sampler
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import scoring, teacher_gap
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
-from sdft_cli.models.engine import Engine
+from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.models.views import VIEWS
 from sdft_cli.training import micro_batches
@@ -97,7 +97,7 @@ class _Shown:
 class _Probe:
     def __init__(self, recipe: Recipe, policy: Policy, limit: int, window: int):
         self.recipe, self.policy, self.limit, self.window = recipe, policy, limit, window
-        self.engine: Engine = plugins.get("engine", recipe.engine.name)(policy, recipe.engine)
+        self.engine: Engine = ENGINES.get(recipe.engine.name)(policy, recipe.engine)
         own = recipe.views.teacher
         self.teacher_view = own if own in VIEWS else DEMONSTRATION
 

@@ -21,7 +21,7 @@ from sdft_cli.console import TrainingDisplay
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.evaluation import scoring
 from sdft_cli.models import pretrained
-from sdft_cli.models.engine import Engine
+from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.folder import Checkpoint, Run, fresh_name, write_whole
@@ -70,7 +70,7 @@ def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay) -> Ru
 class _Sequence:
     def __init__(self, run: Run, recipe: Recipe, plans: list[StagePlan], display: TrainingDisplay):
         self.run, self.recipe, self.plans, self.display = run, recipe, plans, display
-        self.suite: Suite | Battery | None = plugins.get("suite", recipe.suite) if recipe.suite else None
+        self.suite: Suite | Battery | None = plugins.SUITES.get(recipe.suite) if recipe.suite else None
         self.began = time.perf_counter()
 
     def go(self) -> Run:
@@ -119,7 +119,7 @@ class _Sequence:
 
     def _engine(self, policy: Policy) -> Engine:
         settings = self.recipe.engine
-        return plugins.get("engine", settings.name)(policy, settings)
+        return ENGINES.get(settings.name)(policy, settings)
 
     def _train(self, number: int, data: StagePlan) -> Checkpoint:
         """Stage ``number`` to its end; measured here if it ends with the weights at hand."""

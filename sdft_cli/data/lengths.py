@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
 
-from sdft_cli import plugins
 from sdft_cli.config import locations
 from sdft_cli.config.layers import assemble
-from sdft_cli.config.recipe import Views
+from sdft_cli.config.recipe import METHODS, Views
 from sdft_cli.models.views import VIEWS, demonstration_text
 from sdft_cli.types import Example, Message, Prepared
 
@@ -45,7 +44,7 @@ def measure(model: str | None, method: str | None = None) -> Callable[[Prepared]
 
 def views_of(model: str | None, method: str | None = None) -> Views:
     """The views of a method, as the settings that lie beside a ``model`` have them, if one is named."""
-    plain: Views = plugins.get("method", method or DEFAULT).views
+    plain: Views = METHODS.get(method or DEFAULT).views
     return assemble(None, {"model": model, "method": method}, []).views if model else plain
 
 

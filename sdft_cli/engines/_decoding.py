@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sdft_cli.config.recipe import COPIED_PARAMETERS
+from sdft_cli.config.compute import COPIED_PARAMETERS
 from sdft_cli.models import packing
 from sdft_cli.models.pretrained import Policy
 

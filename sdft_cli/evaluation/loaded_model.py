@@ -6,13 +6,12 @@ from functools import cached_property
 from typing import Any
 
 import sdft_cli
-from sdft_cli import plugins
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.models import digests, pretrained
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.engine import Engine
+from sdft_cli.models.engine import ENGINES, Engine
 
 
 class LoadedModel:
@@ -43,7 +42,7 @@ class LoadedModel:
     def engine(self) -> Engine:
         settings = self.recipe.engine
         policy = pretrained.load(self.place, self.recipe.runtime)
-        engine: Engine = plugins.get("engine", settings.name)(policy, settings)
+        engine: Engine = ENGINES.get(settings.name)(policy, settings)
         return engine
 
     @cached_property

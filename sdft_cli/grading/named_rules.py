@@ -8,13 +8,17 @@ do. Judges are not here: they need a model.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from sdft_cli.contracts import Contract
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import task_rules
+from sdft_cli.plugins import Room
 from sdft_cli.types import Score
 
 Grade = Callable[[str, Any], Score]
@@ -93,19 +97,38 @@ def none(completion: str, gold: Any) -> Score:
     return Score(None, None, "unscored: an open answer needs a judge (--judge), or a grader by name")
 
 
-PLAIN: dict[str, Grade] = {
-    "exact": exact, "contains": task_rules.containment, "choice": choice, "number": number, "none": none,
-}  # fmt: skip
-NAMES = (*PLAIN, "regex")
+@dataclass(frozen=True)
+class Grader:
+    """A rule that a dataset names: ``grade(completion, gold)`` compares a completion with one gold text."""
+
+    name: str
+    grade: Grade
+
+
+_PLAIN = (
+    *(Grader("exact", exact), Grader("contains", task_rules.containment), Grader("choice", choice)),
+    *(Grader("number", number), Grader("none", none)),
+)
+#: By name; `plugins.load_file` puts a plug-in's graders in as well. ``regex`` is not here, for it needs a pattern.
+PLAIN: dict[str, Grader] = {rule.name: rule for rule in _PLAIN}
+GRADER_ROOM = Room(
+    "grader",
+    Contract(
+        (Grader,),
+        {"grade": ("completion", "gold")},
+        "GRADER = Grader(name, grade) with Grader from sdft_cli.grading.named_rules",
+    ),
+    table=PLAIN,
+)
 
 
 def grader(name: str, pattern: str | None = None) -> Grade:
     """The grader called ``name``; ``regex`` needs a ``pattern``, and no other takes one. Raises `UsageError`."""
-    if name not in NAMES:
-        raise choose("grader", name, NAMES)
+    if name not in (*PLAIN, "regex"):
+        raise choose("grader", name, (*PLAIN, "regex"))
     if (pattern is not None) != (name == "regex"):
         raise UsageError("grader 'regex' needs a pattern, and no other takes one", "pattern = 'ANSWER: (.*)'")
-    grade = regex(pattern) if pattern is not None else PLAIN[name]
+    grade = regex(pattern) if pattern is not None else PLAIN[name].grade
     return grade if name == "none" else _any_gold(grade)
 
 
@@ -123,6 +146,7 @@ def suiting(answers: list[str]) -> str:
 def _any_gold(grade: Grade) -> Grade:
     """``grade`` for a gold answer that may be a list of texts, of which the best counts."""
 
+    @functools.wraps(grade)  # `digests.of_grader` finds the file of the rule by it
     def graded(completion: str, gold: Any) -> Score:
         golds = gold if isinstance(gold, list) else [gold]
         texts = [g for g in golds if isinstance(g, str) and g.strip()]

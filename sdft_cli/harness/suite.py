@@ -40,7 +40,7 @@ _NO_CODE = "HumanEval is left out, for it runs code that the model wrote; --allo
 
 
 @dataclass(frozen=True)
-class HarnessSuite(Battery):
+class HarnessSuite(Battery[Evaluation]):
     """``fixed`` parts, or else those that the settings name; ``num_fewshot`` where the settings say nothing."""
 
     name: str

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sdft_cli import plugins
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import EngineSettings, Runtime, Sampler
 from sdft_cli.errors import choose
@@ -33,6 +32,7 @@ from sdft_cli.llm.types import (
     step,
 )
 from sdft_cli.llm.usage import Tally
+from sdft_cli.models.engine import ENGINES
 
 if TYPE_CHECKING:
     from sdft_cli.models.pretrained import Policy
@@ -69,7 +69,7 @@ class LocalTeacher:
 
     @cached_property
     def engine(self) -> Any:
-        return plugins.get("engine", "transformers")(self.policy, EngineSettings(max_batch=self.options.concurrency))
+        return ENGINES.get("transformers")(self.policy, EngineSettings(max_batch=self.options.concurrency))
 
     @cached_property
     def window(self) -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from sdft_cli.config.recipe import Sampler
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.config.recipe import EngineSettings, Sampler
+from sdft_cli.contracts import Contract
+from sdft_cli.plugins import Room
 from sdft_cli.types import Rollout
+
+if TYPE_CHECKING:  # torch comes in with it, and whether an engine's name exists is checked before
+    from sdft_cli.models.pretrained import Policy
 
 
 class Engine(Protocol):
@@ -18,7 +22,7 @@ class Engine(Protocol):
     def sample(
         self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
     ) -> list[Rollout]:
-        """One rollout a prompt, in order, with the sampler's own log-probs; equal arguments give equal results."""
+        """One rollout per prompt, in order, with the sampler's own log-probs; equal arguments give equal results."""
         ...
 
     def sync(self) -> int:
@@ -26,5 +30,29 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds; it is not used again."""
+        """Release whatever the engine holds; it is not used again."""
         ...
+
+
+class EngineClass(Protocol):
+    """What an engine file's ENGINE is: a class, made from a policy and the recipe's ``engine`` section."""
+
+    name: str
+
+    def __call__(self, policy: Policy, settings: EngineSettings) -> Engine: ...
+
+
+ENGINES: Room[EngineClass] = Room(
+    "engine",
+    Contract(
+        (type,),
+        {
+            "__init__": ("policy", "settings"),
+            "sample": ("prompts", "sampler", "max_new_tokens", "seed"),
+            "sync": (),
+            "close": (),
+        },
+        "class MyEngine: name = 'my-engine' …, then ENGINE = MyEngine; CONTRIBUTING.md, 'Add an engine'",
+    ),
+    folder="engines",
+)

@@ -1,6 +1,5 @@
-"""The texts by which an example becomes a student's or a teacher's view.
+"""What student and teacher see: the templates that turn an example into messages.
 
-A view is a function ``(example) -> messages or None``; None means this row has no such view (no signal).
 Sources: SDFT's teacher view is quoted from arXiv 2601.19897, section 3; ``official`` is the wording of the
 authors' code (a full stop at the end, wrapped in newlines).
 """
@@ -9,7 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from sdft_cli.contracts import Contract
+from sdft_cli.plugins import Room
 from sdft_cli.types import Example, Message
 
 PAPER = (
@@ -33,7 +35,7 @@ PLAIN = PAPER.replace(", including the thinking process", "")
 
 
 def demonstration_text(example: Example) -> str:
-    """The demonstration as one text; several turns are set one after another with their roles."""
+    """The demonstration as one text; several turns become one paragraph each, beginning with the role."""
     shown = example.demonstration
     if shown is None or isinstance(shown, str):
         return shown or ""
@@ -43,7 +45,7 @@ def demonstration_text(example: Example) -> str:
 
 
 def rewrite_last_user(prompt: list[Message], template: str, demonstration: str) -> list[Message]:
-    """``prompt`` with its last user turn put into ``template``; system and earlier turns are kept."""
+    """``prompt`` with its last user turn wrapped in ``template``; system and earlier turns are kept."""
     at = max(i for i, m in enumerate(prompt) if m["role"] == "user")
     # str.replace and not str.format: questions and demonstrations hold braces of their own
     head, tail = template.split("{question}")
@@ -73,23 +75,57 @@ def _context(example: Example) -> str:
     return example.context or ""
 
 
-View = Callable[[Example], list[Message] | None]
-VIEWS: dict[str, View] = {
-    "prompt": lambda example: example.prompt,
-    "demonstration": _shown(PAPER, demonstration_text),
-    "demonstration-official": _shown(OFFICIAL, demonstration_text),
-    "demonstration-plain": _shown(PLAIN, demonstration_text),
+@dataclass(frozen=True)
+class View:
+    """``build(example)`` gives the messages that are shown, or None if the example has no such view (no signal)."""
+
+    name: str
+    build: Callable[[Example], list[Message] | None]
+
+    def __call__(self, example: Example) -> list[Message] | None:
+        return self.build(example)
+
+
+@dataclass(frozen=True)
+class RolloutView:
+    """A view that also needs the batch's own completions (SDPO), so it exists only while training.
+
+    ``build(example, sibling, feedback)``: ``sibling`` is a successful completion of the same prompt, ``feedback`` what
+    was said about the row's own completion; either may be None. No messages (None) means no signal.
+    """
+
+    name: str
+    build: Callable[[Example, str | None, str | None], list[Message] | None]
+
+    def __call__(self, example: Example, sibling: str | None, feedback: str | None) -> list[Message] | None:
+        return self.build(example, sibling, feedback)
+
+
+_VIEWS = (
+    View("prompt", lambda example: example.prompt),
+    View("demonstration", _shown(PAPER, demonstration_text)),
+    View("demonstration-official", _shown(OFFICIAL, demonstration_text)),
+    View("demonstration-plain", _shown(PLAIN, demonstration_text)),
     # Knowledge tasks: the slot holds the article and the answer (the paper's Figure 7 ablates each).
-    "context+demonstration": _shown(PAPER, _joined(_context, demonstration_text)),
-    "context": _shown(PAPER, _context),
-    "answer-as-demonstration": _shown(PAPER, answer_text),
-    "reference": _shown(REFERENCE, demonstration_text),
-    "answer": _shown(ANSWER, answer_text),
-}
+    View("context+demonstration", _shown(PAPER, _joined(_context, demonstration_text))),
+    View("context", _shown(PAPER, _context)),
+    View("answer-as-demonstration", _shown(PAPER, answer_text)),
+    View("reference", _shown(REFERENCE, demonstration_text)),
+    View("answer", _shown(ANSWER, answer_text)),
+)
+#: By name; `plugins.load_file` puts a plug-in's views in as well.
+VIEWS: dict[str, View] = {view.name: view for view in _VIEWS}
+VIEW_ROOM = Room(
+    "view",
+    Contract((View,), {"build": ("example",)}, "VIEW = View(name, build) with View from sdft_cli.models.views"),
+    table=VIEWS,
+)
 
 
-def _after_attempts(sibling_part: str, feedback_part: str, end: str) -> RolloutView:
-    """A view built from what happened in the batch; None where neither a sibling nor feedback is there."""
+def _after_attempts(
+    sibling_part: str, feedback_part: str, end: str
+) -> Callable[[Example, str | None, str | None], list[Message] | None]:
+    """The prompt with a successful sibling and feedback below it; None if there is neither."""
 
     def view(example: Example, sibling: str | None, feedback: str | None) -> list[Message] | None:
         parts = [
@@ -108,14 +144,25 @@ def _sibling_as_demonstration(example: Example, sibling: str | None, feedback: s
     return rewrite_last_user(example.prompt, PAPER, sibling) if sibling else None
 
 
-#: (example, a successful completion of the same prompt or None, feedback on the row's own or None) -> messages or None
-RolloutView = Callable[[Example, "str | None", "str | None"], "list[Message] | None"]
-#: Views that need the batch's own completions (SDPO).
-ROLLOUT_VIEWS: dict[str, RolloutView] = {
-    "attempts": _after_attempts(
-        "A correct solution of this question:\n{text}",
-        "What was said about an attempt that failed:\n{text}",
-        "Solve the question above correctly.",
+_ROLLOUT_VIEWS = (
+    RolloutView(
+        "attempts",
+        _after_attempts(
+            "A correct solution of this question:\n{text}",
+            "What was said about an attempt that failed:\n{text}",
+            "Solve the question above correctly.",
+        ),
     ),
-    "sibling-as-demonstration": _sibling_as_demonstration,
-}
+    RolloutView("sibling-as-demonstration", _sibling_as_demonstration),
+)
+#: By name, like `VIEWS`.
+ROLLOUT_VIEWS: dict[str, RolloutView] = {view.name: view for view in _ROLLOUT_VIEWS}
+ROLLOUT_VIEW_ROOM = Room(
+    "rollout view",
+    Contract(
+        (RolloutView,),
+        {"build": ("example", "sibling", "feedback")},
+        "ROLLOUT_VIEW = RolloutView(name, build) with RolloutView from sdft_cli.models.views",
+    ),
+    table=ROLLOUT_VIEWS,
+)

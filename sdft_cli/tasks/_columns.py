@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sdft_cli.config.recipe import read_toml
+from sdft_cli.config.tables import read_toml
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 

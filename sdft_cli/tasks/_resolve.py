@@ -46,7 +46,7 @@ def resolve(tasks: list[str], sources: Sources, columns: dict[str, Path]) -> lis
     """Every task once, in the order given, with its sources; `UsageError` for whatever does not fit together."""
     names = list(dict.fromkeys(name.partition(".")[0] for name in tasks))
     if not names:
-        raise UsageError("no task named", f"--tasks {','.join(plugins.names('task'))}")
+        raise UsageError("no task named", f"--tasks {','.join(plugins.TASKS.names())}")
     if bad := [name for name in names if not _NAME.fullmatch(name)]:
         raise UsageError(f"{bad[0]!r} cannot be the name of a task", "use letters, digits, hyphens and underscores")
     given = {name: _by_split(name, sources) for name in names}
@@ -59,8 +59,8 @@ def resolve(tasks: list[str], sources: Sources, columns: dict[str, Path]) -> lis
 
 def _sourced(name: str, files: _own.Files, said: Columns | None) -> Sourced:
     paths = [path for some in files.values() for path in some]
-    if name in plugins.names("task") or not paths:
-        task: Task = plugins.get("task", name)
+    if name in plugins.TASKS.names() or not paths:
+        task: Task = plugins.TASKS.get(name)
         if said or set(files) - {None}:
             raise UsageError(
                 f"task {name!r} knows its columns and splits by itself", f"give --source {name}=PATH alone"

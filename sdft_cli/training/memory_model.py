@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sdft_cli.config.recipe import COPIED_PARAMETERS, Recipe, Teacher
+from sdft_cli.config.compute import COPIED_PARAMETERS
+from sdft_cli.config.recipe import Recipe, Teacher
 
 #: [C, V] tensors in fp32 that a fused loss holds at once, and the positions C of a chunk (see `fused`).
 LOSS_TENSORS, LOSS_ROWS = {"forward_kl": 4, "reverse_kl": 4, "jsd": 5, "nll": 3}, {"cpu": 64, "cuda": 256}

@@ -208,7 +208,7 @@ def task(monkeypatch) -> Callable[..., None]:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
     def put(found: Task = sums.TASK) -> None:
-        monkeypatch.setitem(plugins._own["task"], found.name, found)
+        monkeypatch.setitem(plugins.TASKS.own, found.name, found)
 
     put()
     return put
@@ -727,7 +727,7 @@ MICRO = EMBEDDED
 @pytest.mark.parametrize("server", SERVERS)
 def test_rejection_sampling_against_a_real_server(tmp_path, task, server):
     """`transformers serve` ignores n, and the temperature without ``do_sample`` beside the model; vLLM neither."""
-    whole = plugins.get("task", "micro-science")
+    whole = plugins.TASKS.get("micro-science")
 
     def forty(paths: list[Path], options: PrepareOptions) -> Prepared:
         prepared = whole.prepare(paths, options)

@@ -91,7 +91,7 @@ def test_a_base_of_another_kind_is_refused(tiny_model: Path, micro_data: Path, t
 
 
 def test_rows_without_help_are_left_out(tiny_model: Path, micro_data: Path) -> None:
-    task, [first, second, *_] = plugins.get("task", "micro-science"), rows(micro_data)
+    task, [first, second, *_] = plugins.TASKS.get("micro-science"), rows(micro_data)
     article = Example("x", first.prompt, context="an article", answer=first.answer)
     summary, records = contrasts.conditioned(bench(tiny_model), task, [article, second], 4, "context")
     assert [r["id"] for r in records] == ["x"] and summary["n"] + summary["unscored"] == 1

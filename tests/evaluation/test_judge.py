@@ -181,8 +181,8 @@ def test_a_local_model_may_judge(tiny_model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["medical", "knowledge"])
 def test_the_open_tasks_have_rubrics(name: str) -> None:
-    assert plugins.get("task", name).rubric in (MEDICAL, KNOWLEDGE)
-    assert plugins.get("task", "science").rubric is None
+    assert plugins.TASKS.get(name).rubric in (MEDICAL, KNOWLEDGE)
+    assert plugins.TASKS.get("science").rubric is None
 
 
 def test_nothing_is_asked_where_nothing_is_to_be_judged(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_an_evaluation_reports_both_scorers():
     """The task's own grade, through the summary that `sdft eval` prints: the strict rule stands beside the official."""
     if not EVAL_68.is_file():
         pytest.skip("../shared/data is absent")
-    task = plugins.get("task", "tooluse")
+    task = plugins.TASKS.get("tooluse")
     records = []
     for i, row in enumerate(json.loads(EVAL_68.read_text())):
         example = Example(f"r{i}", [{"role": "user", "content": "?"}], answer=row["golden_answer"])

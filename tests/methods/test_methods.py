@@ -9,9 +9,9 @@ import pytest
 import torch
 from support.trainers import make
 
-from sdft_cli import plugins
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.commands.train import train
+from sdft_cli.config import recipe
 from sdft_cli.config.layers import assemble
 from sdft_cli.console import TrainingDisplay
 from sdft_cli.runs.folder import Run
@@ -195,9 +195,9 @@ def test_thinking_counts_first_tokens_after_it(tiny_model: Path, micro_data: Pat
 
 
 def test_one_folder_lists_them_all() -> None:
-    assert plugins.names("method") == METHODS
+    assert recipe.METHODS.names() == METHODS
     for name in METHODS:
-        method = plugins.get("method", name)
+        method = recipe.METHODS.get(name)
         assert method.name == name and method.summary and method.paper and method.formula
 
 

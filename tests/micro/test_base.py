@@ -23,14 +23,14 @@ def base() -> Policy:
 
 
 def accuracy(base: Policy, data: Path, name: str, view: str, n: int, sampler: Sampler | None = None) -> float:
-    task = plugins.get("task", name)
+    task = plugins.TASKS.get(name)
     rows = dataset.read_split(data / name, "test")[0][:n]
     records = scoring.answer(TransformersEngine(base), base.chat, rows, task.grade, 24, VIEWS[view], sampler)
     return scoring.summarize(records)["accuracy"]
 
 
 def test_it_knows_the_prior_skills(base: Policy) -> None:
-    suite = plugins.get("suite", "micro")
+    suite = plugins.SUITES.get("micro")
     summary, _ = scoring.score_suite(TransformersEngine(base), base.chat, suite, VIEWS["prompt"], Evaluation(limit=30))
     assert summary["accuracy"] > 0.95
     assert all(part["accuracy"] > 0.85 for part in summary["parts"].values()), summary["parts"]

@@ -23,7 +23,7 @@ def stage(model: Path, data: Path, method: str = "sdft", *sets: str) -> PhaseTra
     policy = pretrained.load(str(model), r.runtime, r.lora)
     examples, _ = dataset.read_split(data / "micro-tooluse", "train")
     batches, engine = (
-        Batches(policy.chat, r, plugins.get("task", "micro-tooluse"), examples[:20], (1,), 8),
+        Batches(policy.chat, r, plugins.TASKS.get("micro-tooluse"), examples[:20], (1,), 8),
         TransformersEngine(policy),
     )
     batches.start(engine)
@@ -40,7 +40,7 @@ def chance(text: str, example: Example) -> Score:
 
 
 def make(model: Path, data: Path, method: str, *sets: str, phase: int = 0) -> PhaseTrainer:
-    task = replace(plugins.get("task", "micro-tooluse"), grade=chance)
+    task = replace(plugins.TASKS.get("micro-tooluse"), grade=chance)
     flags = {"method": method, "model": str(model), "tasks": ["micro-tooluse"], "suite": "micro"}
     small = [s for s in SMALL if s != "n=4" or method in ("grpo", "rlsd", "sdpo")]
     recipe = assemble(None, flags, [*small, *sets]).phases()[phase]
