@@ -199,9 +199,7 @@ class Battery(ABC, Generic[S_contra]):
         model; `UsageError` if something required is missing."""
 
     @abstractmethod
-    def measure(
-        self, engine: Any, settings: S_contra, part: str
-    ) -> tuple[list[dict[str, Json]], dict[str, Json]]:
+    def measure(self, engine: Any, settings: S_contra, part: str) -> tuple[list[dict[str, Json]], dict[str, Json]]:
         """The records of one part, each with the part's name, and whatever its summary has beyond them.
 
         ``engine`` is a `models.engine.Engine`, of which a battery may use no more than the ``policy``.

@@ -111,5 +111,10 @@ def _check_method_tables(written: Layer, where: str) -> None:
     for name, table in tables.items():
         if name not in METHODS.names():
             raise UsageError(f"{where}: [methods.{name}]: no such method", f"methods: {', '.join(METHODS.names())}")
+        for key in ("method", "plugins"):
+            if key in table:
+                raise UsageError(
+                    f"{where}: [methods.{name}]: {key!r} is not one method's", "put it at the top of the file"
+                )
         build([shared, {**table, "method": name}], where)
         renamed.refuse_factors(table, where)

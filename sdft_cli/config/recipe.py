@@ -112,12 +112,19 @@ class Recipe(Section):
         return [first, first.model_copy(update={**second, "train": self.train.model_copy(update=own)})]
 
     def save(self, path: Path) -> None:
+        """Write it as JSON."""
         path.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
-        """A recipe that `save` wrote (JSON)."""
-        return build([json.loads(path.read_text())], str(path))
+        """A recipe that `save` wrote; `UsageError` if the file is damaged or of an earlier version."""
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{path}: not valid JSON: {error}", "restore the file, or start a new run") from error
+        if not isinstance(tree, dict):
+            raise UsageError(f"{path}: not a recipe", "restore the file, or start a new run")
+        return build([tree], str(path))
 
 
 class Method(Section):

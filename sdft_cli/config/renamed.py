@@ -42,5 +42,5 @@ def refuse_factors(layer: Mapping[str, Json], where: str) -> None:
         objective = phase.get("objective") if isinstance(phase, Mapping) else None
         factors = objective.get("factors") if isinstance(objective, Mapping) else None
         for name in factors if isinstance(factors, list | tuple) else ():
-            if new := FACTORS.get(name):
+            if new := FACTORS.get(str(name)):
                 raise UsageError(f"{where}: factor {name!r} is now called {new!r}", f'write "{new}"')

@@ -20,8 +20,10 @@ def read_toml(path: Path) -> Layer:
         raise UsageError(f"no recipe at {path}", "name a .toml file, or leave it out to use the defaults")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}", "see recipes/ for examples") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", "name a readable .toml file") from error
 
 
 def method_tables(layer: Mapping[str, Json], where: str) -> dict[str, Layer]:

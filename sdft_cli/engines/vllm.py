@@ -65,7 +65,7 @@ class ColocatedEngine(VllmEngine):
     @staticmethod
     def check(settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:
-            raise UsageError("vLLM is not installed", "pip install 'sdft[vllm]', or leave out --engine vllm")
+            raise UsageError("vLLM is not installed", "pip install 'sdft-cli[vllm]', or leave out --engine vllm")
         if settings.sleep and settings.prefetch:  # it would wake to weights in the midst of a step
             hint = "set engine.sleep=false, or engine.prefetch=0"
             raise UsageError("vLLM cannot sleep and write ahead while the model trains", hint)

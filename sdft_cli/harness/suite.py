@@ -189,7 +189,7 @@ def _version() -> str:
     if missing:
         raise UsageError(
             f"the suites 'prior' and 'harness' need the EleutherAI harness, and {missing[0]} is not installed",
-            "pip install 'sdft[eval]'",
+            "pip install 'sdft-cli[eval]'",
         )
     return metadata.version("lm_eval")
 

@@ -177,4 +177,4 @@ def _file_of(home: Path, task: str) -> Path:
     for name in (f"{task}.yaml", "default.yaml"):
         if (home / name).is_file():
             return home / name
-    raise UsageError(f"this version of the harness has no {task} in {home}", "pip install 'sdft[eval]'")
+    raise UsageError(f"this version of the harness has no {task} in {home}", "pip install 'sdft-cli[eval]'")

@@ -162,7 +162,7 @@ def bitsandbytes() -> Any:
     try:
         from bitsandbytes import optim
     except ImportError as error:
-        raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft[memory]'") from error
+        raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft-cli[memory]'") from error
     return optim
 
 

@@ -58,7 +58,7 @@ def check_recipe(recipe: Recipe) -> Method:
     if ready := getattr(engine, "check", None):
         ready(recipe.engine)  # what it needs is there
     if recipe.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
-        raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft[memory]'")
+        raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft-cli[memory]'")
     for phase in recipe.phases():
         _check_phase(phase)
     if recipe.train.stop_if_prior_drops is not None and not (recipe.suite and recipe.train.eval_every):

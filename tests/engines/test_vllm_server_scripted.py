@@ -212,7 +212,7 @@ def test_without_vllm_the_hint_says_how_to_install_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="vLLM is not installed") as caught:
         ColocatedEngine.check(EngineSettings())
-    assert "pip install 'sdft[vllm]'" in caught.value.hint
+    assert "pip install 'sdft-cli[vllm]'" in caught.value.hint
 
 
 def test_nobody_sleeps_and_writes_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,7 +243,7 @@ def test_what_cannot_be_is_said(engine, folder: Path, monkeypatch) -> None:
     monkeypatch.setattr(suite, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="lm_eval is not installed") as error:
         PRIOR.settings(asked(folder))
-    assert error.value.code == 2 and "sdft[eval]" in error.value.hint
+    assert error.value.code == 2 and "sdft-cli[eval]" in error.value.hint
 
 
 def test_the_harness_own_files_are_written(engine, folder: Path, tmp_path: Path) -> None:

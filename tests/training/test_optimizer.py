@@ -211,7 +211,7 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
     with pytest.raises(UsageError, match="bitsandbytes") as error:
         MasterAdamW(module(), settings(optimizer="adamw8bit"))
-    assert "sdft[memory]" in error.value.hint
+    assert "sdft-cli[memory]" in error.value.hint
     monkeypatch.setattr(preflight, "find_spec", lambda _: None)
     recipe = assemble(None, {"tasks": ["micro-tooluse"], "model": "micro"}, ["optimizer=adamw8bit"])
     with pytest.raises(UsageError, match="bitsandbytes"):
