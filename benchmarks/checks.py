@@ -35,7 +35,7 @@ def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def fused(case: Case, dtype: torch.dtype, limit: float) -> dict[str, Any]:
     """The fused forward KL and its gradients against full fp32 logits of the same numbers and autograd."""
     from sdft_cli.losses.divergence import Divergence, divergence
-    from sdft_cli.losses.fused import Head, fused_loss
+    from sdft_cli.losses.fused import Head, Labels, Scored, fused_loss
 
     torch.manual_seed(0)
     goal, weights_N = Divergence("forward_kl"), torch.full((N,), 1 / N, device=case.device)
@@ -45,7 +45,7 @@ def fused(case: Case, dtype: torch.dtype, limit: float) -> dict[str, Any]:
     tokens_N = torch.randint(0, case.vocab, (N,), device=case.device)
     student.requires_grad_()
     own.requires_grad_()
-    loss, _ = fused_loss(student, Head(own), tokens_N, weights_N, (teacher, Head(fixed)), goal)
+    loss, _ = fused_loss(Scored(student, Head(own)), Labels(tokens_N, weights_N), Scored(teacher, Head(fixed)), goal)
     loss.backward()
     exact = [x.detach().float().requires_grad_() for x in (student, own)]
     plain = (weights_N * divergence(exact[0] @ exact[1].T, teacher.float() @ fixed.float().T, goal)).sum()
@@ -67,7 +67,7 @@ def model_checks(case: Case, folder: Path, data: Path, near: float, sampled: flo
         stage = make_stage(Turn(None), case, folder, data, "sdft")
     finally:
         transformers.AutoModelForCausalLM.from_pretrained = known
-    rows, _ = stage._batch(0)
+    rows, _ = stage.batch(0)
     found = [packing(stage, rows, near)] if getattr(stage.policy, "packed", False) else []
     facts = stage.step(0)
     return [*found, row(f"log-probs at sampling and in training, {case.dtype}", facts["logprob_gap"], sampled)]

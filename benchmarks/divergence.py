@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads tha
 import torch
 
 from sdft_cli.losses.divergence import KINDS, Divergence, divergence
-from sdft_cli.losses.fused import Head, fused_loss
+from sdft_cli.losses.fused import Head, Labels, Scored, fused_loss
 
 LOSSES = (*KINDS, "nll")
 PATHS = ("naive", "fused")
@@ -56,8 +56,8 @@ def prepare(loss: str, path: str, shape: Shape) -> Callable[[], None]:
     settings = None if loss == "nll" else Divergence(loss)
 
     def fused() -> torch.Tensor:
-        teacher = None if settings is None else (teacher_NH, Head(fixed_VH))
-        return fused_loss(student_NH, Head(weight_VH), tokens_N, weights_N, teacher, settings)[0]
+        teacher = None if settings is None else Scored(teacher_NH, Head(fixed_VH))
+        return fused_loss(Scored(student_NH, Head(weight_VH)), Labels(tokens_N, weights_N), teacher, settings)[0]
 
     def naive() -> torch.Tensor:
         logits_NV = student_NH @ weight_VH.T

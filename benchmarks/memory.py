@@ -29,7 +29,8 @@ from sdft_cli.config.recipe import Lora, Recipe
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.training import memory_model, micro_batches
-from sdft_cli.training.trainer import PhaseTrainer
+from sdft_cli.training.batches import Batch, seed_of
+from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 
 MB = 1e6
 #: hidden, inner, layers, heads, key-value heads, vocabulary, tied embeddings
@@ -85,8 +86,14 @@ class Given:
     def __init__(self, rows: list[Row], recipe: Recipe):
         self.rows, self.recipe = rows, recipe
 
-    def batch(self, _: int) -> tuple[list[Row], dict[str, Any]]:
-        return self.rows, {}
+    def start(self, *_: object) -> None:
+        """Nothing is sampled."""
+
+    def seed(self, *parts: object) -> int:
+        return seed_of(*parts)
+
+    def batch(self, _: int) -> Batch:
+        return Batch(self.rows, {})
 
 
 class Silent:
@@ -138,7 +145,7 @@ def stage_of(case: Case) -> PhaseTrainer:
     recipe = assemble(None, {"method": case.method, "model": "micro", "tasks": ["micro-tooluse"]}, sets)
     policy = policy_of(case.model, recipe.lora.rank, getattr(torch, case.dtype))
     batches: Any = Given(rows_of(case, MODELS[case.model][5]), recipe)
-    return PhaseTrainer(policy, Silent(), recipe, batches, (1,), dict)  # type: ignore[arg-type]
+    return build_trainer(policy, Silent(), batches, stored=[])  # type: ignore[arg-type]
 
 
 def predicted(case: Case, stage: PhaseTrainer) -> dict[str, int]:

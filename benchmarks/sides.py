@@ -44,7 +44,7 @@ def ours(
         rows, losses, taught = [], [], 0
         for step in itertools.islice(steps, ahead or 1):
             losses.append(trainer.step(step)["loss"])
-            batch = trainer._batch(step)[0]
+            batch = trainer.batch(step)[0]
             rows += [(row.student_prompt, row.completion) for row in batch]
             taught += sum(len(row.teacher_prompt or []) + len(row.completion) for row in batch)
         trainer.prefetcher.settle()
@@ -62,7 +62,7 @@ def ours_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
     turn.is_ready()
     step = 0
     while (rows := turn.wait()) is not None:
-        trainer.batches.examples = [known[tuple(prompt)] for prompt, _ in rows]
+        trainer.batches.source.examples = trainer.batches.examples = [known[tuple(prompt)] for prompt, _ in rows]
         written = [Rollout(prompt, ids, [], "stop", i) for i, (prompt, ids) in enumerate(rows)]
         trainer.batches.start(trainer.engine, written)
         facts = trainer.step(step)
@@ -86,19 +86,18 @@ def make_stage(turn: Turn, case: Case, model: Path, data: Path, method: str, eng
     task = plugins.TASKS.get(made.tasks[0])
     batches = Batches(policy.chat, made, task, examples(case, data), (1,), case.new)
     writer = ENGINES.get(engine)(policy, made.engine)
-    batches.start(writer)
-    return module.PhaseTrainer(policy, writer, made, batches, (1,), origin=dict)
+    return module.build_trainer(policy, writer, batches, stored=[])
 
 
 def _instrument(turn: Turn, trainer: Any) -> None:
     """Clocks around the parts of a `PhaseTrainer` step. The loss of ours makes its gradient on the way."""
     from sdft_cli.models import pretrained
-    from sdft_cli.training import trainer as module
+    from sdft_cli.training import objective as module
 
     wrap = turn.parts.wrap
     wrap(trainer.batches, "batch", "rollout")
     wrap(trainer.batches, "several", "rollout")
-    wrap(trainer, "_teacher", "teacher")
+    wrap(trainer, "teacher_score", "teacher")
     wrap(pretrained, "hidden_states", "student")
     wrap(module, "fused_loss", "loss")
     _backward(turn)
@@ -121,18 +120,22 @@ def _without_fusion() -> None:
 
     from sdft_cli.losses import fused
     from sdft_cli.losses.divergence import divergence
-    from sdft_cli.training import trainer as module
+    from sdft_cli.training import objective as module
 
-    def naive(hidden_NH, head, tokens_N, weights_N, teacher, chosen, term=None, *_):
-        logits_NV = head.logits(hidden_NH)
-        other_NV = teacher[1].logits(teacher[0])
+    def naive(student, labels, teacher, chosen, term=None, *_):
+        tokens_N, weights_N = labels.tokens_N, labels.weights_N
+        logits_NV = student.head.logits(student.hidden_NH)
+        other_NV = teacher.head.logits(teacher.hidden_NH)
         each_N = divergence(logits_NV, other_NV, chosen)
         log_NV = logits_NV.detach().log_softmax(-1)
         picked_N = log_NV.gather(1, tokens_N[:, None])[:, 0]
         theirs_N = other_NV.log_softmax(-1).gather(1, tokens_N[:, None])[:, 0]
         entropy_N = -(log_NV.exp() * log_NV).sum(-1)
-        scale_N = term(fused.Facts(picked_N, theirs_N, slice(0, len(picked_N))))[0] if term else torch.ones(())
-        return (weights_N * scale_N * each_N).sum(), fused.TokenStats(each_N.detach(), entropy_N, picked_N, theirs_N)
+        scale_N = (
+            term(fused.Chunk(picked_N, theirs_N, entropy_N, slice(0, len(picked_N))))[0] if term else torch.ones(())
+        )
+        stats = fused.TokenStats(each_N.detach(), entropy_N, picked_N, theirs_N, each_N.detach())
+        return (weights_N * scale_N * each_N).sum(), stats
 
     module.fused_loss = naive
 

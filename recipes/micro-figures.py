@@ -1,7 +1,7 @@
-"""The figures of the README and of recipes/README.md, made again (``--out runs/figures``).
+"""The figures on three tasks in a row (docs/results.md), made again (``--out runs/figures``).
 
 Grid: every method trains the three-task sequence at every rate of one grid (seed 0). Rule, the same for both and that
-of `sdft sweep` (``sdft_cli/selection.py``): mean validation accuracy on each stage's own task at its end; of the rates
+of `sdft sweep` (``stats/selection.py``): mean validation accuracy on each stage's own task at its end; of the rates
 within one standard error of the best, the lowest. Then all seeds at the chosen rate, and SDFT's ablations.
 Runs are ordinary `sdft train` runs, two at a time; finished ones are kept, so the script can be stopped and go on.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -17,12 +17,13 @@ class Contract:
     """A thing is an instance of one of ``classes`` (``type`` means that it is itself a class) and has a ``name``.
 
     ``functions`` are the parameters of the functions in its fields, or of its methods where it is a class. ``example``
-    shows how to write such a thing.
+    shows how to write such a thing. ``more`` looks at what else there is to check, and returns what `problem` does.
     """
 
     classes: tuple[type, ...]
     functions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     example: str = ""
+    more: Callable[[object], str] = lambda thing: ""
 
     def problem(self, thing: object) -> str:
         """What is wrong with ``thing``, as the rest of a sentence that begins with its variable; empty if nothing."""
@@ -36,6 +37,7 @@ class Contract:
         problems = [
             *(_value_problem(thing, name, annotation) for name, annotation in data.items()),
             *(_function_problem(thing, name, self.functions[name]) for name in functions),
+            self.more(thing),
         ]
         return next(filter(None, problems), "")
 

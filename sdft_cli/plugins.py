@@ -1,8 +1,8 @@
-"""Things that are found by name: tasks, methods, engines, suites, views, graders; shipped, or a plug-in file's.
+"""Things that are found by name: tasks, methods, engines, suites, and the factors, views and graders that they name.
 
 A `Room` holds the things of one kind. Shipped things are the files of a folder (``methods/offline_distill.py`` defines
-``METHOD``, whose name is ``offline-distill``; listing them imports none) or the entries of a table. A plug-in file,
-named by ``--plugin``, defines one or several of the variables in `ROOMS`.
+``METHOD``, whose name is ``offline-distill``; listing them imports none) or the entries of a table; a method's file may
+bring its own factor or view. A plug-in file, named by ``--plugin``, defines one or several of the variables in `ROOMS`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ ROOMS = {
     "METHOD": "sdft_cli.config.recipe:METHODS",
     "ENGINE": "sdft_cli.models.engine:ENGINES",
     "SUITE": "sdft_cli.plugins:SUITES",
+    "FACTOR": "sdft_cli.losses.factors:FACTOR_ROOM",
     "VIEW": "sdft_cli.models.views:VIEW_ROOM",
-    "ROLLOUT_VIEW": "sdft_cli.models.views:ROLLOUT_VIEW_ROOM",
     "GRADER": "sdft_cli.grading.named_rules:GRADER_ROOM",
 }
 
@@ -37,29 +37,41 @@ T = TypeVar("T")
 
 
 class Room(Generic[T]):
-    """The things of one ``kind`` by name. The shipped ones are in ``folder``, one file each, or in ``table``, into
-    which a plug-in's are put as well."""
+    """The things of one ``kind`` by name.
 
-    def __init__(self, kind: str, contract: Contract, folder: str = "", table: dict[str, T] | None = None):
-        self.kind, self.contract, self.folder = kind, contract, folder
+    The shipped ones are in ``folder``, one file each, or in ``table``, into which plug-ins' are put as well. The files
+    of the things in ``beside`` (METHOD) may define more of them.
+    """
+
+    def __init__(
+        self, kind: str, contract: Contract, folder: str = "", table: dict[str, T] | None = None, beside: str = ""
+    ):
+        self.kind, self.contract, self.folder, self.beside = kind, contract, folder, beside
         self.own: dict[str, T] = {} if table is None else table
         self.origin: dict[str, Path] = {}  # of a plug-in's things
 
     def names(self) -> list[str]:
         """The names of all things of this kind, those of plug-ins included."""
+        if self.beside:
+            neighbours = room(self.beside)
+            for name in neighbours.names():
+                neighbours.get(name)
         return sorted({*self._files(), *self.own})
 
     def check(self, name: str) -> None:
-        """Raise `UsageError`, which lists the choices, if nothing is called ``name``; imports nothing."""
-        if name not in self.names():
+        """Raise `UsageError`, which lists the choices, if nothing is called ``name``."""
+        if name not in self.own and name not in self.names():
             raise choose(self.kind, name, self.names())
 
     def get(self, name: str) -> T:
         """The thing called ``name``; raises `UsageError` that lists the choices."""
+        self.check(name)
         if name in self.own:
             return self.own[name]
-        self.check(name)
         module = importlib.import_module(f"sdft_cli.{self.folder}.{name.replace('-', '_')}")
+        for variable, thing in _things(module).items():
+            if room(variable).beside:
+                room(variable).own.setdefault(str(getattr(thing, "name", "")), thing)
         return cast(T, getattr(module, self.kind.upper()))
 
     def name_of(self, thing: object, variable: str, file: Path) -> str:
@@ -73,6 +85,11 @@ class Room(Generic[T]):
         if name in self.names() and name not in self.origin:
             raise UsageError(f"{file}: {variable} {name!r} is the name of a shipped {self.kind}", "choose another name")
         return name
+
+    def ships(self, thing: object) -> bool:
+        """Whether this very thing is a shipped one, which a plug-in file has imported to build on it."""
+        name = getattr(thing, "name", None)
+        return isinstance(name, str) and name not in self.origin and name in self.names() and self.get(name) is thing
 
     def add(self, name: str, thing: object, file: Path) -> None:
         """Put in a thing that `name_of` has checked."""
@@ -153,7 +170,7 @@ def load_file(path: str | Path) -> list[tuple[str, str]]:
     if key in _loaded and _loaded[key].digest == digest:
         return _loaded[key].things
     module = _import(path, f"sdft_plugin_{path.stem}_{digest[:8]}")
-    things = {variable: vars(module)[variable] for variable in ROOMS if variable in vars(module)}
+    things = {variable: thing for variable, thing in _things(module).items() if not room(variable).ships(thing)}
     if not things:
         raise UsageError(f"{path} defines none of {', '.join(ROOMS)}", TASKS.contract.example)
     names = {variable: room(variable).name_of(thing, variable, path) for variable, thing in things.items()}
@@ -162,6 +179,11 @@ def load_file(path: str | Path) -> list[tuple[str, str]]:
         room(variable).add(name, things[variable], path)
     _loaded[key] = _Loaded(digest, list(names.items()))
     return _loaded[key].things
+
+
+def _things(module: ModuleType) -> dict[str, object]:
+    """What a module defines, by variable."""
+    return {variable: vars(module)[variable] for variable in ROOMS if variable in vars(module)}
 
 
 def unload_all() -> None:

@@ -20,7 +20,7 @@ from sdft_cli.config.recipe import Views
 from sdft_cli.data import lengths
 from sdft_cli.data.dataset import MANIFEST, available_splits, read_manifest, read_split
 from sdft_cli.errors import UsageError
-from sdft_cli.models.views import ROLLOUT_VIEWS, VIEWS, demonstration_text
+from sdft_cli.models.views import VIEWS, demonstration_text
 from sdft_cli.types import SPLITS, Example, Message, Prepared
 
 #: What a text is shown as: messages, and whether thinking is switched on (None: as the template has it).
@@ -109,7 +109,7 @@ def _seen(example: Example, views: Views, render: Render) -> dict[str, Any]:
 
 def _view(example: Example, name: str | None, thinking: bool | None, render: Render) -> str | None:
     """The text of a view; None where there is no such view, or the row holds nothing to show in it."""
-    if name in ROLLOUT_VIEWS:
+    if name and VIEWS[name].needs_attempts:
         return f"(view {name!r} shows completions of the same batch, which there are none of yet)"
     messages = VIEWS[name](example) if name else None
     return render(messages, thinking) if messages else None

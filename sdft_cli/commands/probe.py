@@ -35,7 +35,7 @@ from sdft_cli.training import micro_batches
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.estimates import GIB, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, check_recipe, context_window, lengths_of, most, plan
-from sdft_cli.training.trainer import PhaseTrainer
+from sdft_cli.training.trainer import build_trainer
 from sdft_cli.types import Example, Rollout
 
 LIMIT = 64
@@ -99,7 +99,7 @@ class _Probe:
         self.recipe, self.policy, self.limit, self.window = recipe, policy, limit, window
         self.engine: Engine = ENGINES.get(recipe.engine.name)(policy, recipe.engine)
         own = recipe.views.teacher
-        self.teacher_view = own if own in VIEWS else DEMONSTRATION
+        self.teacher_view = own if own and not VIEWS[own].needs_attempts else DEMONSTRATION
 
     def task(self, p: StagePlan) -> dict[str, Any]:
         """Everything about one stage of the recipe."""
@@ -218,9 +218,8 @@ class _Probe:
         began = time.perf_counter()
         written = batches.write_once(self.engine) if recipe.sampler.source == "teacher" else []
         once = (time.perf_counter() - began) * len(phase.examples) / count if written else 0.0
-        batches.start(self.engine, written)
         # a teacher of the run's first weights, or of those before the stage, starts where the student stands now
-        stage = PhaseTrainer(self.policy, self.engine, recipe, batches, phase.where, self._weights)
+        stage = build_trainer(self.policy, self.engine, batches, stored=written, origin=self._weights)
         stage.step(0)
         row = stage.step(still.updates)  # the next batch is drawn once the first has been used so often
         stage.close()

@@ -29,7 +29,7 @@ from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.checkpoints import Checkpointer
 from sdft_cli.training.guards import Finding, Guards, NonFinite
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, plan
-from sdft_cli.training.trainer import PhaseTrainer
+from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 from sdft_cli.types import Battery, Rollout, Suite
 
 BASE = "base"  # the task name of stage 0
@@ -167,17 +167,15 @@ class _Sequence:
     ) -> int:
         """Phase ``k`` of a stage, whose steps follow ``begin`` earlier ones; returns the stage's step it ended at."""
         batches, task = data.phases[k], data.task.name
-        batches.start(engine, self._written(number, task, k, batches, engine))
         start = batches.recipe.teacher.start if batches.recipe.teacher else "student"
         every, evals = self.recipe.train.checkpoint_every, self.recipe.train.eval_every
-        stage = PhaseTrainer(
+        stage = build_trainer(
             policy,
             engine,
-            batches.recipe,
             batches,
-            batches.where,
-            lambda: self._origin(number, start),
-            lambda steps: self._due(begin + steps, every) or self._due(begin + steps, evals),
+            stored=self._written(number, task, k, batches, engine),
+            origin=lambda: self._origin(number, start),
+            quiet=lambda steps: self._due(begin + steps, every) or self._due(begin + steps, evals),
         )
         done, at = 0, begin
         if inside and inside.step > begin:
@@ -189,17 +187,17 @@ class _Sequence:
         for step in range(done, batches.steps):
             at = begin + step + 1
             try:
-                row = stage.step(step)
+                facts = stage.step(step)
             except NonFinite as error:
                 self._heed(guards.look(error.row), number, task, at, stage, at - 1)
                 raise
-            self._log("step", number, task, at, row)
-            if "memory" in row:
-                self.display.note(row["memory"])
+            self._log("step", number, task, at, {**facts})
+            if "memory" in facts:
+                self.display.note(facts["memory"])
             last = at == data.steps
             if evals and (last or self._due(at, evals)):
                 checkpointer.see(self._evaluate(engine, policy, number, task, at))
-            self._heed(guards.look(row), number, task, at, stage, at)
+            self._heed(guards.look(facts), number, task, at, stage, at)
             if checkpointer.lost():
                 break
             if not last:

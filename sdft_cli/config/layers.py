@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sdft_cli import plugins
-from sdft_cli.config import locations, renamed
+from sdft_cli.config import locations
 from sdft_cli.config.overrides import parse_sets
 from sdft_cli.config.recipe import METHODS, Recipe, build
 from sdft_cli.config.tables import Layer, for_method, method_tables, read_toml
@@ -53,8 +53,6 @@ def assemble(
         {"method": method.name, "plugins": [str(path.resolve()) for path in plugin_paths]},
     ]
     build(layers[:1], f"method {method.name}")  # a mistake in a plug-in's method is not the recipe's
-    for layer in layers[1:]:
-        renamed.refuse_factors(layer, where)
     recipe = build(layers, where)
     check_names(recipe)
     return recipe
@@ -117,4 +115,3 @@ def _check_method_tables(written: Layer, where: str) -> None:
                     f"{where}: [methods.{name}]: {key!r} is not one method's", "put it at the top of the file"
                 )
         build([shared, {**table, "method": name}], where)
-        renamed.refuse_factors(table, where)

@@ -50,10 +50,14 @@ def value_of(text: str) -> Json:
         return None if text in ("none", "null") else text
 
 
+#: A table whose keys are a token factor's, not the recipe's own; they are checked when the factor is known.
+FREE = "objective.factor_settings."
+
+
 def path_of(key: str, flag: str) -> str:
     """The dotted path that ``key`` stands for; `UsageError` names ``flag`` if it is unknown, old or ambiguous."""
     keys = paths()
-    if key in keys:
+    if key in keys or key.removeprefix("second_phase.").startswith(FREE):
         return key
     renamed.refuse(key, flag)
     # a short key is the first phase's

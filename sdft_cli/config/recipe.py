@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -20,6 +20,7 @@ from sdft_cli.config.tables import Layer, merge
 from sdft_cli.contracts import Contract
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.plugins import Room
+from sdft_cli.types import Json
 
 __all__ = ["METHODS", "Clip", "EngineSettings", "Evaluation", "GuardSettings", "Harness", "Lora", "Method", "Objective"]
 __all__ += ["Phase", "PhaseTrain", "Recipe", "Reward", "Runtime", "Sampler", "Section", "Teacher", "Train", "Views"]
@@ -36,8 +37,8 @@ class Clip(Section):
 class Objective(Section):
     """Target of every token, its factors, its trust region, and how losses become one number.
 
-    Divergence settings are those of `divergence.Divergence`; factors are named in `token_weights.FACTORS`.
-    ``evidence_share`` falls linearly to 0 over ``evidence_steps`` (RLSD).
+    Divergence settings are those of `divergence.Divergence`. ``factors`` are names of token factors
+    (`losses.factors`), whose product weighs a token; ``factor_settings`` holds the settings of each, by its name.
     """
 
     target: Literal["token", "teacher"] = "teacher"
@@ -51,9 +52,7 @@ class Objective(Section):
     entry_clip: float | None = Field(None, gt=0)
     token_clip: float | None = Field(None, gt=0)
     factors: tuple[str, ...] = ()
-    evidence_clip: float = Field(0.2, ge=0, lt=1)
-    evidence_share: float = Field(0.0, ge=0, le=1)
-    evidence_steps: int = Field(0, ge=0)
+    factor_settings: dict[str, dict[str, Json]] = Field(default_factory=dict)
     importance_cap: float | None = Field(None, gt=0)
     importance: Literal["token", "sequence"] = "token"
     clip: Clip | None = None
@@ -140,11 +139,11 @@ class Method(Section):
     teacher: Teacher | None = None
     reward: Reward | None = None
     objective: Objective = Objective()
-    train: dict[str, Any] = Field(default_factory=dict)
-    lora: dict[str, Any] = Field(default_factory=dict)
+    train: Layer = Field(default_factory=dict)
+    lora: Layer = Field(default_factory=dict)
     second_phase: Phase | None = None
 
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> Layer:
         """This method's layer of a recipe."""
         parts = {"sampler", "views", "teacher", "reward", "objective", "train", "lora", "second_phase"}
         layer = self.model_dump(mode="json", include=parts)
@@ -183,6 +182,7 @@ def build(layers: list[Layer], where: str = "recipe") -> Recipe:
     tree: Layer = {}
     for layer in layers:
         tree = merge(tree, layer)
+    renamed.refuse_factors(tree, where)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:

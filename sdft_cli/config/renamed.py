@@ -13,9 +13,9 @@ KEYS = {
     "train.probe_every": "train.eval_every",
     "train.probe_limit": "train.eval_limit",
     "engine.ahead": "engine.prefetch",
-    "objective.evidence_clip": "objective.credit_clip",
-    "objective.evidence_share": "objective.credit_share",
-    "objective.evidence_steps": "objective.credit_steps",
+    "objective.evidence_clip": "objective.factor_settings.reward_credit.clip",
+    "objective.evidence_share": "objective.factor_settings.reward_credit.share",
+    "objective.evidence_steps": "objective.factor_settings.reward_credit.steps",
 }
 #: Old names of token factors to new ones.
 FACTORS = {"evidence_ratio": "reward_credit"}

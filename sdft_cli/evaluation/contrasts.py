@@ -29,7 +29,10 @@ Row = dict[str, Any]
 def view_of(kind: str, recipe: Recipe) -> str:
     """The name of the view under which the rows are asked."""
     teacher = recipe.views.teacher
-    help_ = {"oracle": "context", "ceiling": teacher if teacher in VIEWS else "demonstration"}
+    help_ = {
+        "oracle": "context",
+        "ceiling": teacher if teacher and not VIEWS[teacher].needs_attempts else "demonstration",
+    }
     return help_.get(kind) or recipe.views.student
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sdft_cli.losses.divergence import Divergence
-from sdft_cli.losses.fused import fused_loss
+from sdft_cli.losses.fused import Labels, Scored, fused_loss
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate, group_rows, targets
 from sdft_cli.models.pretrained import Policy
@@ -48,9 +48,12 @@ def divergences(policy: Policy, rows: Sequence[Row], budget: int, teacher: nn.Mo
             for side, model in zip(prompts, (None, teacher), strict=True)
         )
         both_2N = [
-            fused_loss(student_NH, heads[0], known.tokens_N, known.weights_N, (teacher_NH, heads[1]), Divergence(kind))[
-                1
-            ].loss_N
+            fused_loss(
+                Scored(student_NH, heads[0]),
+                Labels(known.tokens_N, known.weights_N),
+                Scored(teacher_NH, heads[1]),
+                Divergence(kind),
+            )[1].loss_N
             for kind in ("forward_kl", "reverse_kl")
         ]
         found += torch.stack(both_2N).cpu().split([len(r.completion) for r in group], dim=1)

@@ -1,14 +1,14 @@
 """Per-token divergences between a student's and a teacher's next-token distributions, from their logits.
 
-Shapes: N positions, V vocabulary, K kept entries. Everything is in nats. This is the short path that autograd
-differentiates; `fused` gets the same numbers from hidden states without keeping an [N, V] tensor.
+Shapes: N positions, V vocabulary, K kept entries. Everything is in nats. This is the plain version, which autograd
+differentiates; `fused` computes the same numbers from hidden states without keeping an [N, V] tensor.
 
     forward_kl   KL(q || p) = sum_v q (log q - log p)        p, q = student's, teacher's probabilities
     reverse_kl   KL(p || q) = sum_v p (log p - log q)
     jsd          b KL(q || M) + (1 - b) KL(p || M),  M = b q + (1 - b) p
 
 SDFT (arXiv 2601.19897) reports its results with forward_kl, although its Eq. 1 states reverse KL; jsd tends to 0 at
-both ends of b, so the two KLs are kinds of their own.
+both ends of b, so the two KLs are separate kinds.
 """
 
 from __future__ import annotations

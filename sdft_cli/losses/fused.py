@@ -1,7 +1,7 @@
 """Weighted token losses from final hidden states and output heads, the gradient computed in the forward pass.
 
 Positions are walked in chunks, so that no [N, V] tensor outlives a chunk. Shapes: N loss positions, C positions of a
-chunk, V vocabulary, H hidden. The one loss behind every method (see `objective`) is
+chunk, V vocabulary, H hidden. The one loss behind every method (see `token_weights`) is
 
     L = sum_t weight_t * coefficient_t * l_t  +  sum_t nll_weight_t * (-log p(y_t)),    l_t = D(p, q) or -log p(y_t)
 
@@ -46,65 +46,82 @@ class Head(NamedTuple):
         return self.scale if self.cap is None else self.scale * (1 - (logits_CV / self.cap) ** 2)
 
 
-class Facts(NamedTuple):
-    """What a term's coefficient may depend on: log-probs [C] of the chunk's tokens, and where in N they stand."""
+class Scored(NamedTuple):
+    """One model's view of the loss positions: final hidden states [N, H] and the output head."""
+
+    hidden_NH: Tensor
+    head: Head
+
+    def detach(self) -> Scored:
+        """The same without gradient."""
+        return Scored(self.hidden_NH.detach(), self.head.detach())
+
+
+class Labels(NamedTuple):
+    """The tokens at the loss positions and the weights of l_t; ``nll_N`` weighs the second sum, where there is one.
+    Weights carry mask and reduction."""
+
+    tokens_N: Tensor
+    weights_N: Tensor
+    nll_N: Tensor | None = None
+
+
+class Chunk(NamedTuple):
+    """What the coefficients of a chunk's tokens may depend on, [C] each, and where in N the chunk stands."""
 
     logprob_C: Tensor
-    teacher_C: Tensor | None
+    teacher_logprob_C: Tensor | None
+    entropy_C: Tensor
     part: slice
 
 
-#: Facts -> (coefficient [C] of l_t; value [C] to report instead of coefficient * l_t, or None).
-Term = Callable[[Facts], tuple[Tensor, Tensor | None]]
+#: Chunk -> (coefficient [C] of l_t; value [C] to report instead of coefficient * l_t, or None).
+Coefficient = Callable[[Chunk], tuple[Tensor, Tensor | None]]
 
 
 class TokenStats(NamedTuple):
-    """Detached results of the same pass, each [N]: l_t, the student's entropy, its log-prob of the token, and the
-    teacher's (NaN without a teacher); nats."""
+    """Detached results of the same pass, each [N], in nats: l_t, the student's entropy, its log-prob of the token, the
+    teacher's, and KL(teacher || student) over the full vocabulary, whatever the loss (the last two are NaN without a
+    teacher)."""
 
     loss_N: Tensor
     entropy_N: Tensor
     logprob_N: Tensor
-    teacher_N: Tensor
+    teacher_logprob_N: Tensor
+    kl_N: Tensor
 
 
 def fused_loss(
-    hidden_NH: Tensor,
-    head: Head,
-    tokens_N: Tensor,
-    weights_N: Tensor,
-    teacher: tuple[Tensor, Head] | None = None,
+    student: Scored,
+    labels: Labels,
+    teacher: Scored | None = None,
     divergence: Divergence | None = None,
-    term: Term | None = None,
-    nll_N: Tensor | None = None,
+    coefficient: Coefficient | None = None,
     temperature: float = 1.0,
     chunk: int | None = None,
 ) -> tuple[Tensor, TokenStats]:
-    """The loss above as a scalar with gradients for ``hidden_NH`` and the head, and `TokenStats`.
+    """The loss above as a scalar with gradients for the student's hidden states and head, and `TokenStats`.
 
-    ``teacher`` is (its hidden states [N, H'], its head). Without ``divergence`` the target is the token itself; a
-    teacher then only lends its log-probs to ``term``. ``weights_N`` and ``nll_N`` carry mask and reduction.
-    ``temperature`` divides the logits of a token target; a divergence brings its own. ``chunk`` positions are done at
-    a time; None: 64 on a CPU, where small tensors stay in reach, 256 on a device that large products keep busy.
-    The backward pass can be made once.
+    The teacher's hidden size may differ. Without ``divergence`` the target is the token itself; a teacher then only
+    lends its log-probs to ``coefficient``. ``temperature`` divides the logits of a token target; a divergence brings
+    its own. ``chunk`` positions are done at a time; None: 64 on a CPU, where small tensors stay in its caches, 256 on a
+    device that large products keep busy. The backward pass can be made once.
     """
     if divergence is not None and teacher is None:
         raise ValueError("a divergence needs a teacher")
     temperature = divergence.temperature if divergence else temperature
-    rows = chunk or (64 if hidden_NH.device.type == "cpu" else 256)
-    plan = _Plan(head, tokens_N, weights_N, teacher, divergence, term, nll_N, temperature, rows)
-    loss, *stats = _Fused.apply(hidden_NH, head.weight, head.bias, plan)
+    rows = chunk or (64 if student.hidden_NH.device.type == "cpu" else 256)
+    plan = _Plan(student.head, labels, teacher, divergence, coefficient, temperature, rows)
+    loss, *stats = _Fused.apply(student.hidden_NH, student.head.weight, student.head.bias, plan)
     return loss, TokenStats(*stats)
 
 
 class _Plan(NamedTuple):
     head: Head
-    tokens_N: Tensor
-    weights_N: Tensor
-    teacher: tuple[Tensor, Head] | None
+    labels: Labels
+    teacher: Scored | None
     divergence: Divergence | None
-    term: Term | None
-    nll_N: Tensor | None
+    coefficient: Coefficient | None
     temperature: float
     chunk: int
 
@@ -118,13 +135,13 @@ class _Fused(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden_NH) if needs_h else None
         d_weight = torch.zeros_like(weight_VH, dtype=wide) if needs_w else None
         d_bias = torch.zeros_like(bias_V, dtype=wide) if bias_V is not None and needs_b else None
-        stats_4N = torch.empty(4, count, dtype=wide, device=device)
+        stats_5N = torch.empty(5, count, dtype=wide, device=device)
         total = torch.zeros((), dtype=wide, device=device)
         head = plan.head._replace(weight=weight_VH, bias=bias_V)
         for i in range(0, count, plan.chunk):
             part = slice(i, i + plan.chunk)
             h_CH = hidden_NH[part]
-            d_CV, stats_4N[:, part], value = _chunk(h_CH, head, plan, part, wide)
+            d_CV, stats_5N[:, part], value = _chunk(h_CH, head, plan, part, wide)
             total += value
             if d_hidden is not None:
                 d_hidden[part] = d_CV.to(weight_VH.dtype) @ weight_VH
@@ -136,7 +153,7 @@ class _Fused(torch.autograd.Function):
         # summed in fp32; held until the backward pass, through which all activations live, no wider than it will leave
         d_head = (None if d is None else d.to(weight_VH.dtype) for d in (d_weight, d_bias))
         ctx.save_for_backward(d_hidden, *d_head)
-        stats = tuple(stats_4N)
+        stats = tuple(stats_5N)
         ctx.mark_non_differentiable(*stats)
         return (total, *stats)
 
@@ -147,41 +164,54 @@ class _Fused(torch.autograd.Function):
 
 
 def _chunk(h_CH: Tensor, head: Head, plan: _Plan, part: slice, wide: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """d loss / d (weight @ hidden + bias) [C, V], the four statistics [4, C], and the chunk's part of the loss.
+    """d loss / d (weight @ hidden + bias) [C, V], the five statistics [5, C], and the chunk's part of the loss.
 
     A [C, V] tensor is given up, or written over, once it has been used: four at a time are needed (jsd: five).
     """
-    tokens_C1 = plan.tokens_N[part, None]
+    tokens_C1 = plan.labels.tokens_N[part, None]
     ls_CV, slope = _student(head, h_CH, plan.temperature)
     p_CV = ls_CV.exp()
     entropy_C = -(p_CV * ls_CV).sum(-1)
-    lt_CV = (
-        None if plan.teacher is None else _log_probs(plan.teacher[1].logits(plan.teacher[0][part]), plan.temperature)
-    )
+    lt_CV = None
+    if plan.teacher is not None:
+        lt_CV = _log_probs(plan.teacher.head.logits(plan.teacher.hidden_NH[part]), plan.temperature)
     logprob_C = ls_CV.gather(1, tokens_C1)[:, 0]
     teacher_C = None if lt_CV is None else lt_CV.gather(1, tokens_C1)[:, 0]
+    kl_C = _forward_kl(ls_CV, lt_CV, plan.divergence)  # before the teacher's log-probs are written over
     if plan.divergence is None or lt_CV is None:
         loss_C, d_CV = -logprob_C, _minus_onehot(p_CV, tokens_C1)
     elif plan.divergence.plain:
         loss_C, d_CV = formulas.value_and_gradient_(ls_CV, p_CV, lt_CV, plan.divergence)
     else:
         loss_C, d_CV = _by_autograd(ls_CV, lt_CV, plan.divergence)
-    weights_C, value_C = plan.weights_N[part].to(wide), loss_C
+    weights_C, value_C = plan.labels.weights_N[part].to(wide), loss_C
     scale_C = weights_C
-    if plan.term is not None:
-        coefficient_C, reported_C = plan.term(Facts(logprob_C, teacher_C, part))
+    if plan.coefficient is not None:
+        coefficient_C, reported_C = plan.coefficient(Chunk(logprob_C, teacher_C, entropy_C, part))
         value_C = coefficient_C * loss_C if reported_C is None else reported_C
         scale_C = coefficient_C * weights_C
     d_CV *= scale_C[:, None]
     total = (weights_C * value_C).sum()
-    if plan.nll_N is not None:
-        nll_C = plan.nll_N[part].to(wide)
+    if plan.labels.nll_N is not None:
+        nll_C = plan.labels.nll_N[part].to(wide)
         d_CV += _minus_onehot(ls_CV.exp(), tokens_C1) * nll_C[:, None]
         total = total - (nll_C * logprob_C).sum()
     if slope is not None:
         d_CV *= slope
-    unknown_C = torch.full_like(logprob_C, float("nan")) if teacher_C is None else teacher_C
-    return d_CV, torch.stack((loss_C, entropy_C, logprob_C, unknown_C)), total
+    none_C = torch.full_like(logprob_C, float("nan"))
+    teacher_C, kl_C = none_C if teacher_C is None else teacher_C, loss_C if kl_C is None else kl_C
+    return d_CV, torch.stack((loss_C, entropy_C, logprob_C, teacher_C, kl_C)), total
+
+
+def _forward_kl(ls_CV: Tensor, lt_CV: Tensor | None, divergence: Divergence | None) -> Tensor | None:
+    """KL(teacher || student) [C], NaN without a teacher; None where the loss is just that."""
+    if lt_CV is None:
+        return torch.full_like(ls_CV[:, 0], float("nan"))
+    if divergence is not None and divergence.plain and divergence.kind == "forward_kl":
+        return None
+    q_CV = lt_CV.exp()
+    # inner products need no further [C, V] tensor; they cancel to within rounding of 0, below which no KL is
+    return (torch.linalg.vecdot(q_CV, lt_CV) - torch.linalg.vecdot(q_CV, ls_CV)).clamp_(min=0)
 
 
 def _student(head: Head, hidden_CH: Tensor, temperature: float) -> tuple[Tensor, Tensor | float | None]:
@@ -192,7 +222,7 @@ def _student(head: Head, hidden_CH: Tensor, temperature: float) -> tuple[Tensor,
 
 
 def _log_probs(logits_CV: Tensor, temperature: float) -> Tensor:
-    """At temperature ``temperature``; writes over ``logits_CV``."""
+    """Writes over ``logits_CV``."""
     return torch.log_softmax(logits_CV if temperature == 1 else logits_CV.div_(temperature), -1)
 
 

@@ -1,20 +1,21 @@
-"""Token weights: masks, advantages, factors, the trust region, and the reduction over the global batch.
+"""Token weights: masks, advantages, coefficients, the trust region, and the reduction over the global batch.
 
 One loss covers every method (`fused`): sum_t w_t * c_t * l_t. The mask and the reduction's denominator are folded
 into w, which comes from the whole global batch, so that splitting into micro-batches changes nothing. The coefficient
-c is a product of the factors that a method names, bounded by its trust region; it is detached and signed.
+c is the product of the method's factors (`factors`), bounded by its trust region; it is detached and signed.
 Shapes: B sequences, L tokens, N loss positions, C positions of a chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sdft_cli.losses.fused import Facts, Term
+from sdft_cli.losses.factors import ActiveFactor
+from sdft_cli.losses.fused import Chunk, Coefficient
 
 REDUCTIONS = ("token_mean", "sequence_mean")
 
@@ -58,60 +59,46 @@ def group_advantages(rewards: Sequence[float | None], n: int, epsilon: float = 1
     return found
 
 
-# --- factors: detached weights of single tokens ----------------------------------------------------------------
+# --- signals: what a coefficient may depend on besides the chunk's own log-probs --------------------------------------
 
 
 @dataclass
 class Signals:
-    """What the coefficient of a batch's tokens may depend on, all [N] and detached (None where there is none)."""
+    """Facts of a micro-batch's N tokens, all [N] and detached (None where there is none)."""
 
     advantage_N: Tensor | None = None
     sampled_N: Tensor | None = None  # log-probs under the sampler
     old_N: Tensor | None = None  # log-probs before this batch's first update; None while there was none
     sequence_ratio_N: Tensor | None = None  # importance of whole sequences, which a chunk cannot know by itself
-    evidence_clip: float = 0.2
-    evidence_share: float = 0.0
 
 
-Factor = Callable[[Facts, Signals], Tensor]
+@dataclass(frozen=True)
+class ChunkTokens:
+    """The tokens of one chunk of the fused pass, as factors see them (`factors.Tokens`)."""
+
+    chunk: Chunk
+    signals: Signals
+
+    @property
+    def logprob_C(self) -> Tensor:
+        return self.chunk.logprob_C
+
+    @property
+    def entropy_C(self) -> Tensor:
+        return self.chunk.entropy_C
+
+    @property
+    def teacher_logprob_C(self) -> Tensor:
+        return _provided(self.chunk.teacher_logprob_C, "the teacher's log-probs")
+
+    @property
+    def advantage_C(self) -> Tensor:
+        return _provided(self.signals.advantage_N, "a reward")[self.chunk.part]
 
 
-def student_prob(facts: Facts, signals: Signals) -> Tensor:
-    """p_S(y): Dynamic Fine-Tuning's weight (arXiv 2508.05629)."""
-    return facts.logprob_C.exp()
-
-
-def log_ratio(facts: Facts, signals: Signals) -> Tensor:
-    """D = log p_T(y) - log p_S(y): with a token target, the sampled-token estimator of reverse KL."""
-    return _there(facts.teacher_C, "the teacher's log-probs") - facts.logprob_C
-
-
-def group_advantage(facts: Facts, signals: Signals) -> Tensor:
-    """The advantage of the completion that the token belongs to."""
-    return _there(signals.advantage_N, "a reward")[facts.part]
-
-
-def evidence_ratio(facts: Facts, signals: Signals) -> Tensor:
-    """(1 - s) + s * clip(exp(sign(A) D), 1 - e, 1 + e): RLSD's redistribution of credit (arXiv 2604.03128)."""
-    sign_C = torch.sign(_there(signals.advantage_N, "a reward")[facts.part])
-    ratio_C = torch.exp(sign_C * log_ratio(facts, signals))
-    clipped_C = ratio_C.clamp(1 - signals.evidence_clip, 1 + signals.evidence_clip)
-    return (1 - signals.evidence_share) + signals.evidence_share * clipped_C
-
-
-#: A method's objective lists the names it multiplies. These ask the teacher for its log-probs of the tokens.
-ASK_TEACHER = ("log_ratio", "evidence_ratio")
-FACTORS: dict[str, Factor] = {
-    "student_prob": student_prob,
-    "log_ratio": log_ratio,
-    "group_advantage": group_advantage,
-    "evidence_ratio": evidence_ratio,
-}
-
-
-def _there(tensor: Tensor | None, what: str) -> Tensor:
+def _provided(tensor: Tensor | None, what: str) -> Tensor:
     if tensor is None:
-        raise ValueError(f"this factor needs {what}")
+        raise ValueError(f"this factor needs {what}, and nothing here provides it")
     return tensor
 
 
@@ -154,38 +141,61 @@ def clipped_surrogate(ratio_C: Tensor, advantage_C: Tensor, clip: ClipBounds) ->
 # --- together ------------------------------------------------------------------------------------------------------
 
 
-def make_term(
-    factors: Sequence[str], signals: Signals, importance_cap: float | None = None, clip: ClipBounds | None = None
-) -> Term | None:
+def make_coefficient(
+    factors: Sequence[ActiveFactor],
+    signals: Signals,
+    importance_cap: float | None = None,
+    clip: ClipBounds | None = None,
+    means: FactorMeans | None = None,
+) -> Coefficient | None:
     """The coefficient of every token, as the fused pass wants it; None where it is 1 throughout.
 
-    With ``clip`` the product of the factors is the advantage that the ratio of new to old policy multiplies.
+    With ``clip`` the product of the factors is the advantage that the ratio of new to old policy multiplies. ``means``
+    keeps the factors' sums for the log.
     """
-    chosen = [FACTORS[name] for name in factors]
     importance = importance_cap is not None and signals.sampled_N is not None
-    if not chosen and not importance and clip is None:
+    if not factors and not importance and clip is None:
         return None
 
-    def term(facts: Facts) -> tuple[Tensor, Tensor | None]:
-        coefficient_C, value_C = torch.ones_like(facts.logprob_C), None
-        for factor in chosen:
-            coefficient_C = coefficient_C * factor(facts, signals)
+    def coefficient(chunk: Chunk) -> tuple[Tensor, Tensor | None]:
+        coefficient_C, value_C = torch.ones_like(chunk.logprob_C), None
+        tokens = ChunkTokens(chunk, signals)
+        for factor in factors:
+            factor_C = factor.weigh(tokens)
+            coefficient_C = coefficient_C * factor_C
+            if means is not None:
+                means.add(factor.factor.name, factor_C)
         if clip is not None:
-            old_C = facts.logprob_C if signals.old_N is None else signals.old_N[facts.part]
-            value_C, coefficient_C = clipped_surrogate(torch.exp(facts.logprob_C - old_C), coefficient_C, clip)
+            old_C = chunk.logprob_C if signals.old_N is None else signals.old_N[chunk.part]
+            value_C, coefficient_C = clipped_surrogate(torch.exp(chunk.logprob_C - old_C), coefficient_C, clip)
         if importance_cap is not None and signals.sampled_N is not None:
-            ratio_C = _importance(facts, signals, importance_cap)
+            ratio_C = _importance(chunk, signals, importance_cap)
             coefficient_C = coefficient_C * ratio_C
             value_C = None if value_C is None else value_C * ratio_C
         return coefficient_C, value_C
 
-    return term
+    return coefficient
 
 
-def _importance(facts: Facts, signals: Signals, cap: float) -> Tensor:
+class FactorMeans:
+    """The mean of every factor over the tokens of a step; sums stay on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, factor_C: Tensor) -> None:
+        total = factor_C.sum(dtype=torch.float64)
+        self.sums[name] = self.sums[name] + total if name in self.sums else total
+
+    def read(self, tokens: int) -> dict[str, float]:
+        """By factor, over ``tokens`` tokens."""
+        return {name: float(total) / max(1, tokens) for name, total in self.sums.items()}
+
+
+def _importance(chunk: Chunk, signals: Signals, cap: float) -> Tensor:
     if signals.sequence_ratio_N is not None:
-        return signals.sequence_ratio_N[facts.part]
-    return importance_weights(facts.logprob_C, _there(signals.sampled_N, "sampled log-probs")[facts.part], cap)
+        return signals.sequence_ratio_N[chunk.part]
+    return importance_weights(chunk.logprob_C, _provided(signals.sampled_N, "sampled log-probs")[chunk.part], cap)
 
 
 def later_sums(value_N: Tensor, rows_N: Tensor) -> Tensor:

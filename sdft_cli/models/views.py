@@ -1,5 +1,6 @@
-"""What student and teacher see: the templates that turn an example into messages.
+"""Views: the texts by which an example becomes what a student or a teacher sees, one `View` object each.
 
+A recipe names them in ``views.student`` and ``views.teacher``; a plug-in may define one as ``VIEW``.
 Sources: SDFT's teacher view is quoted from arXiv 2601.19897, section 3; ``official`` is the wording of the
 authors' code (a full stop at the end, wrapped in newlines).
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sdft_cli.contracts import Contract
 from sdft_cli.plugins import Room
@@ -35,7 +37,7 @@ PLAIN = PAPER.replace(", including the thinking process", "")
 
 
 def demonstration_text(example: Example) -> str:
-    """The demonstration as one text; several turns become one paragraph each, beginning with the role."""
+    """The demonstration as one text; several turns are set one after another with their roles."""
     shown = example.demonstration
     if shown is None or isinstance(shown, str):
         return shown or ""
@@ -45,7 +47,7 @@ def demonstration_text(example: Example) -> str:
 
 
 def rewrite_last_user(prompt: list[Message], template: str, demonstration: str) -> list[Message]:
-    """``prompt`` with its last user turn wrapped in ``template``; system and earlier turns are kept."""
+    """``prompt`` with its last user turn put into ``template``; system and earlier turns are kept."""
     at = max(i for i, m in enumerate(prompt) if m["role"] == "user")
     # str.replace and not str.format: questions and demonstrations hold braces of their own
     head, tail = template.split("{question}")
@@ -53,12 +55,42 @@ def rewrite_last_user(prompt: list[Message], template: str, demonstration: str) 
     return [*prompt[:at], {**prompt[at], "content": text}, *prompt[at + 1 :]]
 
 
-def _shown(template: str, slot: Callable[[Example], str]) -> Callable[[Example], list[Message] | None]:
-    def view(example: Example) -> list[Message] | None:
+class Attempts(NamedTuple):
+    """What happened to a prompt in the batch: a successful completion by another sample, feedback on a failed one."""
+
+    sibling: str | None = None
+    feedback: str | None = None
+
+
+NOTHING_HAPPENED = Attempts()
+
+
+#: How a view shows an example, given what has happened to its prompt.
+Render = Callable[[Example, Attempts], list[Message] | None]
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to show an example. ``render(example, attempts)`` gives messages, or None where the example has nothing
+    to show in it: such a row carries no signal. A view that ``needs_attempts`` exists only once a batch is graded."""
+
+    name: str
+    summary: str
+    render: Render
+    needs_attempts: bool = False
+
+    def __call__(self, example: Example, attempts: Attempts = NOTHING_HAPPENED) -> list[Message] | None:
+        return self.render(example, attempts)
+
+
+def _shown(name: str, summary: str, template: str, slot: Callable[[Example], str]) -> View:
+    """The last user turn put into ``template``, with what ``slot`` reads of the example."""
+
+    def render(example: Example, attempts: Attempts) -> list[Message] | None:
         text = slot(example)
         return rewrite_last_user(example.prompt, template, text) if text.strip() else None
 
-    return view
+    return View(name, summary, render)
 
 
 def _joined(*parts: Callable[[Example], str]) -> Callable[[Example], str]:
@@ -75,94 +107,67 @@ def _context(example: Example) -> str:
     return example.context or ""
 
 
-@dataclass(frozen=True)
-class View:
-    """``build(example)`` gives the messages that are shown, or None if the example has no such view (no signal)."""
+def _after_attempts(sibling_part: str, feedback_part: str, end: str) -> Render:
+    """The prompt, then what happened in the batch; None where there is neither a sibling nor feedback."""
 
-    name: str
-    build: Callable[[Example], list[Message] | None]
-
-    def __call__(self, example: Example) -> list[Message] | None:
-        return self.build(example)
-
-
-@dataclass(frozen=True)
-class RolloutView:
-    """A view that also needs the batch's own completions (SDPO), so it exists only while training.
-
-    ``build(example, sibling, feedback)``: ``sibling`` is a successful completion of the same prompt, ``feedback`` what
-    was said about the row's own completion; either may be None. No messages (None) means no signal.
-    """
-
-    name: str
-    build: Callable[[Example, str | None, str | None], list[Message] | None]
-
-    def __call__(self, example: Example, sibling: str | None, feedback: str | None) -> list[Message] | None:
-        return self.build(example, sibling, feedback)
-
-
-_VIEWS = (
-    View("prompt", lambda example: example.prompt),
-    View("demonstration", _shown(PAPER, demonstration_text)),
-    View("demonstration-official", _shown(OFFICIAL, demonstration_text)),
-    View("demonstration-plain", _shown(PLAIN, demonstration_text)),
-    # Knowledge tasks: the slot holds the article and the answer (the paper's Figure 7 ablates each).
-    View("context+demonstration", _shown(PAPER, _joined(_context, demonstration_text))),
-    View("context", _shown(PAPER, _context)),
-    View("answer-as-demonstration", _shown(PAPER, answer_text)),
-    View("reference", _shown(REFERENCE, demonstration_text)),
-    View("answer", _shown(ANSWER, answer_text)),
-)
-#: By name; `plugins.load_file` puts a plug-in's views in as well.
-VIEWS: dict[str, View] = {view.name: view for view in _VIEWS}
-VIEW_ROOM = Room(
-    "view",
-    Contract((View,), {"build": ("example",)}, "VIEW = View(name, build) with View from sdft_cli.models.views"),
-    table=VIEWS,
-)
-
-
-def _after_attempts(
-    sibling_part: str, feedback_part: str, end: str
-) -> Callable[[Example, str | None, str | None], list[Message] | None]:
-    """The prompt with a successful sibling and feedback below it; None if there is neither."""
-
-    def view(example: Example, sibling: str | None, feedback: str | None) -> list[Message] | None:
-        parts = [
-            part.replace("{text}", text) for part, text in ((sibling_part, sibling), (feedback_part, feedback)) if text
-        ]
-        at = max(i for i, m in enumerate(example.prompt) if m["role"] == "user")
+    def render(example: Example, attempts: Attempts) -> list[Message] | None:
+        pairs = ((sibling_part, attempts.sibling), (feedback_part, attempts.feedback))
+        parts = [part.replace("{text}", text) for part, text in pairs if text]
         if not parts:
             return None
+        at = max(i for i, m in enumerate(example.prompt) if m["role"] == "user")
         text = "\n\n".join([example.prompt[at]["content"], *parts, end])
         return [*example.prompt[:at], {**example.prompt[at], "content": text}, *example.prompt[at + 1 :]]
 
-    return view
+    return render
 
 
-def _sibling_as_demonstration(example: Example, sibling: str | None, feedback: str | None) -> list[Message] | None:
-    return rewrite_last_user(example.prompt, PAPER, sibling) if sibling else None
+def _sibling_as_demonstration(example: Example, attempts: Attempts) -> list[Message] | None:
+    return rewrite_last_user(example.prompt, PAPER, attempts.sibling) if attempts.sibling else None
 
 
-_ROLLOUT_VIEWS = (
-    RolloutView(
+_SHIPPED = (
+    View("prompt", "the prompt alone", lambda example, attempts: example.prompt),
+    _shown(
+        "demonstration",
+        "a demonstration (SDFT's teacher, in the paper's wording)",
+        PAPER,
+        demonstration_text,
+    ),
+    _shown("demonstration-official", "the same in the wording of the authors' code", OFFICIAL, demonstration_text),
+    _shown("demonstration-plain", "the same without asking for the thinking process", PLAIN, demonstration_text),
+    # Knowledge tasks: the slot holds the article and the answer (the paper's Figure 7 ablates each).
+    _shown("context+demonstration", "article and demonstration", PAPER, _joined(_context, demonstration_text)),
+    _shown("context", "the article alone", PAPER, _context),
+    _shown("answer-as-demonstration", "the gold answer in the demonstration's place", PAPER, answer_text),
+    _shown("reference", "a reference solution, not to be copied (OPSD's teacher)", REFERENCE, demonstration_text),
+    _shown("answer", "the final answer alone (RLSD's teacher)", ANSWER, answer_text),
+    View(
         "attempts",
+        "a successful completion of the same prompt, feedback on a failed one, or both (SDPO's teacher)",
         _after_attempts(
             "A correct solution of this question:\n{text}",
             "What was said about an attempt that failed:\n{text}",
             "Solve the question above correctly.",
         ),
+        needs_attempts=True,
     ),
-    RolloutView("sibling-as-demonstration", _sibling_as_demonstration),
+    View(
+        "sibling-as-demonstration",
+        "a successful completion of the same prompt in the demonstration's place",
+        _sibling_as_demonstration,
+        needs_attempts=True,
+    ),
 )
-#: By name, like `VIEWS`.
-ROLLOUT_VIEWS: dict[str, RolloutView] = {view.name: view for view in _ROLLOUT_VIEWS}
-ROLLOUT_VIEW_ROOM = Room(
-    "rollout view",
+#: Every view that can be named, by name; `plugins` adds those of methods' files and of users' own.
+VIEWS: dict[str, View] = {view.name: view for view in _SHIPPED}
+VIEW_ROOM: Room[View] = Room(
+    "view",
     Contract(
-        (RolloutView,),
-        {"build": ("example", "sibling", "feedback")},
-        "ROLLOUT_VIEW = RolloutView(name, build) with RolloutView from sdft_cli.models.views",
+        (View,),
+        {"render": ("example", "attempts")},
+        "VIEW = View(name, summary, render) with View from sdft_cli.models.views",
     ),
-    table=ROLLOUT_VIEWS,
+    table=VIEWS,
+    beside="METHOD",
 )

@@ -48,6 +48,7 @@ class StepFacts(TypedDict, total=False):
 
     ``kl`` is KL(teacher || student) in nats, whatever the loss; ``divergence`` the method's own, where it has one;
     ``reverse_kl`` the sampled estimate of KL(student || teacher), where only the sampled tokens were scored.
+    ``factors`` has the mean of every token factor, ``staleness`` how many optimizer steps a prefetched batch is old.
     ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer,
     ``sync_gap`` the greatest one of an engine's weight check after its last update.
     """
@@ -65,6 +66,8 @@ class StepFacts(TypedDict, total=False):
     distinct: float
     signal: float
     reward: float | None
+    factors: dict[str, float]
+    staleness: int
     tokens_per_second: float
     lr: float
     grad_norm: float
@@ -73,6 +76,7 @@ class StepFacts(TypedDict, total=False):
     micro_batch_tokens: int
     memory: str
     sync_gap: float
+    max_batch: int
 
 
 class StepRow(At, StepFacts):

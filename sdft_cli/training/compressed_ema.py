@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +41,7 @@ class CompressedEma:
         self._head = None
 
     def follower(self, due: bool) -> Moved:
-        """What the optimizer has to tell of every move; ``due``: the average takes its own step with this one."""
+        """To be called by the optimizer with every move; ``due``: the average takes its own step with this one."""
         kept = 1 - self.rate if due else 1.0
         self._head = None
 
@@ -53,7 +52,7 @@ class CompressedEma:
         return follow
 
     @torch.no_grad()
-    def average(self, param: nn.Parameter) -> Tensor:
+    def average(self, param: Tensor) -> Tensor:
         """The average of ``param`` in its precision, as a new tensor; the parameter itself where it has none."""
         name = self._names[id(param)]
         if name not in self.offset:
@@ -67,7 +66,7 @@ class CompressedEma:
             flat[at] = theta[at] + offset[at]
         return made
 
-    def head(self, param: nn.Parameter) -> Tensor:
+    def head(self, param: Tensor) -> Tensor:
         """As `average`, and kept until the next step: losses read the output head chunk by chunk."""
         if self._head is None:
             self._head = (self._names[id(param)], self.average(param))
@@ -81,12 +80,12 @@ class CompressedEma:
         """
         held: dict[int, tuple[nn.Parameter, Tensor]] = {}
 
-        def put(module: nn.Module, _: Any) -> None:
+        def put(module: nn.Module, _: object) -> None:
             for param in module.parameters(recurse=False):
                 held[id(param)] = (param, param.data)
                 param.data = self.average(param)
 
-        def take(module: nn.Module, *_: Any) -> None:
+        def take(module: nn.Module, *_: object) -> None:
             for param in module.parameters(recurse=False):
                 param.data = held.pop(id(param))[1]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from sdft_cli.config.recipe import Teacher as TeacherSettings
 from sdft_cli.errors import SdftError
 from sdft_cli.models.batching import Row, group_rows
 from sdft_cli.models.pretrained import Policy, checkpoint, release
+from sdft_cli.runs.records import StepFacts
 from sdft_cli.training import memory_model
 from sdft_cli.training.memory_model import Counts, Load
 
@@ -60,7 +61,7 @@ class Fitting:
             release(self.policy.device)
             self._shrink(rows, reason)
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> StepFacts:
         """What has changed since this was last asked, for the step's row; empty if nothing has."""
         notes, self.notes = self.notes, []
         return {"memory": "; ".join(notes), "micro_batch_tokens": self.budget} if notes else {}

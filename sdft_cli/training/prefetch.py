@@ -44,7 +44,7 @@ class Prefetcher:
         age = (number - self._since) * self.updates
         if self._pool and (self._written is None or number == self._numbers[-1]):
             self._begin(number)
-        return rows, {**facts, "staleness": age} if self._pool else facts
+        return Batch(rows, {**facts, "staleness": age} if self._pool else facts)
 
     def _begin(self, number: int) -> None:
         """Have the batches after ``number`` written, as many as may be."""

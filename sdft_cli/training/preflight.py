@@ -1,7 +1,7 @@
-"""Everything that can be wrong with a training run and can be known before a model loads.
+"""Preflight: everything that can be wrong with a training run and can be known before a model loads.
 
-Reads the datasets and the tokenizer, checks fields and lengths under both views, and says what would happen.
-A prompt over the limit is refused or dropped with its reason; it is never cut, because cutting drops the question.
+Reads the datasets and the tokenizer, checks fields and lengths under both views, and plans the stages. A prompt that is
+too long is refused, or dropped with its reason; it is never truncated, because that would drop the question.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from sdft_cli import plugins
 from sdft_cli.config.recipe import METHODS, Method, Phase, Recipe
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.losses import token_weights
-from sdft_cli.models import pretrained, views
+from sdft_cli.losses import factors as token_factors
+from sdft_cli.models import pretrained
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.engine import ENGINES
+from sdft_cli.models.views import VIEWS
 from sdft_cli.training.batches import Batches
+from sdft_cli.training.objective import factors_of, needs_of
 from sdft_cli.types import Battery, Dropped, Example, Suite, Task
 
 
 @dataclass
 class StagePlan:
-    """One task as it will be trained: a `Batches` a phase. Lengths are tokens of the first phase's rows: (student's
-    prompt, teacher's prompt or 0); ``too_long`` are those of the rows that were dropped for it. ``tests`` are the
-    held-out rows by split, ``test`` and perhaps ``ood``."""
+    """One task as it will be trained, with one `Batches` per phase.
+
+    ``lengths`` are the prompt tokens of the first phase's rows, (student's, teacher's or 0); ``too_long`` those of the
+    rows that were dropped for their length. ``tests`` holds the held-out rows by split: ``test``, perhaps ``ood``.
+    """
 
     task: Task
     train: list[Example]
@@ -46,74 +50,93 @@ class StagePlan:
 
 
 def check_recipe(recipe: Recipe) -> Method:
-    """Names and combinations, without reading any data; raises `UsageError`."""
+    """Check names and combinations without reading any data; raises `UsageError`."""
     method: Method = METHODS.get(recipe.method)
     if not recipe.tasks:
         raise UsageError("no task named", f"add --tasks; tasks: {', '.join(plugins.TASKS.names())}")
     for task in recipe.tasks:
         plugins.task(task, recipe.data)
     if recipe.suite and isinstance(suite := plugins.SUITES.get(recipe.suite), Battery):
-        suite.settings(recipe.evaluation)  # what it needs is there
+        suite.settings(recipe.evaluation)  # raises where something it needs is missing
     engine = ENGINES.get(recipe.engine.name)
     if ready := getattr(engine, "check", None):
-        ready(recipe.engine)  # what it needs is there
+        ready(recipe.engine)  # raises where something it needs is missing
     if recipe.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
         raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft-cli[memory]'")
     for phase in recipe.phases():
         _check_phase(phase)
     if recipe.train.stop_if_prior_drops is not None and not (recipe.suite and recipe.train.eval_every):
-        raise UsageError("train.stop_if_prior_drops watches the prior suite", "name one with --suite, and eval_every")
+        raise UsageError(
+            "train.stop_if_prior_drops watches the prior suite", "name a suite with --suite, and set train.eval_every"
+        )
     if recipe.second_phase:
         _check_general(recipe, recipe.second_phase)
     return method
 
 
 def _check_phase(phase: Recipe) -> None:
-    """One phase's names and combinations."""
-    known = [*views.VIEWS, *views.ROLLOUT_VIEWS]
-    for view, choices in ((phase.views.student, list(views.VIEWS)), (phase.views.teacher, known)):
-        if view and view not in choices:
-            raise choose("view", view, choices)
+    """Check one phase's names and combinations."""
+    before_writing = [name for name, view in VIEWS.items() if not view.needs_attempts]
+    for name, choices in ((phase.views.student, before_writing), (phase.views.teacher, list(VIEWS))):
+        if name and name not in choices:
+            raise choose("view", name, choices)
     goal, sampler = phase.objective, phase.sampler
-    for name in goal.factors:
-        if name not in token_weights.FACTORS:
-            raise choose("factor", name, list(token_weights.FACTORS))
+    _check_factors(phase)
     _check_teacher(phase)
     tempered = sampler.temperature != goal.logits_temperature or sampler.top_p < 1 or sampler.top_k
     if goal.importance_cap and sampler.source == "student" and tempered:
         hint = "set objective.importance_cap=none, or sampler.temperature=1 top_p=1 top_k=0"
-        raise UsageError("importance ratios compare equal distributions: they need untempered sampling", hint)
+        raise UsageError("importance ratios need completions sampled from the full, untempered distribution", hint)
     if phase.train.batch < sampler.n:
         raise UsageError(f"train.batch={phase.train.batch} is below sampler.n={sampler.n}", "raise the batch")
-    if {"group_advantage", "evidence_ratio"} & set(goal.factors) and (phase.reward is None or sampler.n < 2):
-        raise UsageError("advantages compare several graded completions of one prompt", "set [reward] and sampler.n=8")
-    if phase.views.teacher in views.ROLLOUT_VIEWS and (phase.reward is None or sampler.source != "student"):
+    shows_attempts = phase.views.teacher is not None and VIEWS[phase.views.teacher].needs_attempts
+    if shows_attempts and (phase.reward is None or sampler.source != "student"):
         raise UsageError(
             f"view {phase.views.teacher!r} shows graded completions", "set [reward] and sampler.source=student"
         )
     if goal.clip and not goal.factors:
-        raise UsageError("objective.clip bounds an advantage, and there is none", 'set factors=["group_advantage"]')
+        raise UsageError(
+            "objective.clip bounds an advantage, and this objective has none", 'set factors=["group_advantage"]'
+        )
     if phase.train.updates > 1 and sampler.source != "student":
         raise UsageError("train.updates reuses sampled completions", "set sampler.source=student, or train.updates=1")
     if phase.engine.prefetch and sampler.source == "student" and goal.importance_cap is None and goal.clip is None:
         hint = "set objective.importance_cap=2 (or a clip), or engine.prefetch=0"
-        raise UsageError("completions written ahead are off-policy, and nothing here corrects for that", hint)
+        raise UsageError("prefetched completions are off-policy, and nothing in this recipe corrects for that", hint)
+
+
+def _check_factors(phase: Recipe) -> None:
+    """Every factor is there with sound settings, and has what it needs."""
+    goal = phase.objective
+    factors = factors_of(goal)
+    token_factors.active(factors, goal.factor_settings, step=0)
+    for name in goal.factor_settings:
+        if name not in goal.factors:
+            choices = list(goal.factors) or ["none"]
+            raise UsageError(
+                f"objective.factor_settings.{name}: this objective has no such factor",
+                f"its factors: {', '.join(choices)}; name {name} in objective.factors, or leave its settings out",
+            )
+    if "reward" in needs_of(goal) and (phase.reward is None or phase.sampler.n < 2):
+        raise UsageError(
+            "advantages compare several graded completions of the same prompt", "set [reward] and sampler.n=8"
+        )
 
 
 def _check_teacher(phase: Recipe) -> None:
     goal, sampler = phase.objective, phase.sampler
-    needs = goal.target == "teacher" or set(token_weights.ASK_TEACHER) & set(goal.factors)
+    needs = "teacher" in needs_of(goal)
     if (needs or sampler.source == "teacher") and (phase.teacher is None or phase.views.teacher is None):
         raise UsageError("this objective needs a teacher", "set teacher = 'ema' and views.teacher")
     if goal.estimator != "analytic" and (goal.target, goal.divergence) != ("teacher", "reverse_kl"):
         raise UsageError(
-            f"objective.estimator={goal.estimator!r} estimates reverse KL to a teacher and nothing else",
+            f"objective.estimator={goal.estimator!r} estimates the reverse KL to a teacher and nothing else",
             "set objective.target=teacher objective.divergence=reverse_kl, or estimator=analytic",
         )
     narrowed = goal.divergence_top_k or goal.entry_clip or goal.token_clip
     if goal.estimator != "analytic" and (narrowed or sampler.source != "student"):
         raise UsageError(
-            f"objective.estimator={goal.estimator!r} holds over the full vocabulary, on the student's own completions",
+            f"objective.estimator={goal.estimator!r} needs the full vocabulary and the student's own completions",
             "drop divergence_top_k, entry_clip and token_clip, or set estimator=analytic",
         )
     if (
@@ -122,7 +145,7 @@ def _check_teacher(phase: Recipe) -> None:
         and (phase.teacher.start, phase.teacher.update_rate) != ("student", 0)
     ):
         raise UsageError(
-            "a teacher that writes once, before the stage, is the frozen student", "set teacher = 'frozen'"
+            "a teacher that writes once, before the stage, must be the frozen student", "set teacher = 'frozen'"
         )
 
 
@@ -132,19 +155,19 @@ def _check_general(recipe: Recipe, phase: Phase) -> None:
     suite: Suite | Battery | None = plugins.SUITES.get(recipe.suite) if recipe.suite else None
     if suite is None or suite.general is None:
         raise UsageError(
-            f"method {recipe.method}: its second phase needs general prompts, of no task",
+            f"method {recipe.method}: the second phase needs general prompts, which belong to no task",
             "name a JSONL file of prompts with general = FILE (or --set general=FILE)",
         )
 
 
 def plan(recipe: Recipe, chat: Chat, context_window: int) -> list[StagePlan]:
-    """One plan a task; raises on the first bad row unless ``train.on_bad_row`` is ``drop``."""
+    """One plan per task; raises on the first bad row unless ``train.on_bad_row`` is ``drop``."""
     method = check_recipe(recipe)
     return [_plan(recipe, method, i, name, chat, context_window) for i, name in enumerate(recipe.tasks, 1)]
 
 
 def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, window: int) -> StagePlan:
-    """Stage ``number`` (from 1)."""
+    """The plan of stage ``number`` (from 1)."""
     task: Task = plugins.task(name, recipe.data)
     folder = Path(recipe.data) / name
     how = recipe.train.on_bad_row
@@ -162,7 +185,7 @@ def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, wi
     else:
         _screen(stage, recipe, method, chat, window, f"{folder}/train.jsonl")
     if not stage.train:
-        raise UsageError(f"{folder}/train.jsonl: no row can be trained on", _reasons(stage.dropped))
+        raise UsageError(f"{folder}/train.jsonl: no row is left to train on", _reasons(stage.dropped))
     stage.phases = [Batches(chat, first, task, stage.train, (number,), new_tokens)]
     for phase in rest:
         general = recipe.second_phase is not None and recipe.second_phase.prompts == "general"
@@ -173,7 +196,7 @@ def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, wi
 
 
 def _general(recipe: Recipe) -> Sequence[Example]:
-    """Prompts of no task: the recipe's file, or the suite's own (which are none of its test items)."""
+    """Prompts that belong to no task: the recipe's file, or the suite's own, which are not among its test items."""
     if recipe.general:
         path = Path(recipe.general)
         return dataset.read_split(path.parent, path.stem, recipe.train.on_bad_row)[0]
@@ -183,12 +206,14 @@ def _general(recipe: Recipe) -> Sequence[Example]:
 
 
 def _packed(folder: Path, chat: Chat, size: int, window: int, how: str) -> list[Example]:
-    """Raw texts laid end to end, each closed by the end-of-sequence token, in blocks of ``size`` tokens.
+    """Raw texts end to end, each closed by the end-of-sequence token, in blocks of ``size`` tokens.
 
-    Every token is a target once: a block is read after the last token of the one before it.
+    Every token is a target exactly once: each block is conditioned on the last token of the block before it.
     """
     if "corpus" not in dataset.available_splits(folder):
-        raise UsageError(f"{folder} has no corpus.jsonl", "continual pre-training needs raw text: a task with a corpus")
+        raise UsageError(
+            f"{folder} has no corpus.jsonl", "continual pre-training needs raw text: name a task that has a corpus"
+        )
     if size + 1 > window:
         raise UsageError(
             f"blocks of {size} tokens do not fit the model's window of {window}", "lower sampler.max_new_tokens"
@@ -203,18 +228,18 @@ def _packed(folder: Path, chat: Chat, size: int, window: int, how: str) -> list[
 
 
 def most(plans: list[StagePlan]) -> tuple[list[tuple[int, int]], int]:
-    """Prompt lengths of every row to be trained on, and the most tokens that any stage may write after one."""
+    """Prompt lengths of every training row, and the largest completion length of any stage."""
     return [pair for p in plans for pair in p.lengths], max(p.max_new_tokens for p in plans)
 
 
 def complaints(plans: list[StagePlan]) -> list[str]:
-    """One line for every row that was left out of training, and their count."""
+    """One line per row that was left out of training, and a line with their count."""
     lines = [f"dropped {p.task.name} {dataset.describe(row)}" for p in plans for row in p.dropped]
     return [*lines, f"{len(lines)} bad rows dropped"] if lines else []
 
 
 def _screen(stage: StagePlan, recipe: Recipe, method: Method, chat: Chat, window: int, where: str) -> None:
-    """Take rows that lack a field or are too long out of ``stage.train``, or refuse them."""
+    """Drop rows that lack a field or are too long from ``stage.train``, or refuse them."""
     bad = {d.where: d for d in dataset.check_demonstrations(stage.train, method.needs)}
     lengths = {}
     for example in stage.train:
@@ -227,7 +252,7 @@ def _screen(stage: StagePlan, recipe: Recipe, method: Method, chat: Chat, window
         first = next(iter(bad.values()))
         raise UsageError(
             f"{where}: row {first.where}: {first.reason} {first.detail}".rstrip() + f" ({len(bad)} bad rows)",
-            "mend the rows, or add --on-bad-row drop",
+            "fix the rows, or add --on-bad-row drop",
         )
     stage.train = [e for e in stage.train if e.id not in bad]
     stage.lengths = [lengths[e.id] for e in stage.train]
@@ -239,7 +264,7 @@ def lengths_of(example: Example, recipe: Recipe, chat: Chat) -> tuple[int, int]:
     """Tokens of the student's and the teacher's prompt (0 without a teacher)."""
     names = (recipe.views.student, recipe.views.teacher)
     # a view of the batch's own completions has no length before there are any
-    messages = [views.VIEWS[v](example) if v in views.VIEWS else None for v in names]
+    messages = [VIEWS[name](example) if name else None for name in names]
     switches = (recipe.views.student_thinking, recipe.views.teacher_thinking)
     student, teacher = (len(chat.prompt_ids(m, t)) if m else 0 for m, t in zip(messages, switches, strict=True))
     return student, teacher
@@ -254,7 +279,7 @@ def _too_long(
     if recipe.sampler.source == "dataset":
         new_tokens = len(chat.completion(example)[0])
     if longest + new_tokens > window:
-        return f"{longest} tokens and {new_tokens} to write, the model's window is {window}"
+        return f"{longest} tokens and {new_tokens} new ones exceed the model's window of {window}"
     return ""
 
 
@@ -266,6 +291,6 @@ def _reasons(dropped: list[Dropped]) -> str:
 
 
 def context_window(location: str) -> int:
-    """The most tokens the model takes, from its config alone."""
+    """The model's context window in tokens, from its config alone."""
     config = pretrained.load_config(location)
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)

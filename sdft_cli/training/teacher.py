@@ -2,169 +2,284 @@
 
     phi <- phi + a (theta - phi)   every k optimizer steps (``update_rate`` a, ``update_every`` k)
 
-The average is kept in fp32 whatever the model's precision: in bf16 an average with a = 0.01 stands still.
-Storage is chosen here: the student itself (live), a second copy (full fine-tuning), a second adapter on the shared base
-(LoRA), or the average's offset from the student (``storage`` half, see `compressed_ema`). The fp32 average beside a
-bf16 copy may lie in the host's memory (cpu): an update brings one parameter after the other to the device, so the
-numbers are the same. An average of adapters A and B is not the average of BA; started as a copy it tracks it closely.
-Parameters are matched by name, never by position.
+One class per way of storing it, all with the contract of `TeacherModel`; `make_teacher` chooses:
+
+    LiveTeacher         the student itself (a = 1, k = 1)
+    CopyTeacher         a second copy of the model (full fine-tuning): frozen, periodic, or an average
+    AdapterTeacher      a second adapter on the shared base (LoRA)
+    CompressedTeacher   the average's offset from the student, two bytes per parameter (`compressed_ema`)
+
+An average is kept in fp32 whatever the model's precision: in bf16 an average with a = 0.01 stands still. Beside a bf16
+copy it may lie in the host's memory (``storage`` cpu); updates bring one parameter after the other to the device, so
+the numbers are the same. An average of adapters A and B is not the average of BA, but one that starts as a copy tracks
+it closely. Parameters are matched by name, never by position.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from sdft_cli.config.recipe import Teacher as TeacherSettings
-from sdft_cli.losses.fused import Head
+from sdft_cli.losses.fused import Head, Scored
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Inputs
 from sdft_cli.models.pretrained import STUDENT, TEACHER, Policy
 from sdft_cli.training.compressed_ema import CompressedEma
 from sdft_cli.training.optimizer import Moved
 
+if TYPE_CHECKING:
+    from peft import PeftModel
 
-def keeps_offset(settings: TeacherSettings | None, lora: bool) -> bool:
-    """Whether a teacher with these settings is a `CompressedEma`: asked for, of a whole model, and moving."""
-    return settings is not None and settings.storage == "half" and 0 < settings.update_rate < 1 and not lora
+#: Weights by parameter name.
+Weights = Mapping[str, Tensor]
+#: A teacher's part of a checkpoint: tensors by parameter name, under the name of what they are.
+TeacherState = dict[str, dict[str, Tensor]]
 
 
-class TeacherModel:
-    """``origin`` loads the weights of ``settings.start`` by name; it is not called where that is the student.
+class TeacherModel(ABC):
+    """A teacher as a step uses it. ``policy`` is the student's."""
 
-    ``exact``: the student's weights by name, as the optimizer has them; a `CompressedEma` is taken from them.
-    """
-
-    def __init__(
-        self,
-        policy: Policy,
-        settings: TeacherSettings,
-        origin: Callable[[], dict[str, Tensor]],
-        exact: dict[str, Tensor] | None = None,
-    ):
+    def __init__(self, policy: Policy, settings: TeacherSettings):
         self.policy, self.settings = policy, settings
-        self.live = settings.update_rate == 1 and settings.update_every == 1
-        self.copy: nn.Module | None = None
-        self.compressed: CompressedEma | None = None
-        self.average: dict[str, Tensor] = {}
-        if self.live:
-            return
-        if policy.lora:
-            self._add_adapter()
-        elif keeps_offset(settings, policy.lora) and exact is not None:
-            self.compressed = CompressedEma(policy.model, exact, settings.update_rate)
-        else:
-            self.copy = copy.deepcopy(policy.model).requires_grad_(False)
-        if self.compressed is None:
-            self.average = {n: self._averaged(p.detach()) for n, p in self._own().items()}
-        if settings.start != "student":
-            weights = origin()
-            self._set(
-                {n: weights[_in(STUDENT, n)] for n in (self.compressed.offset if self.compressed else self.average)}
-            )
 
-    def _averaged(self, own: Tensor) -> Tensor:
-        """What ``own`` is the rounded copy of: itself where it is fp32, or is never more than the student's copy."""
-        if own.dtype == torch.float32 or self.settings.update_rate in (0, 1):
-            return own
-        if self.settings.storage != "cpu":
-            return own.float()
-        host = own.to("cpu", torch.float32)
-        return host.pin_memory() if own.device.type == "cuda" else host
+    @abstractmethod
+    def hidden_states(self, inputs: Inputs) -> Tensor:
+        """The teacher's final hidden states at the loss positions, [N, H], without gradient."""
 
-    def _add_adapter(self) -> None:
-        if TEACHER in self.policy.model.peft_config:  # type: ignore[operator]
-            self.policy.model.delete_adapter(TEACHER)  # type: ignore[operator]
-        self.policy.model.add_adapter(TEACHER, copy.deepcopy(self.policy.model.peft_config[STUDENT]))  # type: ignore
-        self.policy.model.set_adapter(STUDENT)  # type: ignore[operator]
-        named = dict(self.policy.model.named_parameters())
-        with torch.no_grad():
-            for name, param in self._own().items():
-                param.copy_(named[_in(STUDENT, name)])
-        self.policy.model.eval()  # peft's new modules are in training mode: the teacher would drop out at first
+    @abstractmethod
+    def head(self) -> Head:
+        """The teacher's output head, detached."""
 
-    def _own(self) -> dict[str, nn.Parameter]:
-        """The teacher's own parameters under the student's names."""
-        if self.copy is not None:
-            return dict(self.copy.named_parameters())
-        named = self.policy.model.named_parameters()
-        return {n.replace(f".{TEACHER}.", ".{}."): p for n, p in named if f".{TEACHER}." in n}
+    def score(self, inputs: Inputs) -> Scored:
+        """Hidden states and head together."""
+        return Scored(self.hidden_states(inputs), self.head())
 
-    @torch.no_grad()
-    def _set(self, weights: dict[str, Tensor]) -> None:
-        if self.compressed:
-            return self.compressed.start(weights)
-        own = self._own()
-        if missing := set(self.average) - set(weights):
-            raise ValueError(f"teacher weights lack {sorted(missing)[0]}")
-        for name, value in self.average.items():
-            value.copy_(weights[name])
-            own[name].copy_(value)
+    def start(self, weights: Weights) -> None:
+        """Begin with ``weights`` instead of the student's."""
+        raise NotImplementedError
 
-    @torch.no_grad()
-    def update(self, step: int, student: dict[str, Tensor]) -> None:
-        """After optimizer step ``step`` (from 1), follow ``student`` (name -> its exact weights)."""
-        rate = self.settings.update_rate
-        if self.live or self.compressed or rate == 0 or step % self.settings.update_every:
-            return
-        own = self._own()
-        for name, value in self.average.items():
-            if (theta := student.get(_in(STUDENT, name))) is None:
-                continue  # a frozen parameter of the student: nothing to follow
-            here = value.to(own[name].device)
-            here.copy_(theta) if rate == 1 else here.lerp_(theta.to(here.dtype), rate)
-            value.copy_(here)
-            own[name].copy_(here)
+    def update(self, step: int, student: Weights) -> None:
+        """After optimizer step ``step`` (from 1), follow ``student``, its exact weights."""
+        return None
 
     def watcher(self, step: int) -> Moved | None:
-        """What optimizer step ``step`` (from 1) has to tell of its moves; None where `update` is enough."""
-        return self.compressed.follower(step % self.settings.update_every == 0) if self.compressed else None
+        """What optimizer step ``step`` (from 1) has to report of its moves; None where `update` is enough."""
+        return None
+
+    def state_dict(self) -> TeacherState:
+        """What a resumed run needs besides the student."""
+        return {}
+
+    def load_state_dict(self, state: TeacherState) -> None:
+        """Restore what `state_dict` gave; `ValueError` where it belongs to other parameters."""
+        return None
+
+    def close(self) -> None:
+        """Give back what the teacher holds beside the student."""
+        return None
+
+
+class LiveTeacher(TeacherModel):
+    """The student's own weights under the teacher's view."""
 
     @torch.no_grad()
     def hidden_states(self, inputs: Inputs) -> Tensor:
-        """The teacher's final hidden states at the loss positions, [N, H], without gradient."""
-        if self.compressed:
-            with self.compressed.lent():
-                return pretrained.hidden_states(self.policy, inputs)
-        if self.live or self.copy is not None:
-            return pretrained.hidden_states(self.policy, inputs, self.copy)
-        self.policy.model.set_adapter(TEACHER)  # type: ignore[operator]
+        return pretrained.hidden_states(self.policy, inputs)
+
+    def head(self) -> Head:
+        return pretrained.head(self.policy).detach()
+
+
+class AveragedTeacher(TeacherModel):
+    """Weights of its own that follow the student's by ``update_rate``: what a copy and an adapter share.
+
+    ``average`` holds the exact weights by the student's names; `parameters` are those that the teacher computes with.
+    Where no rounding lies between them, they are one tensor.
+    """
+
+    def __init__(self, policy: Policy, settings: TeacherSettings):
+        super().__init__(policy, settings)
+        self.average = {name: self._exact(param.detach()) for name, param in self.parameters().items()}
+
+    @abstractmethod
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that the teacher computes with, under the student's names."""
+
+    def _exact(self, param: Tensor) -> Tensor:
+        """What ``param`` is the rounded copy of: itself where it is fp32, or is never more than the student's copy."""
+        if param.dtype == torch.float32 or self.settings.update_rate in (0, 1):
+            return param
+        if self.settings.storage != "cpu":
+            return param.float()
+        host = param.to("cpu", torch.float32)
+        return host.pin_memory() if param.device.type == "cuda" else host
+
+    def start(self, weights: Weights) -> None:
+        self._set({name: weights[_in(STUDENT, name)] for name in self.average})
+
+    @torch.no_grad()
+    def _set(self, weights: Weights) -> None:
+        if missing := set(self.average) - set(weights):
+            raise ValueError(f"teacher weights lack {sorted(missing)[0]}")
+        parameters = self.parameters()
+        for name, value in self.average.items():
+            value.copy_(weights[name])
+            parameters[name].copy_(value)
+
+    @torch.no_grad()
+    def update(self, step: int, student: Weights) -> None:
+        rate = self.settings.update_rate
+        if rate == 0 or step % self.settings.update_every:
+            return
+        parameters = self.parameters()
+        for name, value in self.average.items():
+            if (theta := student.get(_in(STUDENT, name))) is None:
+                continue  # a frozen parameter of the student: nothing to follow
+            here = value.to(parameters[name].device)
+            here.copy_(theta) if rate == 1 else here.lerp_(theta.to(here.dtype), rate)
+            value.copy_(here)
+            parameters[name].copy_(here)
+
+    def state_dict(self) -> TeacherState:
+        return {"average": self.average}
+
+    def load_state_dict(self, state: TeacherState) -> None:
+        self._set(_same_names(state.get("average", {}), self.average))
+
+
+class CopyTeacher(AveragedTeacher):
+    """A second copy of the whole model."""
+
+    def __init__(self, policy: Policy, settings: TeacherSettings):
+        self.copy: nn.Module | None = copy.deepcopy(policy.model).requires_grad_(False)
+        super().__init__(policy, settings)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.copy.named_parameters()) if self.copy is not None else {}
+
+    @torch.no_grad()
+    def hidden_states(self, inputs: Inputs) -> Tensor:
+        return pretrained.hidden_states(self.policy, inputs, self.copy)
+
+    def head(self) -> Head:
+        return pretrained.head(self.policy, self.copy).detach()
+
+    def close(self) -> None:
+        self.copy, self.average = None, {}
+
+
+class AdapterTeacher(AveragedTeacher):
+    """A second LoRA adapter on the base that it shares with the student; it starts as a copy of the student's."""
+
+    def __init__(self, policy: Policy, settings: TeacherSettings):
+        self.model = cast("PeftModel", policy.model)
+        if TEACHER in self.model.peft_config:
+            self.model.delete_adapter(TEACHER)
+        self.model.add_adapter(TEACHER, copy.deepcopy(self.model.peft_config[STUDENT]))
+        self.model.set_adapter(STUDENT)
+        student = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, param in self.parameters().items():
+                param.copy_(student[_in(STUDENT, name)])
+        self.model.eval()  # peft's new modules are in training mode: the teacher's first pass would use dropout
+        super().__init__(policy, settings)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        named = self.model.named_parameters()
+        return {n.replace(f".{TEACHER}.", ".{}."): p for n, p in named if f".{TEACHER}." in n}
+
+    @torch.no_grad()
+    def hidden_states(self, inputs: Inputs) -> Tensor:
+        self.model.set_adapter(TEACHER)
         try:
             return pretrained.hidden_states(self.policy, inputs)
         finally:
-            self.policy.model.set_adapter(STUDENT)  # type: ignore[operator]
+            self.model.set_adapter(STUDENT)
 
     def head(self) -> Head:
-        """The teacher's output head, detached."""
-        own = pretrained.head(self.policy, self.copy)
-        if self.compressed:
-            bias = None if own.bias is None else self.compressed.average(own.bias)  # type: ignore[arg-type]
-            own = own._replace(weight=self.compressed.head(own.weight), bias=bias)  # type: ignore[arg-type]
-        return own.detach()
+        return pretrained.head(self.policy).detach()
 
     def close(self) -> None:
-        """Free the copy or take the teacher's adapter off the model."""
-        self.copy, self.compressed, self.average = None, None, {}
-        if self.policy.lora and TEACHER in self.policy.model.peft_config:  # type: ignore[operator]
-            self.policy.model.delete_adapter(TEACHER)  # type: ignore[operator]
+        self.average = {}
+        if TEACHER in self.model.peft_config:
+            self.model.delete_adapter(TEACHER)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"offset": self.compressed.offset} if self.compressed else {"average": self.average}
+
+class CompressedTeacher(TeacherModel):
+    """An average of the whole model, kept as its offset from the student (`CompressedEma`). ``exact``: the student's
+    weights by name, as the optimizer has them."""
+
+    def __init__(self, policy: Policy, settings: TeacherSettings, exact: dict[str, Tensor]):
+        super().__init__(policy, settings)
+        self.ema = CompressedEma(policy.model, exact, settings.update_rate)
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        key = "offset" if self.compressed else "average"
-        own = self.compressed.offset if self.compressed else self.average
-        if set(state.get(key, ())) != set(own):
-            raise ValueError("the teacher's state belongs to other parameters")
-        if self.compressed is None:
-            return self._set(state[key])
-        for name, offset in own.items():
-            offset.copy_(state[key][name])
+    def hidden_states(self, inputs: Inputs) -> Tensor:
+        with self.ema.lent():
+            return pretrained.hidden_states(self.policy, inputs)
+
+    def head(self) -> Head:
+        head = pretrained.head(self.policy)
+        weight, bias = self.ema.head(head.weight), None if head.bias is None else self.ema.average(head.bias)
+        return head._replace(weight=weight, bias=bias).detach()
+
+    def start(self, weights: Weights) -> None:
+        self.ema.start({name: weights[name] for name in self.ema.offset})
+
+    def watcher(self, step: int) -> Moved | None:
+        return self.ema.follower(step % self.settings.update_every == 0)
+
+    def close(self) -> None:
+        self.ema.offset.clear()
+
+    def state_dict(self) -> TeacherState:
+        return {"offset": self.ema.offset}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: TeacherState) -> None:
+        for name, offset in _same_names(state.get("offset", {}), self.ema.offset).items():
+            self.ema.offset[name].copy_(offset)
+
+
+def is_compressed(settings: TeacherSettings | None, lora: bool) -> bool:
+    """Whether these settings ask for a `CompressedTeacher`: an average that moves, of a whole model."""
+    return settings is not None and settings.storage == "half" and 0 < settings.update_rate < 1 and not lora
+
+
+def make_teacher(
+    policy: Policy,
+    settings: TeacherSettings,
+    origin: Callable[[], Weights] | None = None,
+    exact: dict[str, Tensor] | None = None,
+) -> TeacherModel:
+    """The teacher that ``settings`` describe. ``origin`` loads the weights of ``settings.start`` by name; it is called
+    where that is not the student. ``exact``: the student's weights as the optimizer has them."""
+    teacher = _stored(policy, settings, exact)
+    if settings.start != "student" and origin is not None and not isinstance(teacher, LiveTeacher):
+        teacher.start(origin())
+    return teacher
+
+
+def _stored(policy: Policy, settings: TeacherSettings, exact: dict[str, Tensor] | None) -> TeacherModel:
+    if settings.update_rate == 1 and settings.update_every == 1:
+        return LiveTeacher(policy, settings)
+    if policy.lora:
+        return AdapterTeacher(policy, settings)
+    if is_compressed(settings, policy.lora) and exact is not None:
+        return CompressedTeacher(policy, settings, exact)
+    return CopyTeacher(policy, settings)
+
+
+def _same_names(state: dict[str, Tensor], current: Weights) -> dict[str, Tensor]:
+    if set(state) != set(current):
+        raise ValueError("the teacher's state belongs to other parameters")
+    return state
 
 
 def _in(adapter: str, name: str) -> str:

@@ -1,7 +1,7 @@
 """Train one phase of a stage: the one loop that every method shares. A method chooses the parts, never their order.
 
-batch (`rollout`: prompts, completions, views, weights) -> score (teacher without gradient, student with) ->
-loss, backward -> optimizer -> teacher update -> engine sync
+batch (`batches`: prompts, completions, views, weights) -> score (teacher without gradient, student with) ->
+loss (`objective`), backward -> optimizer -> teacher update -> engine sync
 """
 
 from __future__ import annotations
@@ -10,85 +10,101 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from sdft_cli.config.recipe import Recipe
-from sdft_cli.losses import token_weights
-from sdft_cli.losses.divergence import Divergence
-from sdft_cli.losses.fused import Head, TokenStats, fused_loss
-from sdft_cli.losses.token_weights import ClipBounds, Signals
+from sdft_cli.losses.fused import Scored
 from sdft_cli.models import pretrained
-from sdft_cli.models.batching import Inputs, Row, Targets, collate, group_rows, targets
+from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
 from sdft_cli.models.engine import Engine
 from sdft_cli.models.pretrained import Policy
+from sdft_cli.runs.records import StepFacts
 from sdft_cli.training import micro_batches
-from sdft_cli.training.batches import Batches, seed_of
+from sdft_cli.training.batches import Batch, Batches
 from sdft_cli.training.guards import NonFinite
+from sdft_cli.training.objective import GroupLoss, StepObjective, needs_of
 from sdft_cli.training.optimizer import MasterAdamW, learning_rate
 from sdft_cli.training.prefetch import Prefetcher
-from sdft_cli.training.teacher import TeacherModel, keeps_offset
+from sdft_cli.training.teacher import Weights, is_compressed, make_teacher
+from sdft_cli.types import Rollout
 
-#: What a student's view and a teacher's give for N loss positions: hidden states and head.
-Scored = tuple[Tensor, Head]
+
+class Gradients(NamedTuple):
+    """What a batch's passes leave besides the gradients: the loss, and means over its loss positions."""
+
+    loss: float
+    means: StepFacts
+
+
+def build_trainer(
+    policy: Policy,
+    engine: Engine,
+    batches: Batches,
+    *,
+    stored: list[Rollout] | None = None,
+    origin: Callable[[], Weights] | None = None,
+    quiet: Callable[[int], bool] = lambda steps: False,
+) -> PhaseTrainer:
+    """The trainer of a phase, ready for its first step: what `train`, `probe`, tests and benchmarks use.
+
+    A teacher that writes once has written ``stored``, or writes now. ``origin`` loads the weights that the teacher
+    starts from where it does not start from the student. ``quiet(steps)`` says whether the caller will sample with the
+    engine, or save, after so many steps.
+    """
+    if batches.recipe.sampler.source == "teacher" and stored is None:
+        stored = batches.write_once(engine)
+    batches.start(engine, stored or ())
+    return PhaseTrainer(policy, engine, batches, origin, quiet)
 
 
 class PhaseTrainer:
-    """One phase of one task's training. ``origin`` loads the weights that the teacher starts from, by name;
-    ``quiet(steps)`` says whether the caller will sample with the engine, or save, after so many steps."""
+    """One phase of one task's training; `build_trainer` makes it."""
 
     def __init__(
         self,
         policy: Policy,
         engine: Engine,
-        recipe: Recipe,
         batches: Batches,
-        where: tuple[object, ...],
-        origin: Callable[[], dict[str, Tensor]],
-        quiet: Callable[[int], bool] = lambda steps: False,
+        origin: Callable[[], Weights] | None,
+        quiet: Callable[[int], bool],
     ):
-        self.policy, self.engine, self.recipe, self.batches, self.where = policy, engine, recipe, batches, where
+        self.policy, self.engine, self.batches, self.recipe = policy, engine, batches, batches.recipe
         self.steps, self.prefetcher = batches.steps, Prefetcher(batches, engine, quiet)
-        goal = recipe.objective
-        asks = goal.target == "teacher" or set(token_weights.ASK_TEACHER) & set(goal.factors)
-        taught = micro_batches.stored(policy, recipe) if asks else None
-        self.optimizer = MasterAdamW(policy.model, recipe.train, watched=keeps_offset(taught, policy.lora))
-        self.fitting = micro_batches.Fitting(policy, recipe, self.optimizer.held)
-        self.teacher = TeacherModel(policy, taught, origin, self.optimizer.exact()) if taught else None
-        self._held: tuple[int, list[Row], dict[str, Any]] | None = None
+        asks = "teacher" in needs_of(self.recipe.objective)
+        settings = micro_batches.stored(policy, self.recipe) if asks else None
+        self.optimizer = MasterAdamW(policy.model, self.recipe.train, watched=is_compressed(settings, policy.lora))
+        self.fitting = micro_batches.Fitting(policy, self.recipe, self.optimizer.held)
+        self.teacher = make_teacher(policy, settings, origin, self.optimizer.exact()) if settings else None
+        self._in_use: tuple[int, Batch] | None = None
 
     # one step -----------------------------------------------------------------------------------------------
 
-    def step(self, step: int) -> dict[str, Any]:
+    def step(self, step: int) -> StepFacts:
         """Optimizer step ``step`` (from 0) of this phase; returns what there is to log.
 
         Raises `NonFinite` where loss or gradient is not finite; weights, optimizer and teacher are then as before.
         """
         began = time.perf_counter()
-        rows, facts = self._batch(step)
+        batch = self.batch(step)
         sampled_at = time.perf_counter()
-        stats, loss = self._backward(rows, step)
+        loss, means = self.gradients(batch.rows, step)
         lr = learning_rate(self.recipe.train, step, self.steps)
         norm = self.optimizer.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.discard()
             raise NonFinite(loss, norm)
-        rounding = seed_of(self.recipe.seed, *self.where, "rounding", step)
+        rounding = self.batches.seed("rounding", step)
         self.optimizer.step(lr, rounding, self.teacher.watcher(step + 1) if self.teacher else None)
         if self.teacher:
             self.teacher.update(step + 1, self.optimizer.exact())
         self.prefetcher.moved()
         seconds = time.perf_counter() - began
-        tokens = sum(len(r.completion) for r in rows)
-        return {
+        facts: StepFacts = {
             "loss": loss,
-            "kl": stats["kl"] if math.isfinite(stats["kl"]) else None,
-            **facts,
-            "entropy": stats["entropy"],
-            "logprob_gap": stats["logprob_gap"],
-            "tokens_per_second": tokens / seconds,
+            **means,
+            **batch.facts,
+            "tokens_per_second": sum(len(r.completion) for r in batch.rows) / seconds,
             "lr": lr,
             "grad_norm": norm,
             "seconds": seconds,
@@ -96,148 +112,63 @@ class PhaseTrainer:
             **self.fitting.told(),
             **getattr(self.engine, "facts", {}),
         }
+        return facts
 
-    def _batch(self, step: int) -> tuple[list[Row], dict[str, Any]]:
+    def batch(self, step: int) -> Batch:
         """The batch of ``step``; each is used for ``train.updates`` steps in a row."""
         number = step // self.recipe.train.updates
-        if self._held is None or self._held[0] != number:
-            self._held = (number, *self.prefetcher.take(number))
-        return self._held[1], self._held[2]
+        if self._in_use is None or self._in_use[0] != number:
+            self._in_use = (number, self.prefetcher.take(number))
+        return self._in_use[1]
 
     def may_save(self, step: int) -> bool:
         """Whether nothing but weights is in flight after ``step`` steps: a batch in use could not be drawn again."""
         return step % self.recipe.train.updates == 0
 
-    def _backward(self, rows: list[Row], step: int) -> tuple[dict[str, float], float]:
-        """Gradients of the whole batch, by micro-batches that fit; per-token means and the loss."""
-        return self.fitting.run(rows, lambda budget: self._passes(rows, step, budget), self.optimizer.discard)
+    def gradients(self, rows: list[Row], step: int) -> Gradients:
+        """Leave the gradients of the whole batch, by micro-batches that fit."""
+        return self.fitting.run(rows, lambda budget: self.passes(rows, step, budget), self.optimizer.discard)
 
-    def _passes(self, rows: list[Row], step: int, budget: int) -> tuple[dict[str, float], float]:
+    def passes(self, rows: list[Row], step: int, budget: int) -> Gradients:
         """All passes of a step, by micro-batches of at most ``budget`` tokens.
 
         The teacher sees the whole batch first: its hidden states are kept (its logits never), so that its weights are
         needed once a step. Sums stay on the device until the end.
         """
-        torch.manual_seed(seed_of(self.recipe.seed, *self.where, "dropout", step))
-        groups = group_rows(rows, budget, self.policy.packed)
-        factors = self._factors(self._evidence_share(step))
-        asked = self.recipe.objective.target == "teacher" or set(token_weights.ASK_TEACHER) & set(factors)
-        taught = [self._teacher(group) if asked else None for group in groups]
-        exact = self._divergence() is not None  # otherwise sampled: the mean of log p_S(y) - log p_T(y)
-        sums_4, count = torch.zeros(4, dtype=torch.float64, device=self.policy.device), 0
-        for group, teacher in zip(groups, taught, strict=True):
-            loss, stats, logprob_gap = self._loss(group, teacher, step)
-            loss.backward()
+        torch.manual_seed(self.batches.seed("dropout", step))
+        groups, objective = group_rows(rows, budget, self.policy.packed), StepObjective(self.recipe, step)
+        teachers = [self.teacher_score(group) if objective.asks_teacher else None for group in groups]
+        sums = _Sums(self.policy.device)
+        for group, teacher in zip(groups, teachers, strict=True):
+            found = self.loss(group, teacher, objective)
+            found.loss.backward()
             self.policy.model.eval()
-            kl_N = stats.loss_N if exact else stats.logprob_N - stats.teacher_N
-            sums_4 += torch.stack((loss.detach(), kl_N.sum(), stats.entropy_N.sum(), logprob_gap))
-            count += len(kl_N)
-        total, *found = sums_4.tolist()
-        return {k: v / max(1, count) for k, v in zip(("kl", "entropy", "logprob_gap"), found, strict=True)}, total
+            sums.add(found)
+        return sums.read(objective, on_policy=self.recipe.sampler.source == "student")
 
-    def _loss(self, group: list[Row], teacher: Scored | None, step: int) -> tuple[Tensor, TokenStats, Tensor]:
-        goal, known = self.recipe.objective, targets(group, self.policy.device)
-        share = self._evidence_share(step)
+    def loss(self, group: list[Row], teacher: Scored | None, objective: StepObjective) -> GroupLoss:
+        """The student's pass over one micro-batch, and its part of the loss."""
         inputs = self._inputs([r.student_prompt for r in group], group)
         pretrained.training(self.policy, self.recipe.lora.dropout > 0)  # until the backward pass has remade its layers
-        hidden_NH = pretrained.hidden_states(self.policy, inputs)
-        student = (hidden_NH, pretrained.head(self.policy))
-        signals = self._signals(known, student, share)
-        clip = ClipBounds(**goal.clip.model_dump()) if goal.clip else None
-        loss, stats = fused_loss(
-            *student,
-            known.tokens_N,
-            known.weights_N,
-            teacher,
-            self._divergence(),
-            token_weights.make_term(self._factors(share), signals, goal.importance_cap, clip),
-            self._credit(known, student, teacher) if goal.estimator == "rao_blackwell" else None,
-            goal.logits_temperature,
-        )
-        sampled_N = stats.logprob_N if known.sampled_N is None else known.sampled_N
-        return loss, stats, (stats.logprob_N - sampled_N).abs().sum()
+        student = Scored(pretrained.hidden_states(self.policy, inputs), pretrained.head(self.policy))
+        return objective.loss(targets(group, self.policy.device), student, teacher)
 
-    def _teacher(self, group: list[Row]) -> Scored | None:
+    def teacher_score(self, group: list[Row]) -> Scored | None:
+        """The teacher's hidden states and head for one micro-batch; None without a teacher."""
         if self.teacher is None:
             return None
-        inputs = self._inputs([r.teacher_prompt or [] for r in group], group)
-        return self.teacher.hidden_states(inputs), self.teacher.head()
+        return self.teacher.score(self._inputs([r.teacher_prompt or [] for r in group], group))
 
     def _inputs(self, prompts: list[list[int]], group: list[Row]) -> Inputs:
         return collate(prompts, group, self.policy.chat.pad_id, self.policy.device, self.policy.packed)
 
-    # what the method's objective comes to ------------------------------------------------------------------
-
-    def _divergence(self) -> Divergence | None:
-        """None where the target is the token: sampled tokens estimate a divergence through their weights."""
-        goal = self.recipe.objective
-        if goal.target == "token" or goal.estimator == "sampled":
-            return None
-        return Divergence(
-            kind=goal.divergence,
-            beta=goal.beta,
-            temperature=goal.logits_temperature,
-            top_k=goal.divergence_top_k,
-            support=goal.support,
-            tail=goal.tail,
-            entry_clip=goal.entry_clip,
-            token_clip=goal.token_clip,
-        )
-
-    def _evidence_share(self, step: int) -> float:
-        goal = self.recipe.objective
-        return goal.evidence_share * (max(0.0, 1 - step / goal.evidence_steps) if goal.evidence_steps else 1.0)
-
-    def _factors(self, share: float) -> tuple[str, ...]:
-        """The method's factors; without a share the evidence is nobody's business, and the teacher is not asked."""
-        goal = self.recipe.objective
-        factors = tuple(f for f in goal.factors if f != "evidence_ratio" or share)
-        sampled = goal.target == "teacher" and goal.estimator == "sampled"
-        return (*factors, "log_ratio") if sampled else factors
-
-    def _signals(self, known: Targets, student: Scored, share: float) -> Signals:
-        goal = self.recipe.objective
-        whole = None
-        if goal.importance_cap is not None and goal.importance == "sequence" and known.sampled_N is not None:
-            logprob_N = self._look(known, student).logprob_N
-            whole = token_weights.sequence_importance(logprob_N, known.sampled_N, known.rows_N, goal.importance_cap)
-        older = self.recipe.train.updates > 1 or self.recipe.engine.prefetch
-        old_N = known.sampled_N if older else None
-        return Signals(known.advantage_N, known.sampled_N, old_N, whole, goal.evidence_clip, share)
-
-    def _credit(self, known: Targets, student: Scored, teacher: Scored | None) -> Tensor:
-        """Weights of -log p(y_i) whose gradient is that of sum_i sg(sum_{t>i} KL_t) log p(y_i): the Rao-Blackwellised
-        estimator's second sum (arXiv 2601.19897, appendix A.1)."""
-        value_N = self._look(known, student, teacher).loss_N * known.weights_N
-        return -token_weights.later_sums(value_N, known.rows_N)
-
-    @torch.no_grad()
-    def _look(self, known: Targets, student: Scored, teacher: Scored | None = None) -> TokenStats:
-        """Per-token results ahead of the loss, for weights that need a whole sequence; no gradient."""
-        chosen = self._divergence() if teacher else None
-        temperature = self.recipe.objective.logits_temperature
-        return fused_loss(
-            student[0].detach(),
-            student[1].detach(),
-            known.tokens_N,
-            known.weights_N,
-            teacher,
-            chosen,
-            temperature=temperature,
-        )[1]
-
     # state --------------------------------------------------------------------------------------------------
 
     def save(self, model: Path, state: Path) -> None:
-        """Everything that a resumed stage needs."""
+        """Everything that a resumed phase needs."""
         self.save_model(model)
-        torch.save(
-            {
-                "optimizer": self.optimizer.state_dict(),
-                "teacher": self.teacher.state_dict() if self.teacher else None,
-            },
-            state / "state.pt",
-        )
+        teacher = self.teacher.state_dict() if self.teacher else None
+        torch.save({"optimizer": self.optimizer.state_dict(), "teacher": teacher}, state / "state.pt")
 
     def save_model(self, folder: Path) -> None:
         """The student alone."""
@@ -251,6 +182,40 @@ class PhaseTrainer:
             self.teacher.load_state_dict(saved["teacher"])
 
     def close(self) -> None:
+        """Stop what is being prefetched, and free the teacher."""
         self.prefetcher.close()
         if self.teacher:
             self.teacher.close()
+
+
+class _Sums:
+    """Sums over the loss positions of a step; they stay on the device until they are read."""
+
+    def __init__(self, device: torch.device):
+        self.sums_6, self.tokens = torch.zeros(6, dtype=torch.float64, device=device), 0
+
+    def add(self, found: GroupLoss) -> None:
+        stats = found.stats
+        reverse_N = stats.logprob_N - stats.teacher_logprob_N
+        parts = (stats.loss_N.sum(), stats.kl_N.sum(), reverse_N.sum(), stats.entropy_N.sum(), found.logprob_gap)
+        self.sums_6 += torch.stack((found.loss.detach(), *parts))
+        self.tokens += len(stats.loss_N)
+
+    def read(self, objective: StepObjective, on_policy: bool) -> Gradients:
+        """Means by name. Sampled tokens estimate KL(student || teacher) only where the student wrote them."""
+        loss, *sums = self.sums_6.tolist()
+        divergence, kl, reverse_kl, entropy, gap = (x / max(1, self.tokens) for x in sums)
+        means: StepFacts = {
+            "divergence": divergence if objective.divergence else None,
+            "kl": _known(kl),
+            "reverse_kl": _known(reverse_kl) if on_policy else None,
+            "entropy": entropy,
+            "logprob_gap": gap,
+        }
+        if objective.factors and self.tokens:
+            means["factors"] = objective.means.read(self.tokens)
+        return Gradients(loss, means)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

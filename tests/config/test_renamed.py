@@ -9,12 +9,15 @@ from sdft_cli.config.grid import Asked, grids_of
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import Recipe, paths
 from sdft_cli.errors import UsageError
+from sdft_cli.methods.rlsd import FACTOR, CreditSettings
 
-#: old key, a key of today that must be named; a short key, and one inside the renamed table
+#: old key, the key of today that must be named: the whole table, short keys, and keys within a renamed table
 CASES = [
-    *((old, new) for old, new in renamed.KEYS.items() if old not in paths()),
+    *renamed.KEYS.items(),
     ("probe_every", "train.eval_every"),
     ("ahead", "engine.prefetch"),
+    ("evidence_share", "objective.factor_settings.reward_credit.share"),
+    ("second_phase.objective.evidence_clip", "second_phase.objective.factor_settings.reward_credit.clip"),
     ("then.train.lr", "second_phase.train.lr"),
     ("then.teacher.update_rate", "second_phase.teacher.update_rate"),
 ]
@@ -69,7 +72,9 @@ def test_old_factors(old: str, new: str, tmp_path: Path) -> None:
         assemble(None, {}, [f"factors=['{old}']"])
 
 
-def test_the_table_renames_no_key_of_today() -> None:
-    assert not {old for old in renamed.KEYS if old in paths()} - {k for k in renamed.KEYS if ".evidence_" in k}
-    assert renamed.new_path("train.lr") is None and renamed.new_path("lr") is None
-    assert renamed.new_path("second_phase.train.lr") is None
+def test_the_table_renames_old_keys_to_those_of_today() -> None:
+    settings = {f"objective.factor_settings.reward_credit.{key}" for key in CreditSettings.model_fields}
+    assert not set(renamed.KEYS) & set(paths()) and set(renamed.KEYS.values()) <= {*paths(), *settings}
+    assert FACTOR.name in renamed.FACTORS.values()
+    for key in ("train.lr", "lr", "second_phase.train.lr", "nothing"):
+        assert renamed.new_path(key) is None

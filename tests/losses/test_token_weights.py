@@ -1,4 +1,4 @@
-"""Weights of single tokens: advantages, the trust region, importance, evidence, and sums over what comes later."""
+"""Weights of single tokens: advantages, factors, the trust region, importance, and sums over later tokens."""
 
 import statistics
 
@@ -7,19 +7,31 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdft_cli.losses.fused import Facts
+from sdft_cli.errors import UsageError
+from sdft_cli.losses.factors import FACTORS, ActiveFactor, active
+from sdft_cli.losses.fused import Chunk
 from sdft_cli.losses.token_weights import (
     ClipBounds,
+    FactorMeans,
     Signals,
     clipped_surrogate,
     group_advantages,
     importance_weights,
     later_sums,
-    make_term,
+    make_coefficient,
     sequence_importance,
 )
+from sdft_cli.methods.rlsd import FACTOR
 
 ALL = slice(None)
+
+
+def named(*names: str) -> list[ActiveFactor]:
+    return active([FACTORS[name] for name in names], {}, step=0)
+
+
+def chunk(logprob: torch.Tensor, teacher: torch.Tensor | None = None, part: slice = ALL) -> Chunk:
+    return Chunk(logprob, teacher, torch.zeros_like(logprob), part)
 
 
 def test_group_advantages_are_standard_scores_within_the_group() -> None:
@@ -48,11 +60,11 @@ def test_the_clipped_surrogate_is_ppos_with_autograds_gradient() -> None:
 
 
 def test_in_the_first_update_the_surrogate_is_the_plain_policy_gradient() -> None:
-    facts = Facts(torch.tensor([-1.0, -2.0]), None, ALL)
-    term = make_term(["group_advantage"], Signals(advantage_N=torch.tensor([1.5, -0.5])), clip=ClipBounds())
-    assert term is not None
-    coefficient, value = term(facts)
-    assert coefficient.tolist() == [1.5, -0.5] and value is not None and value.tolist() == [-1.5, 0.5]
+    signals = Signals(advantage_N=torch.tensor([1.5, -0.5]))
+    coefficient = make_coefficient(named("group_advantage"), signals, clip=ClipBounds())
+    assert coefficient is not None
+    weights, value = coefficient(chunk(torch.tensor([-1.0, -2.0])))
+    assert weights.tolist() == [1.5, -0.5] and value is not None and value.tolist() == [-1.5, 0.5]
 
 
 ADVANTAGES = st.one_of(st.just(0.0), st.floats(0.01, 3), st.floats(-3, -0.01))
@@ -60,13 +72,16 @@ ADVANTAGES = st.one_of(st.just(0.0), st.floats(0.01, 3), st.floats(-3, -0.01))
 
 @settings(max_examples=50, deadline=None)
 @given(ADVANTAGES, st.floats(-8, 0), st.floats(-8, 0), st.floats(0.01, 1), st.floats(0.01, 0.9))
-def test_evidence_keeps_the_sign_and_its_bounds(
+def test_reward_credit_keeps_the_sign_and_its_bounds(
     a: float, own: float, teacher: float, share: float, clip: float
 ) -> None:
-    signals = Signals(advantage_N=torch.tensor([a]), evidence_clip=clip, evidence_share=share)
-    term = make_term(["group_advantage", "evidence_ratio"], signals)
-    assert term is not None
-    found = float(term(Facts(torch.tensor([own]), torch.tensor([teacher]), ALL))[0])
+    settings = {"reward_credit": {"share": share, "clip": clip, "steps": 0}}
+    factors = active([FACTORS["group_advantage"], FACTOR], settings, step=9)
+    means = FactorMeans()
+    coefficient = make_coefficient(factors, Signals(advantage_N=torch.tensor([a])), means=means)
+    assert coefficient is not None
+    found = float(coefficient(chunk(torch.tensor([own]), torch.tensor([teacher])))[0])
+    assert means.read(1)["group_advantage"] == pytest.approx(a)
     if a == 0:
         assert found == 0
         return
@@ -85,14 +100,35 @@ def test_importance_is_cut_token_by_token_or_sequence_by_sequence() -> None:
     )
     whole = sequence_importance(trainer, sampler, rows, 2.0)
     assert whole.tolist() == pytest.approx([float(torch.tensor(-0.5).exp())] * 2 + [2.0, 2.0])
-    term = make_term([], Signals(sampled_N=sampler, sequence_ratio_N=whole), importance_cap=2.0)
-    assert term is not None
-    assert term(Facts(trainer[2:], None, slice(2, 4)))[0].tolist() == pytest.approx([2.0, 2.0])
+    coefficient = make_coefficient([], Signals(sampled_N=sampler, sequence_ratio_N=whole), importance_cap=2.0)
+    assert coefficient is not None
+    assert coefficient(chunk(trainer[2:], part=slice(2, 4)))[0].tolist() == pytest.approx([2.0, 2.0])
 
 
-def test_a_term_that_weighs_nothing_is_none() -> None:
-    assert make_term([], Signals()) is None
-    assert make_term([], Signals(), importance_cap=2.0) is None  # nothing was sampled
+def test_no_factors_make_no_coefficient() -> None:
+    assert make_coefficient([], Signals()) is None
+    assert make_coefficient([], Signals(), importance_cap=2.0) is None  # nothing was sampled
+
+
+def test_a_factors_share_falls_and_then_it_is_not_computed() -> None:
+    values = {"reward_credit": {"share": 0.5, "steps": 4}}
+    shares = [[a.settings.share for a in active([FACTOR], values, step)] for step in range(6)]
+    assert shares == [[0.5], [0.375], [0.25], [0.125], [], []]
+
+
+def test_settings_of_a_factor_are_checked() -> None:
+    with pytest.raises(UsageError, match="'shares'") as error:
+        active([FACTOR], {"reward_credit": {"shares": 0.5}}, 0)
+    assert "share" in error.value.hint
+    with pytest.raises(UsageError, match=r"objective\.factor_settings\.reward_credit\.share: .* \(got 2\)"):
+        active([FACTOR], {"reward_credit": {"share": 2}}, 0)
+    with pytest.raises(UsageError, match="this factor has no settings"):
+        active([FACTORS["student_prob"]], {"student_prob": {"power": 2}}, 0)
+
+
+def test_only_an_advantage_of_zero_is_silent() -> None:
+    assert FACTORS["group_advantage"].silences(0.0) and not FACTORS["group_advantage"].silences(-0.1)
+    assert not FACTOR.silences(0.0) and not FACTORS["student_prob"].silences(0.0)
 
 
 @settings(max_examples=50, deadline=None)

@@ -11,25 +11,14 @@ from support.trainers import make
 
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.commands.train import train
-from sdft_cli.config import recipe
 from sdft_cli.config.layers import assemble
+from sdft_cli.config.recipe import METHODS
 from sdft_cli.console import TrainingDisplay
 from sdft_cli.runs.folder import Run
+from sdft_cli.training.completions import Completion
 from sdft_cli.types import PrepareOptions
 
-METHODS = [
-    "cpt",
-    "dft",
-    "grpo",
-    "offline-distill",
-    "opsd",
-    "reinvoke",
-    "rlsd",
-    "sdft",
-    "sdpo",
-    "sft",
-    "sft-from-teacher",
-]
+NAMES = METHODS.names()
 
 
 Naive = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
@@ -99,8 +88,8 @@ def test_a_step_is_the_methods_formula(
 ) -> None:
     ours = make(tiny_model, micro_data, method, *sets, phase=phase)
     plain = copy.deepcopy(ours.policy.model)
-    rows, facts = ours._batch(0)
-    ours._backward(rows, 0)
+    rows, facts = ours.batch(0)
+    ours.gradients(rows, 0)
     skip = ours.recipe.objective.skip_first
 
     def logits(prompt: list[int], completion: list[int]) -> torch.Tensor:
@@ -127,7 +116,8 @@ def test_a_step_is_the_methods_formula(
 
 def test_rlsd_without_a_share_is_grpo_bit_for_bit(tiny_model: Path, micro_data: Path) -> None:
     found = []
-    for method, sets in (("grpo", []), ("rlsd", ["evidence_share=0.0", "views.teacher=answer-as-demonstration"])):
+    without = ["objective.factor_settings.reward_credit.share=0.0", "views.teacher=answer-as-demonstration"]
+    for method, sets in (("grpo", []), ("rlsd", without)):
         stage = make(tiny_model, micro_data, method, *sets)
         for step in range(3):
             stage.step(step)
@@ -139,8 +129,8 @@ def test_the_rao_blackwellised_gradient_is_that_of_its_definition(tiny_model: Pa
     sets = ["divergence=reverse_kl", "estimator=rao_blackwell", "skip_first=0", "importance_cap=none"]
     ours = make(tiny_model, micro_data, "sdft", *sets)
     plain = copy.deepcopy(ours.policy.model)
-    rows, _ = ours._batch(0)
-    ours._backward(rows, 0)
+    rows, _ = ours.batch(0)
+    ours.gradients(rows, 0)
     total = torch.zeros(())
     for row in rows:
         n, prompt, shown = len(row.completion), row.student_prompt, row.teacher_prompt or []
@@ -158,7 +148,7 @@ def test_the_rao_blackwellised_gradient_is_that_of_its_definition(tiny_model: Pa
 
 def test_sdpo_shows_a_successful_sibling_and_never_the_rows_own(tiny_model: Path, micro_data: Path) -> None:
     stage = make(tiny_model, micro_data, "sdpo", "views.teacher=sibling-as-demonstration")
-    rows, facts = stage._batch(0)
+    rows, facts = stage.batch(0)
     chat, blind = stage.policy.chat, 0
     for i, row in enumerate(rows):
         group = [r for j, r in enumerate(rows) if j // 4 == i // 4 and j != i]
@@ -175,11 +165,11 @@ def test_sdpo_shows_a_successful_sibling_and_never_the_rows_own(tiny_model: Path
 def test_a_batch_used_twice_is_sampled_once_and_clipped(tiny_model: Path, micro_data: Path) -> None:
     stage = make(tiny_model, micro_data, "grpo", "updates=2", "max_steps=4", "lr=0.05")
     first = stage.step(0)
-    rows = stage._batch(1)[0]
-    assert rows is stage._batch(0)[0] and not stage.may_save(1) and stage.may_save(2)
+    rows = stage.batch(1)[0]
+    assert rows is stage.batch(0)[0] and not stage.may_save(1) and stage.may_save(2)
     second = stage.step(1)
     assert second["logprob_gap"] > 10 * first["logprob_gap"]  # the policy has moved away from its samples
-    assert stage._batch(2)[0] is not rows
+    assert stage.batch(2)[0] is not rows
 
 
 def test_thinking_counts_first_tokens_after_it(tiny_model: Path, micro_data: Path) -> None:
@@ -187,17 +177,16 @@ def test_thinking_counts_first_tokens_after_it(tiny_model: Path, micro_data: Pat
     chat = stage.policy.chat
     thought, spoken = chat._ids("so it is</think>"), chat._ids("the answer is mila")
     assert chat.thinking_length(thought + spoken) == len(thought) and chat.thinking_length(spoken) == 0
-    rows, _ = stage._batch(0)
-    from sdft_cli.training.batches import Written
-
-    mask = stage.batches._mask(Written(stage.batches.examples[0], [], thought + spoken, [True] * 99), rows[0])
+    rows, _ = stage.batch(0)
+    written = Completion(stage.batches.examples[0], [], thought + spoken, [True] * 99)
+    mask = stage.batches.mask(written, rows[0])
     assert mask.tolist() == [True] * len(thought) + [False, False] + [True] * (99 - len(thought) - 2)
 
 
 def test_one_folder_lists_them_all() -> None:
-    assert recipe.METHODS.names() == METHODS
-    for name in METHODS:
-        method = recipe.METHODS.get(name)
+    assert NAMES and "sdft" in NAMES
+    for name in NAMES:
+        method = METHODS.get(name)
         assert method.name == name and method.summary and method.paper and method.formula
 
 
@@ -208,16 +197,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_every_method_trains_from_its_recipe(tiny_model: Path, data: Path, tmp_path: Path, method: str) -> None:
-    task = "micro-almanac" if method == "cpt" else "micro-tooluse"
+    parts = METHODS.get(method)
+    task = "micro-almanac" if parts.sampler.source == "corpus" else "micro-tooluse"
     flags = {"method": method, "model": str(tiny_model), "tasks": [task], "data": str(data), "suite": "micro"}
     sets = ["max_steps=2", "batch=4", "evaluation.limit=2", "eval_every=0", "sampler.max_new_tokens=8", "threads=1"]
-    sets += ["evaluation.max_new_tokens=2", "n=2" if method in ("grpo", "rlsd", "sdpo") else "n=1", "lora.rank=0"]
-    if method == "reinvoke":
+    sets += ["evaluation.max_new_tokens=2", "n=2" if parts.reward else "n=1", "lora.rank=0"]
+    if parts.second_phase:
         sets += ["second_phase.train.max_steps=2", "second_phase.sampler.n=2", "second_phase.sampler.max_new_tokens=4"]
     run: Run = train(assemble(None, flags, sets), tmp_path / "run", TrainingDisplay(quiet=True))
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     steps = [r for r in rows if r["kind"] == "step"]
-    assert [r["step"] for r in steps] == list(range(1, (4 if method == "reinvoke" else 2) + 1))
+    assert [r["step"] for r in steps] == list(range(1, (4 if parts.second_phase else 2) + 1))
     assert run.finished(1, task) is not None and (run.folder / "done.json").is_file()

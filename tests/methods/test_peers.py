@@ -123,7 +123,7 @@ def compare(stage: PhaseTrainer, rows: list[Row], trainer: Any, batch: dict[str,
     """Loss and gradients after the same move; TRL's are ``share`` of ours."""
     for model in (stage.policy.model, trainer.model):
         move(model, 0.03)
-    _, ours = stage._backward(rows, 0)
+    ours, _ = stage.gradients(rows, 0)
     theirs = trainer.compute_loss(trainer.model, batch)
     theirs.backward()
     assert abs(ours) > 1e-3 and ours * share == pytest.approx(theirs.item(), rel=1e-4)
@@ -165,7 +165,7 @@ SDFT_CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_sdft_is_trls(model: Path, micro_data: Path, tmp_path: Path, case: str) -> None:
     theirs, ours = SDFT_CASES[case]
     stage = make(model, micro_data, "sdft", "skip_first=0", *ours)
-    rows, _ = stage._batch(0)
+    rows, _ = stage.batch(0)
     trainer, batch = trl_sdft(model, tmp_path, stage, rows, **{"distillation_mode": "full_logits", **theirs})
     for row, ids, mask in zip(rows, batch["teacher_input_ids"], batch["teacher_attention_mask"], strict=True):
         assert ids[mask.bool()].tolist() == [*(row.teacher_prompt or []), *row.completion]
@@ -176,7 +176,7 @@ def test_trl_counts_a_row_without_loss_tokens(model: Path, micro_data: Path, tmp
     """The first tokens are left out of the loss. A completion that ends within them has nothing to say: TRL divides by
     all sequences (it counts as a loss of 0), we by those that have a token. So its loss is smaller by that share."""
     stage = make(model, micro_data, "sdft", "skip_first=3")
-    rows, _ = stage._batch(0)
+    rows, _ = stage.batch(0)
     more = {"distillation_mode": "full_logits", "distillation_alpha": 0.0, "num_loss_tokens_to_skip": 3}
     share = sum(any(row.weights) for row in rows) / len(rows)
     assert 0 < share < 1
@@ -189,7 +189,7 @@ def test_grpo_is_trls(model: Path, micro_data: Path, tmp_path: Path, updates: in
     """In the first update of a batch the ratio is 1; in a later one it goes beyond every bound: 0.8, 1.28, and 3."""
     sets = [f"updates={updates}", f"mask_truncated={str(masked).lower()}", "reward.epsilon=1e-4", "batch=64"]
     stage = make(model, micro_data, "grpo", *sets)
-    rows, facts = stage._batch(0)
+    rows, facts = stage.batch(0)
     assert 0 < facts["truncated"] < 1
     more = {"num_iterations": updates, "mask_truncated_completions": masked}
     trainer, batch = trl_grpo(model, tmp_path, stage, rows, **more)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from sdft_cli import plugins
 from sdft_cli.config.layers import assemble
-from sdft_cli.config.recipe import Recipe
+from sdft_cli.config.recipe import METHODS, Recipe
 from sdft_cli.data import dataset
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.models import pretrained
 from sdft_cli.training.batches import Batches
-from sdft_cli.training.trainer import PhaseTrainer
+from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 from sdft_cli.types import Example, Score
 
 
@@ -22,12 +22,8 @@ def stage(model: Path, data: Path, method: str = "sdft", *sets: str) -> PhaseTra
     r = recipe(model, method, "batch=6", "max_steps=4", "lr=1e-3", "warmup_steps=0", *sets)
     policy = pretrained.load(str(model), r.runtime, r.lora)
     examples, _ = dataset.read_split(data / "micro-tooluse", "train")
-    batches, engine = (
-        Batches(policy.chat, r, plugins.TASKS.get("micro-tooluse"), examples[:20], (1,), 8),
-        TransformersEngine(policy),
-    )
-    batches.start(engine)
-    return PhaseTrainer(policy, engine, r, batches, (1,), origin=dict)
+    batches = Batches(policy.chat, r, plugins.TASKS.get("micro-tooluse"), examples[:20], (1,), 8)
+    return build_trainer(policy, TransformersEngine(policy), batches)
 
 
 SMALL = ["batch=8", "n=4", "max_steps=3", "lr=1e-3", "warmup_steps=0", "lora.rank=0"]
@@ -42,11 +38,10 @@ def chance(text: str, example: Example) -> Score:
 def make(model: Path, data: Path, method: str, *sets: str, phase: int = 0) -> PhaseTrainer:
     task = replace(plugins.TASKS.get("micro-tooluse"), grade=chance)
     flags = {"method": method, "model": str(model), "tasks": ["micro-tooluse"], "suite": "micro"}
-    small = [s for s in SMALL if s != "n=4" or method in ("grpo", "rlsd", "sdpo")]
+    small = [s for s in SMALL if s != "n=4" or METHODS.get(method).reward]
     recipe = assemble(None, flags, [*small, *sets]).phases()[phase]
     policy = pretrained.load(str(model), recipe.runtime, recipe.lora)
     examples = dataset.read_split(data / "micro-tooluse", "train")[0][:12]
-    batches, engine = Batches(policy.chat, recipe, task, examples, (1,), 7), TransformersEngine(policy)
-    batches.start(engine, batches.write_once(engine) if recipe.sampler.source == "teacher" else ())
+    batches = Batches(policy.chat, recipe, task, examples, (1,), 7)
     base = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
-    return PhaseTrainer(policy, engine, recipe, batches, (1,), origin=lambda: base)
+    return build_trainer(policy, TransformersEngine(policy), batches, origin=lambda: base)

@@ -18,8 +18,7 @@ from sdft_cli.models.pretrained import Policy
 from sdft_cli.training import estimates, memory_model, micro_batches
 from sdft_cli.training.memory_model import Counts, Dims, Load
 from sdft_cli.training.optimizer import MasterAdamW
-from sdft_cli.training.teacher import TeacherModel as Kept
-from sdft_cli.training.teacher import keeps_offset
+from sdft_cli.training.teacher import CompressedTeacher, is_compressed, make_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS = {"float32": 4, "bfloat16": 2}
@@ -57,8 +56,8 @@ def test_what_lasts_is_what_is_there_after_a_step(
     policy = load(tiny_model, dtype, rank)
     recipe = Recipe(train=Train(master=master), teacher=Teacher(storage=storage), lora=Lora(rank=rank))
     counts = micro_batches.counts_of(policy.model)
-    optimizer = MasterAdamW(policy.model, recipe.train, watched=keeps_offset(recipe.teacher, policy.lora))
-    teacher = Kept(policy, recipe.teacher, dict, optimizer.exact())
+    optimizer = MasterAdamW(policy.model, recipe.train, watched=is_compressed(recipe.teacher, policy.lora))
+    teacher = make_teacher(policy, recipe.teacher, exact=optimizer.exact())
     for param in optimizer.params.values():
         param.grad = torch.ones_like(param)
     optimizer.clip(), optimizer.step(1e-3, 0, teacher.watcher(1))
@@ -70,11 +69,11 @@ def test_what_lasts_is_what_is_there_after_a_step(
     assert want["gradients"] == size(optimizer.params.values())
     own = [p for n, p in policy.model.named_parameters() if ".teacher." not in n]
     assert want["weights"] == size(own)
-    if teacher.compressed:
-        held = [*teacher.compressed.offset.values(), teacher.head().weight]
+    if isinstance(teacher, CompressedTeacher):
+        held = [*teacher.ema.offset.values(), teacher.head().weight]
     else:
         average = [v for v in teacher.average.values() if storage != "cpu"]  # the host's memory is another one
-        held = [*teacher._own().values(), *average]
+        held = [*teacher.parameters().values(), *average]
     assert want["teacher"] == size(held)
 
 

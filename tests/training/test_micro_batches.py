@@ -36,18 +36,18 @@ class Full:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, when) -> None:
         self.when, self.calls, self.tokens = when, 0, []
-        real = PhaseTrainer._loss
+        real = PhaseTrainer.loss
 
         def loss(stage: PhaseTrainer, group: list[Row], *rest):
             self.calls += 1
             self.tokens.append(len(group) * max(r.length for r in group))
             found = real(stage, group, *rest)
             if self.when(self, group):
-                found[0].backward()  # half of the batch's gradients are there when it happens
+                found.loss.backward()  # half of the batch's gradients are there when it happens
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
             return found
 
-        monkeypatch.setattr(PhaseTrainer, "_loss", loss)
+        monkeypatch.setattr(PhaseTrainer, "loss", loss)
 
 
 @pytest.mark.parametrize("sets", [(), ("lora.rank=4", "lora.dropout=0.0")])
@@ -201,7 +201,7 @@ def test_checkpointing_gives_equal_gradients_for_less_memory(
         for name, param in s.policy.model.named_parameters():
             if "lora_B" in name:  # it starts at 0, and A has no gradient then
                 torch.nn.init.normal_(param.data, generator=torch.Generator().manual_seed(1))
-        _, loss = s._backward(s._batch(0)[0], 0)
+        loss, _ = s.gradients(s.batch(0)[0], 0)
         assert not s.policy.model.training
         found[how] = (loss, gradients(s.policy), saved_bytes(s.policy, rows()))
         assert s.policy.core.is_gradient_checkpointing == (how == "on")

@@ -10,7 +10,7 @@ from sdft_cli.config.layers import assemble
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.errors import UsageError
 from sdft_cli.training import preflight
-from sdft_cli.training.trainer import PhaseTrainer
+from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 
 LEARNING = ["lr=3e-3", "skip_first=0", "max_steps=9"]
 
@@ -20,7 +20,7 @@ def staged(model: Path, data: Path, *sets: str, quiet: tuple[int, ...] = ()) -> 
     made = make(model, data, "sdft", *LEARNING, *sets)
     engine = TransformersEngine(made.policy, made.recipe.engine)
     made.batches.start(engine)
-    return PhaseTrainer(made.policy, engine, made.recipe, made.batches, (1,), dict, quiet.__contains__)
+    return build_trainer(made.policy, engine, made.batches, quiet=quiet.__contains__)
 
 
 def weights(stage: PhaseTrainer) -> dict[str, torch.Tensor]:
@@ -49,7 +49,7 @@ def test_a_batch_is_of_the_weights_that_wrote_it(tiny_model: Path, micro_data: P
     for step in range(9):
         history.append(weights(stage))
         told = stage.step(step)
-        rows, _ = stage._batch(step)
+        rows, _ = stage.batch(step)
         ages.append(told["staleness"])
         assert off(stage, history[step - told["staleness"]], rows) < 1e-4
         if told["staleness"]:
@@ -64,7 +64,7 @@ def test_without_it_nothing_is_old(tiny_model: Path, micro_data: Path) -> None:
     for step in range(3):
         before = weights(stage)
         assert "staleness" not in stage.step(step)
-        assert off(stage, before, stage._batch(step)[0]) < 1e-4
+        assert off(stage, before, stage.batch(step)[0]) < 1e-4
     assert stage.engine.sampled is stage.policy  # and there is no second copy of the weights
 
 

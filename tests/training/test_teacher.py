@@ -12,7 +12,7 @@ from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.training.optimizer import MasterAdamW
-from sdft_cli.training.teacher import TeacherModel
+from sdft_cli.training.teacher import CompressedTeacher, TeacherModel, make_teacher
 
 
 def load(folder: Path, dtype: str = "float32", rank: int = 0) -> Policy:
@@ -20,7 +20,7 @@ def load(folder: Path, dtype: str = "float32", rank: int = 0) -> Policy:
 
 
 def make(policy: Policy, **settings: object) -> TeacherModel:
-    return TeacherModel(policy, Settings(**settings), origin=dict)
+    return make_teacher(policy, Settings(**settings))
 
 
 def exact(policy: Policy) -> dict[str, torch.Tensor]:
@@ -100,7 +100,7 @@ def test_start_base_is_the_runs_first_weights(tiny_model: Path, rank: int) -> No
     policy, base = load(tiny_model, rank=rank), load(tiny_model, rank=rank)
     shift(policy, 0.03)
     weights = {n: p.detach() for n, p in base.model.named_parameters()}
-    teacher = TeacherModel(policy, Settings(start="base", update_rate=0.0), origin=lambda: weights)
+    teacher = make_teacher(policy, Settings(start="base", update_rate=0.0), origin=lambda: weights)
     torch.testing.assert_close(
         teacher.hidden_states(inputs(policy)), pretrained.hidden_states(base, inputs(base)).detach()
     )
@@ -147,7 +147,7 @@ class Pair:
         self.policy, self.settings = load(folder, dtype), Settings(update_rate=rate, storage=storage)
         half = storage == "half"
         self.optimizer = MasterAdamW(self.policy.model, Train(master=master, grad_norm=1e9), watched=half)
-        self.teacher = TeacherModel(self.policy, self.settings, dict, self.optimizer.exact())
+        self.teacher = make_teacher(self.policy, self.settings, dict, self.optimizer.exact())
 
         draw = torch.Generator().manual_seed(0)  # mostly one way: what a teacher has to follow
         self.drawn = [
@@ -164,7 +164,7 @@ class Pair:
             self.teacher.update(step + 1, self.optimizer.exact())
 
     def average(self) -> dict[str, torch.Tensor]:
-        offset = self.teacher.compressed
+        offset = self.teacher.ema if isinstance(self.teacher, CompressedTeacher) else None
         return (
             self.teacher.average
             if offset is None
@@ -189,8 +189,8 @@ def test_a_lag_of_two_bytes_tracks_the_average_in_fp32(small_model: Path, dtype:
     offset = {n: device.optimizer.exact()[n].float() - device.average()[n] for n in start}
     far = torch.cat([x.flatten() for x in offset.values()]).double()
     assert (whole["half"] - whole["device"]).pow(2).mean().sqrt() < 0.05 * far.pow(2).mean().sqrt()  # in single weights
-    assert half.teacher.compressed is not None and half.teacher.copy is None
-    held = sum(d.nbytes for d in half.teacher.compressed.offset.values())
+    assert isinstance(half.teacher, CompressedTeacher)
+    held = sum(d.nbytes for d in half.teacher.ema.offset.values())
     assert held == 2 * sum(p.numel() for p in half.policy.model.parameters())
 
 
@@ -278,7 +278,7 @@ def test_a_lag_is_started_anywhere(tiny_model: Path) -> None:
     shift(policy, 0.05)
     weights = {n: p.detach() for n, p in base.model.named_parameters()}
     exact = MasterAdamW(policy.model, Train(), watched=True).exact()
-    teacher = TeacherModel(policy, Settings(start="base", update_rate=0.1, storage="half"), lambda: weights, exact)
+    teacher = make_teacher(policy, Settings(start="base", update_rate=0.1, storage="half"), lambda: weights, exact)
     found, want = teacher.hidden_states(inputs(policy)), pretrained.hidden_states(base, inputs(base)).detach()
     own = pretrained.hidden_states(policy, inputs(policy)).detach()
     assert (found - want).abs().mean() < 0.1 * (own - want).abs().mean()
@@ -290,7 +290,7 @@ def test_only_an_average_of_a_whole_model_lags(tiny_model: Path, rate: float, ra
     policy = load(tiny_model, "bfloat16", rank)
     exact = MasterAdamW(policy.model, Train()).exact()
     settings = Settings(update_rate=rate, update_every=2, storage="half")
-    teacher = TeacherModel(policy, settings, dict, exact)
-    assert teacher.compressed is None and teacher.watcher(1) is None
+    teacher = make_teacher(policy, settings, dict, exact)
+    assert not isinstance(teacher, CompressedTeacher) and teacher.watcher(1) is None
     if not rank:
         assert all(v.dtype == torch.bfloat16 for v in teacher.average.values())

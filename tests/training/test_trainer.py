@@ -24,8 +24,8 @@ def test_a_step_equals_plain_logits_and_autograd(
 ) -> None:
     ours = stage(tiny_model, micro_data, method, f"reduction={reduction}", f"divergence={divergence}", "skip_first=2")
     plain = copy.deepcopy(ours.policy.model)
-    rows, _ = ours._batch(0)  # the same sampled completions for both paths
-    _, loss = ours._backward(rows, 0)
+    rows, _ = ours.batch(0)  # the same sampled completions for both paths
+    loss, _ = ours.gradients(rows, 0)
     per_row = []
     for row in rows:
         logits = plain(torch.tensor([row.student_prompt + row.completion])).logits[0, len(row.student_prompt) - 1 : -1]
@@ -56,7 +56,7 @@ def test_micro_batches_change_nothing(tiny_model: Path, micro_data: Path, reduct
     gradients = []
     for budget in (1, 100, 100_000):
         s = stage(tiny_model, micro_data, "sdft", f"reduction={reduction}", f"micro_batch_tokens={budget}")
-        _, loss = s._backward(s._batch(0)[0], 0)
+        loss, _ = s.gradients(s.batch(0)[0], 0)
         gradients.append((loss, torch.cat([p.grad.flatten() for p in s.policy.model.parameters()])))
     for loss, gradient in gradients[1:]:
         assert loss == pytest.approx(gradients[0][0], rel=1e-5)
@@ -66,7 +66,7 @@ def test_micro_batches_change_nothing(tiny_model: Path, micro_data: Path, reduct
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd"])
 def test_same_view_and_live_teacher_give_zero(tiny_model: Path, micro_data: Path, divergence: str) -> None:
     s = stage(tiny_model, micro_data, "sdft", "teacher=live", "views.teacher=prompt", f"divergence={divergence}")
-    _, loss = s._backward(s._batch(0)[0], 0)
+    loss, _ = s.gradients(s.batch(0)[0], 0)
     assert abs(loss) < 1e-6
     assert all(p.grad.abs().max() < 1e-6 for p in s.policy.model.parameters())
 
@@ -110,7 +110,7 @@ def test_views_follow_the_paper(tiny_model: Path, micro_data: Path) -> None:
         f"{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
         "Now answer with a response of your own, including the thinking process:"
     )
-    rows, _ = s._batch(0)
+    rows, _ = s.batch(0)
     assert all(r.teacher_prompt and len(r.teacher_prompt) > len(r.student_prompt) for r in rows)
 
 
