@@ -35,30 +35,44 @@ class Clip(Section):
 
 
 class Objective(Section):
-    """Target of every token, its factors, its trust region, and how losses become one number.
+    """The loss: the target of every token, token factors, trust region, and the reduction to one number.
 
-    Divergence settings are those of `divergence.Divergence`. ``factors`` are names of token factors
-    (`losses.factors`), whose product weighs a token; ``factor_settings`` holds the settings of each, by its name.
+    The divergence's settings are those of `losses.divergence.Divergence`. The product of the ``factors``
+    (`losses.factors`) multiplies a token's loss.
     """
 
-    target: Literal["token", "teacher"] = "teacher"
-    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
-    estimator: Literal["analytic", "sampled", "rao_blackwell"] = "analytic"
-    beta: float = Field(0.5, gt=0, lt=1)
-    logits_temperature: float = Field(1.0, gt=0)
-    divergence_top_k: int | None = Field(None, ge=1)
-    support: Literal["student", "teacher"] = "student"
-    tail: Literal["bucket", "renormalise"] = "bucket"
-    entry_clip: float | None = Field(None, gt=0)
-    token_clip: float | None = Field(None, gt=0)
-    factors: tuple[str, ...] = ()
-    factor_settings: dict[str, dict[str, Json]] = Field(default_factory=dict)
-    importance_cap: float | None = Field(None, gt=0)
-    importance: Literal["token", "sequence"] = "token"
-    clip: Clip | None = None
-    skip_first: int = Field(0, ge=0)
-    mask_truncated: bool = False
-    reduction: Literal["token_mean", "sequence_mean"] = "token_mean"
+    target: Literal["token", "teacher"] = Field(
+        "teacher", description="Fit the tokens themselves, or the teacher's distribution at each of them."
+    )
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = Field(
+        "forward_kl", description="Divergence from the teacher: KL(teacher || student), the reverse, or Jensen-Shannon."
+    )
+    estimator: Literal["analytic", "sampled", "rao_blackwell"] = Field(
+        "analytic", description="Over the whole vocabulary, or (reverse KL only) an estimate from the sampled tokens."
+    )
+    beta: float = Field(0.5, gt=0, lt=1, description="jsd: weight of the teacher in the mixture.")
+    logits_temperature: float = Field(1.0, gt=0, description="Divides the logits of both before the divergence.")
+    divergence_top_k: int | None = Field(None, ge=1, description="Compare the k most likely tokens; all if not set.")
+    support: Literal["student", "teacher"] = Field("student", description="Whose k most likely tokens those are.")
+    tail: Literal["bucket", "renormalise"] = Field(
+        "bucket", description="The other tokens count as one more, or the rest is renormalised."
+    )
+    entry_clip: float | None = Field(None, gt=0, description="Cap on every vocabulary entry's part of the divergence.")
+    token_clip: float | None = Field(None, gt=0, description="Cap on a token's divergence; above it, no gradient.")
+    factors: tuple[str, ...] = Field((), description="Names of the factors that multiply a token's loss.")
+    factor_settings: dict[str, dict[str, Json]] = Field(
+        default_factory=dict, description="The settings of each factor, by its name."
+    )
+    importance_cap: float | None = Field(
+        None, gt=0, description="Weight by p_trainer / p_sampler, capped here; no weights if not set."
+    )
+    importance: Literal["token", "sequence"] = Field("token", description="The ratio of a token, or of its sequence.")
+    clip: Clip | None = Field(None, description="PPO's bounds on the ratio of new to old policy.")
+    skip_first: int = Field(0, ge=0, description="Tokens at the start of every completion that carry no loss.")
+    mask_truncated: bool = Field(False, description="Ignore completions that were cut off at the token limit.")
+    reduction: Literal["token_mean", "sequence_mean"] = Field(
+        "token_mean", description="Mean over all tokens, or over sequences of each one's mean."
+    )
 
 
 class Phase(Section):
@@ -127,7 +141,7 @@ class Recipe(Section):
 
 
 class Method(Section):
-    """A method is data: which fields it needs, and its defaults for the recipe's sections."""
+    """A training method as data: the example fields it needs, and its defaults for the sections of a recipe."""
 
     name: str
     summary: str
