@@ -15,7 +15,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for runs, results.json and report.html.")] = Path("runs/demo"),
     methods: Annotated[str, typer.Option(help="Methods to compare, separated by commas.")] = "sdft,sft",
     seed: Annotated[int, typer.Option(help="Seed of data order and sampling.")] = 0,
-    world: Annotated[int, typer.Option(help="Number of the micro world: which hidden rules the new tasks have.")] = 0,
+    world: Annotated[int, typer.Option(help="Which hidden rules the new tasks have.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Only a few steps, to see that everything runs.")] = False,
     plugin: Plugin = None,
     json: Json = False,

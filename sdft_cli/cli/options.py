@@ -38,7 +38,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of data order and sampling.
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Set a recipe key, as key=value; repeatable.")]
 Sampling = Annotated[
     str | None,
-    typer.Option("--engine", help="Samples the completions: transformers (default), vllm, vllm-server or a plug-in's."),
+    typer.Option("--engine", help="Sampling engine: transformers (default), vllm, vllm-server or a plug-in's."),
 ]
 Plugin = Annotated[
     list[Path] | None,
@@ -46,7 +46,7 @@ Plugin = Annotated[
         "--plugin",
         callback=load_plugins,
         is_eager=True,
-        help="Python file that brings a task, method, engine, … of your own; repeatable.",
+        help="Python file with a task, method, engine, … of your own; repeatable.",
     ),
 ]
 

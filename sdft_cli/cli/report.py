@@ -17,7 +17,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for report.html, plots and tables.")] = None,
     single: Annotated[
         list[Path] | None,
-        typer.Option(help="A run on one task alone, from which intransigence is measured; repeatable."),
+        typer.Option(help="A run on one task alone, the reference for intransigence; repeatable."),
     ] = None,
     force: Force = False,
     plugin: Plugin = None,

@@ -38,15 +38,15 @@ def sweep(
     engine: Sampling = None,
     sets: Sets = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Seeds, separated by commas: every point with the first, chosen ones with all.")
+        str | None, typer.Option(help="Seeds, separated by commas: the first for every point, all for the chosen ones.")
     ] = None,
     all_seeds: Annotated[bool, typer.Option("--all-seeds", help="Run every point with every seed.")] = False,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at the same time; if not given, 1 on a GPU, else half the cores.")
+        int | None, typer.Option(min=1, help="Concurrent runs; by default 1 on a GPU, else half the cores.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the sweep; a new one under runs/ if not given.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the sweep in --out; its settings need not be repeated.")
+        bool, typer.Option("--resume", help="Resume the sweep in --out; its settings need not be repeated.")
     ] = False,
     plugin: Plugin = None,
     json: Json = False,

@@ -43,13 +43,15 @@ def train(
     sets: Sets = None,
     on_bad_row: Annotated[
         str | None,
-        typer.Option("--on-bad-row", help="Rows that are too long or lack a field: error (default), drop."),
+        typer.Option(
+            "--on-bad-row", help="What to do with rows that are too long or lack a field: error (default) or drop."
+        ),
     ] = None,
     stop_if_prior_drops: Annotated[
         float | None,
-        typer.Option(help="End a stage before the prior suite falls further than this below the base, such as 0.03."),
+        typer.Option(help="Stop a stage before the prior suite falls by more than this below the base, such as 0.03."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, which was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     continue_run: Annotated[
         Path | None, typer.Option("--continue", help="Add the tasks of --tasks to this finished run.")
     ] = None,
