@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sdft_cli.runs import results
-from sdft_cli.stats import continual, selection
+from sdft_cli.runs.logged import validation
+from sdft_cli.stats import selection
+from sdft_cli.stats.seeds import seed_mean, seed_test
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 GRID = ("5e-5", "1e-4", "2e-4", "4e-4")
@@ -47,7 +49,7 @@ def train(out: Path, data: Path, method: str, seed: int | str, sets: list[str]) 
 def candidate(run: Path, lr: str) -> selection.Candidate:
     """What the rule needs to know of a run."""
     loaded = results.load_run(run)
-    found = selection.validation(loaded.evals, len(TASKS), loaded.endings)
+    found = validation(loaded.evals, len(TASKS), loaded.endings)
     assert found is not None, f"{run} has no validation accuracy: is eval_every 0?"
     return selection.Candidate(*found, float(lr))
 
@@ -75,7 +77,7 @@ def over_seeds(rows: list[dict[str, float]]) -> dict[str, str]:
     """Mean and 95 % t-interval over seeds."""
     cells = {}
     for head in rows[0]:
-        mean, span = continual.seed_mean([r[head] for r in rows])
+        mean, span = seed_mean([r[head] for r in rows])
         cells[head] = f"{mean:+.3f}" if head in SIGNED else f"{mean:.3f}"
         cells[head] += f" [{span[0]:.3f}, {span[1]:.3f}]" if span else ""
     return cells
@@ -114,7 +116,7 @@ def main() -> None:
     for method, rows in by_seed.items():
         print(f"* {method}: " + "; ".join(f"{k} {v}" for k, v in over_seeds(rows).items()))
     gap = [a["average"] - b["average"] for a, b in zip(by_seed["sdft"], by_seed["sft"], strict=True)]
-    print(f"* sdft - sft, average accuracy: {continual.seed_test(gap)}")
+    print(f"* sdft - sft, average accuracy: {seed_test(gap)}")
     if not args.skip_ablations:
         lr = chosen["sdft"]
         runs = {n: start(f"ablation-{n.replace(' ', '-')}", "sdft", 0, [f"lr={lr}", *s]) for n, s in ABLATIONS.items()}

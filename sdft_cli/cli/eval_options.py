@@ -1,61 +1,107 @@
-"""The flags of `sdft eval`: how harness and judge are asked, what is measured besides, and the gates for CI."""
+"""The options of `sdft eval`, `compare` and `grade`, and what follows from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdft_cli.errors import UsageError, choose
+from sdft_cli.types import Json
 
 if TYPE_CHECKING:
     from sdft_cli.llm.types import TeacherOptions
 
+Target = Annotated[
+    str | None, typer.Argument(help="A run folder, a model folder or a hub id; by default the newest run.")
+]
+Suite = Annotated[str | None, typer.Option(help="Suite to score; 'new' means the tasks' own test splits.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum rows per task, and per part of a suite.")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Maximum new tokens per answer to a task's question.")]
+PassAt = Annotated[str | None, typer.Option(help="Report pass@k of the tasks for these k, such as 1,8,32.")]
+Samples = Annotated[
+    int | None,
+    typer.Option("--samples", min=1, help="Completions per question for --pass-at; by default the largest k."),
+]
 Benchmarks = Annotated[
-    Path | None, typer.Option("--benchmarks", help="Folder of local benchmark files for the suite prior, not the hub.")
+    Path | None,
+    typer.Option("--benchmarks", help="Folder with local benchmark files for the suite 'prior', instead of the hub."),
 ]
 HarnessTasks = Annotated[
     str | None, typer.Option("--harness", help="Tasks of the EleutherAI harness: gsm8k,arc_easy:acc_norm,…")
 ]
 HarnessArgs = Annotated[
     list[str] | None,
-    typer.Option("--harness-args", help="KEY=VALUE: num_fewshot=5, batch_size=64, max_length=4096, …; repeatable."),
+    typer.Option(
+        "--harness-args",
+        help="KEY=VALUE for the harness: num_fewshot=5, batch_size=64, max_length=4096, …; repeatable.",
+    ),
 ]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code-execution", help="Run code that the model writes (HumanEval), in a sandbox.")
 ]
 Judge = Annotated[
-    str | None, typer.Option("--judge", help="A model at an endpoint, or local:PATH, that scores open answers.")
+    str | None, typer.Option("--judge", help="Model that judges open answers: its name at an endpoint, or local:PATH.")
 ]
-JudgeUrl = Annotated[str | None, typer.Option("--judge-base-url", help="The judge's endpoint; OpenAI's own if not.")]
+JudgeUrl = Annotated[
+    str | None, typer.Option("--judge-base-url", help="Endpoint of the judge; by default that of OpenAI.")
+]
 JudgeKeyEnv = Annotated[
-    str | None, typer.Option("--judge-key-env", help="The environment variable with its key; OPENAI_API_KEY if not.")
+    str | None,
+    typer.Option("--judge-key-env", help="Environment variable with the judge's API key; by default OPENAI_API_KEY."),
 ]
 Also = Annotated[
     str | None,
-    typer.Option("--also", help="kl: divergence from the base; oracle, ceiling: accuracy with article, demonstration."),
+    typer.Option(
+        "--also",
+        help="Further measurements, separated by commas. kl: divergence from the base model; oracle, ceiling: accuracy "
+        "with the article, or the demonstration, in the prompt.",
+    ),
 ]
-Base = Annotated[str | None, typer.Option("--base", help="The base model for --also kl; a run's own if not.")]
-Samples = Annotated[
-    int | None, typer.Option("--samples", min=1, help="Completions of each question for --pass-at; the largest k.")
-]
+Base = Annotated[str | None, typer.Option("--base", help="Base model for --also kl; by default the run's own.")]
 MaxForgetting = Annotated[
-    float | None, typer.Option(help="Exit with 3 if earlier tasks fell from their best by more, such as 0.02.")
+    float | None,
+    typer.Option(help="Gate: exit with 3 if earlier tasks fell from their best by more than this, such as 0.02."),
 ]
 MaxPriorDrop = Annotated[
-    float | None, typer.Option(help="Exit with 3 if the prior suite fell by more since the base, such as 0.01.")
+    float | None,
+    typer.Option(help="Gate: exit with 3 if the prior suite fell below the base by more than this, such as 0.01."),
 ]
 MinAccuracy = Annotated[
-    list[str] | None, typer.Option(help="TASK=VALUE (or a suite): exit with 3 if below; repeatable.")
+    list[str] | None, typer.Option(help="Gate: TASK=VALUE or SUITE=VALUE; exit with 3 if below; repeatable.")
 ]
-Gate = Annotated[
-    str, typer.Option(help="point: the estimate decides; proven: breaks beyond noise; safe: passes beyond noise.")
+Rule = Annotated[
+    str,
+    typer.Option(
+        "--gate",
+        help="How gates treat noise. point: the estimate decides; proven: a gate fails only if the whole 95 % interval "
+        "is beyond its limit; safe: it passes only if the whole interval is within.",
+    ),
 ]
+Junit = Annotated[Path | None, typer.Option(help="Write the gates' outcome to this file as JUnit XML.")]
+Markdown = Annotated[Path | None, typer.Option(help="Write the gates' outcome to this file, for a pull request.")]
+Out = Annotated[Path | None, typer.Option(help="Write these scores, with all items, to this folder.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Measure everything again and keep nothing for later evaluations.")
+]
+Targets = Annotated[
+    list[str],
+    typer.Argument(help="Two checkpoints to compare: runs, evaluation folders or models. With --by: two or more runs."),
+]
+By = Annotated[
+    str | None,
+    typer.Option(help="Compare groups of runs over seeds: 'method', or a key of the recipe such as train.lr."),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Combine scores although they are not comparable; the output warns of it.")
+]
+GradedTask = Annotated[str, typer.Argument(help="The task whose grader and test rows to use.")]
+Completions = Annotated[Path, typer.Option(help='JSONL file with one completion per line: {"id": …, "completion": …}.')]
 
 
 def judge_options(judge: str | None, base_url: str | None, key_env: str | None) -> TeacherOptions | None:
-    """Who judges; None without ``--judge``."""
+    """The judge's model and endpoint; None without ``--judge``."""
     if judge is None:
         if base_url or key_env:
             raise UsageError("--judge-base-url and --judge-key-env are for a judge", "name one with --judge")
@@ -64,25 +110,48 @@ def judge_options(judge: str | None, base_url: str | None, key_env: str | None) 
 
     options = TeacherOptions(judge, base_url, key_env or "OPENAI_API_KEY", samples=1, temperature=0.0)
     if options.local is not None and (base_url or key_env):
-        raise UsageError("the judge is a local model: it has no endpoint and no key")
+        raise UsageError(
+            "a local judge has neither an endpoint nor a key", "leave out --judge-base-url and --judge-key-env"
+        )
     return options
 
 
-def kinds(also: str | None) -> tuple[str, ...]:
-    """The contrasts that ``--also`` names."""
+def diagnostics_of(also: str | None) -> tuple[str, ...]:
+    """The diagnostics that ``--also`` names."""
     if also is None:
         return ()
-    from sdft_cli.evaluation.contrasts import KINDS
+    from sdft_cli.evaluation.diagnostics import DIAGNOSTICS
 
     names = tuple(dict.fromkeys(name.strip() for name in also.split(",") if name.strip()))
     for name in names:
-        if name not in KINDS:
-            raise choose("--also", name, KINDS)
+        if name not in DIAGNOSTICS:
+            raise choose("--also", name, tuple(DIAGNOSTICS))
     return names
 
 
+def ks_of(pass_at: str | None, samples: int | None) -> tuple[int, ...]:
+    """The k of ``--pass-at``, all of which ``--samples`` must allow."""
+    from sdft_cli.stats.pass_at_k import MOST
+
+    if pass_at is None:
+        if samples is not None:
+            raise UsageError("--samples is only used for pass@k", "add --pass-at 1,8")
+        return ()
+    try:
+        ks = tuple(sorted({int(part) for part in pass_at.split(",")}))
+    except ValueError as error:
+        raise UsageError(f"--pass-at {pass_at}: not whole numbers", "write --pass-at 1,8,32") from error
+    if not 1 <= ks[0] <= ks[-1] <= MOST:
+        raise UsageError(f"--pass-at {pass_at}: k must be between 1 and {MOST}", "write --pass-at 1,8,32")
+    if samples is not None and samples < ks[-1]:
+        raise UsageError(
+            f"pass@{ks[-1]} needs at least {ks[-1]} samples, not {samples}", f"write --samples {ks[-1]} or more"
+        )
+    return ks
+
+
 def suite_of(suite: str | None, harness: str | None) -> str | None:
-    """The suite that is asked for: ``--harness`` is one."""
+    """The suite that was chosen: ``--harness`` stands for one."""
     if harness is None:
         return suite
     if suite not in (None, "harness"):
@@ -90,32 +159,34 @@ def suite_of(suite: str | None, harness: str | None) -> str | None:
     return "harness"
 
 
-def layer(
+def recipe_layer(
     benchmarks: Path | None, harness: str | None, arguments: list[str], allow_code: bool, sets: list[str]
-) -> dict[str, Any]:
-    """What the flags say as a layer of a recipe; only what decides how something is measured may be in it."""
+) -> dict[str, Json]:
+    """A recipe layer made of these flags; it may only hold what decides how something is measured."""
     from sdft_cli.config.overrides import parse_sets
     from sdft_cli.config.tables import merge
 
-    asked = _harness_layer(arguments)
+    section = _harness_section(arguments)
     if benchmarks:
-        asked["benchmarks"] = str(benchmarks.absolute())
+        section["benchmarks"] = str(benchmarks.absolute())
     if harness is not None:
-        asked["tasks"] = [name.strip() for name in harness.split(",") if name.strip()]
+        section["tasks"] = [name.strip() for name in harness.split(",") if name.strip()]
     if allow_code:
-        asked["allow_code_execution"] = True
-    said = parse_sets(sets)
-    if other := set(said) - {"evaluation", "engine", "runtime"}:
-        raise UsageError(f"--set {min(other)}: nothing is trained here", "set evaluation.*, engine.* or runtime.*")
-    return merge(said, {"evaluation": {"harness": asked}} if asked else {})
+        section["allow_code_execution"] = True
+    layer = parse_sets(sets)
+    if other := set(layer) - {"evaluation", "engine", "runtime"}:
+        raise UsageError(
+            f"--set {min(other)}: has no effect, as nothing is trained here", "set evaluation.*, engine.* or runtime.*"
+        )
+    return merge(layer, {"evaluation": {"harness": section}} if section else {})
 
 
-def _harness_layer(arguments: list[str]) -> dict[str, Any]:
-    """``--harness-args``: keys of the recipe's section, and anything that the harness itself takes."""
+def _harness_section(arguments: list[str]) -> dict[str, Json]:
+    """``--harness-args``: keys of the recipe's section ``evaluation.harness``; others go to the harness itself."""
     from sdft_cli.config.overrides import as_layer, split_assignment, value_of
     from sdft_cli.config.recipe import Harness
 
     pairs = dict(split_assignment(text, "--harness-args") for text in arguments)
-    own = {key: value_of(value) for key, value in pairs.items() if key in Harness.model_fields}
-    more = as_layer({key: value_of(value) for key, value in pairs.items() if key not in own})
-    return own | ({"args": more} if more else {})
+    section = {key: value_of(value) for key, value in pairs.items() if key in Harness.model_fields}
+    passed_on = as_layer({key: value_of(value) for key, value in pairs.items() if key not in section})
+    return section | ({"args": passed_on} if passed_on else {})

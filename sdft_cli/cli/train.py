@@ -126,12 +126,12 @@ def _show(run: Path, json: bool) -> None:
     """Print the run's results."""
     from sdft_cli import console
     from sdft_cli.commands import report
-    from sdft_cli.reporting import groups
+    from sdft_cli.reporting import groups, results_json
     from sdft_cli.runs import results
 
     loaded = results.load_run(run)
     if json:
-        print(jsonlib.dumps({"runs": {str(run): results.method_record(loaded)}}))
+        print(jsonlib.dumps({"runs": {str(run): results_json.run_results(loaded)}}))
         return
     report.show(report.gather(groups.groups_of([loaded])))
     console.out.print(f"run: {run}   next: sdft report {run}", soft_wrap=True, highlight=False)

@@ -1,9 +1,9 @@
-"""The verb `compare`: did this checkpoint change, and is this method better? Two questions with two tests.
+"""`sdft compare`: did this checkpoint change, and is this method better? Two questions with two tests.
 
-Two checkpoints (or runs, at their last evaluated stage) are compared on the items that both were scored on: what was
-gained, what was lost, and whether as much would come from chance. Several runs are compared over seeds, grouped by
-method or another key of the recipe: items of one seed say nothing about a method. Numbers that were not measured alike
-are refused unless forced, and then the output says so. Reads from disk only.
+Two checkpoints (or runs, at their last evaluated stage) are compared on the items that both were scored on: which were
+gained, which were lost, and whether chance alone could do that. Several runs are compared over seeds, grouped by method
+or another key of the recipe, because the items of one seed say nothing about a method. Scores that are not comparable
+are refused unless forced, and then the output lists the differences. Reads from disk only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from rich.text import Text
 
@@ -21,178 +21,220 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import cache, comparable
 from sdft_cli.evaluation.cache import Evaluated
 from sdft_cli.reporting import comparisons
+from sdft_cli.reporting.comparisons import SeedComparison
+from sdft_cli.reporting.estimates import Estimate, seed_mean
+from sdft_cli.reporting.groups import Group, seed_of
+from sdft_cli.runs.records import ItemRecord
 from sdft_cli.runs.results import RunResult, load_run
-from sdft_cli.stats import paired
-from sdft_cli.stats.continual import METRICS
-from sdft_cli.stats.paired import Change
+from sdft_cli.stats import paired, seeds
+from sdft_cli.stats.continual import METRICS, Metric
+from sdft_cli.stats.intervals import Interval
+from sdft_cli.stats.paired import Change, Documents, Scores
 
-Row = dict[str, Any]
-#: So many ids of each kind are printed; --json has them all.
+#: The most ids of each kind that are printed; --json has them all.
 LISTED = 10
-#: What `continual.sign_flip` can enumerate.
-MOST_SEEDS = 24
 
 
 # --- two checkpoints, on the same items ------------------------------------------------------------------------------
 
 
-def compare(a: str, b: str, forced: bool = False) -> Row:
-    """What changed from ``a`` to ``b`` in every unit that both were measured on, as JSON."""
+class UnitChange(TypedDict):
+    """How a task or suite, or one ``part`` of a suite, changed from checkpoint ``a`` to ``b``: `paired.Change`."""
+
+    unit: str
+    part: str | None
+    n: int
+    documents: int
+    a: float
+    b: float
+    difference: float
+    standard_error: float | None
+    interval: Interval | None
+    gained: list[str]
+    lost: list[str]
+    p: float
+    test: str
+
+
+class CheckpointComparison(TypedDict):
+    """Two checkpoints by name; ``metrics`` are the differences of two runs' metrics, None for other checkpoints."""
+
+    a: str
+    b: str
+    units: list[UnitChange]
+    metrics: dict[Metric, Estimate] | None
+    warnings: list[str]
+
+
+def compare(a: str, b: str, forced: bool = False) -> CheckpointComparison:
+    """What changed from ``a`` to ``b`` in every unit that both were measured on."""
     sides = [cache.read(target) for target in (a, b)]
     warnings = comparable.check([(name, side.settings) for name, side in zip("AB", sides, strict=True)], forced)
     units = [unit for unit in sides[0].items if unit in sides[1].items]
-    rows = [row for unit in units for row in _rows(unit, *sides)]
+    rows = [row for unit in units for row in _unit_changes(unit, *sides)]
     if not rows:
-        raise UsageError(f"{a} and {b} share no scored item", f"{_listed(sides[0])}; {_listed(sides[1])}")
+        raise UsageError(f"{a} and {b} share no scored item", f"{_units(sides[0])}; {_units(sides[1])}")
     runs = [load_run(t) for t in (a, b) if (Path(t) / "recipe.json").is_file()]
     metrics = comparisons.difference(runs[1], runs[0]) if len(runs) == 2 else None
     return {"a": sides[0].name, "b": sides[1].name, "units": rows, "metrics": metrics, "warnings": warnings}
 
 
-def _rows(unit: str, a: Evaluated, b: Evaluated) -> list[Row]:
-    """One row a unit; of a suite also one a part, below it."""
+def _unit_changes(unit: str, a: Evaluated, b: Evaluated) -> list[UnitChange]:
+    """One row for the unit and, for a suite, one for each part below it."""
     before, after = a.parts(unit), b.parts(unit)
-    parts = {part: _sides(before[part], after[part]) for part in before if part in after}
+    parts = {part: _paired(before[part], after[part]) for part in before if part in after}
     whole = paired.change_of_parts(list(parts.values()))
     if whole is None:
         return []
     below = [(part, paired.change(*sides)) for part, sides in parts.items()] if len(parts) > 1 else []
-    return [_row(unit, None, whole), *(_row(unit, part, found) for part, found in below if found)]
+    return [_unit_change(unit, None, whole), *(_unit_change(unit, part, change) for part, change in below if change)]
 
 
-def _sides(
-    before: Sequence[Row], after: Sequence[Row]
-) -> tuple[dict[str, float | None], dict[str, float | None], dict[str, str | None]]:
-    documents = {row["id"]: row.get("document") for row in [*after, *before]}
-    return {row["id"]: row["value"] for row in before}, {row["id"]: row["value"] for row in after}, documents
+def _paired(before: Sequence[ItemRecord], after: Sequence[ItemRecord]) -> tuple[Scores, Scores, Documents]:
+    documents = {item["id"]: item.get("document") for item in [*after, *before]}
+    return {item["id"]: item["value"] for item in before}, {item["id"]: item["value"] for item in after}, documents
 
 
-def _row(unit: str, part: str | None, found: Change) -> Row:
+def _unit_change(unit: str, part: str | None, change: Change) -> UnitChange:
     return {
         "unit": unit,
         "part": part,
-        "n": found.n,
-        "documents": found.clusters,
-        "a": found.before,
-        "b": found.after,
-        "difference": found.difference,
-        "standard_error": found.standard_error,
-        "interval": found.interval,
-        "gained": found.gained,
-        "lost": found.lost,
-        "p": found.p,
-        "test": found.test,
+        "n": change.n,
+        "documents": change.clusters,
+        "a": change.before,
+        "b": change.after,
+        "difference": change.difference,
+        "standard_error": change.standard_error,
+        "interval": change.interval,
+        "gained": change.gained,
+        "lost": change.lost,
+        "p": change.p,
+        "test": change.test,
     }
 
 
-def _listed(side: Evaluated) -> str:
+def _units(side: Evaluated) -> str:
     return f"{side.name} has {', '.join(side.items)}"
 
 
 # --- groups of runs, over seeds --------------------------------------------------------------------------------------
 
 
-def compare_seeds(folders: Sequence[Path], by: str, forced: bool = False) -> Row:
-    """Means over seeds of the groups that ``by`` (``method``, or a key of the recipe) makes, and each pair's tests."""
+class SeedGroup(TypedDict):
+    """The runs with one value of the key that they are grouped by: means over their seeds."""
+
+    name: str
+    seeds: list[str]
+    metrics: dict[Metric, Estimate]
+
+
+class GroupComparison(TypedDict):
+    """Groups of runs by the key ``by``, and each pair of them."""
+
+    by: str
+    groups: list[SeedGroup]
+    pairs: list[SeedComparison]
+    warnings: list[str]
+
+
+def compare_seeds(folders: Sequence[Path], by: str, forced: bool = False) -> GroupComparison:
+    """Means over the seeds of every group that ``by`` (``method``, or a key of the recipe) makes, and paired tests."""
     runs = [load_run(folder) for folder in folders]
-    names = [f"{run.name}, stage {k}" for run in runs for k in run.settings]
-    measured = [found for run in runs for found in run.settings.values()]
-    warnings = comparable.check(list(zip(names, measured, strict=True)), forced)
-    warnings += _unlike(runs, by, forced)
+    settings = [(f"{run.name}, stage {k}", of_stage) for run in runs for k, of_stage in run.settings.items()]
+    warnings = comparable.check(settings, forced) + _check_comparable(runs, by, forced)
     groups = _groups(runs, by)
-    pairs = [_pair(a, b, groups) for a, b in combinations(groups, 2)]
-    rows = [{"name": name, "seeds": list(found), "metrics": _means(found)} for name, found in groups.items()]
-    return {"by": by, "groups": rows, "pairs": pairs, "warnings": warnings}
+    means: list[SeedGroup] = [{"name": g.name, "seeds": g.seeds, "metrics": _means(g)} for g in groups]
+    pairs = [_pair(a, b) for a, b in combinations(groups, 2)]
+    return {"by": by, "groups": means, "pairs": pairs, "warnings": warnings}
 
 
-def _unlike(runs: Sequence[RunResult], by: str, forced: bool) -> list[str]:
-    """What else must be equal for metrics to be of the same thing: the sequence of tasks, how far it has come, the
-    world of the micro tasks, and the model that it began with."""
-    found = []
-    kinds = {"sequences of tasks": [str(run.stages) for run in runs], "last stages": [str(run.last) for run in runs]}
-    kinds |= {f"{key}s": [str(run.recipe.get(key)) for run in runs] for key in ("world", "model", "suite") if key != by}
-    for what, values in kinds.items():
-        if len(set(values)) > 1:
-            found.append(f"the runs have different {what}: {', '.join(dict.fromkeys(values))}")
-    if found and not forced:
-        raise UsageError(f"not for one table: {found[0]}", "compare runs of one setting, or add --force")
-    return [f"Forced together: {text}" for text in found]
+def _check_comparable(runs: Sequence[RunResult], by: str, forced: bool) -> list[str]:
+    """Refuse (`UsageError`) runs whose metrics measure different things: another task sequence, stage, micro world,
+    base model or suite. ``forced``: return the differences, for the output to list."""
+    values = {"task sequences": [str(run.stages) for run in runs], "last stages": [str(run.last) for run in runs]}
+    values |= {
+        f"{key}s": [str(run.recipe.get(key)) for run in runs] for key in ("world", "model", "suite") if key != by
+    }
+    differences = [
+        f"the runs have different {kind}: {', '.join(dict.fromkeys(of_runs))}"
+        for kind, of_runs in values.items()
+        if len(set(of_runs)) > 1
+    ]
+    if differences and not forced:
+        raise UsageError(f"not comparable: {differences[0]}", "compare runs of one setting, or add --force")
+    return [f"Compared with --force although {text}" for text in differences]
 
 
-def _groups(runs: Sequence[RunResult], by: str) -> dict[str, dict[str, RunResult]]:
-    """The runs by group and seed; `UsageError` where two of a group have one seed, or there is nothing to compare."""
-    groups: dict[str, dict[str, RunResult]] = {}
+def _groups(runs: Sequence[RunResult], by: str) -> list[Group]:
+    """The runs by group; `UsageError` where two runs of a group have the same seed, or no group has two seeds."""
+    by_name: dict[str, dict[str, RunResult]] = {}
     for run in runs:
-        name, seed = _value(run, by), str(run.recipe.get("seed"))
-        group = groups.setdefault(name, {})
+        name, seed = _value(run, by), seed_of(run)
+        group = by_name.setdefault(name, {})
         if seed in group:
             raise UsageError(
-                f"{group[seed].folder} and {run.folder} both are {by} {name}, seed {seed}",
+                f"{group[seed].folder} and {run.folder} are both {name} with seed {seed}",
                 "group by the key in which they differ, such as --by train.lr, or leave one out",
             )
         group[seed] = run
-    if max(map(len, groups.values())) < 2:
+    if max(map(len, by_name.values())) < 2:
         raise UsageError(
-            f"no {by} has two seeds: one run says nothing about a {by}",
-            "train it again with --seed 1, 2, …; for two checkpoints on the same items leave out --by",
+            f"no {by} has two seeds, and a single run says nothing about a {by}",
+            "train again with --seed 1, 2, …; to compare two checkpoints on the same items, leave out --by",
         )
-    return groups
+    return [Group(name, tuple(group.values())) for name, group in by_name.items()]
 
 
 def _value(run: RunResult, by: str) -> str:
     if by == "method":
         return run.method
-    found: Any = run.recipe
+    value: object = run.recipe
     for key in overrides.path_of(by, "--by").split("."):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return f"{by}={found}"
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return f"{by}={value}"
 
 
-def _means(group: Mapping[str, RunResult]) -> dict[str, Row]:
-    return {m: comparisons.seed_cell([run.metrics[m] for run in group.values()]) for m in METRICS}
+def _means(group: Group) -> dict[Metric, Estimate]:
+    return {m: seed_mean([run.metrics[m] for run in group.runs]) for m in METRICS}
 
 
-def _pair(a: str, b: str, groups: Mapping[str, Mapping[str, RunResult]]) -> Row:
-    """The paired tests of ``a`` minus ``b`` on the seeds that both have."""
-    common = [seed for seed in groups[a] if seed in groups[b]]
-    if len(common) > MOST_SEEDS:
-        raise UsageError(f"{len(common)} seeds: an exact sign-flip test takes {MOST_SEEDS} at most", "leave some out")
-    tests = {}
-    for metric in METRICS if len(common) > 1 else ():
-        x, y = ([groups[name][seed].metrics[metric] for seed in common] for name in (a, b))
-        tests[metric] = comparisons.seed_test(x, y)
-    return {"a": a, "b": b, "seeds": common, "smallest_p": 2.0 ** (1 - len(common)) if common else None, "tests": tests}
+def _pair(a: Group, b: Group) -> SeedComparison:
+    common = set(a.seeds) & set(b.seeds)
+    if len(common) > seeds.MOST:
+        raise UsageError(f"{len(common)} seeds: an exact sign-flip test takes at most {seeds.MOST}", "leave some out")
+    return comparisons.compare_groups(a, b)
 
 
-# --- on the terminal -------------------------------------------------------------------------------------------------
+# --- terminal output -------------------------------------------------------------------------------------------------
 
 
-def show(facts: Row) -> None:
-    """Two checkpoints: a line a unit, then the ids."""
+def show(comparison: CheckpointComparison) -> None:
+    """Two checkpoints: a line per unit, then the ids of items gained and lost."""
     say = console.out.print
-    say(Text(f"A  {facts['a']}\nB  {facts['b']}"), soft_wrap=True)
-    _warn(facts["warnings"])
+    say(Text(f"A  {comparison['a']}\nB  {comparison['b']}"), soft_wrap=True)
+    _warn(comparison["warnings"])
+    units = comparison["units"]
     heads = ("", "n", "A", "B", "B − A", "95 % interval", "+", "−", "p")
-    say(console.plain_table(heads, [_cells(row) for row in facts["units"]], names=1))
+    say(console.plain_table(heads, [_cells(row) for row in units], names=1))
     say("+ and −: items gained and lost in B")
-    for test in dict.fromkeys(row["test"] for row in facts["units"]):
-        say(Text(f"p: {test} ({', '.join(_name(r) for r in facts['units'] if r['test'] == test)})"), soft_wrap=True)
-    for row in facts["units"]:
+    for test in dict.fromkeys(row["test"] for row in units):
+        say(Text(f"p: {test} ({', '.join(_name(row) for row in units if row['test'] == test)})"), soft_wrap=True)
+    for row in units:
         if row["part"] is None:
             _show_ids(row)
-    if facts["metrics"]:
-        _show_metrics(facts["metrics"])
-    say("Two checkpoints on these items: that is what was compared. To tell whether a")
-    say("method is better takes seeds: sdft compare RUN... --by method")
+    if comparison["metrics"]:
+        _show_metrics(comparison["metrics"])
+    say("This compares two checkpoints on these items, not two methods. To find out whether")
+    say("a method is better, compare several seeds: sdft compare RUN... --by method")
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: UnitChange) -> list[str]:
     name = row["unit"] if row["part"] is None else f"  {row['part']}"
-    figures = [console.number(row["a"]), console.number(row["b"]), console.number(row["difference"], signed=True)]
+    numbers = [console.number(row["a"]), console.number(row["b"]), console.number(row["difference"], signed=True)]
     return [
         name,
         str(row["n"]),
-        *figures,
+        *numbers,
         console.span(row["interval"], signed=True),
         str(len(row["gained"])),
         str(len(row["lost"])),
@@ -200,63 +242,62 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _name(row: Row) -> str:
-    return row["unit"] if row["part"] is None else str(row["part"])
+def _name(row: UnitChange) -> str:
+    return row["unit"] if row["part"] is None else row["part"]
 
 
-def _show_ids(row: Row) -> None:
-    for kind in ("gained", "lost"):
-        ids = row[kind]
+def _show_ids(row: UnitChange) -> None:
+    for kind, ids in (("gained", row["gained"]), ("lost", row["lost"])):
         if ids:
             more = f" … and {len(ids) - LISTED} more (--json lists all)" if len(ids) > LISTED else ""
             text = f"{row['unit']}, {kind} in B: {', '.join(ids[:LISTED])}{more}"
             console.out.print(Text(text), soft_wrap=True)
 
 
-def _show_metrics(metrics: Mapping[str, Row]) -> None:
-    """What two runs on the same sequence and items differ in, with paired intervals."""
-    known = {name: found for name, found in metrics.items() if found["value"] is not None}
+def _show_metrics(metrics: Mapping[Metric, Estimate]) -> None:
+    """How the metrics of two runs on the same task sequence and items differ, with paired intervals."""
     rows = [
-        [name.replace("_", " "), console.number(found["value"], True), console.span(found["interval"], True)]
-        for name, found in known.items()
+        [name.replace("_", " "), console.number(estimate["value"], True), console.span(estimate["interval"], True)]
+        for name, estimate in metrics.items()
+        if estimate["value"] is not None
     ]
     console.out.print(console.plain_table(("metric", "B − A", "95 % interval"), rows, names=1))
 
 
-def show_seeds(facts: Row) -> None:
-    """Groups over seeds: the means, then a table a pair."""
-    say = console.out.print
-    _warn(facts["warnings"])
-    heads = ["", *(f"{g['name']}\n{len(g['seeds'])} seed{'s' if len(g['seeds']) > 1 else ''}" for g in facts["groups"])]
-    say(console.plain_table(heads, [[m.replace("_", " "), *_group_cells(facts, m)] for m in METRICS], names=1))
+def show_seeds(comparison: GroupComparison) -> None:
+    """Groups over seeds: the means, then a table per pair."""
+    say, groups, pairs = console.out.print, comparison["groups"], comparison["pairs"]
+    _warn(comparison["warnings"])
+    heads = ["", *(f"{g['name']}\n{len(g['seeds'])} seed{'s' if len(g['seeds']) > 1 else ''}" for g in groups)]
+    rows = [
+        [m.replace("_", " "), *(_mean_cell(g["metrics"][m], console.is_change(m)) for g in groups)] for m in METRICS
+    ]
+    say(console.plain_table(heads, rows, names=1))
     say("mean and 95 % interval over training seeds (Student's t)")
-    for pair in facts["pairs"]:
+    for pair in pairs:
         _show_pair(pair)
-    if len(facts["pairs"]) > 1:
-        say(f"{len(facts['pairs'])} pairs were tested: one p in twenty is below 0.05 by chance alone.")
+    if len(pairs) > 1:
+        say(f"{len(pairs)} pairs were tested: by chance alone, one p in twenty is below 0.05.")
 
 
-def _group_cells(facts: Row, metric: str) -> list[str]:
-    signed = console.is_change(metric)
-    cells = [group["metrics"][metric] for group in facts["groups"]]
-    return [f"{console.number(c['value'], signed)} {console.span(c['interval'], signed)}".rstrip() for c in cells]
+def _mean_cell(mean: Estimate, signed: bool) -> str:
+    return f"{console.number(mean['value'], signed)} {console.span(mean['interval'], signed)}".rstrip()
 
 
-def _show_pair(pair: Row) -> None:
+def _show_pair(pair: SeedComparison) -> None:
     say, n = console.out.print, len(pair["seeds"])
     if n < 2:
-        say(Text(f"{pair['a']} − {pair['b']}: no two seeds in common, so no paired test"))
+        say(Text(f"{pair['a']} − {pair['b']}: fewer than two seeds in common, so no paired test"))
         return
     heads = (f"{pair['a']} − {pair['b']}", "difference", "95 % interval", "p, paired t", "p, sign-flip")
     rows = []
     for metric, test in pair["tests"].items():
         if test["value"] is not None:
             difference = [console.number(test["value"], True), console.span(test["interval"], True)]
-            rows.append(
-                [metric.replace("_", " "), *difference, console.pvalue(test["t_p"]), console.pvalue(test["flip_p"])]
-            )
+            p_values = [console.pvalue(test["t_p"]), console.pvalue(test["flip_p"])]
+            rows.append([metric.replace("_", " "), *difference, *p_values])
     say(console.plain_table(heads, rows, names=1))
-    say(f"{n} common seeds allow a sign-flip p of {console.pvalue(pair['smallest_p'])} at best")
+    say(f"With {n} common seeds the smallest possible sign-flip p is {console.pvalue(pair['smallest_p'])}.")
 
 
 def _warn(warnings: Sequence[str]) -> None:

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.commands.report import report, show
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
+from sdft_cli.reporting.results_json import DemoResults, demo_results
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run, write_whole
 from sdft_cli.runs.parallel import Job, cores, train_all
@@ -24,7 +24,7 @@ TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 
 def demo(
     out: Path, methods: list[str], seed: int, world: int, quick: bool, quiet: bool = False, plugins: Sequence[Path] = ()
-) -> dict[str, Any]:
+) -> DemoResults:
     """Three tasks in a row on the embedded model, once a method; returns what ``results.json`` holds.
 
     A demo that was interrupted goes on where it stopped; finished runs in ``out`` are kept.
@@ -35,7 +35,7 @@ def demo(
     prepare(list(TASKS), {}, out / "data", PrepareOptions(world=world))
     runs = _train(out, recipes, quiet)
     loaded = [results.load_run(run) for run in runs]
-    record = results.demo_results(loaded, seed, world, time.perf_counter() - began)
+    record = demo_results(loaded, seed, world, time.perf_counter() - began)
     told = report(runs, out)
     write_whole(out / "results.json", json.dumps(record, indent=1) + "\n")
     if not quiet:

@@ -25,12 +25,13 @@ from sdft_cli import console
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe, Sampler
 from sdft_cli.errors import UsageError
-from sdft_cli.evaluation import scoring, teacher_gap
+from sdft_cli.evaluation import answers, divergences, summaries
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.pretrained import Policy
 from sdft_cli.models.views import VIEWS
+from sdft_cli.runs.records import ItemRecord
 from sdft_cli.training import micro_batches
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.estimates import GIB, footprint, load_of, memory_text, percentiles
@@ -118,10 +119,10 @@ class _Probe:
             "rows": len(rows),
             "max_new_tokens": p.max_new_tokens,
             "note": p.task.note,
-            "student": scoring.summarize(student),
-            "student_sampled": scoring.summarize(self._grade(p, rows, rollouts)),
-            "teacher": scoring.summarize(teacher),
-            "gain": teacher_gap.gain(student, teacher, seed),
+            "student": summaries.summarize(student),
+            "student_sampled": summaries.summarize(self._grade(p, rows, rollouts)),
+            "teacher": summaries.summarize(teacher),
+            "gain": summaries.gain(student, teacher, seed),
             "kl": self._kl(rows, rollouts, seed),
             "prompts": self._prompts(p),
             "dropped": dict(Counter(d.reason for d in p.dropped)),
@@ -160,17 +161,17 @@ class _Probe:
         """At temperature 1 whatever the method samples at: the student's own distribution."""
         return self.engine.sample(prompts, Sampler(), p.max_new_tokens, seed, greedy) if prompts else []
 
-    def _grade(self, p: StagePlan, rows: list[_Shown], rollouts: list[Rollout]) -> list[dict[str, Any]]:
-        return scoring.graded([r.example for r in rows], rollouts, self.policy.chat, p.task.grade)
+    def _grade(self, p: StagePlan, rows: list[_Shown], rollouts: list[Rollout]) -> list[ItemRecord]:
+        return answers.graded([r.example for r in rows], rollouts, self.policy.chat, p.task.grade)
 
-    def _kl(self, rows: list[_Shown], rollouts: list[Rollout], seed: int) -> dict[str, Any] | None:
+    def _kl(self, rows: list[_Shown], rollouts: list[Rollout], seed: int) -> divergences.Divergences | None:
         pairs = [
             Row(r.student, w.ids, [1.0] * len(w.ids), r.teacher)
             for r, w in zip(rows, rollouts, strict=True)
             if r.teacher is not None
         ]
         budget, skip = self.recipe.train.micro_batch_budget, self.recipe.objective.skip_first
-        return teacher_gap.summarize(teacher_gap.divergences(self.policy, pairs, budget), skip, seed) if pairs else None
+        return divergences.summarize(divergences.per_token(self.policy, pairs, budget), skip, seed) if pairs else None
 
     # what training would take -------------------------------------------------------------------------------
 

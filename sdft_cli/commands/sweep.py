@@ -24,13 +24,16 @@ from sdft_cli.console import number, span
 from sdft_cli.errors import UsageError
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import RUNS, Run, fresh_name, write_whole
+from sdft_cli.runs.logged import validation
 from sdft_cli.runs.parallel import Job, cores, train_all
-from sdft_cli.stats import continual, selection
+from sdft_cli.stats import selection
+from sdft_cli.stats.continual import Metric
+from sdft_cli.stats.seeds import seed_mean
 from sdft_cli.stats.selection import Candidate
 
 Row = dict[str, Any]
 #: Metrics of the table, and of the means over seeds, with their heads.
-_METRICS = {"average_accuracy": "avg", "backward_transfer": "BWT", "prior_change": "prior\nchange"}
+_METRICS: dict[Metric, str] = {"average_accuracy": "avg", "backward_transfer": "BWT", "prior_change": "prior\nchange"}
 _FILE = "sweep.json"
 #: Settings that may have been changed when a point was resumed by itself, without making it another point.
 _FREE = ("guards.", "engine.", "runtime.")
@@ -206,7 +209,7 @@ class _Sweep:
         for key in [*_METRICS, *(_side(self.runs[same[0].name]) if same else ())]:
             values = [v for f in facts if (v := f.get(key)) is not None]
             if values:
-                mean, interval = continual.seed_mean(values)
+                mean, interval = seed_mean(values)
                 found[key] = {"mean": mean, "interval": interval}
         return found
 
@@ -239,10 +242,10 @@ def _same(p: Point, q: Point) -> bool:
 
 
 def _validation(run: results.RunResult) -> tuple[float, int] | None:
-    return selection.validation(run.evals, len(run.stages), run.endings)
+    return validation(run.evals, len(run.stages), run.endings)
 
 
-def _side(run: results.RunResult) -> dict[str, float]:
+def _side(run: results.RunResult) -> dict[str, float | None]:
     """What the last stage's task is scored on besides its accuracy."""
     return run.side_scores(run.last, run.stages[run.last - 1])
 
@@ -304,7 +307,7 @@ def _lines(record: Row) -> list[str]:
 
 
 def _title(metric: str) -> str:
-    return _METRICS.get(metric, metric).replace("\n", " ")
+    return next((head for name, head in _METRICS.items() if name == metric), metric).replace("\n", " ")
 
 
 def _said(settings: Row) -> str:

@@ -20,10 +20,10 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.console import TrainingDisplay
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.evaluation import scoring
+from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.models import pretrained
 from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.pretrained import Policy
-from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.folder import Checkpoint, Run, fresh_name, write_whole
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.checkpoints import Checkpointer
@@ -253,12 +253,12 @@ class _Sequence:
 
     def _evaluate(self, engine: Engine, policy: Policy, number: int, task: str, step: int) -> dict[str, Any]:
         """A cheap look at every task (validation rows) and the suite, for curves; greedy, so nothing is disturbed."""
-        limit, view = self.recipe.train.eval_limit, VIEWS[self.recipe.views.student]
+        limit, view = self.recipe.train.eval_limit, self.recipe.views.student
         chat = policy.chat.switched(self.recipe.views.student_thinking)
         scores: dict[str, Any] = {}
         for data in self.plans:
-            rows = data.validation[:limit]
-            summary, _ = scoring.score_task(engine, chat, data.task, rows, self.recipe.evaluation.max_new_tokens, view)
+            conditions = Conditions(view, limit, self.recipe.evaluation.max_new_tokens)
+            summary, _ = scoring.score_task(engine, chat, data.task, data.validation, conditions)
             scores[data.task.name] = {"accuracy": summary["accuracy"], "n": summary["n"]}
         facts: dict[str, Any] = {"scores": scores, "suite": None}
         if self.suite:
@@ -284,12 +284,12 @@ class _Sequence:
         suite = None if scores["suite"] else self.suite
         view, settings = self.recipe.views.student, self.recipe.evaluation
         chat = policy.chat.switched(self.recipe.views.student_thinking)
-        found, items = scoring.measure(engine, chat, list(tests.values()), suite, view, settings)
-        scores["tasks"] |= found["tasks"]
-        scores["suite"] = found["suite"] or scores["suite"]
-        scores["settings"] = scores.get("settings", {}) | found["settings"]
+        measured = scoring.measure(engine, chat, list(tests.values()), suite, view, settings)
+        scores["tasks"] |= measured.summaries()
+        scores["suite"] = measured.suite or scores["suite"]
+        scores["settings"] = scores.get("settings", {}) | measured.settings
         scores["seconds"] = time.perf_counter() - began
-        self.run.write_scores(number, task, scores, items)
+        self.run.write_scores(number, task, scores, measured.items)
         self.display.note(_line(scores))
 
 

@@ -1,55 +1,75 @@
-"""Evaluations on disk: read from wherever they lie, and kept by digest so that nothing is measured twice.
+"""Evaluations on disk: read from wherever they are, and kept by digest so that nothing is measured twice.
 
     runs/<name>/evals/NN-<task>/         a stage of a run
     runs/evals/<unit>-<digest>/          one unit (a task, a suite, samples of a task) of any other model
-    runs/evals/parts/<part>-<digest>/    a part of a suite that is measured part by part, until the suite is whole
-    <folder>/                            what `sdft eval --out <folder>` was asked for, together
+    runs/evals/parts/<part>-<digest>/    a part of a suite that is measured part by part, or a diagnostic of a task
+    <folder>/                            everything one `sdft eval --out <folder>` reported
 
-Each holds ``scores.json``, written last, and a JSONL file a unit with one scored completion a line. The digest is that
-of everything that decides the numbers: weights, settings, test rows, the grader's code, the engine and this version.
-So a changed model never gets old scores, and whatever stands under a digest is never measured again.
+Each holds ``scores.json``, written last, and one JSONL file per unit with one scored completion per line. The digest
+covers everything that decides the numbers: weights, settings, test rows, the grader's code, the engine and this
+version. So a changed model never gets old scores, and whatever is kept under a digest is never measured again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 from sdft_cli.config.locations import locate
 from sdft_cli.errors import UsageError
-from sdft_cli.evaluation.comparable import SUITE, Settings
+from sdft_cli.evaluation.measurement import Items, Measurement
+from sdft_cli.evaluation.units import SAMPLES, SUITE, samples_unit, suite_unit, task_unit
 from sdft_cli.models import digests
 from sdft_cli.runs.folder import RUNS, Run, write_evaluation
-from sdft_cli.runs.results import item_rows, json_object, settings_of
+from sdft_cli.runs.records import FurtherScores, ItemRecord, Scores, StageId, SuiteSummary, Summary, UnitSettings
+from sdft_cli.runs.scores import item_rows, json_object, settings_of
 from sdft_cli.types import SPLITS
 
-Row = dict[str, Any]
-Items = dict[str, list[Row]]
 CACHE = RUNS / "evals"
 PARTS = CACHE / "parts"
-SAMPLES = "-samples"
+
+
+class Identity(TypedDict):
+    """Everything that decides the numbers of a unit. ``engine`` names the engine, the device and the dtype."""
+
+    weights: str | None
+    settings: dict[str, UnitSettings]
+    grader: str
+    engine: list[str]
+    sdft: str
+
+
+class CacheEntry(TypedDict):
+    """``scores.json`` of a unit kept by digest."""
+
+    tasks: dict[str, Summary]
+    further: dict[str, FurtherScores]
+    suite: SuiteSummary | None
+    settings: dict[str, UnitSettings]
+    seconds: float
+    identity: Identity
 
 
 # --- where a unit is kept --------------------------------------------------------------------------------------------
 
 
 class Place(Protocol):
-    """Where a unit's scores and items are kept, and found again."""
+    """Where a unit's measurement is kept, and found again."""
 
-    def find(self) -> tuple[Row, Items] | None: ...
-    def keep(self, scores: Row, items: Items) -> None: ...
+    def find(self) -> Measurement | None: ...
+    def keep(self, measurement: Measurement) -> None: ...
 
 
 @dataclass(frozen=True)
 class InCache:
-    """A unit below ``root``, by the digest of ``identity``: all that decides its numbers, by name. Without a root, or
-    for weights that have no digest, nothing is found and nothing kept."""
+    """A unit below ``root``, by the digest of its ``identity``. Without a root, or for weights that have no digest,
+    nothing is found and nothing kept."""
 
     root: Path | None
     unit: str
-    identity: Row
+    identity: Identity
 
     @property
     def folder(self) -> Path | None:
@@ -57,53 +77,70 @@ class InCache:
             return None
         return self.root / f"{self.unit}-{digests.of(self.identity)}"
 
-    def find(self) -> tuple[Row, Items] | None:
+    def find(self) -> Measurement | None:
         folder = self.folder
         if folder is None or not (folder / "scores.json").is_file():
             return None
-        scores = json_object(folder / "scores.json")
-        return scores, {path.stem: item_rows(path) for path in sorted(folder.glob("*.jsonl"))}
+        entry = json_object(folder / "scores.json")
+        items = {path.stem: item_rows(path) for path in sorted(folder.glob("*.jsonl"))}
+        return Measurement(entry["tasks"], entry["suite"], entry["settings"], items, entry["further"])
 
-    def keep(self, scores: Row, items: Items) -> None:
+    def keep(self, measurement: Measurement) -> None:
+        entry: CacheEntry = {
+            "tasks": measurement.tasks,
+            "further": measurement.further,
+            "suite": measurement.suite,
+            "settings": measurement.settings,
+            "seconds": measurement.seconds,
+            "identity": self.identity,
+        }
         if folder := self.folder:
-            write_evaluation(folder, {**scores, "identity": self.identity}, items)
+            write_evaluation(folder, entry, measurement.items)
 
 
 @dataclass(frozen=True)
 class InRun:
-    """``unit`` among what a run holds of its stage ``number``, in that stage's own folder."""
+    """A unit among those that a run holds of one stage, in that stage's own folder."""
 
     run: Run
-    number: int
-    task: str
+    stage: StageId
     unit: str
 
-    def find(self) -> tuple[Row, Items] | None:
-        known, own = self._scores(), self._files()
-        tasks = {name: found for name, found in known["tasks"].items() if name in own}
-        suite = known["suite"] if known["suite"] and SUITE + known["suite"]["name"] == self.unit else None
-        settings = {name: found for name, found in settings_of(known).items() if name in own}
-        folder = self.run.eval_folder(self.number, self.task)
-        items = {n: item_rows(folder / f"{n}.jsonl") for n in own if (folder / f"{n}.jsonl").is_file()}
-        return ({"tasks": tasks, "suite": suite, "settings": settings}, items) if tasks or suite else None
+    def find(self) -> Measurement | None:
+        """The unit with its further splits and samples."""
+        scores, names = self._scores(), self._files()
+        tasks: dict[str, Summary] = {name: summary for name, summary in scores["tasks"].items() if name in names}
+        suite = scores["suite"] if scores["suite"] and suite_unit(scores["suite"]["name"]) == self.unit else None
+        settings = {name: unit for name, unit in scores.get("settings", {}).items() if name in names}
+        files = {name: self.run.eval_folder(*self.stage) / f"{name}.jsonl" for name in names}
+        items = {name: item_rows(file) for name, file in files.items() if file.is_file()}
+        return Measurement(tasks, suite, settings, items) if tasks or suite else None
 
-    def keep(self, scores: Row, items: Items) -> None:
+    def keep(self, measurement: Measurement) -> None:
         """Lay the unit over what is there; other units of the stage stay as they are."""
-        known = self._scores()
-        for name, found in scores["tasks"].items():
-            known["tasks"][name] = {**known["tasks"].get(name, {}), **found}
-        known["suite"] = scores["suite"] or known["suite"]
-        known["settings"] = settings_of(known) | scores["settings"]
-        known["seconds"] = known.get("seconds", 0.0) + scores.get("seconds", 0.0)
-        self.run.write_scores(self.number, self.task, known, items)
+        scores = self._scores()
+        tasks = scores["tasks"]
+        for name, summary in measurement.summaries().items():
+            tasks[name] = {**tasks[name], **summary} if name in tasks else summary
+        for name in measurement.further.keys() & tasks.keys():
+            tasks[name] = {**tasks[name], **measurement.further[name]}
+        scores["suite"] = measurement.suite or scores["suite"]
+        scores["settings"] = scores.get("settings", {}) | measurement.settings
+        scores["seconds"] = scores.get("seconds", 0.0) + measurement.seconds
+        self.run.write_scores(*self.stage, scores, measurement.items)
 
-    def _scores(self) -> Row:
-        empty: Row = {"stage": self.number, "task": self.task, "tasks": {}, "suite": None, "settings": {}}
-        return {**empty, **(self.run.read_scores(self.number, self.task) or {})}
+    def _scores(self) -> Scores:
+        """The stage's scores as they are on disk, or empty ones."""
+        number, task = self.stage
+        scores: Scores = {"stage": number, "task": task, "tasks": {}, "suite": None, "settings": {}, "seconds": 0.0}
+        if stored := self.run.read_scores(number, task):
+            scores["tasks"], scores["suite"] = stored["tasks"], stored.get("suite")
+            scores["settings"], scores["seconds"] = settings_of(stored), stored.get("seconds", 0.0)
+        return scores
 
     def _files(self) -> tuple[str, ...]:
         """The names of the unit's item files: its own, that of samples, and those of a task's further splits."""
-        return (self.unit, self.unit + SAMPLES, *(f"{self.unit}-{split}" for split in SPLITS))
+        return (self.unit, samples_unit(self.unit), *(task_unit(self.unit, split) for split in SPLITS))
 
 
 def of_model(weights: str, root: Path = CACHE) -> Iterator[Path]:
@@ -113,7 +150,7 @@ def of_model(weights: str, root: Path = CACHE) -> Iterator[Path]:
             yield path.parent
 
 
-# --- read from wherever they lie -------------------------------------------------------------------------------------
+# --- read from wherever they are -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -121,15 +158,15 @@ class Evaluated:
     """What was measured of one checkpoint: its items by unit, with their settings."""
 
     name: str
-    settings: Settings
+    settings: dict[str, UnitSettings]
     items: Items
 
-    def parts(self, unit: str) -> dict[str, list[Row]]:
+    def parts(self, unit: str) -> dict[str, list[ItemRecord]]:
         """The items of a suite by part; all of them under "" for a task."""
-        found: dict[str, list[Row]] = {}
+        parts: dict[str, list[ItemRecord]] = {}
         for row in self.items[unit]:
-            found.setdefault(str(row.get("part", "")) if unit.startswith(SUITE) else "", []).append(row)
-        return found
+            parts.setdefault(str(row.get("part", "")) if unit.startswith(SUITE) else "", []).append(row)
+        return parts
 
 
 def read(target: str, cache: Path = CACHE) -> Evaluated:
@@ -146,14 +183,14 @@ def read(target: str, cache: Path = CACHE) -> Evaluated:
 def _of_run(run: Path) -> Evaluated:
     stages = sorted((run / "evals").glob("[0-9]*-*/scores.json"), key=lambda path: int(path.parent.name.split("-")[0]))
     if not stages:
-        raise UsageError(f"{run} has no evaluation yet", "let it go on with `sdft train --resume`")
+        raise UsageError(f"{run} has no evaluation yet", f"finish it with `sdft train --resume --out {run}`")
     return _of_folder(stages[-1].parent, f"{run} ({stages[-1].parent.name})")
 
 
 def _of_folder(folder: Path, name: str) -> Evaluated:
     files = [path for path in sorted(folder.glob("*.jsonl")) if not path.stem.endswith(SAMPLES)]
     if not files:
-        raise UsageError(f"{folder} holds no item files, only scores", "evaluate it again: items are what is compared")
+        raise UsageError(f"{folder} holds scores but no item files", "evaluate it again: items are what is compared")
     return Evaluated(name, settings_of(json_object(folder / "scores.json")), {p.stem: item_rows(p) for p in files})
 
 
@@ -161,21 +198,23 @@ def _of_model(target: str, cache: Path) -> Evaluated:
     weights = digests.of_weights(locate(target))
     if weights is None:
         raise UsageError(
-            f"{target} is no run, no evaluation and no model folder", f"write `sdft eval {target} --out FOLDER` first"
+            f"{target} is neither a run, nor an evaluation, nor a model folder",
+            f"evaluate it first with `sdft eval {target} --out FOLDER`, and compare FOLDER",
         )
-    settings: dict[str, Mapping[str, Any]] = {}
+    settings: dict[str, UnitSettings] = {}
     items: Items = {}
     for folder in of_model(weights, cache):
-        found = _of_folder(folder, target) if not folder.name.rpartition("-")[0].endswith(SAMPLES) else None
-        if twice := set(items) & set(found.items if found else ()):
+        if folder.name.rpartition("-")[0].endswith(SAMPLES):
+            continue
+        evaluated = _of_folder(folder, target)
+        if twice := set(items) & set(evaluated.items):
             unit = min(twice)
             raise UsageError(
                 f"{target}: {unit} was measured under several settings, in {cache}/{unit}-*",
-                "name one of these folders, or write `sdft eval MODEL --out FOLDER` and compare that",
+                "name one of these folders, or run `sdft eval MODEL --out FOLDER` and compare FOLDER",
             )
-        if found:
-            settings |= found.settings
-            items |= found.items
+        settings |= evaluated.settings
+        items |= evaluated.items
     if not items:
-        raise UsageError(f"no evaluation of {target} in {cache}", f"measure it first: sdft eval {target}")
+        raise UsageError(f"no evaluation of {target} in {cache}", f"evaluate it first with `sdft eval {target}`")
     return Evaluated(target, settings, items)

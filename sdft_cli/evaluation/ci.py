@@ -1,108 +1,155 @@
-"""What CI asks of an evaluation: gates from flags, what was measured for them, and the files that tell the verdict.
+"""Gates for CI: set by flags, decided on what was measured, and written to the files that CI servers read.
 
-Forgetting is the mean over earlier tasks of their best accuracy since they were learned, minus the last. Its interval
-is put together from two: below it reaches as far as that of minus BWT, above as far as its own bootstrap draws. The
-maximum reads high under noise and resampling adds to that, so the draws' lower end would prove forgetting where there
-is none; minus BWT has no maximum and is never more than forgetting.
+Forgetting is the mean over earlier tasks of their best accuracy since they were learned, minus the last one. Its
+interval has its lower end from minus BWT and its upper end from the bootstrap of forgetting itself. The maximum reads
+high under noise and resampling adds to that, so the bootstrap's lower end would prove forgetting where there is none;
+minus BWT has no maximum and is never more than forgetting.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from sdft_cli import console
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.evaluation import comparable, gates
-from sdft_cli.evaluation.gates import Gate, Measured
+from sdft_cli.evaluation.gates import Gate, GateReport, Interval, Measured
+from sdft_cli.evaluation.measurement import EvalScores
 from sdft_cli.runs.folder import write_whole
+from sdft_cli.runs.records import Summary
 from sdft_cli.runs.results import RunResult
-from sdft_cli.stats import continual
+from sdft_cli.stats import bootstrap, continual
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from sdft_cli.evaluation.plan import EvalPlan
+
 FORGETTING, PRIOR_DROP = "forgetting", "prior drop"
 _OF_STAGES = (FORGETTING, PRIOR_DROP)
+_ACCURACY = "--min-accuracy"
 
 
-def gates_of(forgetting: float | None, prior_drop: float | None, accuracies: Sequence[str], rule: str) -> list[Gate]:
-    """The gates that ``--max-forgetting``, ``--max-prior-drop`` and ``--min-accuracy NAME=VALUE`` set, to be decided
-    by ``rule``."""
+@dataclass(frozen=True)
+class GateSet:
+    """The gates of one evaluation, the rule that decides them (`gates.RULES`), and the files to report to."""
+
+    gates: tuple[Gate, ...] = ()
+    rule: str = "point"
+    junit: Path | None = None
+    markdown: Path | None = None
+
+    def check(self, plan: EvalPlan) -> None:
+        """Refuse gates that ``plan`` cannot decide, before anything is measured."""
+        for gate in self.gates:
+            if gate.on in _OF_STAGES and not plan.covers_run:
+                raise UsageError(
+                    f"{gate}: {gate.on} compares the stages of a run, so all must be measured under the same settings",
+                    "name a run, and leave out --limit, --data, --set, … that differ from its own settings",
+                )
+        for gate in self.gates:
+            if gate.least and _subject(gate) not in plan.names:
+                measured = ", ".join(plan.names) or "nothing"
+                raise UsageError(f"{gate}: {_subject(gate)} is not measured here", f"measured: {measured}")
+
+    def report(self, subject: str, scores: EvalScores, run: RunResult | None) -> GateReport | None:
+        """The outcome of all gates, also as files; None without any. `UsageError` for what was not measured."""
+        if not self.gates:
+            return None
+        report = gates.decide(subject, [(gate, measured(gate, scores, run)) for gate in self.gates], self.rule)
+        if self.junit:
+            write_whole(self.junit, gates.as_junit(report))
+        if self.markdown:
+            write_whole(self.markdown, gates.as_markdown(report, _listed(scores)))
+        return report
+
+
+def gates_of(
+    forgetting: float | None,
+    prior_drop: float | None,
+    accuracies: Sequence[str],
+    rule: str,
+    junit: Path | None = None,
+    markdown: Path | None = None,
+) -> GateSet:
+    """The gates that ``--max-forgetting``, ``--max-prior-drop`` and ``--min-accuracy NAME=VALUE`` set."""
     if rule not in gates.RULES:
         raise choose("--gate", rule, gates.RULES)
-    found = []
+    chosen = []
     if forgetting is not None:
-        found.append(Gate("--max-forgetting", FORGETTING, _within("--max-forgetting", forgetting)))
+        chosen.append(Gate("--max-forgetting", FORGETTING, _share("--max-forgetting", forgetting)))
     if prior_drop is not None:
-        found.append(Gate("--max-prior-drop", PRIOR_DROP, _within("--max-prior-drop", prior_drop)))
+        chosen.append(Gate("--max-prior-drop", PRIOR_DROP, _share("--max-prior-drop", prior_drop)))
     for text in accuracies:
-        name, equals, value = text.rpartition("=")
-        try:
-            least = float(value)
-        except ValueError:
-            equals = ""
-        if not equals or not name:
-            raise UsageError(f"--min-accuracy {text}: not of the form TASK=VALUE", "write --min-accuracy tooluse=0.6")
-        flag = f"--min-accuracy {name}"
-        if any(gate.flag == flag for gate in found):
-            raise UsageError(f"{flag} is set twice", "leave one of them out")
-        found.append(Gate(flag, f"accuracy of {name}", _within(flag, least), least=True))
-    return found
+        gate = _accuracy_gate(text)
+        if any(other.flag == gate.flag for other in chosen):
+            raise UsageError(f"{gate.flag} is set twice", "leave one of them out")
+        chosen.append(gate)
+    if (junit or markdown) and not chosen:
+        raise UsageError("--junit and --markdown report on gates, and none is set", "add --max-forgetting 0.02, …")
+    return GateSet(tuple(chosen), rule, junit, markdown)
 
 
-def _within(flag: str, value: float) -> float:
+def _accuracy_gate(text: str) -> Gate:
+    name, _, value = text.rpartition("=")
+    try:
+        least = float(value)
+    except ValueError:
+        name = ""
+    if not name:
+        raise UsageError(f"{_ACCURACY} {text}: not of the form TASK=VALUE", f"write {_ACCURACY} tooluse=0.6")
+    flag = f"{_ACCURACY} {name}"
+    return Gate(flag, f"accuracy of {name}", _share(flag, least), least=True)
+
+
+def _subject(gate: Gate) -> str:
+    """The task or suite that an accuracy gate is about."""
+    return gate.flag.removeprefix(f"{_ACCURACY} ")
+
+
+def _share(flag: str, value: float) -> float:
     if not (math.isfinite(value) and 0 <= value <= 1):
         raise UsageError(
-            f"{flag}: {value:g} is not a share between 0 and 1", "accuracies are shares: 2 points are 0.02"
+            f"{flag}: {value:g} is not a fraction between 0 and 1", "accuracies are fractions: 2 points are 0.02"
         )
     return value
 
 
-def check_stages(asked: Sequence[Gate], whole_run: bool) -> None:
-    """Refuse gates on a run's stages, before anything is measured, unless its tasks are scored as it scores them."""
-    for gate in asked:
-        if gate.on in _OF_STAGES and not whole_run:
-            raise UsageError(
-                f"{gate}: {gate.on} compares the stages of a run, all measured alike",
-                "name a run, without settings (--limit, --data, --set, …) that are not its own",
-            )
+# --- what was measured -----------------------------------------------------------------------------------------------
 
 
-def check_names(asked: Sequence[Gate], names: Sequence[str]) -> None:
-    """Refuse gates on tasks and suites that are not among ``names``, those of this evaluation."""
-    for gate in asked:
-        name = gate.flag.removeprefix("--min-accuracy ")
-        if gate.least and name not in names:
-            raise UsageError(f"{gate}: {name} is not measured here", f"measured: {', '.join(names) or 'nothing'}")
-
-
-def measured(gate: Gate, scores: Row, run: RunResult | None) -> Measured:
-    """What ``gate`` is about, from the scores of an evaluation or from the run they belong to."""
+def measured(gate: Gate, scores: EvalScores, run: RunResult | None) -> Measured:
+    """The value that ``gate`` is about, from an evaluation's scores or from the run they belong to."""
     if gate.least:
-        return _accuracy(gate.flag.removeprefix("--min-accuracy "), scores)
+        return _accuracy(_subject(gate), scores)
     if run is None:
         return Measured(None, lack="name a run: a single model has no stages to compare")
     if not run.finished:
         lack = f"{run.folder} is at stage {run.last} of {len(run.stages)}: finish it with `sdft train --resume`"
         return Measured(None, lack=lack)
     if unlike := comparable.differences([(f"stage {stage}", settings) for stage, settings in run.settings.items()]):
-        return Measured(None, lack=f"the run's stages were not measured alike: {unlike[0]}")
+        return Measured(None, lack=f"the run's stages are not comparable: {unlike[0]}")
     return forgetting(run) if gate.on == FORGETTING else prior_drop(run)
 
 
-def _accuracy(name: str, scores: Row) -> Measured:
-    suite = scores["suite"] if scores["suite"] and scores["suite"]["name"] == name else None
-    summary: Mapping[str, Any] = scores["tasks"].get(name) or suite or {}
-    if summary.get("accuracy") is None:
+def _accuracy(name: str, scores: EvalScores) -> Measured:
+    suite = scores["suite"]
+    summary: Summary | None = scores["tasks"].get(name) or (suite if suite and suite["name"] == name else None)
+    if summary is None or summary["accuracy"] is None:
         return Measured(None, lack=f"no row of {name} could be scored")
-    return Measured(summary["accuracy"], tuple(summary["interval"]) if summary.get("interval") else None)
+    return Measured(summary["accuracy"], _ends(summary["interval"]))
+
+
+def _ends(interval: Sequence[float] | None) -> Interval | None:
+    return (interval[0], interval[1]) if interval else None
 
 
 def forgetting(run: RunResult) -> Measured:
-    """`continual.fall` of a run, with the interval that this file's head explains."""
+    """`continual.fall` of a run, with the interval that the head of this file explains."""
     if len(set(run.trained)) < 2:
         return Measured(None, lack="a run of one task has nothing earlier to forget")
     value = continual.fall(run.matrix, run.trained)
@@ -115,7 +162,7 @@ def forgetting(run: RunResult) -> Measured:
     if backward is None or len(tables) < len(run.columns):
         return Measured(value, lack="the item files beside scores.json are missing")
     least = run.least_widths["backward_transfer"]
-    ends = continual.interval(continual.bootstrap_fall(tables, run.trained), value, least, 0.0)
+    ends = bootstrap.interval(bootstrap.fall(tables, run.trained), value, least, 0.0)
     return Measured(value, (max(0.0, -backward[1]), ends[1]) if ends else None)
 
 
@@ -123,40 +170,29 @@ def prior_drop(run: RunResult) -> Measured:
     """How far the prior suite fell from base to end; negative if it rose."""
     value, ends = run.metrics["prior_change"], run.metric_intervals["prior_change"]
     if value is None:
-        return Measured(None, lack="the run watches no prior suite from its base on: train with --suite")
+        return Measured(None, lack="the run has no prior suite measured from its base on: train with --suite")
     lack = "" if ends else "the item files beside scores.json are missing"
     return Measured(-value, (-ends[1], -ends[0]) if ends else None, lack)
 
 
-def verdict(subject: str, asked: Sequence[Gate], rule: str, scores: Row, run: RunResult | None) -> gates.GateReport:
-    """The one verdict of all gates; `UsageError` where one is about what was not measured."""
-    return gates.verdict(subject, [(gate, measured(gate, scores, run)) for gate in asked], rule)
+# --- the report ------------------------------------------------------------------------------------------------------
 
 
-def write(found: gates.GateReport, scores: Row, junit: Path | None, markdown: Path | None) -> None:
-    """The verdict as the files that were asked for."""
-    if junit:
-        write_whole(junit, gates.as_junit(found))
-    if markdown:
-        write_whole(markdown, gates.as_markdown(found, _shown(scores)))
-
-
-def show(found: gates.GateReport | None) -> None:
-    """A line a gate; nothing without gates."""
-    if found is None:
-        return
-    console.out.print(Text(f"gates, decided by the rule {found.rule}:"), soft_wrap=True)
-    for outcome in found.outcomes:
+def show(report: GateReport) -> None:
+    """One line per gate."""
+    console.out.print(Text(f"gates, decided by the rule {report.rule}:"), soft_wrap=True)
+    for outcome in report.outcomes:
         console.out.print(Text(f"  {'pass' if outcome.passed else 'FAIL'}  {outcome}"), soft_wrap=True)
 
 
-def _shown(scores: Row) -> list[tuple[str, Measured]]:
+def _listed(scores: EvalScores) -> list[tuple[str, Measured]]:
     """What the Markdown lists below the gates: accuracies, and a run's metrics."""
     suite = scores["suite"]
-    summaries = {**scores["tasks"], **({f"suite {suite['name']}": suite} if suite else {})}
-    shown = [(name, Measured(s["accuracy"], s["interval"])) for name, s in summaries.items()]
-    return shown + [(name.replace("_", " "), Measured(c["value"], c["interval"])) for name, c in _metrics(scores)]
-
-
-def _metrics(scores: Row) -> list[tuple[str, Row]]:
-    return [(name, cell) for name, cell in scores.get("metrics", {}).items() if cell["value"] is not None]
+    summaries: Mapping[str, Summary] = {**scores["tasks"], **({f"suite {suite['name']}": suite} if suite else {})}
+    accuracies = [(name, Measured(s["accuracy"], _ends(s["interval"]))) for name, s in summaries.items()]
+    metrics = [
+        (name.replace("_", " "), Measured(metric["value"], metric["interval"]))
+        for name, metric in scores.get("metrics", {}).items()
+        if metric["value"] is not None
+    ]
+    return accuracies + metrics

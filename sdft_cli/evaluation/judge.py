@@ -1,12 +1,12 @@
 """A model as the judge of open answers: asked for one word at temperature 0, and believed only if it says just that.
 
-The judge is shown question, reference and response, each between fences that carry a code made of all three, so that no
-text can hold the fence that would end it. Its reply is read whole: "INCORRECT" is not a kind of "CORRECT", and a
-sentence is no verdict. What cannot be read is counted and never scored. Replies are stored before they are used (see
-`store`), so an evaluation that is stopped goes on, and one that is repeated pays nothing.
+The judge is shown question, reference and response, each between fences that carry a code made of all three, so no text
+can contain the fence that would end it. Its reply is read as a whole: "INCORRECT" is not a kind of "CORRECT", and a
+sentence is no verdict. A reply that cannot be read is counted and its answer not scored. Replies are stored before they
+are used (see `reply_store`), so an interrupted evaluation goes on, and a repeated one costs nothing.
 
-What this cannot help: a judge that lets itself be talked into a wrong word. The verdict is still its own reply, not
-anything that stood in the response.
+What this does not prevent: a judge that is talked into a wrong word. The verdict is still its own reply, never text of
+the response.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from sdft_cli.evaluation import scoring
+from sdft_cli.evaluation import summaries
+from sdft_cli.evaluation.measurement import Measurement
 from sdft_cli.grading import task_rules
 from sdft_cli.llm import endpoint, local
 from sdft_cli.llm.progress import TeacherDisplay
@@ -27,20 +28,21 @@ from sdft_cli.llm.reply_store import Store
 from sdft_cli.llm.types import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions
 from sdft_cli.llm.usage import Tally
 from sdft_cli.models import digests
-from sdft_cli.types import Message, Rubric, Score, Task
+from sdft_cli.runs.records import FurtherScores, ItemRecord, ItemScore
+from sdft_cli.types import Json, Message, Rubric, Score, Task
 
-Row = dict[str, Any]
-#: Room for a judge that thinks before it speaks; one that does not is done after a word.
+Scored = TypeVar("Scored", bound=ItemScore)
+#: Room for a judge that thinks before it answers; one that does not is done after a word.
 MAX_TOKENS = 2048
-#: How the reason begins of an answer that the judge was asked about in vain.
-UNREAD = "unscored: the judge said"
-#: What may stand around the word: white space, marks of emphasis, quotes, a full stop.
+#: How the reason for an unreadable reply begins.
+UNREAD = "unscored: the judge replied"
+#: What may surround the word: white space, emphasis, quotes, a full stop.
 _AROUND = " \t\r\n*_`'\"“”‘’.!#"
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is judged: a ``response`` to a ``question``, beside the ``reference`` that is right."""
+    """What is judged: a ``response`` to a ``question``, given the ``reference`` answer."""
 
     question: str
     reference: str
@@ -49,76 +51,74 @@ class Judgement:
 
 @dataclass
 class Verdict(Outcome):
-    """What came of one question to the judge: the word, or None and the reply that is none."""
+    """The outcome of one question to the judge: the word, or None and the reply that could not be read."""
 
     word: str | None = None
     reply: str = ""
 
 
 class Judge:
-    """``options`` name the model and its endpoint; replies are kept below ``folder``, one file a name."""
+    """``options`` name the model and its endpoint; replies are kept below ``folder``, one file per task."""
 
     def __init__(self, options: TeacherOptions, folder: Path):
         self.options, self.folder = options, folder
         self.named = (endpoint if options.local is None else local).named(options)
 
     def settings(self, rubric: Rubric) -> dict[str, str]:
-        """What two judged evaluations must agree in, besides all else (see `alike`)."""
+        """In what two judged evaluations must agree besides their other settings (see `comparable`)."""
         return {"judge": str(self.named["model"]), "rubric": digests.of([rubric.instructions, dict(rubric.verdicts)])}
 
-    def note(self, records: Sequence[Row]) -> str:
-        """What a table of these records must say of them."""
-        unread = sum(row["why"].startswith(UNREAD) for row in records)
-        return f"judged by {self.named['model']}" + (f"; {unread} replies were no verdict" if unread else "")
+    def note(self, records: Sequence[ItemScore]) -> str:
+        """What a reader of these scores must know."""
+        unread = sum(record["why"].startswith(UNREAD) for record in records)
+        return f"judged by {self.named['model']}" + (f"; {unread} replies could not be read" if unread else "")
 
     def scores(self, name: str, rubric: Rubric, answers: Sequence[Judgement]) -> list[Score]:
-        """The judge's score of every answer, in order; an empty response is wrong without a question.
+        """The judge's score of every answer, in order; an empty response is wrong without asking.
 
-        Raises `SdftError` where the endpoint cannot be had; what it replied until then is kept.
+        Raises `SdftError` if the endpoint fails; the replies received until then are kept.
         """
-        asked = {a: None for a in answers if a.reference.strip() and a.response.strip()}
-        verdicts = self._ask(name, rubric, list(asked))
+        questions = list(dict.fromkeys(a for a in answers if a.reference.strip() and a.response.strip()))
+        verdicts = self._ask(name, rubric, questions)
         return [_score(answer, verdicts.get(answer), rubric) for answer in answers]
 
     def _ask(self, name: str, rubric: Rubric, answers: Sequence[Judgement]) -> dict[Judgement, Verdict]:
         tally = Tally(prompts=len(answers))
         with Store(self.folder / f"{name}.sqlite") as store, TeacherDisplay(f"judge of {name}", tally) as display:
 
-            def told(outcome: Outcome) -> None:
+            def count(outcome: Outcome) -> None:
                 tally.done += 1
                 tally.rejected += outcome.rejected.total()
                 tally.accepted = tally.done - tally.rejected
                 display.update()
 
             kind = endpoint.Endpoint if self.options.local is None else local.LocalTeacher
-            outcomes = kind(self.options, store, tally).run([pursuit(rubric, answer) for answer in answers], told)
+            outcomes = kind(self.options, store, tally).run([pursuit(rubric, answer) for answer in answers], count)
         return {a: outcome for a, outcome in zip(answers, outcomes, strict=True) if isinstance(outcome, Verdict)}
 
 
-def judged(judge: Judge, name: str, rubric: Rubric, records: Sequence[Row]) -> list[Row]:
-    """Item records with the judge's scores in place of the scorer's, whose value is kept among the ``extra`` ones.
-
-    A record has ``prompt``, ``answer`` (the reference) and ``completion``, as `scoring` writes them.
-    """
-    answers = [
-        Judgement(row["prompt"], _text(row["answer"]), task_rules.strip_thinking(row["completion"]).strip())
-        for row in records
-    ]
+def judged(judge: Judge, name: str, rubric: Rubric, records: Sequence[ItemRecord]) -> list[ItemRecord]:
+    """Item records with the judge's scores in place of the grader's, whose value is kept among the ``extra`` ones."""
+    answers = [judgement_of(record["prompt"], record["answer"], record["completion"]) for record in records]
     scores = judge.scores(name, rubric, answers)
-    return [_with(row, score) for row, score in zip(records, scores, strict=True)]
+    return [overruled(record, score) for record, score in zip(records, scores, strict=True)]
 
 
-def _with(row: Row, score: Score) -> Row:
-    before = {} if row["value"] is None else {"without judge": row["value"]}
-    extra = {**row.get("extra", {}), **before, **score.extra}
-    found = {"value": score.value, "extracted": score.extracted, "why": score.why}
-    return {**row, **found, **({"extra": extra} if extra else {})}
+def judgement_of(question: str, gold: Json, completion: str) -> Judgement:
+    """What is judged of a completion: all but its thinking."""
+    reference = "" if gold is None else gold if isinstance(gold, str) else json.dumps(gold, ensure_ascii=False)
+    return Judgement(question, reference, task_rules.strip_thinking(completion).strip())
 
 
-def _text(reference: Any) -> str:
-    if reference is None:
-        return ""
-    return reference if isinstance(reference, str) else json.dumps(reference, ensure_ascii=False)
+def overruled(item: Scored, score: Score) -> Scored:
+    """The item with the judge's score; the grader's value is kept as the extra score ``without judge``."""
+    graded: ItemScore = item
+    changed = item.copy()
+    before = {} if item["value"] is None else {"without judge": item["value"]}
+    changed["value"], changed["extracted"], changed["why"] = score.value, score.extracted, score.why
+    if extra := {**graded.get("extra", {}), **before, **score.extra}:
+        changed["extra"] = extra
+    return changed
 
 
 def _score(answer: Judgement, verdict: Verdict | None, rubric: Rubric) -> Score:
@@ -130,14 +130,14 @@ def _score(answer: Judgement, verdict: Verdict | None, rubric: Rubric) -> Score:
     if verdict.word is None:
         return Score(None, None, f"{UNREAD} {verdict.reply[:80]!r}")
     strict, loose = rubric.verdicts[verdict.word]
-    return Score(strict, verdict.word, f"the judge says {verdict.word}", {"lenient": loose} if lenient else {})
+    return Score(strict, verdict.word, f"the judge replied {verdict.word}", {"lenient": loose} if lenient else {})
 
 
 # --- one question ----------------------------------------------------------------------------------------------------
 
 
 def pursuit(rubric: Rubric, answer: Judgement) -> Pursuit:
-    """Ask once; the `Verdict`."""
+    """Asks once and returns the `Verdict`."""
     replies = yield Request(messages(rubric, answer), temperature=0.0, max_tokens=MAX_TOKENS)
     verdict = Verdict(word=word_of(replies[0], rubric.verdicts), reply=replies[0].text)
     verdict.count(replies)
@@ -147,7 +147,7 @@ def pursuit(rubric: Rubric, answer: Judgement) -> Pursuit:
 
 
 def messages(rubric: Rubric, answer: Judgement) -> list[Message]:
-    """The rubric as system message, and the three texts, fenced."""
+    """The rubric as the system message, and the three texts, fenced, as the user's."""
     code, words = fence(answer), " or ".join(rubric.verdicts)
     parts = {"question": answer.question, "reference answer": answer.reference, "response": answer.response}
     fenced = [f"=== {name} {code} begins ===\n{text}\n=== {name} {code} ends ===" for name, text in parts.items()]
@@ -157,7 +157,7 @@ def messages(rubric: Rubric, answer: Judgement) -> list[Message]:
 
 
 def fence(answer: Judgement) -> str:
-    """A code that none of the texts holds: it is a digest of all of them."""
+    """A code that none of the texts contains: it is a digest of all of them."""
     texts = [answer.question, answer.reference, answer.response]
     code = digests.of(texts)
     while any(code in text for text in texts):
@@ -165,33 +165,34 @@ def fence(answer: Judgement) -> str:
     return code
 
 
-def word_of(reply: Reply, verdicts: Mapping[str, Any]) -> str | None:
-    """The verdict that the whole reply is, a judge's own thinking apart; None if it is anything else."""
+def word_of(reply: Reply, verdicts: Mapping[str, object]) -> str | None:
+    """The verdict, if the whole reply is one (a judge's own thinking apart); None if it is anything else."""
     if reply.finish in (LENGTH, REFUSED):
         return None
-    said = task_rules.strip_thinking(reply.text).strip(_AROUND).upper()
-    word = re.sub(r"[\s-]+", "_", said)
+    text = task_rules.strip_thinking(reply.text).strip(_AROUND).upper()
+    word = re.sub(r"[\s-]+", "_", text)
     return word if word in verdicts else None
 
 
 # --- a whole evaluation ----------------------------------------------------------------------------------------------
 
 
-def rescored(judge: Judge, task: Task, scores: Row, items: dict[str, list[Row]]) -> tuple[Row, dict[str, list[Row]]]:
-    """What `evaluate` found of one task, with the judge's scores in all of its units and in their settings."""
+def rescored(judge: Judge, task: Task, measured: Measurement) -> Measurement:
+    """One task's measurement with the judge's scores in all of its units, and the judge among their settings."""
     if task.rubric is None:
-        return scores, items
+        return measured
     name, rubric = task.name, task.rubric
-    found = {unit: judged(judge, name, rubric, rows) for unit, rows in items.items()}
-    summary = dict(scores["tasks"][name])
-    for unit, rows in found.items():
-        part = unit.removeprefix(name).removeprefix("-")
-        if "pass_at" in summary and rows and "sample" in rows[0]:
-            ks = [int(k) for k in summary["pass_at"]["values"]]
-            summary["pass_at"] = scoring.summarize_samples(rows, ks)
-        elif part:
-            summary[part] = scoring.summarize(rows, judge.note(rows))
-        else:
-            summary |= scoring.summarize(rows, judge.note(rows))
-    settings = {unit: {**known, **judge.settings(rubric)} for unit, known in scores["settings"].items()}
-    return {**scores, "tasks": {name: summary}, "settings": settings}, found
+    items = {unit: judged(judge, name, rubric, records) for unit, records in measured.items.items()}
+    tasks, further = dict(measured.tasks), measured.further.get(name, FurtherScores()).copy()
+    for unit, records in items.items():
+        summary = summaries.summarize(records, judge.note(records))
+        match unit.removeprefix(name).removeprefix("-"):
+            case "":
+                tasks[name] = {**tasks[name], **summary}
+            case "ood" | "oracle" | "ceiling" as part:
+                further[part] = summary
+            case "samples" if records:
+                pass_at = further.get("pass_at") or measured.tasks[name]["pass_at"]
+                further["pass_at"] = summaries.summarize_samples(records, [int(k) for k in pass_at["values"]])
+    settings = {unit: {**of_unit, **judge.settings(rubric)} for unit, of_unit in measured.settings.items()}
+    return Measurement(tasks, measured.suite, settings, items, {name: further})

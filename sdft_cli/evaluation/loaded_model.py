@@ -1,23 +1,24 @@
-"""A model on the bench: loaded when something has to be measured, and not before."""
+"""A model that is loaded when something has to be measured, and not before."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import sdft_cli
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
+from sdft_cli.evaluation.cache import Identity
 from sdft_cli.models import digests, pretrained
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.engine import ENGINES, Engine
+from sdft_cli.runs.records import UnitSettings
 
 
 class LoadedModel:
-    """The model at ``location``, sampled as ``recipe`` says; None for one that is not there any more, called ``name``.
+    """The model at ``location`` (None: its weights have been deleted), called ``name``, sampled as ``recipe`` says.
 
-    Raises `UsageError` only when it is asked for what cannot be had.
+    Raises `UsageError` only when something is requested that is not available.
     """
 
     def __init__(self, location: str | None, name: str, recipe: Recipe):
@@ -28,33 +29,32 @@ class LoadedModel:
         """The folder or hub id of the weights."""
         if self.location is None:
             raise UsageError(
-                f"{self.name}: the model of its last stage is not there any more, and something of it is not measured",
+                f"{self.name}: the model of its last stage has been deleted, and not all of this was measured before",
                 "ask only for what the run holds, or train it again",
             )
         return locate(self.location)
 
     @cached_property
     def chat(self) -> Chat:
-        """The tokenizer with its template: enough to say under which settings something would be measured."""
+        """The tokenizer with its template: enough to know the settings under which something would be measured."""
         return pretrained.load_chat(self.place).switched(self.recipe.views.student_thinking)
 
     @cached_property
     def engine(self) -> Engine:
         settings = self.recipe.engine
         policy = pretrained.load(self.place, self.recipe.runtime)
-        engine: Engine = ENGINES.get(settings.name)(policy, settings)
-        return engine
+        return ENGINES.get(settings.name)(policy, settings)
 
     @cached_property
     def weights(self) -> str | None:
-        """What tells these weights from all others: a digest of the files, or a hub id with its commit."""
+        """Identifies the weights: a digest of the files, or a hub id with its commit; None where neither is known."""
         if digest := digests.of_weights(self.place):
             return digest
         version = pretrained.version_of(self.place)
         return f"{self.place}@{version}" if version else None
 
-    def identity(self, settings: dict[str, Any], grader: str) -> dict[str, Any]:
-        """Everything that decides the numbers of a unit with these ``settings``, graded by what has this digest."""
+    def identity(self, settings: dict[str, UnitSettings], grader: str) -> Identity:
+        """Everything that decides the numbers of units with these ``settings``, graded by what has this digest."""
         device, dtype = pretrained.placement(self.recipe.runtime)
         return {
             "weights": self.weights,

@@ -1,170 +1,206 @@
-"""Graders that a dataset of one's own names: ``exact``, ``contains``, ``choice``, ``number``, ``regex``, ``none``.
+"""Graders that a dataset of your own can name: ``exact``, ``contains``, ``choice``, ``number``, ``regex``, ``none``.
 
 Each reads the final answer out of a completion and compares it with the gold one. The final answer is, in this order,
-what stands inside the last ``<answer>…</answer>``, inside the last ``\\boxed{…}``, or behind the last "answer is" or
-"Answer:" on its line; else the whole completion without its thinking. Where the gold answer is a list, any entry will
-do. Judges are not here: they need a model.
+what stands inside the last ``<answer>…</answer>``, inside the last ``\\boxed{…}``, or after the last "answer is" or
+"Answer:" on its line; otherwise the whole completion without its thinking. If the gold answer is a list, matching any
+entry counts. Judges are not here: they need a model.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 from sdft_cli.contracts import Contract
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import task_rules
 from sdft_cli.plugins import Room
-from sdft_cli.types import Score
+from sdft_cli.types import Json, Score
 
-Grade = Callable[[str, Any], Score]
+#: (completion, gold answer) -> score
+Grade = Callable[[str, str], Score]
+
+
+@dataclass(frozen=True)
+class Grader:
+    """A rule by its name: ``grade`` reads a completion and compares it with one gold answer in words.
+
+    ``suits`` tells whether a gold answer is of the kind the rule is meant for; where a dataset names no grader, the
+    first one in `GRADERS` that suits all its answers is chosen. ``compiled`` makes the rule from a pattern, for a
+    grader that needs one.
+    """
+
+    name: str
+    summary: str
+    flaws: str
+    grade: Grade
+    suits: Callable[[str], bool] = lambda gold: False
+    compiled: Callable[[str], Grade] | None = None
+
+    def __call__(self, completion: str, gold: Json) -> Score:
+        """The best score over the gold answers that are text, of which there may be a list."""
+        golds = gold if isinstance(gold, list) else [gold]
+        texts = [text for text in golds if isinstance(text, str) and text.strip()]
+        if not texts:
+            return Score(None, None, "unscored: the row has no gold answer in words")
+        scores = [self.grade(completion, text) for text in texts]
+        return max(scores, key=lambda score: -1.0 if score.value is None else score.value)
+
+
+def grader(name: str, pattern: str | None = None) -> Grader:
+    """The grader called ``name``; ``regex`` needs a ``pattern``, and no other takes one. Raises `UsageError`."""
+    if name not in GRADERS:
+        raise choose("grader", name, tuple(GRADERS))
+    chosen = GRADERS[name]
+    if (pattern is not None) != (chosen.compiled is not None):
+        needs = "needs a pattern" if pattern is None else "takes no pattern"
+        raise UsageError(f"grader {name!r} {needs}", "grader = \"regex\" goes with pattern = 'ANSWER: (.*)'")
+    return replace(chosen, grade=chosen.compiled(pattern)) if chosen.compiled and pattern is not None else chosen
+
+
+def suiting(answers: Sequence[str]) -> str:
+    """The name of the first grader that suits all of the gold ``answers``; ``none`` if there is no such grader."""
+    return next((g.name for g in GRADERS.values() if answers and all(map(g.suits, answers))), "none")
+
+
+# --- the final answer ------------------------------------------------------------------------------------------------
 
 _TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_SAID = re.compile(r"\banswer(?:\s+is\b|\s*:)[ \t*]*(\S[^\n]*?)[.*]*[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_LETTER = re.compile(r"\W*([A-Z])(?![^\W_])")
-_LONE_LETTER = re.compile(r"\W*([A-Z])(?=[).:,]|\W*$)")
-_LAST_LETTER = re.compile(r"(?<![^\W_])([A-Z])\W*\Z")
-_NUMBER = re.compile(
-    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s?/\s?\d+)?|(?<!\w)[-+−]?\.\d+"
-)
-#: Two numbers are equal if they differ by no more than this share of the gold one: rounding of floats, nothing else.
-_SHARE = Fraction(1, 10**9)
-#: A gold answer of more words is a text: it is hardly ever said word for word.
-FEW_WORDS = 8
+_STATED = re.compile(r"\banswer(?:\s+is\b|\s*:)[ \t*]*(\S[^\n]*?)[.*]*[ \t]*$", re.IGNORECASE | re.MULTILINE)
 
 
 def final_answer(completion: str) -> tuple[str, bool]:
     """The final answer, and whether the completion marks it as such."""
     text = task_rules.strip_thinking(completion)
-    for pattern in (_TAGGED, _BOXED, _SAID):
-        if found := pattern.findall(text):
-            return found[-1].strip(), True
+    for pattern in (_TAGGED, _BOXED, _STATED):
+        if answers := pattern.findall(text):
+            return answers[-1].strip(), True
     return text.strip(), False
 
 
+# --- the rules -------------------------------------------------------------------------------------------------------
+
+_LETTER = re.compile(r"\W*([A-Z])(?![^\W_])")
+_LONE_LETTER = re.compile(r"\W*([A-Z])(?=[).:,]|\W*$)")
+_LAST_LETTER = re.compile(r"(?<![^\W_])([A-Z])\W*\Z")
+_GOLD_LETTER = re.compile(r"\(?[A-J]\)?[.:]?")
+_NUMBER = re.compile(
+    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s?/\s?\d+)?|(?<!\w)[-+−]?\.\d+"
+)
+_GOLD_NUMBER = re.compile(r"[$€£]?\s?(?:" + _NUMBER.pattern + r")\s?%?")
+#: Two numbers are equal if they differ by at most this share of the gold one: rounding of floats, nothing else.
+_SHARE = Fraction(1, 10**9)
+#: A gold answer of more words is a text: a right answer hardly ever repeats it word for word.
+FEW_WORDS = 8
+
+
 def exact(completion: str, gold: str) -> Score:
-    """The final answer is the gold one, white space apart. Flaw: a right answer within a sentence is wrong."""
     return task_rules.exact(final_answer(completion)[0], gold)
 
 
 def choice(completion: str, gold: str) -> Score:
-    """The final answer begins with the gold letter: ``B``, ``(B)``, ``B. because``; one that is not marked may end so.
-
-    Small letters are words, no choices. Flaw: "A or B" says A where it is marked and B where it is not.
-    """
-    said, marked = final_answer(completion)
-    letter = _LETTER.match(said) if marked else _LONE_LETTER.match(said) or _LAST_LETTER.search(said)
+    answer, marked = final_answer(completion)
+    letter = _LETTER.match(answer) if marked else _LONE_LETTER.match(answer) or _LAST_LETTER.search(answer)
     return task_rules.exact(letter[1] if letter else None, gold.strip().strip("().:").upper())
 
 
 def number(completion: str, gold: str) -> Score:
-    r"""The last number of the final answer equals the last one of the gold answer, however it is written (``1,000.0``).
-
-    Fractions count (``3/4``), percent signs and units do not. Flaw: words and LaTeX (``\frac``) are no numbers.
-    """
-    wanted = _last_number(gold)
-    if wanted is None:
-        return Score(None, None, f"unscored: the gold answer {gold[:40]!r} holds no number")
-    said, _ = final_answer(completion)
-    found = _last_number(said)
-    if found is None:
-        return Score(0.0, None, f"no number found; wanted {gold.strip()!r}")
-    right = abs(found[1] - wanted[1]) <= abs(wanted[1]) * _SHARE
-    return Score(float(right), found[0], "right" if right else f"said {found[0]}, wanted {wanted[0]}")
+    expected = _last_number(gold)
+    if expected is None:
+        return Score(None, None, f"unscored: the gold answer {gold[:40]!r} contains no number")
+    given = _last_number(final_answer(completion)[0])
+    if given is None:
+        return Score(0.0, None, f"no number found; expected {gold.strip()!r}")
+    right = abs(given[1] - expected[1]) <= abs(expected[1]) * _SHARE
+    return Score(float(right), given[0], "right" if right else f"answered {given[0]}, expected {expected[0]}")
 
 
-def regex(pattern: str) -> Grade:
-    """What ``pattern`` finds last (its first group, if it has one) equals the gold answer, white space apart."""
+def _last_number(text: str) -> tuple[str, Fraction] | None:
+    """The last number in ``text``, as it is written there and as a number; None if there is none."""
+    for written in reversed(_NUMBER.findall(text)):
+        plain = written.replace(",", "").replace("−", "-")
+        try:
+            top, _, bottom = plain.partition("/")
+            return written.strip(), Fraction(top.strip()) / Fraction(bottom.strip() or 1)
+        except (ValueError, ZeroDivisionError):
+            continue
+    return None
+
+
+def matching(pattern: str) -> Grade:
+    """The rule of ``regex``; raises `UsageError` for a pattern that is no regular expression."""
     try:
         compiled = re.compile(pattern, re.MULTILINE)
     except re.error as error:
-        raise UsageError(f"pattern {pattern!r} is no regular expression: {error}", "try it with Python's re") from error
+        raise UsageError(
+            f"pattern {pattern!r} is no regular expression: {error}", "try it with Python's re module"
+        ) from error
 
     def grade(completion: str, gold: str) -> Score:
-        found = list(compiled.finditer(task_rules.strip_thinking(completion)))
-        said = found[-1][1 if compiled.groups else 0] if found else None
-        return task_rules.exact(said.strip() if said else None, gold)
+        matches = list(compiled.finditer(task_rules.strip_thinking(completion)))
+        answer = matches[-1][1 if compiled.groups else 0] if matches else None
+        return task_rules.exact(answer.strip() if answer else None, gold)
 
     return grade
 
 
-def none(completion: str, gold: Any) -> Score:
-    return Score(None, None, "unscored: an open answer needs a judge (--judge), or a grader by name")
+def none(completion: str, gold: str) -> Score:
+    return Score(None, None, "unscored: an open answer needs a judge (--judge), or a named grader")
 
 
-@dataclass(frozen=True)
-class Grader:
-    """A rule that a dataset names: ``grade(completion, gold)`` compares a completion with one gold text."""
-
-    name: str
-    grade: Grade
-
-
-_PLAIN = (
-    *(Grader("exact", exact), Grader("contains", task_rules.containment), Grader("choice", choice)),
-    *(Grader("number", number), Grader("none", none)),
+_SHIPPED = (
+    Grader(
+        "choice",
+        "the final answer begins with the gold letter: B, (B), B. because; an unmarked one may also end with it",
+        '"A or B" is read as A where it is marked and as B where it is not; small letters are read as words',
+        choice,
+        suits=lambda gold: _GOLD_LETTER.fullmatch(gold.strip()) is not None,
+    ),
+    Grader(
+        "number",
+        "the last number of the final answer equals the last one of the gold answer, however written (1,000.0, 3/4)",
+        "numbers in words or LaTeX (\\frac) are not read; percent signs and units are ignored",
+        number,
+        suits=lambda gold: _GOLD_NUMBER.fullmatch(gold.strip()) is not None,
+    ),
+    Grader(
+        "contains",
+        "the completion contains the words of the gold answer, in order and next to each other",
+        "a negated mention counts as right, a paraphrase as wrong",
+        task_rules.containment,
+        suits=lambda gold: 0 < len(gold.split()) <= FEW_WORDS,
+    ),
+    Grader(
+        "exact",
+        "the final answer is the gold one, white space apart",
+        "a right answer inside a sentence is wrong",
+        exact,
+    ),
+    Grader(
+        "regex",
+        "the last match of a pattern (its first group, if it has one) equals the gold answer, white space apart",
+        "it reads only what the pattern foresees",
+        none,
+        compiled=matching,
+    ),
+    Grader(
+        "none",
+        "no rule: an open answer is scored by a judge, if there is one",
+        "without a judge nothing is scored",
+        none,
+    ),
 )
-#: By name; `plugins.load_file` puts a plug-in's graders in as well. ``regex`` is not here, for it needs a pattern.
-PLAIN: dict[str, Grader] = {rule.name: rule for rule in _PLAIN}
-GRADER_ROOM = Room(
+#: Every grader by its name, in the order in which `suiting` tries them. `plugins` adds users' own.
+GRADERS: dict[str, Grader] = {shipped.name: shipped for shipped in _SHIPPED}
+GRADER_ROOM: Room[Grader] = Room(
     "grader",
     Contract(
         (Grader,),
-        {"grade": ("completion", "gold")},
-        "GRADER = Grader(name, grade) with Grader from sdft_cli.grading.named_rules",
+        {"grade": ("completion", "gold"), "suits": ("gold",), "compiled": ("pattern",)},
+        "GRADER = Grader(name, summary, flaws, grade) with Grader from sdft_cli.grading.named_rules",
     ),
-    table=PLAIN,
+    table=GRADERS,
 )
-
-
-def grader(name: str, pattern: str | None = None) -> Grade:
-    """The grader called ``name``; ``regex`` needs a ``pattern``, and no other takes one. Raises `UsageError`."""
-    if name not in (*PLAIN, "regex"):
-        raise choose("grader", name, (*PLAIN, "regex"))
-    if (pattern is not None) != (name == "regex"):
-        raise UsageError("grader 'regex' needs a pattern, and no other takes one", "pattern = 'ANSWER: (.*)'")
-    grade = regex(pattern) if pattern is not None else PLAIN[name].grade
-    return grade if name == "none" else _any_gold(grade)
-
-
-def suiting(answers: list[str]) -> str:
-    """The grader that goes without saying: all gold answers are letters, numbers or a few words; else ``none``."""
-    if not answers:
-        return "none"
-    if all(re.fullmatch(r"\(?[A-J]\)?[.:]?", a.strip()) for a in answers):
-        return "choice"
-    if all(re.fullmatch(r"[$€£]?\s?(?:" + _NUMBER.pattern + r")\s?%?", a.strip()) for a in answers):
-        return "number"
-    return "contains" if all(0 < len(a.split()) <= FEW_WORDS for a in answers) else "none"
-
-
-def _any_gold(grade: Grade) -> Grade:
-    """``grade`` for a gold answer that may be a list of texts, of which the best counts."""
-
-    @functools.wraps(grade)  # `digests.of_grader` finds the file of the rule by it
-    def graded(completion: str, gold: Any) -> Score:
-        golds = gold if isinstance(gold, list) else [gold]
-        texts = [g for g in golds if isinstance(g, str) and g.strip()]
-        if not texts:
-            return Score(None, None, "unscored: the row has no gold answer in words")
-        scores = [grade(completion, text) for text in texts]
-        return max(scores, key=lambda score: -1.0 if score.value is None else score.value)
-
-    return graded
-
-
-def _last_number(text: str) -> tuple[str, Fraction] | None:
-    """The last number in ``text`` as it stands there and as a number; None where there is none."""
-    for found in reversed(_NUMBER.findall(text)):
-        plain = found.replace(",", "").replace("−", "-")
-        try:
-            top, _, bottom = plain.partition("/")
-            return found.strip(), Fraction(top.strip()) / Fraction(bottom.strip() or 1)
-        except (ValueError, ZeroDivisionError):
-            continue
-    return None

@@ -1,7 +1,7 @@
-"""What judges are told: who they are, what earns which verdict, and that what they read is never an instruction.
+"""Rubrics for judges: their role, what earns which verdict, and that what they read is never an instruction.
 
 The verdicts and what earns them follow the SDFT paper (appendix B.3); the wording is ours. A rubric's text is part of
-every question to a judge, so a change of wording asks anew.
+every question to a judge, so replies to another wording are not reused.
 """
 
 from __future__ import annotations

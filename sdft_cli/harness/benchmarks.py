@@ -1,16 +1,16 @@
-"""The prior suite's six benchmarks: which harness task and metric each is, and how its own files are read.
+"""The prior suite's six benchmarks: the harness task and metric of each, and how its own files are read.
 
-``--benchmarks DIR`` names a folder with one folder a benchmark, its files as their authors publish them::
+``--benchmarks DIR`` names a folder with one subfolder per benchmark, its files as their authors publish them::
 
     DIR/hellaswag/hellaswag_val.jsonl           or the only *.jsonl there
     DIR/truthfulqa/mc_task.json
     DIR/mmlu/dev/*_dev.csv, DIR/mmlu/test/*_test.csv
     DIR/ifeval/input_data.jsonl
-    DIR/winogrande/dev.jsonl                    with dev-labels.lst, where the rows lack their answers
+    DIR/winogrande/dev.jsonl                    with dev-labels.lst, if the rows lack their answers
     DIR/humaneval/HumanEval.jsonl.gz            or unpacked
 
-The rows become what the hub's data sets hold, so that the harness's own prompts fit them. MMLU may hold any of its
-subjects; what is there is scored. Left out: downloading (without a folder the harness asks the hub itself).
+The rows are converted to those of the hub's data sets, so that the harness's own prompts fit them. MMLU may hold any of
+its subjects; those that are there are scored. Nothing is downloaded here (without a folder, the harness uses the hub).
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sdft_cli.errors import UsageError
+from sdft_cli.types import Json
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+Row = dict[str, Json]
 Splits = dict[str, list[Row]]
-#: How many subjects the whole of MMLU has.
+#: Subjects in all of MMLU.
 MMLU_SUBJECTS = 57
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """``task`` is the harness's name, ``metric`` the key in its results; ``read`` gets the folder and returns splits.
+    """``task`` is the harness's name for it, ``metric`` the key in its results; ``read`` maps the folder to splits.
 
-    ``home`` is where the harness keeps the task, below its folder of tasks; ``files`` says what ``read`` looks for.
+    ``home`` is where the harness keeps the task, below its folder of tasks; ``files`` names what ``read`` looks for.
     """
 
     name: str
@@ -51,28 +55,28 @@ class Benchmark:
         return Path(benchmarks).expanduser() / self.name
 
 
-def dataset(benchmark: str, folder: str, subject: str | None = None, **_: Any) -> Any:
-    """What the harness calls for its data (``custom_dataset``): a data set by split. More keywords are its own."""
+def dataset(benchmark: str, folder: str, subject: str | None = None, **_: object) -> DatasetDict:
+    """The harness calls this for its data (``custom_dataset``): the rows by split. Further keywords are its own."""
     import datasets
 
+    place = BENCHMARKS[benchmark].folder(folder)
     if subject is None:
-        found = BENCHMARKS[benchmark].read(BENCHMARKS[benchmark].folder(folder))
+        splits = BENCHMARKS[benchmark].read(place)
     else:
-        place = BENCHMARKS[benchmark].folder(folder)
-        found = {split: _subject(place, split, subject) for split in ("dev", "test")}
-    return datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in found.items()})
+        splits = {split: _subject(place, split, subject) for split in ("dev", "test")}
+    return datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in splits.items()})
 
 
 def subjects(benchmarks: str) -> list[str]:
-    """MMLU's subjects that have a test file."""
+    """The subjects of MMLU that have a test file."""
     place = BENCHMARKS["mmlu"].folder(benchmarks) / "test"
     return sorted(path.name.removesuffix("_test.csv") for path in place.glob("*_test.csv"))
 
 
 def digests(benchmarks: str, names: Sequence[str]) -> dict[str, str]:
-    """A name for the rows of each benchmark, for telling scores on different files apart.
+    """A digest of each benchmark's rows, so that scores on different files are told apart.
 
-    Reads every file; raises `UsageError` that says what is missing or broken, before a model is loaded.
+    Reads every file, before a model is loaded; raises `UsageError` for what is missing or malformed.
     """
     if names and not Path(benchmarks).expanduser().is_dir():
         raise UsageError(f"--benchmarks {benchmarks}: no such folder", _layout())
@@ -84,7 +88,7 @@ def _digest(rows: Splits) -> str:
 
 
 def _layout() -> str:
-    return f"the folder holds {', '.join(f'{b.name}/{b.files}' for b in BENCHMARKS.values())}"
+    return f"the folder must hold {', '.join(f'{b.name}/{b.files}' for b in BENCHMARKS.values())}"
 
 
 # --- the files, as their authors publish them --------------------------------------------------------------------
@@ -101,11 +105,11 @@ def _truthfulqa(folder: Path) -> Splits:
     path = _only(folder, "mc_task.json")
     rows = _parsed(path, path.read_text(encoding="utf-8"))
     names = ("mc1_targets", "mc2_targets")
-    found = []
+    converted = []
     for i, row in enumerate(rows if isinstance(rows, list) else [rows]):
         _need(row, ("question", *names), f"{path}, entry {i + 1}")
-        found.append({"question": row["question"], **{name: _targets(row[name]) for name in names}})
-    return {"validation": found}
+        converted.append({"question": row["question"], **{name: _targets(row[name]) for name in names}})
+    return {"validation": converted}
 
 
 def _targets(choices: Mapping[str, int]) -> Row:
@@ -113,31 +117,31 @@ def _targets(choices: Mapping[str, int]) -> Row:
 
 
 def _mmlu(folder: Path) -> Splits:
-    found: Splits = {}
+    splits: Splits = {}
     for split in ("dev", "test"):
         paths = sorted((folder / split).glob(f"*_{split}.csv"))
         if not paths:
             raise UsageError(f"no *_{split}.csv in {folder / split}", _layout())
-        found[split] = [row for path in paths for row in _subject(folder, split, path.name.rpartition("_")[0])]
-    return found
+        splits[split] = [row for path in paths for row in _subject(folder, split, path.name.rpartition("_")[0])]
+    return splits
 
 
 def _subject(folder: Path, split: str, subject: str) -> list[Row]:
-    """One CSV: question, four choices and the answer, as a letter without a header or as a number below one."""
+    """One CSV file: question, four choices, and the answer as a letter (without a header) or a number (with one)."""
     path = folder / split / f"{subject}_{split}.csv"
     if not path.is_file():
-        raise UsageError(f"{path} is missing", "every subject of MMLU needs its file in dev/ and in test/")
+        raise UsageError(f"{path} is missing", "every subject of MMLU needs a file in dev/ and one in test/")
     with path.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.reader(lines))
     if rows and rows[0][:1] == ["question"]:
         rows = rows[1:]
-    found = []
+    questions = []
     for number, row in enumerate(rows, start=1):
         answer = _ANSWERS.get(row[-1].strip()) if len(row) == 6 else None
         if answer is None:
             raise UsageError(f"{path}: row {number} is not a question, four choices and an answer A-D or 0-3")
-        found.append({"question": row[0], "subject": subject, "choices": row[1:5], "answer": answer})
-    return found
+        questions.append({"question": row[0], "subject": subject, "choices": row[1:5], "answer": answer})
+    return questions
 
 
 _ANSWERS = {**{letter: i for i, letter in enumerate("ABCD")}, **{str(i): i for i in range(4)}}
@@ -155,7 +159,7 @@ def _winogrande(folder: Path) -> Splits:
         labels = _only(folder, "dev-labels.lst").read_text(encoding="utf-8").split()
         if len(labels) != len(rows):
             raise UsageError(
-                f"{folder}: {len(rows)} rows and {len(labels)} labels", "both files must be of one release"
+                f"{folder}: {len(rows)} rows and {len(labels)} labels", "take both files from the same release"
             )
         rows = [{**row, "answer": label} for row, label in zip(rows, labels, strict=True)]
     return {"validation": rows}
@@ -167,14 +171,14 @@ def _humaneval(folder: Path) -> Splits:
 
 
 def _only(folder: Path, *patterns: str) -> Path:
-    """The one file in ``folder`` that fits a pattern, the first pattern that any fits."""
+    """The only file in ``folder`` that matches the first pattern with a match."""
     for pattern in patterns:
-        found = sorted(folder.glob(pattern))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(path.name for path in found)
-            raise UsageError(f"{folder}: which of {names}?", f"leave one {pattern} there")
+        files = sorted(folder.glob(pattern))
+        if len(files) == 1:
+            return files[0]
+        if files:
+            names = ", ".join(path.name for path in files)
+            raise UsageError(f"{folder} holds several candidates: {names}", f"leave only one {pattern} there")
     raise UsageError(f"no {' or '.join(patterns)} in {folder}", _layout())
 
 
@@ -194,17 +198,17 @@ def _json_lines(path: Path, fields: tuple[str, ...]) -> list[Row]:
     return rows
 
 
-def _parsed(path: Path, text: str, number: int = 1) -> Any:
+def _parsed(path: Path, text: str, number: int = 1) -> Json:
     try:
         return json.loads(text)
     except ValueError as error:
         raise UsageError(f"{path}:{number}: not JSON: {error}", "download it again") from error
 
 
-def _need(row: Any, fields: tuple[str, ...], where: str) -> None:
+def _need(row: Json, fields: tuple[str, ...], where: str) -> None:
     missing = [name for name in fields if not isinstance(row, dict) or name not in row]
     if missing:
-        raise UsageError(f"{where}: {missing[0]!r} is missing", f"a row has {', '.join(fields)}")
+        raise UsageError(f"{where}: {missing[0]!r} is missing", f"a row must have {', '.join(fields)}")
 
 
 _ALL = (

@@ -1,9 +1,9 @@
-"""The program inside the jail that runs generated code: a script, started by `jail` and imported by nobody.
+"""The script inside the jail that runs generated code; started by `jail`, never imported.
 
-Reads ``{"mark": …, "program": …}`` from standard input and runs the program. Only if it comes to its end without an
-exception is the mark written to file 3, as ``{"mark": …, "passed": true, "why": ""}``. A program that leaves by
-`sys.exit` or `os._exit` has passed nothing, whatever its exit code. Both run in one interpreter: a program that sets
-out to find the mark in this one's frames can find it.
+Reads ``{"mark": …, "program": …}`` from standard input and runs the program. Only if the program reaches its end
+without an exception is the mark written to file descriptor 3 with ``"passed": true``. A program that leaves through
+`sys.exit` or `os._exit` has not passed, whatever its exit code. Both run in one interpreter, so a program that sets out
+to find the mark in this script's frames can find it.
 """
 
 import json
@@ -14,7 +14,7 @@ VERDICT = 3
 
 
 def complaint(program: str) -> str:
-    """What the program ended with; empty if it came to its end. Its names are its own, as in the harness."""
+    """The exception that ended the program; empty if it reached its end. It has a namespace of its own."""
     try:
         exec(compile(program, "<program>", "exec"), {})
     except BaseException as error:
@@ -23,11 +23,11 @@ def complaint(program: str) -> str:
 
 
 def main() -> None:
-    write, dumps, leave = os.write, json.dumps, os._exit  # as they are now: programs replace such things
+    write, dumps, leave = os.write, json.dumps, os._exit  # bound now, as a program may replace them
     order = json.loads(sys.stdin.buffer.read())
     why = complaint(order["program"])
     write(VERDICT, f"\n{dumps({'mark': order['mark'], 'passed': not why, 'why': why})}\n".encode())
-    leave(0)  # without what the program left to be done at exit
+    leave(0)  # without the program's exit handlers
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Shut this process in by the kernel's means, then become another program: a script, imported by nobody.
+"""Confine this process by means of the kernel, then execute another program: a script, never imported.
 
 ``python jail.py ORDER`` with a JSON order: ``cpu`` (seconds), ``memory`` and ``output`` (bytes), ``read`` (paths),
-``token`` and ``then`` (the program and its arguments). Three layers, each of which would hold most things alone:
+``token`` and ``then`` (the program and its arguments). Three layers, each of which would stop most attempts alone:
 
 * resource limits: processor time, memory, open files, size of the one file that may be written;
-* Landlock: files can be read below ``read`` and nowhere else, none can be written, made, removed or truncated;
-* seccomp: of some three hundred system calls those pass that an interpreter needs to read files and to compute. No
-  process or thread can be made, no socket, no signal sent to others, no file opened for writing, no limit raised.
+* Landlock: files can be read below ``read`` and nowhere else, and none can be written, created, removed or truncated;
+* seccomp: of some three hundred system calls only those are allowed that an interpreter needs to read files and to
+  compute. No process, thread or socket can be created, no other process signalled, no file opened for writing, no limit
+  raised.
 
-Root's capabilities are given up as well. Standard output becomes file 3, the place of the verdict; 1 and 2 lead
-nowhere. Where a layer cannot be put up, ``{"refused": why, "token": …}`` stands in the verdict's place and nothing
-is run. Numbers and structures are those of Linux's headers (linux/landlock.h, linux/seccomp.h, asm/unistd.h).
+Root's capabilities are dropped as well. Standard output becomes file descriptor 3, where the verdict is written; 1 and
+2 lead nowhere. If a layer cannot be set up, ``{"refused": why, "token": …}`` is written instead and nothing is run.
+Numbers and structures are those of Linux's headers (linux/landlock.h, linux/seccomp.h, asm/unistd.h).
 """
 
 import ctypes
@@ -27,7 +28,7 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/nonexistent"}
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 SECCOMP_MODE_FILTER = 2
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-#: Landlock's rights: execute, read a file, read a folder; the highest bit of all rights by version of the interface.
+#: Landlock's rights: execute, read a file, read a folder; and the number of rights by version of its interface.
 EXECUTE, READ_FILE, READ_DIR = 1 << 0, 1 << 2, 1 << 3
 RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 CAPABILITY_VERSION = 0x20080522
@@ -35,7 +36,7 @@ ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 EPERM, EACCES, ENOSYS, SIGKILL = 1, 13, 38, 9
 LOAD, IS, HAS, RETURN = 0x20, 0x15, 0x45, 0x06
 
-#: By system call, its number on x86-64 and on AArch64 (None: there is no such call).
+#: Allowed system calls, with their number on x86-64 and on AArch64 (None: there is no such call).
 PLAIN = {
     "read": (0, 63), "write": (1, 64), "close": (3, 57), "stat": (4, None), "fstat": (5, 80), "lstat": (6, None),
     "poll": (7, None), "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215),
@@ -54,26 +55,26 @@ PLAIN = {
     "dup3": (292, 24), "getrandom": (318, 278), "membarrier": (324, 283), "statx": (332, 291), "rseq": (334, 293),
     "faccessat2": (439, 439),
 }  # fmt: skip
-#: Calls that pass with some arguments only: numbers, which argument, and what it must be.
+#: Calls that are allowed with certain arguments only: their numbers, which argument, and its values.
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 OPEN, OPENAT = (2, None, 1), (257, 56, 2)
 KILL_CALL, TGKILL = (62, 129, 0), (234, 131, 0)
 IOCTL, FCNTL = (16, 29, 1), (72, 25, 1)
-IOCTLS = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)  # is it a terminal, how wide, how much is there, close on exec
-FCNTLS = (0, 1, 2, 3, 1030)  # duplicate, close on exec, read the flags
+IOCTLS = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)  # is it a terminal, its size, bytes to read, close on exec
+FCNTLS = (0, 1, 2, 3, 1030)  # duplicate, close on exec, get flags
 PRLIMIT, CLONE3 = (302, 261, 2), (435, 435)
-#: Column in the tables, and the number by which seccomp tells the architecture.
+#: Column in the tables, and the number that identifies the architecture to seccomp.
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 LIBRARY = ctypes.CDLL(None, use_errno=True)
 
 
 class Refused(Exception):
-    """A layer cannot be put up."""
+    """A layer cannot be set up."""
 
 
 def call(layer: str, function: str, *arguments: int | bytes | None) -> int:
-    """A C function's result, every argument as wide as a register; raises `Refused` where it is negative."""
+    """A C function's result, every argument as wide as a register; raises `Refused` if it is negative."""
     wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     result = int(LIBRARY[function](*wide))
     if result < 0:
@@ -82,7 +83,7 @@ def call(layer: str, function: str, *arguments: int | bytes | None) -> int:
 
 
 def limit(cpu: int, memory: int, output: int) -> None:
-    """Resource limits, soft and hard. The count of processes does not bind root, but seccomp does."""
+    """Resource limits, soft and hard. The limit on processes does not apply to root, but seccomp does."""
     limits = {
         resource.RLIMIT_CPU: (cpu, cpu + 1),
         resource.RLIMIT_AS: (memory, memory),
@@ -95,15 +96,15 @@ def limit(cpu: int, memory: int, output: int) -> None:
         resource.setrlimit(which, ends)
 
 
-def give_up_privileges() -> None:
-    """No capability, and none to be had by starting a program; die with the parent."""
+def drop_privileges() -> None:
+    """No capability, and none to be gained by starting a program; die with the parent."""
     call("no new privileges", "prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call("death with the parent", "prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     call("capabilities", "capset", struct.pack("=Ii", CAPABILITY_VERSION, 0), bytes(24))
 
 
 def forbid_files(read: list[str]) -> None:
-    """Landlock: read and run what lies below ``read``, and nothing else of the file system, TCP or signals."""
+    """Landlock: allow reading and executing what is below ``read``; no other file, no TCP, no signals."""
     version = call("Landlock", "syscall", CREATE_RULESET, None, 0, 1)
     rights = (1 << RIGHTS_BY_VERSION.get(version, 16)) - 1
     sizes = {1: 8, 2: 8, 3: 8, 4: 16, 5: 16}
@@ -113,7 +114,7 @@ def forbid_files(read: list[str]) -> None:
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            continue  # what is not there needs no rule
+            continue  # a missing path needs no rule
         allowed = EXECUTE | READ_FILE | (READ_DIR if os.path.isdir(path) else 0)
         call(f"Landlock for {path}", "syscall", ADD_RULE, rules, 1, struct.pack("=Qi", allowed, place), 0)
         os.close(place)
@@ -122,14 +123,14 @@ def forbid_files(read: list[str]) -> None:
 
 
 def libraries() -> list[str]:
-    """The shared libraries of this interpreter, wherever they lie."""
+    """The shared libraries of this interpreter, wherever they are."""
     with open("/proc/self/maps", encoding="utf-8") as lines:
         paths = {line.split(maxsplit=5)[5].strip() for line in lines if line.count("/")}
     return sorted(path for path in paths if ".so" in path)
 
 
 def forbid_calls() -> None:
-    """The seccomp filter, as a program of the kernel's packet filter language."""
+    """The seccomp filter, as a program in the kernel's packet filter language."""
     machine = platform.machine()
     if machine not in MACHINES or sys.byteorder != "little":
         raise Refused(f"seccomp: no table of system calls for {machine}")
@@ -144,24 +145,24 @@ Step = tuple[int, int, int, int]
 
 
 def steps(column: int, architecture: int) -> list[Step]:
-    """Each step is (code, skip if true, skip if false, value). What nothing lets pass gets EPERM at the end."""
-    own = os.getpid()
-    found = [(LOAD, 0, 0, 4), (IS, 1, 0, architecture), back(KILL), (LOAD, 0, 0, 0)]
+    """Each step is (code, skip if true, skip if false, value). A call that no step allows gets EPERM."""
+    process = os.getpid()
+    program = [(LOAD, 0, 0, 4), (IS, 1, 0, architecture), back(KILL), (LOAD, 0, 0, 0)]
     for numbers in PLAIN.values():
-        found += only(numbers[column], [back(ALLOW)])
+        program += only(numbers[column], [back(ALLOW)])
     for call_ in (OPEN, OPENAT):
         reading = [argument(call_[2]), (HAS, 0, 1, WRITING), back(REFUSE | EACCES), back(ALLOW)]
-        found += only(call_[column], reading)
-    for call_, values in ((KILL_CALL, (own,)), (TGKILL, (own,)), (IOCTL, IOCTLS), (FCNTL, FCNTLS)):
-        found += only(call_[column], [argument(call_[2]), *one_of(values)])
+        program += only(call_[column], reading)
+    for call_, values in ((KILL_CALL, (process,)), (TGKILL, (process,)), (IOCTL, IOCTLS), (FCNTL, FCNTLS)):
+        program += only(call_[column], [argument(call_[2]), *one_of(values)])
     no_new_limit = [argument(PRLIMIT[2]), *zero(argument(PRLIMIT[2], upper=True))]
-    found += only(PRLIMIT[column], no_new_limit)
-    found += only(CLONE3[column], [back(REFUSE | ENOSYS)])  # so that the C library falls back to clone, refused below
-    return [*found, back(REFUSE | EPERM)]
+    program += only(PRLIMIT[column], no_new_limit)
+    program += only(CLONE3[column], [back(REFUSE | ENOSYS)])  # then the C library falls back to clone, refused below
+    return [*program, back(REFUSE | EPERM)]
 
 
 def only(number: int | None, then: list[Step]) -> list[Step]:
-    """``then`` for the system call ``number``; every other one goes past it."""
+    """``then`` for the system call ``number``; all others skip it."""
     return [] if number is None else [(IS, 0, len(then), number), *then]
 
 
@@ -176,7 +177,7 @@ def zero(upper: Step) -> list[Step]:
 
 
 def argument(index: int, upper: bool = False) -> Step:
-    """Load half an argument of the call; it lies behind number, architecture and instruction pointer."""
+    """Load half an argument of the call; arguments follow number, architecture and instruction pointer."""
     return (LOAD, 0, 0, 16 + 8 * index + (4 if upper else 0))
 
 
@@ -191,7 +192,7 @@ def main() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        give_up_privileges()
+        drop_privileges()
         forbid_files([*order["read"], *libraries()])
         limit(order["cpu"], order["memory"], order["output"])
         forbid_calls()

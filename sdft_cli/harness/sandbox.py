@@ -1,14 +1,14 @@
-"""Run generated code where it can do no harm, and learn whether it came to its end. Linux only.
+"""Run generated code where it can do no harm, and report whether it reached its end. Linux only.
 
-A program runs in a process of its own that `jail` shuts in by Landlock, seccomp and resource limits before it starts;
-`checker` runs it there. No network, no process or thread besides its own, no file written or removed, nothing read but
-the interpreter's own files, no signal to others, and limits on time, memory and output. It works as root and as anyone
-else, in a container or not. Where the kernel lacks a layer nothing is run: `ready` refuses.
+A program runs in a process of its own, which `jail` confines by Landlock, seccomp and resource limits before the
+program starts; `checker` runs it there. It has no network, no further process or thread, cannot write or remove files,
+read anything but the interpreter's own files, or signal other processes, and its time, memory and output are limited.
+This works as root or any other user, in a container or not. If the kernel lacks a layer, `ready` refuses to run it.
 
-What it does not protect against: a fault of the kernel itself; measuring what other processes do to the machine's
-speed; what the interpreter's folder holds (it can be read, site-packages beside it included); a program that walks
-its interpreter's frames for the mark that says "passed" (it would cheat its own score, and nothing else). Up to the
-limits, processor time and memory are the program's to waste.
+It does not protect against: a bug in the kernel itself; timing what other processes do to the machine's speed; reading
+the interpreter's folder (site-packages beside it included); a program that searches its interpreter's frames for the
+mark that says "passed" (it would cheat its own score, and nothing else). Within the limits, a program may waste
+processor time and memory.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from sdft_cli.errors import UsageError
+from sdft_cli.types import Json
 
 JAIL, CHECKER = (str(Path(__file__).with_name(name)) for name in ("jail.py", "checker.py"))
-#: No site-packages, no user folder, nothing beside the script on the path, no bytecode written.
+#: No site-packages, no user folder, only the script itself on the path, no bytecode written.
 PYTHON = (getattr(sys, "_base_executable", None) or sys.executable, "-S", "-s", "-P", "-B")
-#: Where the loader finds an interpreter's libraries, if it has been told; the only variable that goes along.
+#: Where the loader finds an interpreter's libraries, if set; the only variable that is passed on.
 LIBRARY_PATH = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 #: The system's shared libraries and the loader's list of them.
 SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
-_HINT = "leave --allow-code-execution out: HumanEval is then left out, and the mean says so"
-#: All of this must fail inside; it is tried once before anything else is run there.
+_HINT = "without --allow-code-execution, HumanEval is left out and the mean is marked accordingly"
+#: All of this must fail inside; it is tried once before anything else is run.
 _ESCAPES = """
 import os, socket
 
@@ -58,10 +59,10 @@ assert not works(os.unlink, "/nothing/there") and not works(os.kill, os.getppid(
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds of processor time and by the clock, bytes of memory and of what is written to the verdict's file.
+    """Seconds of processor time (``cpu``) and of real time (``wall``), bytes of ``memory`` and of ``output``.
 
-    The harness's own checker gives a program three seconds by the clock; here they are the processor's, so that a
-    busy machine fails nothing.
+    The harness's own checker gives a program three seconds of real time; here they are processor time, so that no
+    program fails because the machine is busy.
     """
 
     cpu: int = 3
@@ -72,7 +73,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class SandboxResult:
-    """Whether a program came to its end without an exception, and what it ended with if it did not."""
+    """Whether a program reached its end without an exception, and what ended it if not; ``seconds`` of real time."""
 
     passed: bool
     why: str
@@ -87,12 +88,12 @@ def run(program: str, limits: Limits = Limits()) -> SandboxResult:
 
 @functools.cache
 def ready() -> None:
-    """Raise `UsageError` unless generated code can be confined here; tried out once, with code that would get out."""
+    """Raise `UsageError` unless generated code can be confined here; tested once, with code that tries to escape."""
     if sys.platform != "linux":
         raise UsageError("generated code can be confined on Linux only", _HINT)
-    tried = _run(_ESCAPES, Limits())
-    if not tried.passed:
-        raise UsageError(f"generated code cannot be confined on this machine: {tried.why}", _HINT)
+    escapes = _run(_ESCAPES, Limits())
+    if not escapes.passed:
+        raise UsageError(f"generated code cannot be confined on this machine: {escapes.why}", _HINT)
 
 
 def _run(program: str, limits: Limits) -> SandboxResult:
@@ -101,23 +102,30 @@ def _run(program: str, limits: Limits) -> SandboxResult:
     command = [*PYTHON, JAIL, json.dumps(order)]
     text = json.dumps({"mark": mark, "program": program}).encode()
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="sdft-") as empty, tempfile.TemporaryFile() as verdict:
-        ended = _wait(command, text, verdict, empty, limits.wall)
-        verdict.seek(0)
-        said = _lines(verdict.read(limits.output))
+    with tempfile.TemporaryDirectory(prefix="sdft-") as empty, tempfile.TemporaryFile() as output:
+        status = _wait(command, text, output, empty, limits.wall)
+        output.seek(0)
+        lines = _json_objects(output.read(limits.output))
     seconds = time.perf_counter() - began
-    for line in said:
+    for line in lines:
         if line.get("token") == token:
             raise UsageError(f"generated code cannot be confined on this machine: {line['refused']}", _HINT)
         if line.get("mark") == mark:
             return SandboxResult(bool(line["passed"]), str(line["why"]), seconds)
-    return SandboxResult(False, _how(ended, limits), seconds)
+    return SandboxResult(False, _reason(status, limits), seconds)
 
 
-def _wait(command: list[str], text: bytes, verdict: Any, folder: str, seconds: float) -> int | None:
-    """The exit status, or None where time was up. All of it is one process, so killing that one ends everything."""
-    streams = {"stdin": subprocess.PIPE, "stdout": verdict, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **streams, cwd=folder, env=LIBRARY_PATH, start_new_session=True) as process:
+def _wait(command: list[str], text: bytes, output: IO[bytes], folder: str, seconds: float) -> int | None:
+    """The exit status, or None if time ran out. There is only one process, so killing it ends everything."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        env=LIBRARY_PATH,
+        start_new_session=True,
+    ) as process:
         try:
             process.communicate(text, timeout=seconds)
             return process.returncode
@@ -127,27 +135,27 @@ def _wait(command: list[str], text: bytes, verdict: Any, folder: str, seconds: f
             process.kill()
 
 
-def _lines(text: bytes) -> list[dict[str, Any]]:
-    """The JSON objects among the lines; a program may have written anything there."""
-    found = []
+def _json_objects(text: bytes) -> list[dict[str, Json]]:
+    """Those among the lines; a program may have written anything there."""
+    objects = []
     for line in text.splitlines():
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
-            found.append(value)
-    return found
+            objects.append(value)
+    return objects
 
 
-def _how(ended: int | None, limits: Limits) -> str:
-    if ended is None:
+def _reason(status: int | None, limits: Limits) -> str:
+    if status is None:
         return f"stopped after {limits.wall:g} s"
-    if ended == -signal.SIGXCPU:
+    if status == -signal.SIGXCPU:
         return f"stopped after {limits.cpu} s of processor time"
-    if ended < 0:
-        return f"ended by signal {signal.Signals(-ended).name}"
-    return f"left without a verdict (exit code {ended})"
+    if status < 0:
+        return f"ended by signal {signal.Signals(-status).name}"
+    return f"exited before its end (exit code {status})"
 
 
 @functools.cache

@@ -1,8 +1,8 @@
-"""Find the harness's tasks without its scan: it reads fourteen thousand files, which takes ten seconds and more.
+"""Find the harness's tasks without its scan, which reads fourteen thousand files and takes ten seconds or more.
 
-A benchmark of the prior suite is read from the harness's own file for it, of which we know the place; with local files
-a few lines are laid over that: where the rows come from. HumanEval has a file of ours, for its scoring is ours
-(`humaneval`). Any other task is looked for by its file's name; only groups and oddly named files cost the scan.
+A benchmark of the prior suite is read from the harness's own file, whose place is known; for local files, a few lines
+that say where the rows come from are laid over it. HumanEval has a file of ours, because its scoring is ours
+(`humaneval`). Any other task is looked up by its file's name; only groups and files named differently need the scan.
 """
 
 from __future__ import annotations
@@ -11,21 +11,26 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdft_cli.errors import SdftError, UsageError, choose
 from sdft_cli.harness import benchmarks
 from sdft_cli.harness.benchmarks import BENCHMARKS, MMLU_SUBJECTS, Benchmark
 
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+
 HUMANEVAL = Path(__file__).with_name("humaneval.yaml")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class HarnessTask:
     """One part of a suite: a benchmark of ours, or a task or group by the harness's name.
 
-    ``metric`` is a name in the harness's results, without or with its filter (``exact_match:strict-match``); None for
-    a benchmark's own, and for the first that a task reports, ``acc`` before all.
+    ``metric`` is a name in the harness's results, with or without its filter (``exact_match:strict-match``); None means
+    a benchmark's own, or else ``acc`` if the task reports it, or else the first that it reports.
     """
 
     name: str
@@ -41,40 +46,47 @@ class Wanted:
         return self.benchmark is not None and self.benchmark.runs_code
 
 
-def wanted(text: str) -> Wanted:
-    """``TASK``, ``TASK:METRIC`` or ``TASK:METRIC:FILTER``; our names of the benchmarks do as well as the harness's."""
+class Loaded(NamedTuple):
+    """The harness's own task or group, with its data, and the manager that loaded it."""
+
+    manager: TaskManager
+    task: Task | Group
+
+    @property
+    def leaves(self) -> list[Task]:
+        """The tasks of a task or group."""
+        return list(self.task.get_all_tasks()) if hasattr(self.task, "get_all_tasks") else [self.task]
+
+
+def parse(text: str) -> HarnessTask:
+    """``TASK``, ``TASK:METRIC`` or ``TASK:METRIC:FILTER``; benchmarks go by our names as well as by the harness's."""
     name, _, metric = text.partition(":")
-    known = next((b for b in BENCHMARKS.values() if name in (b.name, b.task)), None)
-    if known is None:
-        return Wanted(name, metric or None)
-    return Wanted(known.name, metric or known.metric.replace(",", ":"), known)
+    benchmark = next((b for b in BENCHMARKS.values() if name in (b.name, b.task)), None)
+    if benchmark is None:
+        return HarnessTask(name, metric or None)
+    return HarnessTask(benchmark.name, metric or benchmark.metric.replace(",", ":"), benchmark)
 
 
-def load(part: Wanted, folder: str | None, scratch: Path) -> tuple[Any, Any]:
-    """The harness's task manager, and the task or group that ``part`` is, its data loaded.
+def load(part: HarnessTask, folder: str | None, scratch: Path) -> Loaded:
+    """``part`` as the harness has it, with its data.
 
-    Rows come from the local files in ``folder``, else from the hub; ``scratch`` is an empty folder for our own files.
+    Rows come from the local files in ``folder``, or from the hub; ``scratch`` is an empty folder for our task files.
     """
     from lm_eval.tasks import TaskManager
 
     if part.benchmark:
         places = [scratch] if _written(part.benchmark, folder, scratch) else [_packaged() / part.benchmark.home]
-        return _made(TaskManager(include_defaults=False, include_path=places), part.task, part)
+        return _load(TaskManager(include_defaults=False, include_path=places), part.task, part)
     if (path := _file_named(part.name)) is not None:
-        return _made(TaskManager(include_defaults=False), str(path), part)
+        return _load(TaskManager(include_defaults=False), str(path), part)
     manager = TaskManager()
     if part.name not in manager.all_tasks:
         raise choose("harness task", part.name, manager.all_tasks, _near(part.name, manager.all_tasks))
-    return _made(manager, part.name, part)
+    return _load(manager, part.name, part)
 
 
-def leaves(found: Any) -> list[Any]:
-    """The tasks of a task or group."""
-    return list(found.get_all_tasks()) if hasattr(found, "get_all_tasks") else [found]
-
-
-def remark(part: Wanted, folder: str | None) -> str:
-    """What a reader must know of where the rows of ``part`` come from."""
+def remark(part: HarnessTask, folder: str | None) -> str:
+    """What a reader must know about the rows of ``part``."""
     if folder and part.name == "mmlu" and (there := len(benchmarks.subjects(folder))) < MMLU_SUBJECTS:
         return f"{there} of {MMLU_SUBJECTS} subjects"
     return ""
@@ -86,29 +98,30 @@ def _packaged() -> Path:
     return Path(lm_eval.tasks.__file__).parent
 
 
-def _made(manager: Any, spec: str, part: Wanted) -> tuple[Any, Any]:
-    """Make the task, which loads its data."""
+def _load(manager: TaskManager, spec: str, part: HarnessTask) -> Loaded:
     try:
         loaded = manager.load([spec])
     except SdftError:
         raise
-    except Exception as error:  # whatever the data's source raises: no network, no such data set, a gate
+    except Exception as error:  # whatever the source of the data raises: no network, no such data set, no access
         reason = next(iter(str(error).strip().splitlines()), "")
         hint = "check the network and HF_TOKEN, or name a folder of local files with --benchmarks"
         raise SdftError(f"the harness cannot load {part.name}: {type(error).__name__}: {reason}", hint) from error
     groups, tasks = loaded.get("groups") or {}, loaded["tasks"]
     if part.task not in {*groups, *tasks}:
-        raise UsageError(f"{part.name} stands for several tasks", f"name them: {','.join(sorted(tasks))}")
+        raise UsageError(f"{part.name} stands for several tasks", f"name them instead: {','.join(sorted(tasks))}")
     if not part.runs_code and any(getattr(task, "UNSAFE_CODE", False) for task in tasks.values()):
-        raise UsageError(f"{part.name} would run generated code unconfined", "only humaneval runs in the sandbox")
+        raise UsageError(
+            f"{part.name} would run generated code outside the sandbox", "of such tasks, only humaneval is supported"
+        )
     if part.task in groups and not groups[part.task].has_aggregation:
-        raise UsageError(f"{part.name} has no number of its own", f"name its tasks: {','.join(sorted(tasks))}")
+        raise UsageError(f"the group {part.name} reports no score", f"name its tasks: {','.join(sorted(tasks))}")
     _check_metric(part, list(tasks.values()))
-    return manager, groups.get(part.task) or tasks[part.task]
+    return Loaded(manager, groups.get(part.task) or tasks[part.task])
 
 
-def _check_metric(part: Wanted, tasks: Sequence[Any]) -> None:
-    """Refuse a metric that no task has, where they say which they have: rather now than after the evaluation."""
+def _check_metric(part: HarnessTask, tasks: Sequence[Task]) -> None:
+    """Refuse a metric that no task has, if they list theirs: better now than after the evaluation."""
     listed = [entry["metric"] for task in tasks for entry in getattr(task.config, "metric_list", None) or []]
     name = (part.metric or "").partition(":")[0]
     if name and name not in listed and listed and all(isinstance(metric, str) for metric in listed):
@@ -116,7 +129,7 @@ def _check_metric(part: Wanted, tasks: Sequence[Any]) -> None:
 
 
 def _file_named(name: str) -> Path | None:
-    """The packaged file of a single task, if it bears the task's name."""
+    """The packaged file of a single task, if it is named after the task."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     for path in sorted(_packaged().glob(f"**/{name}.yaml")) if name.replace("_", "").isalnum() else ():
@@ -132,7 +145,7 @@ def _near(name: str, names: Sequence[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists them all"
 
 
-# --- files of ours ---------------------------------------------------------------------------------------------------
+# --- our own task files ----------------------------------------------------------------------------------------------
 
 
 def _written(benchmark: Benchmark, folder: str | None, scratch: Path) -> bool:
@@ -144,7 +157,7 @@ def _written(benchmark: Benchmark, folder: str | None, scratch: Path) -> bool:
 
 
 def _files(benchmark: Benchmark, folder: str | None) -> Iterator[tuple[str, list[str]]]:
-    """(name, lines) of each file, in YAML. What JSON writes is YAML too."""
+    """(name, lines) of each file, in YAML; JSON is valid YAML."""
     home = _packaged() / benchmark.home
     if benchmark.name == "mmlu" and folder:
         names = [f"mmlu_{subject}" for subject in benchmarks.subjects(folder)]
@@ -164,7 +177,7 @@ def _laid_over(file: Path, task: str) -> list[str]:
 
 
 def _from(**rows: str) -> list[str]:
-    """Where the rows come from. Local files have no training split: shots, if any, are rows of the split itself."""
+    """Where the rows come from. Local files have no training split: few-shot examples come from the split itself."""
     return [
         "custom_dataset: !function sdft_cli.harness.benchmarks.dataset",
         f"dataset_kwargs: {json.dumps(rows)}",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # torch comes in with it, and whether an engine's name exists
 class Engine(Protocol):
     """Samples completions of a policy, which it keeps: token ids in, token ids out."""
 
+    name: str
     policy: Policy
 
     def sample(

@@ -1,1 +1,1 @@
-"""What a report says and how it looks: facts from runs, tables, sentences, figures."""
+"""What a report contains and how it looks: numbers from runs, tables, sentences, figures, the page."""

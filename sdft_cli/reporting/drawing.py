@@ -1,8 +1,8 @@
-"""What figures have in common: panels, the look of lines, names beside their ends, and how they are saved.
+"""What all figures share: panels, the look of lines, names at the ends of lines, and how figures are saved.
 
-Series differ by colour (Okabe & Ito's, safe for the colour-blind), by line and by marker, and are named beside their
-ends, or in a legend where that takes too much room. Text and axes carry one ink colour that an inline SVG turns into
-``currentColor``, so that a page may be light or dark.
+Series differ in colour (Okabe & Ito's palette, safe for colour-blind readers), line style and marker. They are named at
+their ends or, where that takes too much room, in a legend. Text and axes have one ink colour, which an inline SVG turns
+into ``currentColor`` so that it suits light and dark pages.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sdft_cli.stats.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,16 +43,15 @@ _STYLE = {
     "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-#: Names beside lines may be so long, and so many.
+#: The longest name, and the most names, that still fit at the ends of lines.
 _LONGEST, _MOST = 16, 4
 
-Interval = tuple[float, float]
 End = tuple[float, float, str, str]  # where a line ends, its name and colour
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one series is drawn: its name, and what tells it from others."""
+    """How one series is drawn, and its name."""
 
     name: str
     colour: str
@@ -59,7 +60,7 @@ class Look:
 
 
 def looks(names: Sequence[str]) -> list[Look]:
-    """A look a name; beyond six, colours come again with other lines and markers."""
+    """A look per name; from the seventh on, colours repeat with other line styles and markers."""
     places = [(i % 6, (i + i // 6) % 6) for i in range(len(names))]
     return [Look(n, COLOURS[i], DASHES[j], MARKERS[j]) for n, (i, j) in zip(names, places, strict=True)]
 
@@ -68,7 +69,7 @@ def looks(names: Sequence[str]) -> list[Look]:
 def panels(
     count: int, columns: int, size: tuple[float, float], foot: str, legend: Sequence[Look] = ()
 ) -> Iterator[Panels]:
-    """A figure with ``count`` axes of ``size`` inches, ``columns`` side by side; drawn without a window system."""
+    """A figure with ``count`` axes of ``size`` inches, ``columns`` of them side by side; needs no window system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -89,18 +90,18 @@ def panels(
 
 
 def wants_legend(names: Sequence[str]) -> bool:
-    """Whether names are too many or too long to stand beside their lines."""
+    """Whether names are too many or too long for the ends of their lines."""
     return len(names) > _MOST or max(map(len, names), default=0) > _LONGEST
 
 
-def _legend(figure: Figure, found: Sequence[Look]) -> None:
+def _legend(figure: Figure, entries: Sequence[Look]) -> None:
     from matplotlib.lines import Line2D
 
     lines = [
-        Line2D([], [], color=s.colour, linestyle=s.dash, marker=s.marker, markersize=4, label=s.name) for s in found
+        Line2D([], [], color=s.colour, linestyle=s.dash, marker=s.marker, markersize=4, label=s.name) for s in entries
     ]
-    widest = max(len(look.name) for look in found)
-    columns = max(1, min(len(found), int(figure.get_figwidth() / (0.65 + 0.075 * widest))))
+    widest = max(len(look.name) for look in entries)
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / (0.65 + 0.075 * widest))))
     figure.legend(handles=lines, loc="outside upper left", ncols=columns, handlelength=3.2)
 
 
@@ -117,11 +118,11 @@ def point(
 
 def label_ends(axis: Axes, ends: Sequence[End | None]) -> None:
     """Name each line to the right of its end; names that would touch are pushed apart."""
-    axis.autoscale_view()  # limits that follow from what is drawn are found late, and shares depend on them
-    within = axis.transScale + axis.transLimits  # from data to shares of the axis
-    named = sorted((float(within.transform(end[:2])[1]), *end) for end in ends if end)
-    heights = _apart([place[0] for place in named], 0.085)
-    for (_, x, _, name, colour), height in zip(named, heights, strict=True):
+    axis.autoscale_view()  # limits that depend on the data are set lazily, and the transform below needs them
+    within = axis.transScale + axis.transLimits  # from data to fractions of the axis
+    labels = sorted((float(within.transform(end[:2])[1]), *end) for end in ends if end)
+    heights = _apart([label[0] for label in labels], 0.085)
+    for (_, x, _, name, colour), height in zip(labels, heights, strict=True):
         axis.annotate(
             name, (x, height), (7, 0), xycoords=axis.get_xaxis_transform(), textcoords="offset points", color=colour,
             fontweight="bold", va="center", annotation_clip=False,
@@ -129,7 +130,7 @@ def label_ends(axis: Axes, ends: Sequence[End | None]) -> None:
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Sorted heights moved as little as need be so that neighbours are ``gap`` apart, and all within 0 and 1."""
+    """Sorted heights, moved as little as possible so that neighbours are ``gap`` apart and all are within 0 and 1."""
     groups: list[tuple[float, int]] = []  # (middle, count) of touching neighbours
     for height in heights:
         middle, count = height, 1
@@ -137,8 +138,8 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
             before, number = groups.pop()
             middle, count = (before * number + middle * count) / (number + count), number + count
         groups.append((max(middle, gap * count / 2), count))
-    found = [middle + gap * (i - (count - 1) / 2) for middle, count in groups for i in range(count)]
-    return [min(height, 1 - gap * (len(found) - 1 - i)) for i, height in enumerate(found)]
+    moved = [middle + gap * (i - (count - 1) / 2) for middle, count in groups for i in range(count)]
+    return [min(height, 1 - gap * (len(moved) - 1 - i)) for i, height in enumerate(moved)]
 
 
 # --- saving ------------------------------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def _style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path, title: str) -> str:
-    """Write ``path`` as PNG (white ground, 150 dots an inch) and as SVG; returns the SVG for a page (`inline`)."""
+    """Write ``path`` as PNG (white background, 150 dpi) and as SVG; returns the SVG for a page (`inline`)."""
     image, drawing = io.BytesIO(), io.StringIO()
     with _style():
         figure.savefig(image, format="png", dpi=150, facecolor="white", metadata={"Software": None})
@@ -170,9 +171,9 @@ def save(figure: Figure, path: Path, title: str) -> str:
 
 
 def inline(svg: str, title: str, width: int) -> str:
-    """One ``<svg>`` element without external references, its ids made from the drawing alone.
+    """One ``<svg>`` element without external references, whose ids depend on the drawing alone.
 
-    Its ink is ``currentColor``; a page may brighten the first colour by ``--blue``, and sizes it, up to ``--w``.
+    Its ink is ``currentColor``. A page may set the first colour with ``--blue``; ``--w`` is the figure's natural width.
     """
     text = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(COLOURS[0], f"var(--blue, {COLOURS[0]})")
     text = text.replace("#ffffff", "var(--ground, #fff)")

@@ -1,18 +1,19 @@
-"""Tables and facts as files for other programs: Markdown, LaTeX, CSV. Text in, text out."""
+"""A report for other programs: Markdown, LaTeX and CSV. Data in, text out."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from sdft_cli.console import span
+from sdft_cli.reporting.estimates import Estimate
+from sdft_cli.reporting.plots import Drawn
+from sdft_cli.reporting.report_json import Report, ReportData, RunReport
+from sdft_cli.reporting.sections import ORDER
 from sdft_cli.reporting.tables import Cell, Table, TableGroup
 from sdft_cli.stats.continual import METRICS
-
-Row = dict[str, Any]
 
 _LATEX = {
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
@@ -25,12 +26,12 @@ _LATEX = {
     "→": r"$\rightarrow$",
     "†": r"\dag{}",
     "…": r"\dots{}",
-    "[": "{[}",  # after the end of a line it would begin an option
+    "[": "{[}",  # after a line break it would begin an optional argument
 }
 
 
 def minus(text: str) -> str:
-    """Hyphens before digits as true minus signs; a lone one (no value) as a dash."""
+    """Hyphens before digits as minus signs; a lone hyphen (no value) as a dash."""
     return "–" if text == "-" else re.sub(r"(?<![\w-])-(?=[\d.])", "−", text)
 
 
@@ -42,14 +43,29 @@ def interval(cell: Cell) -> str:
 # --- Markdown ------------------------------------------------------------------------------------------------------
 
 
+def markdown_report(report: Report, sections: Mapping[str, TableGroup], drawn: Sequence[Drawn]) -> str:
+    """Title, summary, warnings, tables and links to the figures."""
+    parts = [f"# {plain(report['title'])}", *map(plain, report["summary"])]
+    parts += [f"> {plain(warning)}" for warning in report["warnings"]]
+    figures = {figure.name: figure for figure in drawn}
+    for name in ORDER:
+        if name in sections or name in figures:
+            parts.append(f"## {plain(sections[name].title if name in sections else figures[name].title)}")
+        if name in figures:
+            parts.append(f"![{figures[name].title}]({name}.png)")
+        if name in sections:
+            parts.append(markdown_section(sections[name]))
+    return "\n\n".join(parts) + "\n"
+
+
 def markdown_section(section: TableGroup) -> str:
-    """The tables under a heading, and their notes; what is folded away is left to the page."""
+    """The tables of a section with their notes; folded tables are left to the page."""
     parts = [plain(section.intro)]
     for table in section.tables:
         if not table.folded:
             parts += [f"### {plain(table.title)}" if table.title else "", markdown(table), plain(table.note)]
     if any(table.folded for table in section.tables):
-        parts.append("More in report.html.")
+        parts.append("See report.html for the other tables.")
     return "\n\n".join(filter(None, parts))
 
 
@@ -74,8 +90,8 @@ def _markdown(cell: Cell) -> str:
 
 
 def latex(tables: Iterable[Table]) -> str:
-    """Tables for a paper, to be taken from the file one by one; intervals stand below the values, small."""
-    head = "% Made by `sdft report`. Needs \\usepackage{booktabs}.\n"
+    """Tables to copy into a paper one by one; intervals are below the values, in small print."""
+    head = "% Written by `sdft report`. Needs \\usepackage{booktabs}.\n"
     return head + "\n".join(map(_latex_table, tables))
 
 
@@ -110,50 +126,51 @@ def escape(text: str) -> str:
 # --- CSV -----------------------------------------------------------------------------------------------------------
 
 
-def runs_csv(facts: Row) -> str:
-    """A line a run: its metrics at the end, each with its interval."""
+def runs_csv(report: ReportData) -> str:
+    """A line per run: its metrics at the end, each with its interval."""
     ends = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
     rows = [
-        [*_who(run), len(run["rows"]) - 1, *(v for m in METRICS for v in _triple(run["metrics"][m]))]
-        for run in facts["runs"]
+        [*_run_columns(run), len(run["rows"]) - 1, *(v for m in METRICS for v in _triple(run["metrics"][m]))]
+        for run in report["runs"]
     ]
-    return _csv([*_WHO, "stages_evaluated", *ends], rows)
+    return _csv([*_RUN_HEADS, "stages_evaluated", *ends], rows)
 
 
-def seeds_csv(facts: Row) -> str:
-    """A line a group and metric: mean over seeds and t-interval."""
+def seeds_csv(report: ReportData) -> str:
+    """A line per group and metric: mean over seeds and t-interval."""
     rows = [
         [group["name"], len(group["seeds"]), metric, *_triple(group["metrics"][metric])]
-        for group in facts["groups"]
+        for group in report["groups"]
         for metric in METRICS
     ]
     return _csv(["group", "seeds", "metric", "mean", "low", "high"], rows)
 
 
-def accuracy_csv(facts: Row) -> str:
-    """A line a run, stage and task (or suite): accuracy with its interval."""
+def accuracy_csv(report: ReportData) -> str:
+    """A line per run, stage and task (or suite): accuracy with its interval."""
     rows = []
-    for run in facts["runs"]:
+    for run in report["runs"]:
         for k, row in enumerate(run["rows"]):
             for head, n, cell in zip(run["heads"], run["sizes"], row["cells"], strict=True):
                 trained = run["stages"][k - 1] if k else None
-                rows.append([*_who(run), k, trained, head, *_triple(cell), n if cell["value"] is not None else None])
-    return _csv([*_WHO, "stage", "trained", "of", "accuracy", "low", "high", "n"], rows)
+                size = n if cell["value"] is not None else None
+                rows.append([*_run_columns(run), k, trained, head, *_triple(cell), size])
+    return _csv([*_RUN_HEADS, "stage", "trained", "of", "accuracy", "low", "high", "n"], rows)
 
 
-_WHO = ("run", "folder", "group", "method", "seed")
+_RUN_HEADS = ("run", "folder", "group", "method", "seed")
 
 
-def _who(run: Row) -> list[str]:
+def _run_columns(run: RunReport) -> list[str]:
     return [run["label"], run["name"], run["group"], run["method"], run["seed"]]
 
 
-def _triple(cell: Row) -> list[float | None]:
-    low, high = cell["interval"] or (None, None)
-    return [cell["value"], low, high]
+def _triple(estimate: Estimate) -> list[float | None]:
+    low, high = estimate["interval"] or (None, None)
+    return [estimate["value"], low, high]
 
 
-def _csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _csv(heads: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heads)

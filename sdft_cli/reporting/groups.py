@@ -1,8 +1,8 @@
-"""Runs beside each other: which differ in nothing but their seed, what the others differ in, and what to call them.
+"""Groups of runs that differ only in their seed, and short names for groups and runs.
 
-Only runs of one group may be averaged. Where and how fast a run ran does not tell it apart, nor does a setting that the
-other has not recorded (an older recipe). A second run of one seed begins a group of its own: taken together they would
-look like two seeds that agree.
+Only the runs of one group may be averaged. Where and how fast a run ran does not set it apart, nor does a setting that
+the other run did not record (an older recipe). A second run with the same seed starts a group of its own: averaged
+with the first it would look like a second seed that agrees.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sdft_cli.config.overrides import leaves
 from sdft_cli.runs.results import RunResult
 
 #: Settings that say where and how fast a run ran, not what it did.
-_ELSEWHERE = ("data", "plugins", "runtime.", "engine.")
-#: So many settings may stand in a name; where more differ, the folder's name says it better.
-_LONGEST = 2
+_MACHINE = ("data", "plugins", "runtime.", "engine.")
+#: The most settings that a name may spell out; where more differ, the folder's name says it better.
+_MOST_SETTINGS = 2
 
-Settings = dict[str, Any]
+#: A recipe's settings by dotted path.
+Settings = dict[str, object]
 
 
 @dataclass(frozen=True)
 class Group:
-    """One recipe's runs, each with another seed."""
+    """The runs of one recipe, each with another seed."""
 
     name: str
     runs: tuple[RunResult, ...]
@@ -35,29 +35,38 @@ class Group:
     def seeds(self) -> list[str]:
         return [seed_of(run) for run in self.runs]
 
+    @property
+    def title(self) -> str:
+        """The group's name, and how many seeds it has."""
+        return self.name if len(self.runs) == 1 else f"{self.name} ({len(self.runs)} seeds)"
+
 
 def seed_of(run: RunResult) -> str:
     return str(run.recipe.get("seed"))
 
 
-def recipe_of(run: RunResult) -> Settings:
-    """The run's settings by dotted path."""
+def suites_of(runs: Sequence[RunResult]) -> str:
+    """The names of the runs' prior suites."""
+    return ", ".join(dict.fromkeys(run.suite for run in runs if run.suite))
+
+
+def settings_of(run: RunResult) -> Settings:
     return dict(leaves(run.recipe))
 
 
 def groups_of(runs: Sequence[RunResult]) -> list[Group]:
-    """The runs by recipe, in the order in which recipes come first."""
-    found: list[list[RunResult]] = []
+    """The runs by recipe, in the order of each recipe's first run."""
+    grouped: list[list[RunResult]] = []
     for run in runs:
-        group = next((group for group in found if all(_belong(run, other) for other in group)), None)
+        group = next((group for group in grouped if all(_belong(run, other) for other in group)), None)
         if group is None:
-            found.append(group := [])
+            grouped.append(group := [])
         group.append(run)
-    return [Group(name, tuple(group)) for name, group in zip(_names(found), found, strict=True)]
+    return [Group(name, tuple(group)) for name, group in zip(_names(grouped), grouped, strict=True)]
 
 
 def labels(groups: Sequence[Group]) -> list[str]:
-    """A distinct label a run: its group's name, with the seed where there are several."""
+    """A distinct label for every run: its group's name, with the seed where the group has several."""
     return [
         group.name if len(group.runs) == 1 else f"{group.name} seed {seed_of(run)}"
         for group in groups
@@ -65,54 +74,55 @@ def labels(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def differing(sides: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys in which ``sides`` differ, those included that some of them lack."""
+def differing(sides: Sequence[Mapping[str, object]]) -> list[str]:
+    """The keys whose values differ between ``sides``, including keys that some of them lack."""
     keys = dict.fromkeys(key for side in sides for key in side)
     return [key for key in keys if len({json.dumps(side.get(key, "not recorded")) for side in sides}) > 1]
 
 
-def shown(value: Any) -> str:
+def as_text(value: object) -> str:
     """A setting's value as a person would write it."""
     if value is None:
         return "none"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(map(shown, value)) or "none"
+        return ", ".join(map(as_text, value)) or "none"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _belong(a: RunResult, b: RunResult) -> bool:
-    same = a.stages == b.stages and a.last == b.last and seed_of(a) != seed_of(b)
-    return same and not _apart([recipe_of(a), recipe_of(b)])
+    """Whether two runs are seeds of one recipe, and equally far."""
+    comparable = a.stages == b.stages and a.last == b.last and seed_of(a) != seed_of(b)
+    return comparable and not _distinguishing([settings_of(a), settings_of(b)])
 
 
-def _apart(recipes: Sequence[Settings]) -> list[str]:
-    """The settings that tell ``recipes`` apart, but for the seed: at least two have recorded them, and differ."""
+def _distinguishing(recipes: Sequence[Settings]) -> list[str]:
+    """The settings, other than the seed, that at least two of ``recipes`` recorded with different values."""
     keys = [key for key in dict.fromkeys(key for recipe in recipes for key in recipe) if key != "seed"]
-    values = {key: {shown(recipe[key]) for recipe in recipes if key in recipe} for key in keys}
-    return [key for key in keys if len(values[key]) > 1 and not key.startswith(_ELSEWHERE)]
+    values = {key: {as_text(recipe[key]) for recipe in recipes if key in recipe} for key in keys}
+    return [key for key in keys if len(values[key]) > 1 and not key.startswith(_MACHINE)]
 
 
-def _names(found: Sequence[Sequence[RunResult]]) -> list[str]:
-    """The method, with what tells a group from others of the method; where that tells nothing, its first folder's
-    name."""
-    recipes = [recipe_of(group[0]) for group in found]
-    methods = [group[0].method for group in found]
+def _names(grouped: Sequence[Sequence[RunResult]]) -> list[str]:
+    """The method, followed by the settings that distinguish a group from others of that method; where no few settings
+    do, the name of the group's first folder."""
+    recipes = [settings_of(group[0]) for group in grouped]
+    methods = [group[0].method for group in grouped]
     names: list[str] = []
-    for group, recipe, method in zip(found, recipes, methods, strict=True):
-        of_method = [r for r, m in zip(recipes, methods, strict=True) if m == method]
-        settings = _telling(recipe, of_method)
+    for group, recipe, method in zip(grouped, recipes, methods, strict=True):
+        same_method = [r for r, m in zip(recipes, methods, strict=True) if m == method]
+        settings = _assignments(recipe, same_method)
         name = f"{method} {' '.join(settings)}".rstrip()
-        name = group[0].name if len(settings) > _LONGEST or name in names else name
+        name = group[0].name if len(settings) > _MOST_SETTINGS or name in names else name
         names.append(name if name not in names else f"{name} ({len(names) + 1})")
     return names
 
 
-def _telling(recipe: Settings, others: Sequence[Settings]) -> list[str]:
-    """``key=value`` of the settings that tell ``recipe`` from ``others``; of many keys only those that are unusual."""
-    keys = [key for key in _apart(others) if key in recipe]
-    if len(keys) > _LONGEST:
-        usual = {key: Counter(shown(r[key]) for r in others if key in r).most_common(1)[0][0] for key in keys}
-        keys = [key for key in keys if shown(recipe[key]) != usual[key]]
-    return [f"{key.rpartition('.')[2]}={shown(recipe[key])}" for key in keys]
+def _assignments(recipe: Settings, others: Sequence[Settings]) -> list[str]:
+    """``key=value`` of the settings that distinguish ``recipe`` from ``others``; of many, only the unusual ones."""
+    keys = [key for key in _distinguishing(others) if key in recipe]
+    if len(keys) > _MOST_SETTINGS:
+        usual = {key: Counter(as_text(r[key]) for r in others if key in r).most_common(1)[0][0] for key in keys}
+        keys = [key for key in keys if as_text(recipe[key]) != usual[key]]
+    return [f"{key.rpartition('.')[2]}={as_text(recipe[key])}" for key in keys]

@@ -1,4 +1,4 @@
-"""Which figures a report has, when, and under what title; drawn one after the other and saved."""
+"""The figures of a report: under what title and for which runs each is drawn."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from sdft_cli.reporting import curves, drawing, records, scatter
+from sdft_cli.reporting import curves, drawing, measures, scatter
 from sdft_cli.reporting.groups import Group
 from sdft_cli.runs.results import RunResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Lines of more groups than this cannot be told apart; these have the best average accuracy.
+#: The lines of more groups than this cannot be told apart; then those with the best average accuracy are drawn.
 MOST = 8
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure that is drawn of the runs for which it ``makes_sense``; ``every``: of all groups, however many."""
+    """A figure, and the runs for which it ``makes_sense``. ``every``: it shows all groups, however many."""
 
     name: str
     title: str
@@ -33,7 +33,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure as it stands in the output folder, and in the page."""
+    """A figure as it was saved; ``svg`` is for the page."""
 
     name: str
     title: str
@@ -44,16 +44,16 @@ class Drawn:
 PLOTS = (
     Plot(
         "sequence",
-        "The sequence, task by task",
-        "Each line is a task: it should rise in its own stage and stay up in later ones.",
+        "The task sequence",
+        "Each line is a task: it should rise in its own stage and stay up in later stages.",
         curves.sequence,
         lambda run: run.last > 1,
     ),
-    Plot("accuracy", "Accuracy while training", "", curves.accuracy_curves, lambda run: True),
+    Plot("accuracy", "Accuracy during training", "", curves.accuracy_curves, lambda run: True),
     Plot(
         "pareto",
-        "Prior skills against the new tasks",
-        "To the right is learning, downwards is forgetting what the base model could do.",
+        "New tasks against prior skills",
+        "To the right: new tasks are learned. Downwards: skills of the base model are forgotten.",
         scatter.pareto,
         lambda run: bool(run.last and run.prior and run.prior[0] is not None and run.prior[-1] is not None),
         every=True,
@@ -64,34 +64,34 @@ PLOTS = (
         "pass@k",
         "",
         curves.pass_at_k,
-        lambda run: any(records.pass_at(run, task) for task in run.tasks),
+        lambda run: any(measures.pass_at(run, task) for task in run.tasks),
     ),
     Plot(
         "training",
         "Training curves",
-        "Losses of different methods do not compare.",
+        "Losses and divergences of different methods are not comparable; KL is in nats per token for every method.",
         curves.training_curves,
-        lambda run: bool(run.steps),
+        curves.has_training,
     ),
 )
 
 
 def draw(groups: Sequence[Group], out: Path) -> list[Drawn]:
-    """Draw what makes sense into ``out``, each as PNG and SVG."""
-    found = []
+    """Draw every figure that makes sense into ``out``, as PNG and SVG."""
+    drawn = []
     for plot in PLOTS:
-        fit = [group for group in groups if any(map(plot.makes_sense, group.runs))]
-        if fit:
-            shown = fit if plot.every else best(fit)
-            left_out = len(fit) - len(shown)
-            more = f" Shown are the {MOST} of {len(fit)} with the best average accuracy." if left_out else ""
-            svg = drawing.save(plot.draw(shown), out / plot.name, plot.title)
-            found.append(Drawn(plot.name, plot.title, plot.caption + more, svg))
-    return found
+        suitable = [group for group in groups if any(map(plot.makes_sense, group.runs))]
+        if suitable:
+            selected = suitable if plot.every else best(suitable)
+            selection = f"The {MOST} of {len(suitable)} groups with the best average accuracy."
+            caption = " ".join(filter(None, (plot.caption, selection if len(selected) < len(suitable) else "")))
+            svg = drawing.save(plot.draw(selected), out / plot.name, plot.title)
+            drawn.append(Drawn(plot.name, plot.title, caption, svg))
+    return drawn
 
 
 def best(groups: Sequence[Group]) -> list[Group]:
-    """At most `MOST` groups, those whose average accuracy is best, in the order given."""
+    """The `MOST` groups with the best average accuracy, in the order given."""
     means = {g.name: fmean(run.metrics["average_accuracy"] or 0.0 for run in g.runs) for g in groups}
     ranked = sorted(groups, key=lambda group: -means[group.name])[:MOST]
     return [group for group in groups if group in ranked]

@@ -1,144 +1,142 @@
-"""A report in sentences: what was measured, what came out, and what that does not show. Made from facts."""
+"""A report in sentences: what was measured, what came out, and what that does not show."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from sdft_cli.console import is_change, number, pvalue, span
-from sdft_cli.stats import continual
-
-Row = dict[str, Any]
+from sdft_cli.reporting.report_json import ReportData, RunReport
+from sdft_cli.stats.continual import Metric
+from sdft_cli.stats.intervals import overlap
 
 MICRO = (
-    "Tasks named micro-… come from a micro world: invented words and rules, and a very small model. "
-    "What happens there is evidence about the code and the mechanics of the methods, not about large language models."
+    "Tasks named micro-… are set in a micro world: invented words and rules, and a very small model. Results there are "
+    "evidence about the code and about how the methods work, not about large language models."
 )
-OF_ITEMS = (
-    "Intervals of a run are 95 % intervals over test items of its last checkpoint; they do not cover training "
-    "again, so by themselves they do not show that a method is better."
+OVER_ITEMS = (
+    "The interval of a single run is a 95 % interval over the test items of its last checkpoint. It does not cover the "
+    "variation between training runs, so intervals over items alone do not show that a method is better."
 )
-HEADLINE = ("average_accuracy", "backward_transfer", "prior_change")
-#: Of more runs than this, the tables speak alone.
+HEADLINE: tuple[Metric, ...] = ("average_accuracy", "backward_transfer", "prior_change")
+#: Of more runs or groups than this, only the tables report the numbers.
 _FEW = 4
 
 
-def title(facts: Row) -> str:
+def title(report: ReportData) -> str:
     """Which recipes, on which tasks."""
-    names, sequences = [group["name"] for group in facts["groups"]], _sequences(facts)
-    who = ", ".join(names[:-1]) + f" and {names[-1]}" if 1 < len(names) <= _FEW else names[0]
-    who = who if len(names) <= _FEW else f"{len(names)} recipes"
-    return f"{who} on {' → '.join(sequences[0])}" if len(sequences) == 1 else f"{who} on several sequences of tasks"
+    names, sequences = [group["name"] for group in report["groups"]], _sequences(report)
+    recipes = ", ".join(names[:-1]) + f" and {names[-1]}" if 1 < len(names) <= _FEW else names[0]
+    recipes = recipes if len(names) <= _FEW else f"{len(names)} recipes"
+    return f"{recipes} on {' → '.join(sequences[0])}" if len(sequences) == 1 else f"{recipes} on several task sequences"
 
 
-def sentences(facts: Row) -> list[str]:
-    """Plain language, a thought a sentence."""
-    runs, seeded = facts["runs"], any(len(group["seeds"]) > 1 for group in facts["groups"])
-    found = [_measured(facts)]
-    if seeded and len(facts["groups"]) <= _FEW:
-        found += _over_seeds(facts)
+def sentences(report: ReportData) -> list[str]:
+    """The report in plain words."""
+    runs, groups = report["runs"], report["groups"]
+    lines = [_measured(report)]
+    if len(groups) <= _FEW and any(len(group["seeds"]) > 1 for group in groups):
+        lines += _over_seeds(report)
     elif len(runs) <= _FEW:
-        found += [_outcome(run) for run in runs]
+        lines += [_outcome(run) for run in runs]
     if len(runs) == 2 and runs[0]["group"] != runs[1]["group"]:
-        found.append(_compared(*runs))
-    found.append(OF_ITEMS)
-    return [*found, MICRO] if any(task.startswith("micro-") for run in runs for task in run["stages"]) else found
+        lines.append(_overlaps(*runs))
+    lines.append(OVER_ITEMS)
+    return [*lines, MICRO] if any(task.startswith("micro-") for run in runs for task in run["stages"]) else lines
 
 
-def warnings(facts: Row) -> list[str]:
-    """What a reader must know before comparing."""
-    runs = facts["runs"]
-    found = [f"{run['label']}: {note}" for run in runs for note in run["notes"]]
+def warnings(report: ReportData) -> list[str]:
+    """What a reader must know before comparing numbers."""
+    runs = report["runs"]
+    lines = [f"{run['label']}: {note}" for run in runs for note in run["notes"]]
     for key in ("world", "model", "suite"):
         if len({str(run["recipe"].get(key)) for run in runs}) > 1:
-            found.append(f"The runs have different {key}s: their numbers do not compare.")
-    if len(_sequences(facts)) > 1:
-        found.append("The runs trained different sequences of tasks: their metrics do not compare.")
+            lines.append(f"The runs have different {key}s: their numbers are not comparable.")
+    if len(_sequences(report)) > 1:
+        lines.append("The runs trained different task sequences: their metrics are not comparable.")
     if len({len(run["rows"]) for run in runs}) > 1:
-        found.append("The runs have come to different stages: their metrics do not compare.")
-    silent = [run["label"] for run in runs if not any(run["settings"].values())]
-    if silent and len(runs) > 1:
-        who = "No run" if len(silent) == len(runs) else f"Not every run (not {', '.join(silent)})"
-        found.append(f"{who} recorded how it was measured: template, limit and test rows could not be compared.")
-    return list(dict.fromkeys(found))
+        lines.append("The runs have reached different stages: their metrics are not comparable.")
+    unrecorded = [run["label"] for run in runs if not any(run["settings"].values())]
+    if unrecorded and len(runs) > 1:
+        missing = "No run recorded" if len(unrecorded) == len(runs) else f"Not recorded for {', '.join(unrecorded)}:"
+        lines.append(f"{missing} evaluation settings (chat template, row limit, test rows), so they were not compared.")
+    return list(dict.fromkeys(lines))
 
 
-def _sequences(facts: Row) -> list[list[str]]:
-    """The distinct sequences of tasks."""
-    return [list(stages) for stages in dict.fromkeys(tuple(run["stages"]) for run in facts["runs"])]
+def _sequences(report: ReportData) -> list[list[str]]:
+    """The distinct task sequences."""
+    return [list(stages) for stages in dict.fromkeys(tuple(run["stages"]) for run in report["runs"])]
 
 
-def _measured(facts: Row) -> str:
-    runs, sequences = facts["runs"], _sequences(facts)
-    order = f"on {', then '.join(sequences[0])}" if len(sequences) == 1 else "on sequences of tasks that differ"
-    who = "One run trained a model" if len(runs) == 1 else f"{len(runs)} runs each trained a model"
-    tested = [n for run in runs for head, n in zip(run["heads"], run["sizes"], strict=True) if not _is_suite(head)]
-    sizes = f"{min(tested)}" if min(tested) == max(tested) else f"{min(tested)} to {max(tested)}"
-    pairs = [(head, n) for run in runs for head, n in zip(run["heads"], run["sizes"], strict=True) if _is_suite(head)]
-    suites = dict.fromkeys(f"{head.removeprefix('prior: ')} ({n} items)" for head, n in pairs)
+def _measured(report: ReportData) -> str:
+    runs, sequences = report["runs"], _sequences(report)
+    tasks = f"on {', then '.join(sequences[0])}" if len(sequences) == 1 else "on different task sequences"
+    trained = "One model was trained" if len(runs) == 1 else f"{len(runs)} models were trained"
+    columns = [pair for run in runs for pair in zip(run["heads"], run["sizes"], strict=True)]
+    sizes = [n for head, n in columns if not _is_suite(head)]
+    items = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    suites = dict.fromkeys(f"{head.removeprefix('prior: ')} ({n} items)" for head, n in columns if _is_suite(head))
     suite = f" and on the prior suite {', '.join(suites)}" if suites else "; no prior suite was tested"
-    when = "Before training and after every stage it was tested on all its tasks"
-    return f"{who} {order}. {when} ({sizes} items a task){suite}."
+    tested = "It was tested" if len(runs) == 1 else "Each was tested"
+    when = "before training and after every stage"
+    return f"{trained} {tasks}. {tested} {when} on all of its tasks ({items} items per task){suite}."
 
 
 def _is_suite(head: str) -> bool:
     return head.startswith("prior: ")
 
 
-def _outcome(run: Row) -> str:
+def _outcome(run: RunReport) -> str:
     """One run's numbers, with intervals."""
     last = len(run["rows"]) - 1
-    begun = set(run["stages"][:last])
-    if not begun:
+    trained = set(run["stages"][:last])
+    if not trained:
         return f"{run['label']}: only the base model has been tested."
     cells = zip(run["heads"], run["rows"][0]["cells"], strict=True)
-    base = [cell["value"] for head, cell in cells if head in begun and cell["value"] is not None]
-    before = f", from {number(sum(base) / len(base))} before training" if len(base) == len(begun) else ""
-    parts = [f"{run['label']}: average accuracy {_quoted(run, 'average_accuracy')}{before}"]
-    for metric, name in (("backward_transfer", "backward transfer"), ("prior_change", "prior suite")):
-        if run["metrics"][metric]["value"] is not None:
-            parts.append(f"{name} {_quoted(run, metric)}{_if_null(run, metric)}")
+    base = [cell["value"] for head, cell in cells if head in trained and cell["value"] is not None]
+    before = f" ({number(sum(base) / len(base))} before training)" if len(base) == len(trained) else ""
+    parts = [f"{run['label']}: average accuracy {_value(run, 'average_accuracy')}{before}"]
+    if run["metrics"]["backward_transfer"]["value"] is not None:
+        parts.append(f"backward transfer {_value(run, 'backward_transfer')}{_if_null(run, 'backward_transfer')}")
+    if run["metrics"]["prior_change"]["value"] is not None:
+        parts.append(f"change on the prior suite {_value(run, 'prior_change')}{_if_null(run, 'prior_change')}")
     unfinished = "" if run["finished"] else f"Unfinished ({last} of {len(run['stages'])} stages): "
     return unfinished + "; ".join(parts) + "."
 
 
-def _quoted(run: Row, metric: str) -> str:
-    signed, found = is_change(metric), run["metrics"][metric]
-    return f"{number(found['value'], signed)} {span(found['interval'], signed)}".strip()
+def _value(run: RunReport, metric: Metric) -> str:
+    signed, estimate = is_change(metric), run["metrics"][metric]
+    return f"{number(estimate['value'], signed)} {span(estimate['interval'], signed)}".strip()
 
 
-def _if_null(run: Row, metric: str) -> str:
-    pair = run["metrics"][metric]["interval"]
-    return " (the interval includes no change)" if pair and pair[0] <= 0 <= pair[1] else ""
+def _if_null(run: RunReport, metric: Metric) -> str:
+    interval = run["metrics"][metric]["interval"]
+    return " (the interval includes 0)" if interval and interval[0] <= 0 <= interval[1] else ""
 
 
-def _compared(a: Row, b: Row) -> str:
+def _overlaps(a: RunReport, b: RunReport) -> str:
     """For each headline metric, whether the two intervals overlap."""
-    verdicts: dict[bool, list[str]] = {True: [], False: []}
+    overlapping: list[str] = []
+    separate: list[str] = []
     for metric in HEADLINE:
         x, y = (run["metrics"][metric]["interval"] for run in (a, b))
         if x and y:
-            verdicts[continual.overlap(x, y)].append(metric.replace("_", " "))
-    apart = f"do not overlap for {', '.join(verdicts[False])}" if verdicts[False] else ""
-    touching = f"overlap for {', '.join(verdicts[True])}" if verdicts[True] else ""
-    said = "; they ".join(filter(None, (apart, touching))) or "are missing"
-    return f"The intervals of {a['label']} and {b['label']} {said}."
+            (overlapping if overlap(x, y) else separate).append(metric.replace("_", " "))
+    parts = [f"do not overlap for {', '.join(separate)}"] if separate else []
+    parts += [f"overlap for {', '.join(overlapping)}"] if overlapping else []
+    return f"The intervals of {a['label']} and {b['label']} {'; they '.join(parts) or 'are not known'}."
 
 
-def _over_seeds(facts: Row) -> list[str]:
-    """The seed means of the headline metrics, with the difference of two groups where there is one."""
-    said = []
+def _over_seeds(report: ReportData) -> list[str]:
+    """The seed means of the headline metrics, with the difference where there are two groups."""
+    lines, pair = [], report["pair"]
     for metric in HEADLINE:
-        cells: Sequence[tuple[str, float | None]] = [
-            (g["name"], g["metrics"][metric]["value"]) for g in facts["groups"]
-        ]
-        if all(value is None for _, value in cells):
+        values = [(group["name"], group["metrics"][metric]["value"]) for group in report["groups"]]
+        if all(value is None for _, value in values):
             continue
-        means = ", ".join(f"{name} {number(value, is_change(metric))}" for name, value in cells)
-        test = facts["pair"] and facts["pair"]["tests"][metric]
-        gap = f"; difference {number(test['value'], True)} {span(test['interval'], True)}" if test else ""
-        said.append(f"Mean {metric.replace('_', ' ')} over seeds: {means}{gap}.")
-    if facts["pair"]:
-        n, least = len(facts["pair"]["seeds"]), pvalue(facts["pair"]["smallest_p"])
-        said.append(f"With {n} paired seeds no exact sign-flip p can be below {least}.")
-    return said
+        means = ", ".join(f"{name} {number(value, is_change(metric))}" for name, value in values)
+        test = pair["tests"][metric] if pair else None
+        gap = f"; difference {number(test['value'], True)} {span(test['interval'], True)}".rstrip() if test else ""
+        name = metric.replace("_", " ").capitalize()
+        lines.append(f"{name}, mean over seeds: {means}{gap}.")
+    if pair:
+        smallest = pvalue(pair["smallest_p"])
+        lines.append(f"With {len(pair['seeds'])} paired seeds no exact sign-flip p can be below {smallest}.")
+    return lines

@@ -1,7 +1,7 @@
-"""Tables on the terminal: they read without colour, and from 60 columns up.
+"""Tables on the terminal: readable without colour and from 60 columns up.
 
-Intervals stand below their values. A table that is too wide gets shorter intervals if it then fits, or else goes on
-below under the same names: cells are never cut, nor wrapped.
+Intervals are below their values. A table that is too wide gets shorter intervals if it then fits; otherwise it
+continues below with the same name columns. Cells are never cut or wrapped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Block = list[str]  # the lines of one cell
 
 
 def show(section: TableGroup, folded: bool = True) -> None:
-    """Print the section's tables, each under its title; those that are ``folded`` only if asked for."""
+    """Print the section's tables, each under its title; without ``folded``, only those that are not folded."""
     width = console.out.width
     prose(section.intro)
     for table in section.tables:
@@ -39,7 +39,7 @@ def prose(text: str) -> None:
 
 
 def lines(table: Table, width: int) -> Iterator[str]:
-    """The table's lines, in as many parts as ``width`` asks for."""
+    """The table's lines, split into as many parts as ``width`` requires."""
     long, short = _columns(table, short=False), _columns(table, short=True)
     columns = short if _width(long) > width >= _width(short) else long
     for number, part in enumerate(_parts(columns, table.names, width)):
@@ -61,7 +61,7 @@ def _columns(table: Table, short: bool) -> list[list[Block]]:
 
 
 def _parts(columns: Sequence[list[Block]], names: int, width: int) -> list[list[list[Block]]]:
-    """Columns by part, each beginning with the names; parts are as even as can be."""
+    """Columns by part, each part starting with the name columns; parts are as even as possible."""
     first, rest = list(columns[:names]), list(columns[names:])
     for count in range(1, len(rest) + 1):
         size = -(-len(rest) // count)
@@ -77,7 +77,7 @@ def _width(columns: Sequence[list[Block]]) -> int:
 
 
 def _row(blocks: Sequence[Block], widths: Sequence[int], names: int, low: bool = False) -> Iterator[str]:
-    """The lines of one row; ``low``: shorter blocks stand at its bottom."""
+    """The lines of one row; ``low``: shorter blocks are aligned with its bottom."""
     height = max(map(len, blocks))
     filled = [[""] * (height - len(b)) + b if low else b + [""] * (height - len(b)) for b in blocks]
     for line in zip(*filled, strict=True):
@@ -92,7 +92,7 @@ def _block(cell: Cell, short: bool) -> Block:
 
 
 def _short(cell: Cell) -> str:
-    """``0.88-0.94``; of changes ``-0.05 +0.02``."""
+    """``0.88-0.94``; for changes ``-0.05 +0.02``."""
     if cell.interval is None:
         return ""
     low, high = (console.number(end, cell.signed, 2) for end in cell.interval)

@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -291,12 +291,14 @@ class Run:
         return json.loads(path.read_text()) if path.is_file() else None
 
     def write_scores(
-        self, stage: int, task: str, scores: dict[str, Any], items: dict[str, list[dict[str, Any]]]
+        self, stage: int, task: str, scores: Mapping[str, object], items: Mapping[str, Sequence[Mapping[str, object]]]
     ) -> None:
         write_evaluation(self.eval_folder(stage, task), scores, items)
 
 
-def write_evaluation(folder: Path, scores: dict[str, Any], items: dict[str, list[dict[str, Any]]]) -> None:
+def write_evaluation(
+    folder: Path, scores: Mapping[str, object], items: Mapping[str, Sequence[Mapping[str, object]]]
+) -> None:
     """Item lines first, ``scores.json`` last: where it stands, they are whole."""
     for name, rows in items.items():
         write_whole(folder / f"{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))

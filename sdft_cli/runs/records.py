@@ -114,25 +114,56 @@ class GuardRow(At, GuardFacts):
     """``kind`` guard."""
 
 
+class MarkRecord(TypedDict):
+    """A mid-training evaluation in short: accuracy on the stage's own validation rows and on the prior suite."""
+
+    step: int
+    validation: float | None
+    prior: float | None
+
+
+class EndingFacts(TypedDict):
+    """How a stage ended: the step whose model it ends with (0: the model it began with), why, and the evaluations."""
+
+    model_of: int
+    why: Literal["last step", "prior dropped", "best validation"]
+    best: MarkRecord | None
+    last: MarkRecord | None
+
+
+class EndingRow(At, EndingFacts):
+    """``kind`` ending."""
+
+
 # --- evaluations -----------------------------------------------------------------------------------------------------
 
 
-class ItemRecord(TypedDict):
-    """One graded completion, a line of ``evals/NN-<task>/<unit>.jsonl``. A value of None is unscored, not wrong."""
+class ItemScore(TypedDict):
+    """How one completion was graded. A value of None is unscored, not wrong; ``extra`` has a grader's second scores."""
 
     id: str
     value: float | None
     extracted: str | None
     why: str
+    extra: NotRequired[dict[str, float]]
+
+
+class ItemRecord(ItemScore):
+    """One graded completion, a line of ``evals/NN-<task>/<unit>.jsonl``.
+
+    Of a harness item that offers ``choices``, the likeliest one is the completion; ``log_likelihoods`` are in nats.
+    """
+
     completion: str
     prompt: str
     answer: Json
     tokens: int
     finish: NotRequired[str]
-    extra: NotRequired[dict[str, float]]
     document: NotRequired[str]
     part: NotRequired[str]
     sample: NotRequired[int]
+    choices: NotRequired[list[str]]
+    log_likelihoods: NotRequired[list[float]]
 
 
 class PassAt(TypedDict):
@@ -159,14 +190,57 @@ class Summary(TypedDict):
     extra: NotRequired[dict[str, float]]
     pass_at: NotRequired[PassAt]
     metric: NotRequired[str]
-    metrics: NotRequired[dict[str, float]]
+    metrics: NotRequired[dict[str, float | str | None]]
+
+
+class MeanValue(TypedDict):
+    """A mean with its 95 % interval; None where one cannot be given."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+class BaseDivergence(TypedDict):
+    """``to_base`` is KL(model || base), ``from_base`` KL(base || model), in nats per token of the completions."""
+
+    to_base: MeanValue
+    from_base: MeanValue
+    completions: int
+    tokens: int
+
+
+class FurtherScores(TypedDict, total=False):
+    """What is measured of a task beyond the accuracy on its test split: another split, and what was asked for by
+    ``--pass-at`` and ``--also``."""
+
+    ood: Summary
+    pass_at: PassAt
+    oracle: Summary
+    ceiling: Summary
+    kl: BaseDivergence
 
 
 class TaskSummary(Summary, total=False):
-    """The test split's summary; those of other splits stand inside it."""
+    """The test split's summary, with the `FurtherScores` inside it."""
 
     ood: Summary
-    validation: Summary
+    oracle: Summary
+    ceiling: Summary
+    kl: BaseDivergence
+
+
+#: In what two evaluations of one unit must agree to be compared, by name.
+UnitSettings = dict[str, Json]
+
+
+class PartFacts(TypedDict, total=False):
+    """What a battery reports of one of its parts besides the records (see `types.Battery.measure`); it overrides what
+    would follow from them."""
+
+    accuracy: float | None
+    metric: str
+    metrics: dict[str, float | str | None]
+    note: str
 
 
 class SuiteSummary(Summary):

@@ -1,1 +1,1 @@
-"""Every file here is one suite: SUITE, fixed graded examples by part (see CONTRIBUTING)."""
+"""One suite per file, as SUITE: fixed graded examples by part, or a battery that another library measures."""

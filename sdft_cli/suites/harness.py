@@ -1,5 +1,7 @@
-"""Any tasks and groups of the EleutherAI harness, named by ``--harness``; 0 shots or many, as each task has it."""
+"""Any tasks and groups of the EleutherAI harness, named by ``--harness``, with each task's own number of shots."""
 
 from sdft_cli.harness.suite import HarnessSuite
 
-SUITE = HarnessSuite(name="harness", summary="the harness's tasks that --harness names; the plain mean over them")
+SUITE = HarnessSuite(
+    name="harness", summary="tasks of the EleutherAI harness, named by --harness; the plain mean over them"
+)

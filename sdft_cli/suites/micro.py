@@ -1,8 +1,7 @@
 """The base skills of the micro world: the prior suite of the embedded model.
 
-Eight parts of up to sixty fixed questions, the same for every run, seed and world, so that two scores are always about
-the same items. Graded by content like the micro tasks: an answer in an expert's style is as good as one in the
-house style.
+Eight parts of up to sixty fixed questions, the same for every run, seed and world, so any two scores are over the same
+items. Graded by content like the micro tasks: an answer in an expert's style is as good as one in the house style.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ def grade(completion: str, example: Example) -> Score:
 
 
 def _part(skill: str) -> list[Example]:
-    """Distinct prompts only: a skill that has fewer than sixty (there are forty-nine numbers to count on from)
-    gets as many as it has, so that no item counts twice."""
+    """Distinct prompts only: a skill with fewer than sixty (there are forty-nine numbers to count on from) gets as many
+    as it has, so that no item counts twice."""
     rng = random.Random(f"micro-suite/{skill}")
     questions: dict[str, Question] = {}
     for _ in range(50 * PER_SKILL):
@@ -43,15 +42,15 @@ def _part(skill: str) -> list[Example]:
 
 
 def general() -> list[Example]:
-    """Prompts on the base skills that are not among the suite's items, without answers."""
+    """Prompts on the base skills, without answers, none of them among the suite's items."""
     taken = {e.prompt[0]["content"] for examples in parts().values() for e in examples}
     rng = random.Random("micro-suite/general")
-    found: dict[str, None] = {}
-    while len(found) < N_GENERAL:
+    texts: dict[str, None] = {}
+    while len(texts) < N_GENERAL:
         question = SKILLS[rng.choice(list(SKILLS))](rng)
         if question.prompt not in taken:
-            found.setdefault(question.prompt)
-    return [Example(f"micro-general-{i}", [{"role": "user", "content": text}]) for i, text in enumerate(found)]
+            texts.setdefault(question.prompt)
+    return [Example(f"micro-general-{i}", [{"role": "user", "content": text}]) for i, text in enumerate(texts)]
 
 
 SUITE = Suite(

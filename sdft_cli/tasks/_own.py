@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,6 @@ def _task(
 ) -> Task:
     grade = named_rules.grader(rule["name"], rule.get("pattern"))
 
-    @wraps(grade)
     def graded(completion: str, example: Example) -> Score:
         return grade(completion, example.answer)
 

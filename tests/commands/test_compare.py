@@ -17,7 +17,7 @@ from sdft_cli.evaluation import cache
 from sdft_cli.models import digests
 from sdft_cli.reporting import comparisons
 from sdft_cli.runs import results
-from sdft_cli.stats import continual
+from sdft_cli.stats.seeds import seed_mean
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +26,18 @@ def pair(tmp_path_factory) -> tuple[str, str]:
     return tuple(str(make_run(root / m, m, rates)) for m, rates in (("sdft", KEEPS), ("sft", FORGETS)))
 
 
-def units(facts, part=None) -> dict:
-    return {row["unit"]: row for row in facts["units"] if row["part"] == part}
+def units(comparison, part=None) -> dict:
+    return {row["unit"]: row for row in comparison["units"] if row["part"] == part}
 
 
 # --- two checkpoints -----------------------------------------------------------------------------------------------
 
 
 def test_runs_are_compared_at_their_last_stage(pair):
-    facts = compare.compare(*pair)
+    comparison = compare.compare(*pair)
     runs = [results.load_run(folder) for folder in pair]
     for task in TASKS:
-        row = units(facts)[task]
+        row = units(comparison)[task]
         before, after = ({r["id"]: r["value"] for r in run.items(3, task)} for run in runs)
         assert row["gained"] == [i for i in before if after[i] > before[i]] and row["n"] == 40
         assert row["lost"] == [i for i in before if after[i] < before[i]]
@@ -45,17 +45,17 @@ def test_runs_are_compared_at_their_last_stage(pair):
         assert row["difference"] == pytest.approx(d.mean())
         assert row["standard_error"] == pytest.approx(stats.sem(d))
         assert row["p"] == pytest.approx(stats.binomtest(len(row["gained"]), int((d != 0).sum())).pvalue)
-    whole = units(facts)["suite-micro"]
-    parts = [units(facts, part)["suite-micro"]["difference"] for part in PARTS]
+    whole = units(comparison)["suite-micro"]
+    parts = [units(comparison, part)["suite-micro"]["difference"] for part in PARTS]
     assert whole["difference"] == pytest.approx(np.mean(parts)) and whole["n"] == 60
-    assert facts["metrics"] == comparisons.difference(runs[1], runs[0])
+    assert comparison["metrics"] == comparisons.difference(runs[1], runs[0])
 
 
 def test_a_stage_is_a_checkpoint_too(pair):
-    facts = compare.compare(f"{pair[0]}/evals/01-{TASKS[0]}", pair[0])
+    comparison = compare.compare(f"{pair[0]}/evals/01-{TASKS[0]}", pair[0])
     run = results.load_run(pair[0])
-    assert units(facts)[TASKS[0]]["a"] == pytest.approx(run.matrix[1][0])
-    assert units(facts)[TASKS[0]]["b"] == pytest.approx(run.matrix[3][0]) and facts["metrics"] is None
+    assert units(comparison)[TASKS[0]]["a"] == pytest.approx(run.matrix[1][0])
+    assert units(comparison)[TASKS[0]]["b"] == pytest.approx(run.matrix[3][0]) and comparison["metrics"] is None
 
 
 def evaluation(folder: Path, rows: list[dict], **settings) -> str:
@@ -94,10 +94,10 @@ def test_only_shared_items_count(tmp_path):
 
 def test_other_settings_are_refused_and_forced(tmp_path):
     a, b = evaluation(tmp_path / "a", rows([1.0])), evaluation(tmp_path / "b", rows([0.0]), limit=9)
-    with pytest.raises(UsageError, match=r"limit of rows differs: none \(A\), 9 \(B\)"):
+    with pytest.raises(UsageError, match=r"row limit differs: none \(A\), 9 \(B\)"):
         compare.compare(a, b)
-    facts = compare.compare(a, b, forced=True)
-    assert "Forced together" in facts["warnings"][0] and facts["units"]
+    comparison = compare.compare(a, b, forced=True)
+    assert "--force was given" in comparison["warnings"][0] and comparison["units"]
 
 
 def test_a_model_is_found_by_its_weights(tmp_path, monkeypatch):
@@ -118,13 +118,13 @@ def test_a_model_is_found_by_its_weights(tmp_path, monkeypatch):
     (tmp_path / "three" / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="no evaluation of three") as caught:
         compare.compare("three", "two")
-    assert caught.value.hint == "measure it first: sdft eval three"
+    assert caught.value.hint == "evaluate it first with `sdft eval three`"
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
+def test_unreadable_targets_are_named(tmp_path):
     with pytest.raises(UsageError, match="no model folder"):
         cache.read(str(tmp_path / "nowhere"))
-    with pytest.raises(UsageError, match="is no run"):
+    with pytest.raises(UsageError, match="is neither a run"):
         cache.read("org/model")
     folder = Path(evaluation(tmp_path / "a", rows([1.0])))
     (folder / "tooluse.jsonl").unlink()
@@ -146,13 +146,13 @@ def seeds(tmp_path_factory) -> list[Path]:
 
 
 def test_methods_are_compared_over_seeds(seeds):
-    facts = compare.compare_seeds(seeds, "method")
+    comparison = compare.compare_seeds(seeds, "method")
     values = [results.load_run(f).metrics["average_accuracy"] for f in seeds]
-    sdft_group, _ = facts["groups"]
+    sdft_group, _ = comparison["groups"]
     assert (sdft_group["name"], sdft_group["seeds"]) == ("sdft", ["0", "1", "2"])
-    mean, ends = continual.seed_mean(values[:3])
+    mean, ends = seed_mean(values[:3])
     assert sdft_group["metrics"]["average_accuracy"] == {"value": mean, "interval": ends}
-    [pair] = facts["pairs"]
+    [pair] = comparison["pairs"]
     test = pair["tests"]["average_accuracy"]
     theirs = stats.ttest_rel(values[:3], values[3:])
     assert test["t_p"] == pytest.approx(theirs.pvalue) and pair["smallest_p"] == test["flip_p"] == 0.25
@@ -160,15 +160,15 @@ def test_methods_are_compared_over_seeds(seeds):
 
 
 def test_seeds_are_paired_by_number_and_not_by_order(seeds):
-    facts = compare.compare_seeds([seeds[2], seeds[0], seeds[3], seeds[5]], "method")
-    [pair] = facts["pairs"]
+    comparison = compare.compare_seeds([seeds[2], seeds[0], seeds[3], seeds[5]], "method")
+    [pair] = comparison["pairs"]
     a, b = (
         {f.name[-1]: results.load_run(f).metrics["average_accuracy"] for f in part} for part in (seeds[:3], seeds[3:])
     )
     assert pair["seeds"] == ["2", "0"] and pair["smallest_p"] == 0.5
     assert pair["tests"]["average_accuracy"]["value"] == pytest.approx(np.mean([a[s] - b[s] for s in ("0", "2")]))
-    [lonely] = compare.compare_seeds([*seeds[:2], seeds[5]], "method")["pairs"]
-    assert lonely["seeds"] == [] and lonely["tests"] == {} and lonely["smallest_p"] is None
+    [unpaired] = compare.compare_seeds([*seeds[:2], seeds[5]], "method")["pairs"]
+    assert unpaired["seeds"] == [] and unpaired["tests"] == {} and unpaired["smallest_p"] is None
 
 
 def test_another_key_of_the_recipe_can_group(seeds, tmp_path):
@@ -177,33 +177,33 @@ def test_another_key_of_the_recipe_can_group(seeds, tmp_path):
         recipe = json.loads((folder / "recipe.json").read_text())
         rate = 1e-4 if folder.name.startswith("sdft") else 1e-3
         (folder / "recipe.json").write_text(json.dumps({**recipe, "train": {"lr": rate}}))
-    facts = compare.compare_seeds(copies, "lr")
-    assert [group["name"] for group in facts["groups"]] == ["lr=0.0001", "lr=0.001"]
+    comparison = compare.compare_seeds(copies, "lr")
+    assert [group["name"] for group in comparison["groups"]] == ["lr=0.0001", "lr=0.001"]
     with pytest.raises(UsageError, match="unknown key"):
         compare.compare_seeds(copies, "learning")
 
 
 def test_three_groups_are_compared_in_pairs(seeds, tmp_path):
     more = [make_run(tmp_path / f"grpo-{s}", "grpo", KEEPS, items=10, seed=s) for s in (0, 1)]
-    facts = compare.compare_seeds([*seeds, *more], "method")
-    assert [(p["a"], p["b"], len(p["seeds"])) for p in facts["pairs"]] == [
+    comparison = compare.compare_seeds([*seeds, *more], "method")
+    assert [(p["a"], p["b"], len(p["seeds"])) for p in comparison["pairs"]] == [
         ("sdft", "sft", 3),
         ("sdft", "grpo", 2),
         ("sft", "grpo", 2),
     ]
 
 
-def test_what_seeds_cannot_tell_is_refused(seeds, tmp_path):
+def test_comparisons_that_seeds_cannot_support_are_refused(seeds, tmp_path):
     with pytest.raises(UsageError, match="no method has two seeds"):
         compare.compare_seeds([seeds[0], seeds[3]], "method")
     again = shutil.copytree(seeds[0], tmp_path / "again")
-    with pytest.raises(UsageError, match="both are method sdft, seed 0"):
+    with pytest.raises(UsageError, match="are both sdft with seed 0"):
         compare.compare_seeds([seeds[0], again, seeds[3]], "method")
     short = make_run(tmp_path / "short", "sft", FORGETS, items=10, seed=7, evaluated=2)
     with pytest.raises(UsageError, match="different last stages: 3, 2"):
         compare.compare_seeds([*seeds, short], "method")
-    facts = compare.compare_seeds([*seeds, short], "method", forced=True)
-    assert facts["warnings"] == ["Forced together: the runs have different last stages: 3, 2"]
+    comparison = compare.compare_seeds([*seeds, short], "method", forced=True)
+    assert comparison["warnings"] == ["Compared with --force although the runs have different last stages: 3, 2"]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -211,13 +211,13 @@ def test_what_seeds_cannot_tell_is_refused(seeds, tmp_path):
 
 def test_the_command(sdft, pair, seeds):
     code, out, err = sdft("compare", *pair)
-    assert code == 0 and err == "" and "exact McNemar" in out and "method is better takes seeds" in out
+    assert code == 0 and err == "" and "exact McNemar" in out and "compare several seeds" in out
     assert f"{TASKS[0]}, lost in B: " in out and "--json lists all" in out
     assert max(len(line) for line in out.splitlines() if "0.0" in line and "lost in" not in line) <= 80
     code, out, _ = sdft("compare", *pair, "--json")
     assert code == 0 and {row["unit"] for row in json.loads(out)["units"]} == {*TASKS, "suite-micro"}
     code, out, _ = sdft("compare", *map(str, seeds), "--by", "method")
-    assert code == 0 and "3 common seeds allow a sign-flip p of 0.250 at best" in out and "3 seeds" in out
+    assert code == 0 and "With 3 common seeds the smallest possible sign-flip p is 0.250." in out and "3 seeds" in out
     code, out, _ = sdft("compare", *map(str, seeds), "--by", "method", "--json")
     assert json.loads(out)["by"] == "method"
 

@@ -1,24 +1,33 @@
-"""`sdft eval`: nothing is measured twice, nothing changed gets old scores, and a run keeps only what is its own."""
+"""`sdft eval`: nothing is measured twice, nothing changed gets old scores, and a run keeps only its own scores."""
 
 from __future__ import annotations
 
 import functools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sdft_cli.commands import evaluate
-from sdft_cli.commands.evaluate import Asked, Evaluator
+from sdft_cli.cli.app import app
+from sdft_cli.commands.evaluate import evaluate, measure
 from sdft_cli.config.recipe import Recipe, build
 from sdft_cli.errors import UsageError
-from sdft_cli.evaluation import cache, scoring
+from sdft_cli.evaluation import cache, evaluator, scoring, summaries
+from sdft_cli.evaluation.answers import document_of
+from sdft_cli.evaluation.conditions import PASS_AT
+from sdft_cli.evaluation.plan import EvalPlan
+from sdft_cli.evaluation.request import EvalRequest
+from sdft_cli.evaluation.target import Target
+from sdft_cli.evaluation.units import Unit
+from sdft_cli.grading import task_rules
+from sdft_cli.grading.named_rules import GRADERS
 from sdft_cli.models import digests, pretrained
 from sdft_cli.runs.folder import Run
-from sdft_cli.types import Example
+from sdft_cli.types import Example, Task
 
 A, B = "micro-tooluse", "micro-science"
 FEW = {"limit": 3, "max_new_tokens": 4}
@@ -40,13 +49,13 @@ def data(micro_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every model that is loaded, from now on."""
-    found, real = [], pretrained.load
-    monkeypatch.setattr(pretrained, "load", lambda location, *rest: found.append(location) or real(location, *rest))
-    return found
+    locations, real = [], pretrained.load
+    monkeypatch.setattr(pretrained, "load", lambda location, *rest: locations.append(location) or real(location, *rest))
+    return locations
 
 
-def scores(**asked) -> dict:
-    return Evaluator(Asked(**{**FEW, **asked})).story()[0]
+def scores(target: str, **request) -> dict:
+    return evaluate(EvalRequest(Target.named(target), **{**FEW, **request})).scores
 
 
 def change_weights(folder: Path) -> None:
@@ -73,27 +82,27 @@ def test_an_unchanged_model_is_never_measured_twice(model, data, loads):
     assert scores(target="elsewhere", tasks=(A,), data=data)["tasks"] == {A: first["tasks"][A]} and len(loads) == 1
 
 
-def test_whatever_decides_the_numbers_has_them_measured_anew(model, data, loads, tmp_path):
+def test_a_change_in_anything_that_decides_the_numbers_measures_them_again(model, data, loads, tmp_path):
     scores(target=model, tasks=(A,), data=data)
     rows = (data / A / "test.jsonl").read_text().splitlines()
-    asked = {"target": model, "tasks": (A,), "data": data}
-    scores(**asked, limit=4)
+    request = {"target": model, "tasks": (A,), "data": data}
+    scores(**request, limit=4)
     assert len(loads) == 2
-    scores(**asked, max_new_tokens=5)
+    scores(**request, max_new_tokens=5)
     assert len(loads) == 3
     (data / A / "test.jsonl").write_text("\n".join(json.dumps(json.loads(row), indent=None) for row in rows) + "\n\n")
-    scores(**asked)
+    scores(**request)
     assert len(loads) == 3  # the same rows
     changed = {**json.loads(rows[0]), "answer": "something else"}
     (data / A / "test.jsonl").write_text("\n".join([json.dumps(changed), *rows[1:]]) + "\n")
-    scores(**asked)
+    scores(**request)
     assert len(loads) == 4
     template = Path(model, "chat_template.jinja")
     template.write_text(template.read_text() + " ")
-    scores(**asked)
+    scores(**request)
     assert len(loads) == 5
     change_weights(Path(model))
-    scores(**asked)
+    scores(**request)
     assert len(loads) == 6
 
 
@@ -110,26 +119,26 @@ def test_a_changed_grader_gets_no_old_scores(model, data, loads, tmp_path):
     for value in ("0.0", "1.0"):
         plugin.write_text(code.format(value))
         plugins.load_file(plugin)
-        found = scores(target=model, tasks=("micro-mine",), data=data)
-        assert found["tasks"]["micro-mine"]["accuracy"] == float(value)
+        measured = scores(target=model, tasks=("micro-mine",), data=data)
+        assert measured["tasks"]["micro-mine"]["accuracy"] == float(value)
     assert len(loads) == 2
 
 
 def test_an_interrupted_evaluation_goes_on(model, data, loads, monkeypatch):
-    real, measured = scoring.measure, []
+    real, measured = scoring.measure_task, []
 
-    def until_the_second(engine, chat, tests, *rest):
-        measured.append(tests[0][0].name)
+    def until_the_second(engine, chat, task, *rest):
+        measured.append(task.name)
         if len(measured) == 2:
             raise KeyboardInterrupt
-        return real(engine, chat, tests, *rest)
+        return real(engine, chat, task, *rest)
 
-    monkeypatch.setattr(scoring, "measure", until_the_second)
+    monkeypatch.setattr(scoring, "measure_task", until_the_second)
     with pytest.raises(KeyboardInterrupt):
         scores(target=model, tasks=(A, B), data=data)
     assert kept() == [A]
-    found = scores(target=model, tasks=(A, B), data=data)
-    assert set(found["tasks"]) == {A, B} and measured == [A, B, B]
+    whole = scores(target=model, tasks=(A, B), data=data)
+    assert set(whole["tasks"]) == {A, B} and measured == [A, B, B]
 
 
 def test_a_half_written_unit_is_not_there(model, data, loads):
@@ -146,9 +155,9 @@ def test_without_the_cache_nothing_is_read_and_nothing_kept(model, data, loads):
 
 
 def test_out_holds_everything_together(model, data):
-    found = scores(target=model, tasks=(A,), data=data, out=Path("mine"), pass_at=(1, 2))
+    printed = scores(target=model, tasks=(A,), data=data, out=Path("mine"), pass_at=(1, 2))
     assert {path.name for path in Path("mine").iterdir()} == {"scores.json", f"{A}.jsonl", f"{A}-samples.jsonl"}
-    assert json.loads(Path("mine/scores.json").read_text()) == json.loads(json.dumps(found))
+    assert json.loads(Path("mine/scores.json").read_text()) == json.loads(json.dumps(printed))
     read = cache.read("mine")
     assert list(read.items) == [A] and len(read.items[A]) == 3
     assert read.settings[A]["limit"] == 3 and len(read.settings[A]["data"]) == digests.LENGTH
@@ -180,12 +189,21 @@ def test_an_adapters_digest_knows_its_base(tmp_path):
     assert digests.of_weights("org/model") is None
 
 
-def test_where_a_row_came_from_is_no_part_of_it():
+def test_where_a_row_came_from_is_not_part_of_its_digest():
     row = {"id": "a", "prompt": [{"role": "user", "content": "?"}], "answer": "x"}
     one, other = (Example(**row, meta={"row": where, "api": "z"}) for where in ("a.json:1", "b.json:9"))
     assert digests.of_examples([one]) == digests.of_examples([other])
     assert digests.of_examples([one]) != digests.of_examples([Example(**row, meta={"api": "y"})])
     assert digests.of({"a": 1, "b": 2}) == digests.of({"b": 2, "a": 1})
+
+
+def test_a_named_graders_code_is_part_of_the_digest(monkeypatch):
+    """A task made of data is graded by a rule that it names: a mended rule must not get old scores."""
+    task = Task("x", "x", lambda paths, options: None, lambda completion, example: None, grader={"name": "number"})
+    before = Unit("x", False, task).grader
+    assert Unit("x", False, task).grader == before
+    monkeypatch.setitem(GRADERS, "number", replace(GRADERS["number"], grade=task_rules.containment))
+    assert Unit("x", False, task).grader != before
 
 
 def test_a_graders_digest_is_that_of_its_own_file():
@@ -198,48 +216,46 @@ def test_a_graders_digest_is_that_of_its_own_file():
     assert digests.of_grader(micro.SUITE.grade) == digests.of_grader(micro.grade)
 
 
-def test_items_say_which_document_they_are_about():
+def test_items_name_the_document_they_are_about():
     row = {"id": "a", "prompt": [{"role": "user", "content": "?"}]}
-    found = [
-        scoring._document(Example(**row, meta=meta)) for meta in ({"article": 3}, {"api": "x", "document": "d"}, {})
-    ]
-    assert found == [{"document": "3"}, {"document": "d"}, {}]
+    metas = ({"article": 3}, {"api": "x", "document": "d"}, {})
+    assert [document_of(Example(**row, meta=meta)) for meta in metas] == ["3", "d", None]
 
 
 # --- pass@k ------------------------------------------------------------------------------------------------------
 
 
 def test_samples_grow_by_blocks(model, data, loads, monkeypatch):
-    real, drawn = scoring.samples, []
+    real, drawn = evaluator.draw, []
 
-    def samples(*words):
-        drawn.append(words[-2:])
-        return real(*words)
+    def draw(*arguments):
+        drawn.append(arguments[-1])
+        return real(*arguments)
 
-    monkeypatch.setattr(scoring, "samples", samples)
-    asked = {"target": model, "tasks": (A,), "data": data}
-    first = scores(**asked, pass_at=(1, 2), samples=10)["tasks"][A]["pass_at"]
-    assert drawn == [(0, 8), (8, 2)] and first["samples"] == 10 and first["questions"] == 3
-    assert scores(**asked, pass_at=(1, 2), samples=10)["tasks"][A]["pass_at"] == first and len(drawn) == 2
-    scores(**asked, pass_at=(1, 16), samples=16)
-    assert drawn[2:] == [(8, 8)]
-    assert scores(**asked, pass_at=(4,))["tasks"][A]["pass_at"]["samples"] == 4 and len(drawn) == 3
+    monkeypatch.setattr(evaluator, "draw", draw)
+    request = {"target": model, "tasks": (A,), "data": data}
+    first = scores(**request, pass_at=(1, 2), samples=10)["tasks"][A]["pass_at"]
+    assert drawn == [range(8), range(8, 10)] and first["samples"] == 10 and first["questions"] == 3
+    assert scores(**request, pass_at=(1, 2), samples=10)["tasks"][A]["pass_at"] == first and len(drawn) == 2
+    scores(**request, pass_at=(1, 16), samples=16)
+    assert drawn[2:] == [range(8, 16)]
+    assert scores(**request, pass_at=(4,))["tasks"][A]["pass_at"]["samples"] == 4 and len(drawn) == 3
     [file] = Path("runs/evals").glob("*/*-samples.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert sorted((r["id"], r["sample"]) for r in rows) == sorted({(r["id"], n) for r in rows for n in range(16)})
     assert len({r["completion"] for r in rows}) > len({r["id"] for r in rows})  # drawn, not greedy
 
 
-def test_samples_are_drawn_as_the_paper_does():
-    assert (scoring.PASS_AT.temperature, scoring.PASS_AT.top_p, scoring.PASS_AT.top_k) == (1.0, 0.95, 0)
+def test_samples_are_drawn_as_in_the_paper():
+    assert (PASS_AT.temperature, PASS_AT.top_p, PASS_AT.top_k) == (1.0, 0.95, 0)
 
 
 def test_unscored_samples_do_not_count():
     rows = [{"id": "a", "sample": k, "value": v, "tokens": 2} for k, v in enumerate([1.0, None, 0.0])]
     rows += [{"id": "b", "sample": k, "value": None, "tokens": 4} for k in range(3)]
-    found = scoring.summarize_samples(rows, (1, 2, 3))
-    assert found["values"] == {"1": 0.5, "2": 1.0, "3": None} and found["unscored"] == 4
-    assert (found["samples"], found["questions"], found["mean_tokens"]) == (3, 2, 3.0)
+    summary = summaries.summarize_samples(rows, (1, 2, 3))
+    assert summary["values"] == {"1": 0.5, "2": 1.0, "3": None} and summary["unscored"] == 4
+    assert (summary["samples"], summary["questions"], summary["mean_tokens"]) == (3, 2, 3.0)
 
 
 # --- runs --------------------------------------------------------------------------------------------------------
@@ -249,72 +265,97 @@ def test_unscored_samples_do_not_count():
 def run(model: str, data: Path) -> Run:
     """A run of one stage that was trained and not yet evaluated."""
     layer = {"tasks": [A], "model": model, "data": str(data), "evaluation": FEW, "runtime": {"threads": 1}}
-    found = Run.create(Path("runs/mine"), build([layer]))
-    found.write_checkpoint(1, A, 1, lambda folder, _: shutil.copytree(model, folder, dirs_exist_ok=True) and None, True)
-    return found
+    run = Run.create(Path("runs/mine"), build([layer]))
+    run.write_checkpoint(1, A, 1, lambda folder, _: shutil.copytree(model, folder, dirs_exist_ok=True) and None, True)
+    return run
 
 
-def test_a_run_keeps_what_is_its_own(run, loads):
-    found = scores(target="runs/mine", limit=None, max_new_tokens=None)
+def test_a_run_keeps_its_own_scores(run, loads):
+    measured = scores(target="runs/mine", limit=None, max_new_tokens=None)
     stored = run.read_scores(1, A)
-    assert stored["tasks"][A] == found["tasks"][A] and stored["settings"] == found["settings"]
-    assert found["settings"][A]["limit"] == 3  # the run's own
-    assert found["metrics"]["average_accuracy"]["value"] == found["tasks"][A]["accuracy"]
-    assert [row["stage"] for row in found["curves"]] == [0, 1]
+    assert stored["tasks"][A] == measured["tasks"][A] and stored["settings"] == measured["settings"]
+    assert measured["settings"][A]["limit"] == 3  # the run's own
+    assert measured["metrics"]["average_accuracy"]["value"] == measured["tasks"][A]["accuracy"]
+    assert [row["stage"] for row in measured["curves"]] == [0, 1]
     assert not Path("runs/evals").exists() and len(loads) == 1
-    assert scores(target="runs/mine", limit=None, max_new_tokens=None) == found and len(loads) == 1
+    assert scores(target="runs/mine", limit=None, max_new_tokens=None) == measured and len(loads) == 1
 
 
-def test_other_settings_stay_beside_the_run(run, loads):
+def test_scores_under_other_settings_are_kept_apart_from_the_run(run, loads):
     scores(target="runs/mine", limit=None, max_new_tokens=None)
     stored = run.read_scores(1, A)
-    found = scores(target="runs/mine", limit=2, max_new_tokens=None)
-    assert found["tasks"][A]["n"] == 2 and "metrics" not in found
+    measured = scores(target="runs/mine", limit=2, max_new_tokens=None)
+    assert measured["tasks"][A]["n"] == 2 and "metrics" not in measured
     assert run.read_scores(1, A) == stored and kept() == [A]
     scores(target="runs/mine", tasks=(B,), limit=None, max_new_tokens=None)  # no task of this run
     assert run.read_scores(1, A) == stored and kept() == [B, A]
 
 
-def test_samples_of_a_run_lie_in_the_run(run, loads):
-    asked = {"target": "runs/mine", "limit": None, "max_new_tokens": None}
-    found = scores(**asked, pass_at=(1, 2))
+def test_samples_of_a_run_are_kept_in_the_run(run, loads):
+    request = {"target": "runs/mine", "limit": None, "max_new_tokens": None}
+    measured = scores(**request, pass_at=(1, 2))
     stored = run.read_scores(1, A)
-    assert stored["tasks"][A]["pass_at"] == found["tasks"][A]["pass_at"] and stored["tasks"][A]["accuracy"] is not None
+    assert (
+        stored["tasks"][A]["pass_at"] == measured["tasks"][A]["pass_at"] and stored["tasks"][A]["accuracy"] is not None
+    )
     assert (run.eval_folder(1, A) / f"{A}-samples.jsonl").is_file() and not Path("runs/evals").exists()
-    assert scores(**asked, pass_at=(1, 2)) == found and len(loads) == 1
+    assert scores(**request, pass_at=(1, 2)) == measured and len(loads) == 1
     assert f"{A}-samples" not in cache.read("runs/mine").items
 
 
-def test_rows_that_changed_since_are_scored_beside_the_run(run, data, loads, capsys):
+def test_scores_on_changed_rows_are_kept_apart_from_the_run(run, data, loads, capsys):
     scores(target="runs/mine", limit=None, max_new_tokens=None)
     stored = run.read_scores(1, A)
     path = data / A / "test.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    found = Evaluator(Asked(target="runs/mine"))
-    assert not found.whole_run and "is not what" in capsys.readouterr().err
-    found.scores()
+    plan = EvalPlan(EvalRequest(Target.named("runs/mine")))
+    assert not plan.covers_run and "has changed since" in capsys.readouterr().err
+    measure(plan)
     assert run.read_scores(1, A) == stored and kept() == [A] and len(loads) == 2
 
 
 def test_what_a_run_holds_is_read_without_its_data_and_model(run, data, loads):
-    found = scores(target="runs/mine", limit=None, max_new_tokens=None)
+    measured = scores(target="runs/mine", limit=None, max_new_tokens=None)
     shutil.rmtree(data)
     shutil.rmtree(run.folder / "stages")
-    assert scores(target="runs/mine", limit=None, max_new_tokens=None) == found and len(loads) == 1
+    assert scores(target="runs/mine", limit=None, max_new_tokens=None) == measured and len(loads) == 1
     with pytest.raises(UsageError, match="no dataset"):
         scores(target="runs/mine", limit=2)
-    with pytest.raises(UsageError, match="nothing to ask for pass@k"):
+    with pytest.raises(UsageError, match="no dataset of micro-tooluse"):
         scores(target="runs/mine", limit=None, max_new_tokens=None, pass_at=(1,))
 
 
 def test_a_model_that_is_gone_is_an_error(run, loads):
     scores(target="runs/mine", limit=None, max_new_tokens=None)
     shutil.rmtree(run.folder / "stages")
-    with pytest.raises(UsageError, match="not there any more"):
+    with pytest.raises(UsageError, match="has been deleted"):
         scores(target="runs/mine", limit=2)
 
 
-def test_the_last_stage_counts_that_was_trained_or_evaluated(run):
-    assert evaluate._final(run)[:2] == (1, A)
+PLUGIN = """
+from sdft_cli.types import Example, Score, Suite
+
+def parts():
+    return {{"only": [Example("a", [{{"role": "user", "content": "?"}}], answer="x")]}}
+
+SUITE = Suite("{}", "one question", parts, lambda completion, example: Score(1.0), max_new_tokens=2)
+"""
+
+
+def test_names_that_plugins_define_are_known(model, data, capsys):
+    """Those that a run was trained with, and those from --plugin, are loaded before names are checked."""
+    for name in ("of-the-run", "of-the-command"):
+        Path(f"{name}.py").write_text(PLUGIN.format(name))
+    layer = {"tasks": [A], "model": model, "data": str(data), "plugins": ["of-the-run.py"], "evaluation": FEW}
+    run = Run.create(Path("runs/plugged"), build([layer]))
+    run.write_checkpoint(1, A, 1, lambda folder, _: shutil.copytree(model, folder, dirs_exist_ok=True) and None, True)
+    app(["eval", "runs/plugged", "--suite", "of-the-run", "--tasks", A], standalone_mode=False)
+    assert "suite of-the-run" in capsys.readouterr().out
+    app(["eval", model, "--suite", "of-the-command", "--plugin", "of-the-command.py"], standalone_mode=False)
+    assert "suite of-the-command" in capsys.readouterr().out
+
+
+def test_the_target_is_the_last_stage_that_was_trained_or_evaluated(run):
+    assert Target.of_run(run).stage == (1, A)
     bare = Run.create(Path("runs/bare"), Recipe(tasks=(A,), model="model"))
-    assert evaluate._final(bare) == (0, "base", "model")
+    assert Target.of_run(bare).stage == (0, "base") and Target.of_run(bare).location == "model"

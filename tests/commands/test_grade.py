@@ -1,4 +1,4 @@
-"""`sdft grade`: completions made elsewhere, by the task's own scorer."""
+"""`sdft grade`: completions made elsewhere, scored by the task's own grader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdft_cli.commands.grade import grade
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError
 from sdft_cli.grading import task_rules
-from sdft_cli.stats import continual
+from sdft_cli.stats import intervals
 from sdft_cli.stats.pass_at_k import pass_at
 from sdft_cli.types import Example, Prepared, PrepareOptions
 
@@ -22,7 +22,7 @@ RIGHT, WRONG = task_rules.render_calls([CALL]), "Action: find\nAction Input: {}"
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Four test rows of tool use; the last one's gold text cannot win by the official rule."""
+    """Four test rows of tool use; by the official rule, the last one's gold text is wrong."""
     prompt = [{"role": "user", "content": "?"}]
     answers = [[CALL], [CALL], [CALL], [NESTED]]
     examples = [Example(f"t{k}", prompt, "x", answer=answer) for k, answer in enumerate(answers)]
@@ -37,18 +37,18 @@ def written(tmp_path: Path, *pairs: tuple[str, str]) -> Path:
     return path
 
 
-def test_every_completion_gets_value_extract_and_reason(data, tmp_path):
+def test_every_completion_gets_a_value_an_extract_and_a_reason(data, tmp_path):
     nested = task_rules.render_calls([NESTED])
-    facts = grade("tooluse", written(tmp_path, ("t1", RIGHT), ("t0", WRONG), ("t3", nested)), data)
-    assert [(item["id"], item["value"], item["extra"]["strict"]) for item in facts["items"]] == [
+    report = grade("tooluse", written(tmp_path, ("t1", RIGHT), ("t0", WRONG), ("t3", nested)), data)
+    assert [(item["id"], item["value"], item["extra"]["strict"]) for item in report["items"]] == [
         ("t1", 1.0, 1.0),
         ("t0", 0.0, 0.0),
         ("t3", 0.0, 1.0),
     ]
-    assert facts["items"][1]["extracted"] == "find {}" and "wanted search" in facts["items"][1]["why"]
-    totals = facts["totals"]
+    assert report["items"][1]["extracted"] == "find {}" and "expected search" in report["items"][1]["why"]
+    totals = report["totals"]
     assert (totals["completions"], totals["ids"], totals["n"], totals["missing"]) == (3, 3, 3, ["t2"])
-    assert totals["accuracy"] == pytest.approx(1 / 3) and totals["interval"] == continual.wilson(1, 3)
+    assert totals["accuracy"] == pytest.approx(1 / 3) and totals["interval"] == intervals.wilson(1, 3)
     assert totals["if_missing_were_wrong"] == 0.25 and totals["extra"] == {"strict": pytest.approx(2 / 3)}
     assert totals["pass_at"] is None
 
@@ -57,13 +57,13 @@ def test_several_completions_of_a_question_give_pass_at_k(data, tmp_path):
     pairs = [("t0", text) for text in (RIGHT, WRONG, WRONG, WRONG)] + [("t1", RIGHT), ("t1", WRONG)]
     totals = grade("tooluse", written(tmp_path, *pairs), data)["totals"]
     assert totals["accuracy"] == pytest.approx((1 / 4 + 1 / 2) / 2)  # questions weigh the same
-    found = totals["pass_at"]
-    assert found["values"] == {
+    pass_at_k = totals["pass_at"]
+    assert pass_at_k["values"] == {
         "1": pytest.approx(totals["accuracy"]),
         "2": pytest.approx((pass_at(2, 4, 1) + pass_at(2, 2, 1)) / 2),
         "4": 1.0,
     }
-    assert found["questions"] == {"1": 2, "2": 2, "4": 1}
+    assert pass_at_k["questions"] == {"1": 2, "2": 2, "4": 1}
     low, high = totals["interval"]
     assert 0 <= low <= totals["accuracy"] <= high <= 1
 
@@ -80,7 +80,7 @@ def test_unscored_is_counted_and_not_wrong(data, tmp_path):
 
 BAD = [
     ('{"id": "t0", "completion": "x"}\n{"id": "t9", "completion": "x"}\n', r"mine.jsonl:2: .*no row 't9'"),
-    ('{"id": "t0"}\n', r"mine.jsonl:1: no text 'completion' of 't0'"),
+    ('{"id": "t0"}\n', r"mine.jsonl:1: no text 'completion' for 't0'"),
     ('{"id": "t0", "completion": 3}\n', r"mine.jsonl:1: no text 'completion'"),
     ('\n{"completion": "x"}\n', r"mine.jsonl:2: no 'id'"),
     ("[1]\n", r"mine.jsonl:1: no 'id'"),
@@ -113,3 +113,16 @@ def test_the_command(sdft, data, tmp_path):
     ):
         code, out, err = sdft("grade", *words)
         assert code == 2 and out == "" and says in err, words
+
+
+def test_a_task_from_a_plugin(sdft, data, tmp_path):
+    """It is loaded before the name is checked."""
+    (tmp_path / "plugin.py").write_text(
+        "from sdft_cli.types import Score, Task\n"
+        "TASK = Task('graded-by-plugin', 'x', lambda paths, options: None, lambda text, example: Score(1.0))\n"
+    )
+    (data / "tooluse").rename(data / "graded-by-plugin")
+    words = ["grade", "graded-by-plugin", "--completions", str(written(tmp_path, ("t1", WRONG)))]
+    assert sdft(*words)[0] == 2
+    code, out, _ = sdft(*words, "--plugin", str(tmp_path / "plugin.py"))
+    assert code == 0 and "graded-by-plugin: accuracy 1.000" in out

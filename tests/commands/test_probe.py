@@ -13,10 +13,10 @@ from sdft_cli.commands import probe
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.locations import EMBEDDED
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.evaluation import teacher_gap
+from sdft_cli.evaluation import divergences, summaries
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
-from sdft_cli.stats import continual
+from sdft_cli.stats import bootstrap
 from sdft_cli.training.trainer import PhaseTrainer
 
 #: Short completions and small batches: the toy model's steps are about the machinery.
@@ -140,11 +140,11 @@ def test_divergences_equal_plain_logits(tiny_model: Path, micro_data: Path, budg
 
         s, t = logits(row.student_prompt), logits(row.teacher_prompt or [])
         want[len(row.completion)] = torch.stack(((t.exp() * (t - s)).sum(-1), (s.exp() * (s - t)).sum(-1)))
-    found = {kl.shape[1]: kl.double() for kl in teacher_gap.divergences(policy, rows, budget)}
+    found = {kl.shape[1]: kl.double() for kl in divergences.per_token(policy, rows, budget)}
     assert sorted(found) == sorted(want) == [1, 2, 4]
     for n, kl in found.items():
         torch.testing.assert_close(kl, want[n], rtol=1e-4, atol=1e-5)
-    summary = teacher_gap.summarize(list(found.values()), skip=1)
+    summary = divergences.summarize(list(found.values()), skip=1)
     every = torch.cat(list(want.values()), 1)
     assert summary["forward"]["value"] == pytest.approx(every[0].mean().item(), rel=1e-4)
     assert summary["reverse"]["value"] == pytest.approx(every[1].mean().item(), rel=1e-4)
@@ -161,7 +161,7 @@ def test_equal_views_have_no_gap(tiny_model: Path, micro_data: Path) -> None:
 
 
 def test_ratio_resamples_whole_items() -> None:
-    value, draws = continual.ratio([2.0, 9.0], [1.0, 3.0])
+    value, draws = bootstrap.ratio([2.0, 9.0], [1.0, 3.0])
     assert value == 11 / 4
     assert set(np.round(draws, 9)) == {2.0, 2.75, 3.0}
     assert np.mean(draws == 2.75) == pytest.approx(0.5, abs=0.05)
@@ -170,12 +170,12 @@ def test_ratio_resamples_whole_items() -> None:
 def test_gain_pairs_rows_and_leaves_unscored_ones_out() -> None:
     student = [{"id": str(i), "value": v} for i, v in enumerate([0.0, 0.0, 1.0, None, 1.0])]
     teacher = [{"id": str(i), "value": v} for i, v in enumerate([1.0, 0.0, 1.0, 1.0, None])]
-    found = teacher_gap.gain(student, list(reversed(teacher)))
+    found = summaries.gain(student, list(reversed(teacher)))
     assert found is not None and found["n"] == 3 and found["value"] == pytest.approx(1 / 3)
     right = [{"id": str(i), "value": 1.0} for i in range(30)]
     wrong = [{**r, "value": 0.0} for r in right]
-    assert teacher_gap.gain(wrong, right) == {"value": 1.0, "interval": (0.9, 1.0), "n": 30}  # the rule of three
-    assert teacher_gap.gain(student[3:4], teacher[3:4]) is None
+    assert summaries.gain(wrong, right) == {"value": 1.0, "interval": (0.9, 1.0), "n": 30}  # the rule of three
+    assert summaries.gain(student[3:4], teacher[3:4]) is None
 
 
 # --- rows that cannot be used ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The report: one page that loads nothing, shows model output as text only, and says no more than was measured."""
+"""The report: a page that loads nothing, shows model output only as text, and claims no more than was measured."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from sdft_cli.reporting import comparisons, drawing, excerpts, plots, scatter
 from sdft_cli.reporting.groups import groups_of
 from sdft_cli.runs import results
 from sdft_cli.stats import continual, paired
+from sdft_cli.stats.seeds import seed_test
 
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Two runs, one of which says something nasty in every completion, and their report."""
+    """Two runs, one of which has markup in every completion, and their report."""
     root = tmp_path_factory.mktemp("pair")
     folders = [make_run(root / m, m, rates) for m, rates in (("sdft", KEEPS), ("sft", FORGETS))]
     for path in folders[1].glob("evals/*/*.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        dressed = [
+        hostile = [
             {**r, "completion": EVIL, "extracted": EVIL, "why": EVIL, "prompt": [{"role": "user", "content": EVIL}]}
             for r in rows
         ]
-        path.write_text("".join(json.dumps(row) + "\n" for row in dressed))
+        path.write_text("".join(json.dumps(row) + "\n" for row in hostile))
     recipe = json.loads((folders[1] / "recipe.json").read_text())
     (folders[1] / "recipe.json").write_text(json.dumps({**recipe, "data": "/home/someone/secret/data", "note": EVIL}))
-    facts = report(folders, root / "out")
-    return {"runs": [results.load_run(f) for f in folders], "facts": facts, "out": root / "out"}
+    contents = report(folders, root / "out")
+    return {"runs": [results.load_run(f) for f in folders], "report": contents, "out": root / "out"}
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,8 @@ def test_files(pair):
     pictures = ["accuracy", "forgetting", "pareto", "sequence", "training"]
     tables = ["accuracy.csv", "report.html", "report.json", "report.md", "runs.csv", "seeds.csv", "tables.tex"]
     assert names == sorted([*(f"{name}.{kind}" for name in pictures for kind in ("png", "svg")), *tables])
-    assert json.loads((pair["out"] / "report.json").read_text()) == json.loads(json.dumps(pair["facts"]))
-    assert sorted([*pair["facts"]["files"], "report.json"]) == names
+    assert json.loads((pair["out"] / "report.json").read_text()) == json.loads(json.dumps(pair["report"]))
+    assert sorted([*pair["report"]["files"], "report.json"]) == names
     for name in pictures:
         assert (pair["out"] / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert ElementTree.parse(pair["out"] / f"{name}.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
@@ -108,7 +109,7 @@ def test_the_page_holds_the_numbers(pair, page):
             assert number(run.metrics[name], not name.endswith("accuracy")) in text
         for part, column in run.parts.items():
             assert part in text and number(column.cells[-1]) in text
-    gained, lost = (pair["facts"]["runs"][0]["changes"][0]["base"][kind] for kind in ("gained", "lost"))
+    gained, lost = (pair["report"]["runs"][0]["changes"][0]["base"][kind] for kind in ("gained", "lost"))
     assert f"{gained} gained, {lost} lost" in text
 
 
@@ -123,16 +124,16 @@ def test_ids_are_unique(page):
 
 
 def test_the_summary_does_not_overclaim(pair):
-    summary = " ".join(pair["facts"]["summary"])
+    summary = " ".join(pair["report"]["summary"])
     assert "micro world" in summary and "not about large language models" in summary
     assert "do not overlap for average accuracy, backward transfer, prior change" in summary
     assert "do not show that a method is better" in summary
-    assert "40 items a task" in summary and "prior suite micro (60 items)" in summary
+    assert "40 items per task" in summary and "prior suite micro (60 items)" in summary
     for run in pair["runs"]:
         assert number(run.metrics["backward_transfer"], signed=True) in summary
 
 
-def test_overlapping_intervals_are_said_to_overlap(tmp_path):
+def test_overlapping_intervals_are_reported_as_overlapping(tmp_path):
     runs = [results.load_run(make_run(tmp_path / m, m, KEEPS, items=12)) for m in ("sdft", "live")]
     summary = " ".join(gather(groups_of(runs))["summary"])
     assert "The intervals of sdft and live overlap for" in summary and "do not overlap" not in summary
@@ -140,10 +141,10 @@ def test_overlapping_intervals_are_said_to_overlap(tmp_path):
 
 def test_the_difference_is_paired(pair):
     a, b = pair["runs"]
-    found = pair["facts"]["difference"]["backward_transfer"]
-    assert found["value"] == pytest.approx(a.metrics["backward_transfer"] - b.metrics["backward_transfer"])
-    low, high = found["interval"]
-    assert low <= found["value"] <= high
+    difference = pair["report"]["difference"]["backward_transfer"]
+    assert difference["value"] == pytest.approx(a.metrics["backward_transfer"] - b.metrics["backward_transfer"])
+    low, high = difference["interval"]
+    assert low <= difference["value"] <= high
 
 
 def test_no_difference_between_runs_on_other_items(tmp_path):
@@ -163,46 +164,46 @@ def test_changes_are_counted_on_the_items(pair):
 
 
 def test_excerpts_show_items_that_changed_first(pair):
-    units = {unit["name"]: unit for unit in excerpts.excerpts(pair["runs"][1])}
+    units = {unit.name: unit for unit in excerpts.of_run(pair["runs"][1])}
     assert set(units) == {*TASKS, "suite micro"}
     first = units[TASKS[0]]
-    kinds = [item["kind"] for item in first["items"]]
+    kinds = [item.kind for item in first.items]
     assert kinds == sorted(kinds, key=list(excerpts.KINDS).index)
-    assert kinds.count("forgotten") == 2 and first["counts"]["forgotten"] > 2
-    assert len({item["id"] for item in first["items"]}) == len(kinds)
-    assert units[TASKS[2]]["counts"]["forgotten"] is None  # the last stage taught it
+    assert kinds.count("forgotten") == 2 and first.counts["forgotten"] > 2
+    assert len({item.id for item in first.items}) == len(kinds)
+    assert units[TASKS[2]].counts["forgotten"] is None  # the last stage taught it
     for unit in units.values():
-        for item in unit["items"]:
-            start, end = item["views"][0]["value"], item["views"][-1]["value"]
-            true = {"gained": end > start, "lost": end < start, "forgotten": end < item["views"][1]["value"]}
+        for item in unit.items:
+            start, end = item.answers[0].value, item.answers[-1].value
+            true = {"gained": end > start, "lost": end < start, "forgotten": end < item.answers[1].value}
             true |= {"still wrong": start == end == 0, "still right": start == end == 1}
-            assert true[item["kind"]]
+            assert true[item.kind]
 
 
-def test_an_unscored_item_is_shown_as_unscored(tmp_path):
+def test_an_unscored_item_is_shown_as_unscored_and_not_as_wrong(tmp_path):
     folder = make_run(tmp_path / "run", items=6)
     path = folder / "evals" / f"03-{TASKS[2]}" / f"{TASKS[0]}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text(
         "".join(json.dumps({**row, "value": None if k == 2 else row["value"]}) + "\n" for k, row in enumerate(rows))
     )
-    unit = excerpts.excerpts(results.load_run(folder))[0]
-    assert unit["counts"]["unscored"] == 1
-    assert [i["id"] for i in unit["items"] if i["kind"] == "unscored"] == [rows[2]["id"]]
+    unit = excerpts.of_run(results.load_run(folder))[0]
+    assert unit.counts["unscored"] == 1
+    assert [item.id for item in unit.items if item.kind == "unscored"] == [rows[2]["id"]]
     report([folder], tmp_path / "out")
-    assert "unscored" in Reader((tmp_path / "out" / "report.html").read_text()).text
+    assert '<span class="soft">unscored</span>' in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_readable_text():
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    assert excerpts.text(messages, 99) == "user: a\n\nassistant: b"
-    assert excerpts.text({"x": 1}, 99) == '{"x": 1}' and excerpts.text(None, 9) == ""
-    assert excerpts.text("abcdef", 3) == "abc … (6 characters)"
+    assert excerpts.as_text(messages, 99) == "user: a\n\nassistant: b"
+    assert excerpts.as_text({"x": 1}, 99) == '{"x": 1}' and excerpts.as_text(None, 9) == ""
+    assert excerpts.as_text("abcdef", 3) == "abc … (6 characters)"
 
 
 def test_markdown_is_plain(pair):
     text = (pair["out"] / "report.md").read_text()
-    assert "![Accuracy while training](accuracy.png)" in text and "| backward transfer |" in text
+    assert "![Accuracy during training](accuracy.png)" in text and "| backward transfer |" in text
     assert not re.search(r"(?<!\\)[<>](?!\s)", text)  # "> " begins a warning
 
 
@@ -212,16 +213,17 @@ def test_seeds_are_tested_over_seeds(tmp_path):
         for m, rates in (("sdft", KEEPS), ("sft", FORGETS))
         for s in (0, 1, 2)
     ]
-    found = gather(groups_of(runs))
+    contents = gather(groups_of(runs))
     values = [run.metrics["average_accuracy"] for run in runs]
-    mean = found["groups"][0]["metrics"]["average_accuracy"]
+    mean = contents["groups"][0]["metrics"]["average_accuracy"]
     assert mean["value"] == pytest.approx(sum(values[:3]) / 3)
     half = statistics.stdev(values[:3]) / 3**0.5 * 4.302653  # Student's t, two degrees of freedom
     assert mean["interval"] == pytest.approx((mean["value"] - half, min(1.0, mean["value"] + half)))
-    test = continual.seed_test([a - b for a, b in zip(values[:3], values[3:], strict=True)])
-    told = found["pair"]["tests"]["average_accuracy"]
-    assert told["t_p"] == test.t_p and told["interval"] == test.interval
-    assert found["pair"]["smallest_p"] == 0.25 and (found["pair"]["a"], found["pair"]["b"]) == ("sdft", "sft")
+    expected = seed_test([a - b for a, b in zip(values[:3], values[3:], strict=True)])
+    pair = contents["pair"]
+    test = pair["tests"]["average_accuracy"]
+    assert test["t_p"] == expected.t_p and test["interval"] == expected.interval
+    assert pair["smallest_p"] == 0.25 and (pair["a"], pair["b"]) == ("sdft", "sft")
     assert gather(groups_of([runs[0], runs[3]]))["pair"] is None
 
 
@@ -236,9 +238,9 @@ def test_the_base_is_one_model_for_all_seeds(tmp_path):
 def test_an_unfinished_run_without_a_suite_and_metrics(tmp_path):
     folder = make_run(tmp_path / "part", evaluated=1, suite=False)
     (folder / "metrics.jsonl").unlink()
-    facts = report([folder], tmp_path / "out")
-    assert any("Unfinished (1 of 3 stages)" in sentence for sentence in facts["summary"])
-    assert any("unfinished: 1 of 3" in warning for warning in facts["warnings"])
+    contents = report([folder], tmp_path / "out")
+    assert any("Unfinished (1 of 3 stages)" in sentence for sentence in contents["summary"])
+    assert any("unfinished: only 1 of 3" in warning for warning in contents["warnings"])
     text = "".join(Reader((tmp_path / "out" / "report.html").read_text()).text)
     assert "no prior suite was tested" in text and "not measured" not in text.replace("not measured", "", 1)
 
@@ -250,7 +252,7 @@ def test_a_run_that_has_only_begun(tmp_path, capsys):
     assert "only the base model has been tested" in text and "average\naccuracy" not in text
 
 
-def test_runs_that_do_not_compare_are_flagged(tmp_path):
+def test_runs_that_are_not_comparable_are_flagged(tmp_path):
     folders = [make_run(tmp_path / "a", items=6), make_run(tmp_path / "b", "sft", items=6, evaluated=2)]
     recipe = json.loads((folders[1] / "recipe.json").read_text())
     (folders[1] / "recipe.json").write_text(json.dumps({**recipe, "world": 7}))
@@ -275,14 +277,14 @@ def test_figures_are_deterministic_and_names_are_harmless(pair, tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_what_was_not_measured_is_not_drawn(tmp_path):
+def test_unmeasured_things_are_not_drawn(tmp_path):
     folder = make_run(tmp_path / "one", stages=TASKS[:1], rates=([[0.1], [0.9]], [0.9, 0.9]), items=6, suite=False)
     (folder / "metrics.jsonl").unlink()
     drawn = plots.draw(groups_of([results.load_run(folder)]), tmp_path)
     assert [plot.name for plot in drawn] == ["accuracy"]
 
 
-def test_of_many_recipes_the_best_are_drawn(tmp_path):
+def test_the_best_of_many_recipes_are_drawn(tmp_path):
     rates = [([[0.1], [0.1 * k]], [0.9, 0.9]) for k in range(1, 10)]
     runs = [
         results.load_run(make_run(tmp_path / f"m{k}", f"m{k}", r, TASKS[:1], items=10)) for k, r in enumerate(rates)
@@ -292,7 +294,7 @@ def test_of_many_recipes_the_best_are_drawn(tmp_path):
     assert [group.name for group in best] == [run.method for run in runs if run is not dropped]
 
 
-def test_endings_guards_and_pass_at_are_told(tmp_path):
+def test_endings_guards_and_pass_at_k_are_reported(tmp_path):
     folder = make_run(tmp_path / "run", items=6)
     at = {"stage": 2, "task": TASKS[1], "step": 100, "global_step": 200}
     best = {"step": 60, "validation": 0.875, "prior": 0.9}
@@ -319,9 +321,9 @@ def test_endings_guards_and_pass_at_are_told(tmp_path):
     values, intervals = {"1": 0.25, "8": 0.625}, {"1": [0.1, 0.4], "8": [0.5, 0.75]}
     scores["tasks"][TASKS[0]] |= {"pass_at": {"values": values, "intervals": intervals}, "extra": {"lenient": 0.375}}
     path.write_text(json.dumps(scores))
-    told = report([folder], tmp_path / "out")
+    contents = report([folder], tmp_path / "out")
     text = " ".join(Reader((tmp_path / "out" / "report.html").read_text()).text)
-    for said in (
+    for words in (
         "best validation",
         "0.875",
         "repetition",
@@ -331,26 +333,26 @@ def test_endings_guards_and_pass_at_are_told(tmp_path):
         "lenient",
         "0.375",
     ):
-        assert said in text
+        assert words in text
     assert "pass@8" in text and "0.625" in text and "[0.500, 0.750]" in text
-    assert "pass-at-k.svg" in told["files"]
-    assert told["runs"][0]["endings"][0]["model_of"] == 60 and len(told["runs"][0]["guards"]) == 2
+    assert "pass-at-k.svg" in contents["files"]
+    assert contents["runs"][0]["endings"][0]["model_of"] == 60 and len(contents["runs"][0]["guards"]) == 2
 
 
-def test_recipes_are_told_apart_by_what_differs(pair, page):
+def test_recipes_are_listed_by_what_differs(pair, page):
     rows = re.findall(r"<tr>(.*?)</tr>", page[page.index('<h2 id="recipe"') :], flags=re.S)
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, flags=re.S) for row in rows]
     assert ["method", "sdft", "sft"] in cells  # two columns: it differs
     assert ["tasks", ", ".join(TASKS)] in cells  # one: it is the same
 
 
-def test_the_terminal_tells_the_results(pair, capsys, monkeypatch):
+def test_the_terminal_shows_the_results(pair, capsys, monkeypatch):
     monkeypatch.setattr("sdft_cli.console.out", Console(width=80, highlight=False))
-    show(pair["facts"])
-    said = capsys.readouterr().out
-    lines = said.splitlines()
-    assert max(map(len, lines)) <= 80 and "\x1b" not in said and "…" not in said
+    show(pair["report"])
+    output = capsys.readouterr().out
+    lines = output.splitlines()
+    assert max(map(len, lines)) <= 80 and "\x1b" not in output and "…" not in output
     for run in pair["runs"]:
-        assert number(run.metrics["backward_transfer"], signed=True) in said
-        assert console.span(run.metric_intervals["backward_transfer"], signed=True) in said
-        assert all(number(value) in said for row in run.matrix for value in row)
+        assert number(run.metrics["backward_transfer"], signed=True) in output
+        assert console.span(run.metric_intervals["backward_transfer"], signed=True) in output
+        assert all(number(value) in output for row in run.matrix for value in row)

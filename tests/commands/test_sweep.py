@@ -15,7 +15,7 @@ from sdft_cli.config.grid import Asked, grids_of, name_of, points, product
 from sdft_cli.config.layers import assemble
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.parallel import Job, train_all
-from sdft_cli.stats.selection import Candidate, pick, standard_error, validation
+from sdft_cli.stats.selection import Candidate, pick, standard_error
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -40,28 +40,6 @@ def test_ties_of_one_rate_go_to_the_first_and_a_perfect_best_has_none() -> None:
     assert pick(at((0.99, 1e-5), (1.0, 2e-5), (1.0, 3e-5))) == 1
     assert pick(at((0.0, 2e-5), (0.0, 1e-5))) == 1
     assert pick(at((0.5, 1))) == 0
-
-
-def probe(stage: int, task: str, n: int = 10, step: int = 1, **scores: float | None) -> dict:
-    return {
-        "stage": stage,
-        "task": task,
-        "step": step,
-        "scores": {t: {"accuracy": a, "n": n} for t, a in scores.items()},
-    }
-
-
-def test_validation_is_each_stages_own_task_at_its_end() -> None:
-    rows = [probe(1, "a", a=0.1, b=0.9), probe(1, "a", a=0.6, b=0.9), probe(2, "b", a=0.2, b=0.8, n=30)]
-    assert validation(rows, 2) == (pytest.approx(0.7), 40)
-    assert validation(rows[:2], 2) is None  # the second stage has not ended
-    assert validation([*rows[:2], probe(2, "b", b=None)], 2) is None  # nothing could be scored
-
-
-def test_a_stage_that_ended_with_an_earlier_step_counts_as_of_that_step() -> None:
-    rows = [probe(1, "a", a=0.1), probe(1, "a", step=2, a=0.9), probe(1, "a", step=3, a=0.4)]
-    assert validation(rows, 1, [{"stage": 1, "model_of": 2}]) == (0.9, 10)
-    assert validation(rows, 1, [{"stage": 1, "model_of": 3}]) == validation(rows, 1) == (0.4, 10)
 
 
 # --- the grid -----------------------------------------------------------------------------------------------------

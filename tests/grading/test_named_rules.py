@@ -1,13 +1,14 @@
-"""Graders named in a word: what they read out of a completion, and what they must not take for right."""
+"""Named graders: what they read out of a completion, and what they must not accept."""
 
 from __future__ import annotations
 
 import pytest
 
 from sdft_cli.errors import UsageError
-from sdft_cli.grading.named_rules import final_answer, grader, suiting
+from sdft_cli.grading.named_rules import GRADERS, Grader, final_answer, grader, suiting
+from sdft_cli.types import Score
 
-GRADED = [
+GRADED = [  # (grader, completion, gold answer, value)
     ("exact", "Paris", "Paris", 1), ("exact", " Paris\n", "Paris", 1), ("exact", "It is Paris", "Paris", 0),
     ("exact", "So the answer is Paris.", "Paris", 1), ("exact", "<answer> Paris </answer>", "Paris", 1),
     ("exact", "<think>Rome</think>Paris", "Paris", 1), ("exact", "paris", "Paris", 0),
@@ -25,20 +26,17 @@ GRADED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "said", "gold", "value"), GRADED)
-def test_graders(name, said, gold, value):
-    score = grader(name)(said, gold)
+@pytest.mark.parametrize(("name", "completion", "gold", "value"), GRADED)
+def test_graders(name, completion, gold, value):
+    score = grader(name)(completion, gold)
     assert score.value == value
     assert score.why
 
 
 def test_regex_takes_the_last_match_and_its_first_group():
     grade = grader("regex", r"ANSWER: (\w+)")
-    assert [grade(said, "yes").value for said in ("ANSWER: no\nANSWER: yes", "ANSWER: yes\nANSWER: no", "yes")] == [
-        1,
-        0,
-        0,
-    ]
+    completions = ("ANSWER: no\nANSWER: yes", "ANSWER: yes\nANSWER: no", "yes")
+    assert [grade(text, "yes").value for text in completions] == [1, 0, 0]
     assert grader("regex", "yes|no")("no, yes", "yes").value == 1
 
 
@@ -51,7 +49,7 @@ def test_unknown_graders_and_patterns():
             grader(name, pattern)
 
 
-def test_a_huge_number_is_no_trap():
+def test_huge_numbers_are_compared():
     assert grader("number")("1e999999999", "1").value == 0
     assert grader("number")("9" * 10_000, "1").value == 0
 
@@ -61,6 +59,21 @@ def test_final_answers():
     assert final_answer("\\boxed{\\frac{1}{2}}") == ("\\frac{1}{2}", True)
     assert final_answer("My answer is **7**.") == ("7", True)
     assert final_answer(" x ") == ("x", False)
+
+
+def test_every_grader_describes_itself():
+    assert all(name == g.name and g.summary and g.flaws for name, g in GRADERS.items())
+
+
+def test_a_registered_grader_can_be_named_and_chosen(monkeypatch):
+    """The registry is the only place that knows graders."""
+    yes = Grader("yes", "says yes", "none", lambda text, gold: Score(1.0), suits=lambda gold: gold == "yes, of course")
+    monkeypatch.setitem(GRADERS, "yes", yes)
+    assert grader("yes")("anything", "x").value == 1
+    long = "yes, of course"
+    assert suiting([long]) == "contains"  # the first that suits
+    monkeypatch.delitem(GRADERS, "contains")
+    assert suiting([long, long]) == "yes"
 
 
 def test_suiting():

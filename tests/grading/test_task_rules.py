@@ -1,4 +1,4 @@
-"""The grading rules against gold text, against each other, and against completions made to fool them."""
+"""The grading rules against gold text, against each other, and against completions written to fool them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sdft_cli import plugins
-from sdft_cli.evaluation import scoring
+from sdft_cli.evaluation import summaries
 from sdft_cli.grading import task_rules
 from sdft_cli.types import Example
 
@@ -29,58 +29,58 @@ NO_ARGUMENT = [call("random", {})]
 OPTIONAL = [call("login", {"user": "a"}), call("[Optional]update", {"pic": "b"})]
 
 
-def said(*calls: tuple[str, str]) -> str:
+def write(*calls: tuple[str, str]) -> str:
     return "\n".join(f"Action: {name}\nAction Input: {text}" for name, text in calls)
 
 
 TABLE = [
-    # what is tried, completion, gold, official, strict
+    # case, completion, gold, official, strict
     ("gold text", task_rules.render_calls(ONE), ONE, 1, 1),
     ("with thoughts", "Thought: look\n" + task_rules.render_calls(ONE) + "\nThought: done", ONE, 1, 1),
-    ("keys in another order", said(("search", '{"page": 1, "q": "cats"}')), ONE, 1, 1),
-    ("spread over lines", said(("search", '{\n "q": "cats",\n "page": 1\n}')), ONE, 1, 1),
-    ("wrong value", said(("search", '{"q": "cats", "page": 2}')), ONE, 0, 0),
-    ("number as text", said(("search", '{"q": "cats", "page": "1"}')), ONE, 0, 0),
-    ("float for int", said(("search", '{"q": "cats", "page": 1.0}')), ONE, 1, 1),
-    ("true for 1: Python's == is fooled", said(("search", '{"q": "cats", "page": true}')), ONE, 1, 0),
-    ("extra argument", said(("search", '{"q": "cats", "page": 1, "x": 0}')), ONE, 0, 0),
-    ("missing argument", said(("search", '{"q": "cats"}')), ONE, 0, 0),
-    ("an empty argument kept", said(("search", '{"q": "", "page": 1}')), EMPTY_ARGUMENT, 1, 1),
-    ("an empty argument left out", said(("search", '{"page": 1}')), EMPTY_ARGUMENT, 0, 0),
-    ("wrong tool", said(("find", '{"q": "cats", "page": 1}')), ONE, 0, 0),
-    ("tool in other case", said(("Search", '{"q": "cats", "page": 1}')), ONE, 0, 0),
+    ("keys in another order", write(("search", '{"page": 1, "q": "cats"}')), ONE, 1, 1),
+    ("spread over lines", write(("search", '{\n "q": "cats",\n "page": 1\n}')), ONE, 1, 1),
+    ("wrong value", write(("search", '{"q": "cats", "page": 2}')), ONE, 0, 0),
+    ("number as text", write(("search", '{"q": "cats", "page": "1"}')), ONE, 0, 0),
+    ("float for int", write(("search", '{"q": "cats", "page": 1.0}')), ONE, 1, 1),
+    ("true for 1: Python's == is fooled", write(("search", '{"q": "cats", "page": true}')), ONE, 1, 0),
+    ("extra argument", write(("search", '{"q": "cats", "page": 1, "x": 0}')), ONE, 0, 0),
+    ("missing argument", write(("search", '{"q": "cats"}')), ONE, 0, 0),
+    ("an empty argument kept", write(("search", '{"q": "", "page": 1}')), EMPTY_ARGUMENT, 1, 1),
+    ("an empty argument left out", write(("search", '{"page": 1}')), EMPTY_ARGUMENT, 0, 0),
+    ("wrong tool", write(("find", '{"q": "cats", "page": 1}')), ONE, 0, 0),
+    ("tool in other case", write(("Search", '{"q": "cats", "page": 1}')), ONE, 0, 0),
     ("called twice", task_rules.render_calls(ONE + ONE), ONE, 0, 0),
     ("an extra call of another tool", task_rules.render_calls([*ONE, call("fetch", {"id": 7})]), ONE, 0, 0),
-    ("an extra call without arguments", task_rules.render_calls(ONE) + "\n" + said(("random", "{}")), ONE, 0, 0),
-    ("a key twice, the last one right", said(("search", '{"q": "x", "q": "cats", "page": 1}')), ONE, 1, 0),
-    ("a key twice, the last one wrong", said(("search", '{"q": "cats", "q": "x", "page": 1}')), ONE, 0, 0),
-    ("null for a value", said(("search", '{"q": null, "page": 1}')), ONE, 0, 0),
-    ("a list of the right value", said(("search", '{"q": ["cats"], "page": 1}')), ONE, 0, 0),
-    ("nothing said", "", ONE, 0, 0),
+    ("an extra call without arguments", task_rules.render_calls(ONE) + "\n" + write(("random", "{}")), ONE, 0, 0),
+    ("a key twice, the last one right", write(("search", '{"q": "x", "q": "cats", "page": 1}')), ONE, 1, 0),
+    ("a key twice, the last one wrong", write(("search", '{"q": "cats", "q": "x", "page": 1}')), ONE, 0, 0),
+    ("null for a value", write(("search", '{"q": null, "page": 1}')), ONE, 0, 0),
+    ("a list of the right value", write(("search", '{"q": ["cats"], "page": 1}')), ONE, 0, 0),
+    ("an empty completion", "", ONE, 0, 0),
     ("prose only", "I would search for cats on page 1.", ONE, 0, 0),
     ("two calls", task_rules.render_calls(TWO), TWO, 1, 1),
     ("two calls, other order", task_rules.render_calls(TWO[::-1]), TWO, 1, 1),
-    ("arguments swapped between calls", said(("search", '{"id": 7}'), ("fetch", '{"q": "cats"}')), TWO, 1, 0),
-    ("all arguments in the first", said(("search", '{"q": "cats", "id": 7}'), ("fetch", "{}")), TWO, 1, 0),
-    ("nested JSON, keys in another order", said(("update", '{"tags": ["a"], "user": {"name": "Ann"}}')), NESTED, 0, 1),
-    ("nested JSON, wrong inside", said(("update", '{"user": {"name": "Bob"}, "tags": ["a"]}')), NESTED, 0, 0),
-    ("nested JSON, a key twice inside", said(("update", '{"user": {"name": "B", "name": "Ann"}}')), NESTED, 0, 0),
+    ("arguments swapped between calls", write(("search", '{"id": 7}'), ("fetch", '{"q": "cats"}')), TWO, 1, 0),
+    ("all arguments in the first", write(("search", '{"q": "cats", "id": 7}'), ("fetch", "{}")), TWO, 1, 0),
+    ("nested JSON, keys in another order", write(("update", '{"tags": ["a"], "user": {"name": "Ann"}}')), NESTED, 0, 1),
+    ("nested JSON, wrong inside", write(("update", '{"user": {"name": "Bob"}, "tags": ["a"]}')), NESTED, 0, 0),
+    ("nested JSON, a key twice inside", write(("update", '{"user": {"name": "B", "name": "Ann"}}')), NESTED, 0, 0),
     ("nested gold text is cut at the first }", task_rules.render_calls(NESTED), NESTED, 0, 1),
     ("colliding keys, gold text", task_rules.render_calls(CLASH), CLASH, 1, 1),
-    ("colliding keys, first wrong", said(("search", '{"color": "x"}'), ("search", '{"color": "albino"}')), CLASH, 1, 0),
-    ("broken arguments where none are wanted", said(("random", '{"a": }')), NO_ARGUMENT, 1, 0),
-    ("no Action Input where none is wanted", "Action: random", NO_ARGUMENT, 1, 0),
-    ("a mention in prose", "The Action: random\n" + said(("random", "{}")), NO_ARGUMENT, 0, 1),
-    ("prose that says Action: of another tool", "So Action: search.\n" + said(("random", "{}")), NO_ARGUMENT, 0, 1),
-    ("prose that begins with Action:", "Action: I will call it\n" + said(("random", "{}")), NO_ARGUMENT, 0, 0),
+    ("colliding keys, 1st wrong", write(("search", '{"color": "x"}'), ("search", '{"color": "albino"}')), CLASH, 1, 0),
+    ("broken arguments where none are expected", write(("random", '{"a": }')), NO_ARGUMENT, 1, 0),
+    ("no Action Input where none is expected", "Action: random", NO_ARGUMENT, 1, 0),
+    ("a mention in prose", "The Action: random\n" + write(("random", "{}")), NO_ARGUMENT, 0, 1),
+    ("prose that mentions another Action:", "So Action: search.\n" + write(("random", "{}")), NO_ARGUMENT, 0, 1),
+    ("prose that begins with Action:", "Action: I will call it\n" + write(("random", "{}")), NO_ARGUMENT, 0, 0),
     ("input without its action", "Action: random\nAction Input: {}\nAction Input: {}", NO_ARGUMENT, 1, 0),
     ("optional mark, gold text", task_rules.render_calls(OPTIONAL), OPTIONAL, 0, 1),
-    ("optional mark left out", said(("login", '{"user": "a"}'), ("update", '{"pic": "b"}')), OPTIONAL, 0, 1),
-    ("Action: inside an argument", said(("search", '{"q": "\\nAction: x", "page": 1}')), ONE, 0, 0),
-    ("thinking before", f"<think>{said(('find', '{}'))}</think>\n{task_rules.render_calls(ONE)}", ONE, 1, 1),
+    ("optional mark left out", write(("login", '{"user": "a"}'), ("update", '{"pic": "b"}')), OPTIONAL, 0, 1),
+    ("Action: inside an argument", write(("search", '{"q": "\\nAction: x", "page": 1}')), ONE, 0, 0),
+    ("thinking before", f"<think>{write(('find', '{}'))}</think>\n{task_rules.render_calls(ONE)}", ONE, 1, 1),
     ("thinking that never closes", f"<think>{task_rules.render_calls(ONE)}", ONE, 1, 0),
     ("answer in the thinking only", f"<think>{task_rules.render_calls(ONE)}</think> done", ONE, 0, 0),
-    ("a list for arguments", said(("search", '["cats", 1]')), ONE, 0, 0),
+    ("a list for arguments", write(("search", '["cats", 1]')), ONE, 0, 0),
     ("fenced in Markdown", "Action: search\nAction Input: ```json\n{\"q\": \"cats\", \"page\": 1}\n```", ONE, 0, 0),
 ]  # fmt: skip
 
@@ -109,8 +109,8 @@ def test_tooluse_takes_objects_as_gold_inputs():
     assert (score.value, score.extra["strict"]) == (1, 1)
 
 
-def test_tooluse_says_what_it_read_and_why():
-    score = task_rules.tooluse(said(("find", '{"q": "cats"}')), ONE)
+def test_tooluse_reports_what_it_read_and_why():
+    score = task_rules.tooluse(write(("find", '{"q": "cats"}')), ONE)
     assert score.extracted is not None
     assert "find" in score.extracted
     assert "search" in score.why
@@ -125,8 +125,8 @@ def test_official_and_strict_on_verbatim_gold():
     assert sum(s.extra["strict"] for s in scores) == 68
 
 
-def test_an_evaluation_reports_both_scorers():
-    """The task's own grade, through the summary that `sdft eval` prints: the strict rule stands beside the official."""
+def test_an_evaluation_reports_both_rules():
+    """The task's grader through the summary that `sdft eval` prints: the strict score beside the official one."""
     if not EVAL_68.is_file():
         pytest.skip("../shared/data is absent")
     task = plugins.TASKS.get("tooluse")
@@ -135,7 +135,7 @@ def test_an_evaluation_reports_both_scorers():
         example = Example(f"r{i}", [{"role": "user", "content": "?"}], answer=row["golden_answer"])
         score = task.grade(task_rules.render_calls(row["golden_answer"]), example)
         records.append({"id": example.id, "value": score.value, "extra": score.extra, "tokens": 1})
-    summary = scoring.summarize(records, task.note)
+    summary = summaries.summarize(records, task.note)
     assert (summary["correct"], summary["n"], summary["extra"]) == (66, 68, {"strict": 1.0})
     assert "strict" in summary["note"]
 
@@ -145,7 +145,7 @@ def test_an_evaluation_reports_both_scorers():
     [
         ("<reasoning>\nx\n</reasoning>\n<answer>\nB\n</answer>", 1),
         ("<answer>B</answer>", 1),
-        ("<answer>\nB", 1),  # cut off after the letter: read to the end, as the authors do
+        ("<answer>\nB", 1),  # cut off after the letter: read to the end, as in the authors' code
         ("<answer>A</answer> no, <answer>B</answer>", 1),
         ("<answer>B</answer> no, <answer>A</answer>", 0),
         ("<think><answer>A</answer></think><answer>B</answer>", 1),
@@ -185,7 +185,7 @@ def test_science(completion, value):
         ("<think>rheumatic fever</think> lupus", "rheumatic fever", 0),
         ("<think>rheumatic fever", "rheumatic fever", 0),
         ("lupus </think> rheumatic fever", "rheumatic fever", 1),
-        ("it is not rheumatic fever", "rheumatic fever", 1),  # the flaw the docstring owns up to
+        ("it is not rheumatic fever", "rheumatic fever", 1),  # the flaw that the docstring admits
         ("", "rheumatic fever", 0),
         ("anything", "", None),
         ("anything", " . ", None),

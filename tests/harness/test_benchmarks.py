@@ -1,23 +1,23 @@
-"""The benchmarks' own file formats become the hub's rows; what is missing or broken is said by name."""
+"""The benchmarks' own file formats become the hub's rows; what is missing or malformed is named."""
 
 import json
 from pathlib import Path
 
 import pytest
-from support import benchmark_files as benchmarkfiles
+from support import benchmark_files
 
 from sdft_cli.errors import UsageError
 from sdft_cli.harness import benchmarks
 
 
 def read(folder: Path, name: str) -> benchmarks.Splits:
-    found = benchmarks.BENCHMARKS[name]
-    return found.read(found.folder(str(folder)))
+    benchmark = benchmarks.BENCHMARKS[name]
+    return benchmark.read(benchmark.folder(str(folder)))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return benchmarkfiles.write(tmp_path)
+    return benchmark_files.write(tmp_path)
 
 
 def test_rows_have_the_hubs_columns(folder: Path) -> None:
@@ -35,8 +35,8 @@ def test_rows_have_the_hubs_columns(folder: Path) -> None:
     assert set(read(folder, "ifeval")) == {"train"} and set(read(folder, "humaneval")) == {"test"}
 
 
-def test_mmlu_as_its_authors_have_it(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    theirs = benchmarkfiles.write(tmp_path_factory.mktemp("letters"), letters=True)
+def test_mmlu_as_its_authors_publish_it(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    theirs = benchmark_files.write(tmp_path_factory.mktemp("letters"), letters=True)
     assert read(theirs, "mmlu") == read(folder, "mmlu")
     assert benchmarks.digests(str(theirs), ["mmlu"]) == benchmarks.digests(str(folder), ["mmlu"])
 
@@ -44,13 +44,13 @@ def test_mmlu_as_its_authors_have_it(folder: Path, tmp_path_factory: pytest.Temp
 def test_winogrande_takes_answers_from_the_rows_or_from_the_labels(folder: Path) -> None:
     from_labels = read(folder, "winogrande")["validation"]
     assert [row["answer"] for row in from_labels] == ["1", "1", "1"]
-    benchmarkfiles.lines(folder / "winogrande" / "dev.jsonl", [{**row, "answer": "2"} for row in from_labels])
+    benchmark_files.lines(folder / "winogrande" / "dev.jsonl", [{**row, "answer": "2"} for row in from_labels])
     assert {row["answer"] for row in read(folder, "winogrande")["validation"]} == {"2"}
 
 
-def test_other_splits_beside_it_do_not_matter(folder: Path) -> None:
+def test_other_splits_in_the_folder_do_not_matter(folder: Path) -> None:
     before = read(folder, "hellaswag")
-    benchmarkfiles.lines(folder / "hellaswag" / "hellaswag_train.jsonl", [])
+    benchmark_files.lines(folder / "hellaswag" / "hellaswag_train.jsonl", [])
     assert read(folder, "hellaswag") == before
     (folder / "hellaswag" / "hellaswag_train.jsonl").unlink()
     (folder / "hellaswag" / "hellaswag_val.jsonl").rename(folder / "hellaswag" / "thousand.jsonl")
@@ -60,11 +60,11 @@ def test_other_splits_beside_it_do_not_matter(folder: Path) -> None:
 def test_humaneval_may_be_unpacked(folder: Path) -> None:
     packed = read(folder, "humaneval")
     (folder / "humaneval" / "HumanEval.jsonl.gz").unlink()
-    benchmarkfiles.lines(folder / "humaneval" / "HumanEval.jsonl", benchmarkfiles.HUMANEVAL)
+    benchmark_files.lines(folder / "humaneval" / "HumanEval.jsonl", benchmark_files.HUMANEVAL)
     assert read(folder, "humaneval") == packed
 
 
-def test_a_digest_is_that_of_the_rows(folder: Path) -> None:
+def test_a_digest_depends_on_the_rows_alone(folder: Path) -> None:
     before = benchmarks.digests(str(folder), list(benchmarks.BENCHMARKS))
     path = folder / "ifeval" / "input_data.jsonl"
     path.write_text(path.read_text().replace(": ", " :   "))  # the same JSON
@@ -77,7 +77,7 @@ def test_a_digest_is_that_of_the_rows(folder: Path) -> None:
 FAULTS = {
     "no folder": ("hellaswag", lambda f: None, "no such folder"),
     "no file": ("truthfulqa", lambda f: (f / "truthfulqa" / "mc_task.json").unlink(), "no mc_task.json in"),
-    "two files": ("hellaswag", lambda f: (f / "hellaswag" / "my_val.jsonl").write_text("{}"), "which of"),
+    "two files": ("hellaswag", lambda f: (f / "hellaswag" / "my_val.jsonl").write_text("{}"), "several candidates"),
     "no JSON": ("ifeval", lambda f: (f / "ifeval" / "input_data.jsonl").write_text("{}\n{"), "'key' is missing"),
     "broken JSON": ("ifeval", lambda f: (f / "ifeval" / "input_data.jsonl").write_text("{"), "input_data.jsonl:1: not"),
     "empty": ("ifeval", lambda f: (f / "ifeval" / "input_data.jsonl").write_text("\n"), "has no rows"),
@@ -95,22 +95,22 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_wrong_is_said(folder: Path, fault: str) -> None:
-    name, spoil, said = FAULTS[fault]
+def test_faults_are_named(folder: Path, fault: str) -> None:
+    name, spoil, message = FAULTS[fault]
     spoil(folder)
     place = folder / "nowhere" if fault == "no folder" else folder
-    if fault == "no dev":  # a subject is asked for by its test file
+    if fault == "no dev":  # subjects are listed by their test files
         with pytest.raises(UsageError, match=r"anatomy_dev\.csv is missing"):
             benchmarks.dataset("mmlu", str(folder), "anatomy")
         return
     with pytest.raises(UsageError) as error:
         benchmarks.digests(str(place), [name])
-    assert said in error.value.message and error.value.code == 2
+    assert message in error.value.message and error.value.code == 2
 
 
 def test_the_harness_gets_data_sets(folder: Path) -> None:
-    found = benchmarks.dataset("ifeval", str(folder), version=4.0)
-    assert found["train"][0]["kwargs"][1]["num_sentences"] == 2
-    assert json.loads(json.dumps(found["train"][1]["instruction_id_list"])) == ["change_case:english_lowercase"]
+    rows = benchmarks.dataset("ifeval", str(folder), version=4.0)
+    assert rows["train"][0]["kwargs"][1]["num_sentences"] == 2
+    assert json.loads(json.dumps(rows["train"][1]["instruction_id_list"])) == ["change_case:english_lowercase"]
     subject = benchmarks.dataset("mmlu", str(folder), "astronomy", version=1.0)
     assert {split: len(rows) for split, rows in subject.items()} == {"dev": 2, "test": 2}

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import benchmark_files as benchmarkfiles
-from support import harness_reference as harnessreference
+from support import benchmark_files, harness_reference
 from support.real_model import make_model
 from typer.testing import CliRunner
 
@@ -16,7 +15,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.harness import suite
 from sdft_cli.runs.results import load_run
 
-SHARED = harnessreference.SHARED
+SHARED = harness_reference.SHARED
 
 
 def sdft(*words: str) -> dict:
@@ -29,29 +28,29 @@ def sdft(*words: str) -> dict:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model with room for IFEval's 1280 new tokens."""
-    texts = [row["prompt"] for row in benchmarkfiles.IFEVAL] + [json.dumps(benchmarkfiles.HELLASWAG)]
+    texts = [row["prompt"] for row in benchmark_files.IFEVAL] + [json.dumps(benchmark_files.HELLASWAG)]
     if SHARED.is_dir():
         texts += (SHARED / "ifeval" / "input_data.jsonl").read_text().splitlines()[:100]
     return make_model(tmp_path_factory.mktemp("model"), texts, window=4096)
 
 
 def test_from_the_command_line(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five of the six without leave to run code; then all, and only the sixth is measured."""
+    """Five of the six without --allow-code-execution; then all, of which only the sixth is measured."""
     monkeypatch.chdir(tmp_path)
-    folder = benchmarkfiles.write(tmp_path / "benchmarks")
+    folder = benchmark_files.write(tmp_path / "benchmarks")
     words = ["eval", str(model), "--suite", "prior", "--benchmarks", str(folder), "--limit", "1"]
     words += ["--harness-args", "gen_kwargs.max_gen_toks=8", "--set", "evaluation.harness.batch_size=2"]
-    found = sdft(*words)
-    assert len(found["suite"]["parts"]) == 5 and "mean is of 5" in found["suite"]["note"]
-    assert found["settings"]["suite-prior"]["shots"] == 0 and found["settings"]["suite-prior"]["batch_size"] == 2
+    five = sdft(*words)
+    assert len(five["suite"]["parts"]) == 5 and "mean is over 5" in five["suite"]["note"]
+    assert five["settings"]["suite-prior"]["shots"] == 0 and five["settings"]["suite-prior"]["batch_size"] == 2
     rows = [path.read_text().splitlines() for path in (tmp_path / "runs" / "evals").glob("suite-prior-*/*.jsonl")]
-    assert max(map(len, rows)) == found["suite"]["n"], "all items are kept as JSON lines"
+    assert max(map(len, rows)) == five["suite"]["n"], "all items are kept as JSON lines"
     measured = []
-    whole = suite._Call.measured
+    real = suite.HarnessRun.measured
     monkeypatch.setattr(
-        suite._Call, "measured", lambda call, engine: measured.append(call.part.name) or whole(call, engine)
+        suite.HarnessRun, "measured", lambda run, engine: measured.append(run.part.name) or real(run, engine)
     )
-    assert sdft(*words)["suite"] == found["suite"] and measured == []
+    assert sdft(*words)["suite"] == five["suite"] and measured == []
     six = sdft(*words, "--allow-code-execution")
     assert measured == ["humaneval"] and len(six["suite"]["parts"]) == 6 and six["suite"]["note"] == ""
     with pytest.raises(UsageError, match="two suites"):
@@ -59,9 +58,9 @@ def test_from_the_command_line(model: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_run_is_watched_on_it(micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before and after a stage, on the model in memory; what is left out of the mean is told with the results."""
+    """Before and after a stage, on the model in memory; the results say what is left out of the mean."""
     monkeypatch.chdir(tmp_path)
-    folder = benchmarkfiles.write(tmp_path / "benchmarks")
+    folder = benchmark_files.write(tmp_path / "benchmarks")
     sets = ["max_steps=1", "batch=2", "sampler.max_new_tokens=4", "evaluation.limit=1", "eval_every=0"]
     sets += [f"benchmarks={folder}", "evaluation.harness.args={gen_kwargs={max_gen_toks=4}}"]
     words = ["train", "--model", "micro", "--tasks", "micro-science", "--data", str(micro_data), "--suite", "prior"]
@@ -81,24 +80,24 @@ def test_a_run_is_watched_on_it(micro_data: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.timeout(3000)
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data files (../shared/data) are not here")
 def test_all_six_are_what_the_command_line_gives(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20 of each: the same numbers, prompts and responses.
+    """20 items each: the same numbers, prompts and responses.
 
-    IFEval is asked for alone: it draws a letter where one cannot be counted, and what was drawn before depends on what
-    else is asked for. The others are mixed in the command line's batches, so that log-likelihoods differ in their last
-    bits; `test_harness` has them equal bit by bit.
+    IFEval is run alone: it draws a letter where one cannot be counted, and what was drawn before depends on the other
+    tasks. The others are mixed in the command line's batches, so log-likelihoods differ in their last bits; in
+    `test_suite` they are equal bit by bit.
     """
     reference, out, log = tmp_path / "reference", tmp_path / "theirs", tmp_path / "ours"
     reference.mkdir()
-    harnessreference.write_tasks(reference)
-    names = [task for task, _ in harnessreference.TASKS.values()]
+    harness_reference.write_tasks(reference)
+    names = [task for task, _ in harness_reference.TASKS.values()]
     for tasks in (["ref_ifeval"], [name for name in names if name != "ref_ifeval"]):
-        harnessreference.command_line(model, tasks, reference, out, limit=20, batch=16)
+        harness_reference.command_line(model, tasks, reference, out, limit=20, batch=16)
     monkeypatch.chdir(tmp_path)
     words = ["--benchmarks", str(SHARED), "--limit", "20", "--allow-code-execution", "--harness-args", f"log={log}"]
     parts = sdft("eval", str(model), "--suite", "prior", *words)["suite"]["parts"]
-    theirs, samples = harnessreference.read_results(out)
-    results, logged = harnessreference.read_results(log)
-    for name, (task, metric) in harnessreference.TASKS.items():
+    theirs, samples = harness_reference.read_results(out)
+    results, logged = harness_reference.read_results(log)
+    for name, (task, metric) in harness_reference.TASKS.items():
         assert parts[name]["accuracy"] == theirs[task][metric] == results[_ours(name)][metric], name
         assert {k: v for k, v in theirs[task].items() if "," in k} == parts[name]["metrics"], name
     assert set(samples) == {f"ref_{n}" for n in ("hellaswag", "truthfulqa", "ifeval", "winogrande", "humaneval")} | {

@@ -1,4 +1,4 @@
-"""Generated code does no harm: each of these tries something for real, inside, and is looked at from outside."""
+"""Generated code does no harm: each test really tries something inside the sandbox, and checks from outside."""
 
 import gzip
 import json
@@ -26,15 +26,15 @@ SHORT = Limits(cpu=1, wall=60)
 
 
 def refused(program: str, how: str = "PermissionError") -> None:
-    """The program ends with a refusal by the kernel."""
-    verdict = run(textwrap.dedent(program))
-    assert not verdict.passed and verdict.why.startswith(how), verdict
+    """The program is stopped by the kernel's refusal."""
+    result = run(textwrap.dedent(program))
+    assert not result.passed and result.why.startswith(how), result
 
 
 # --- what passes -----------------------------------------------------------------------------------------------------
 
 
-def test_a_program_that_comes_to_its_end_has_passed() -> None:
+def test_a_program_that_reaches_its_end_has_passed() -> None:
     program = (
         "import collections, math, re, typing, hashlib, random, itertools, string, decimal, datetime\nassert 1 < 2"
     )
@@ -47,7 +47,7 @@ def test_a_program_that_comes_to_its_end_has_passed() -> None:
         ("assert 1 > 2", "AssertionError"),
         ("x = [", "SyntaxError"),
         ("raise SystemExit(0)", "SystemExit: 0"),
-        ("import os\nos._exit(0)", "left without a verdict (exit code 0)"),
+        ("import os\nos._exit(0)", "exited before its end (exit code 0)"),
         ("import sys\nsys.exit()", "SystemExit"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)", "ended by signal SIGTERM"),
         ("def f(): f()\nf()", "RecursionError"),
@@ -55,17 +55,17 @@ def test_a_program_that_comes_to_its_end_has_passed() -> None:
     ],
 )
 def test_any_other_end_is_no_pass(program: str, why: str) -> None:
-    verdict = run(program)
-    assert not verdict.passed and verdict.why.startswith(why)
+    result = run(program)
+    assert not result.passed and result.why.startswith(why)
 
 
 def test_a_pass_mark_cannot_be_guessed() -> None:
-    """What a program may write in the verdict's place is not believed, and nothing that it replaces is used."""
+    """A forged verdict is not believed, and nothing that the program replaces is used."""
     forged = json.dumps({"mark": "0" * 32, "passed": True, "why": "", "token": "0" * 32, "refused": "it"})
     assert not run(f"import os\nos.write(3, {forged!r}.encode() + b'\\n')\nos._exit(0)").passed
     assert not run("import os\nos.write(3, b'[' * 60000)\nraise ValueError").passed
     assert run("import os, json\nos.write(3, b'noise')\njson.dumps = os.write = None").passed
-    assert run("print('x' * 10_000_000)").passed  # leads nowhere, and fills nothing
+    assert run("print('x' * 10_000_000)").passed  # goes nowhere, and fills nothing up
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data files (../shared/data) are not here")
@@ -74,27 +74,27 @@ def test_all_reference_solutions_of_humaneval_pass() -> None:
         rows = [json.loads(line) for line in lines]
     programs = [f"{r['prompt']}{r['canonical_solution']}\n{r['test']}\ncheck({r['entry_point']})" for r in rows]
     with ThreadPoolExecutor(4) as pool:
-        verdicts = list(pool.map(run, programs))
+        results = list(pool.map(run, programs))
     assert len(rows) == 164
-    assert [(r["task_id"], v.why) for r, v in zip(rows, verdicts, strict=True) if not v.passed] == []
+    assert [(r["task_id"], v.why) for r, v in zip(rows, results, strict=True) if not v.passed] == []
 
 
-# --- what does not get out -------------------------------------------------------------------------------------------
+# --- what cannot get out --------------------------------------------------------------------------------------------
 
 
 def test_a_fork_bomb_of_two_hundred() -> None:
-    own = os.getpid()
+    parent = os.getpid()
     refused(
         """
         import os
-        made = 0
+        count = 0
         for _ in range(200):
             if os.fork() == 0:
                 while True: pass
-            made += 1
+            count += 1
         """
     )
-    assert not any(_parent(pid) == own and pid != own for pid in _processes() if _is_ours(pid))
+    assert not any(_parent(pid) == parent and pid != parent for pid in _processes() if _is_ours(pid))
 
 
 def _processes() -> list[int]:
@@ -129,20 +129,20 @@ def test_no_process_and_no_thread(program: str, how: str) -> None:
     refused(program, how)
 
 
-def test_an_endless_loop_is_stopped_by_the_processors_clock() -> None:
-    verdict = run("while True: pass", SHORT)
-    assert not verdict.passed and verdict.why == "stopped after 1 s of processor time"
+def test_an_endless_loop_is_stopped_by_processor_time() -> None:
+    result = run("while True: pass", SHORT)
+    assert not result.passed and result.why == "stopped after 1 s of processor time"
 
 
-def test_the_processors_limit_cannot_be_caught() -> None:
-    verdict = run("import signal\nsignal.signal(signal.SIGXCPU, lambda *_: None)\nwhile True: pass", SHORT)
-    assert not verdict.passed and verdict.why == "ended by signal SIGKILL"
+def test_the_processor_time_limit_cannot_be_caught() -> None:
+    result = run("import signal\nsignal.signal(signal.SIGXCPU, lambda *_: None)\nwhile True: pass", SHORT)
+    assert not result.passed and result.why == "ended by signal SIGKILL"
 
 
-def test_sleep_is_stopped_by_the_clock_on_the_wall() -> None:
+def test_sleep_is_stopped_by_real_time() -> None:
     began = time.monotonic()
-    verdict = run("import time\ntime.sleep(600)", Limits(wall=1.0))
-    assert not verdict.passed and verdict.why == "stopped after 1 s" and time.monotonic() - began < 30
+    result = run("import time\ntime.sleep(600)", Limits(wall=1.0))
+    assert not result.passed and result.why == "stopped after 1 s" and time.monotonic() - began < 30
 
 
 def test_ten_gigabytes() -> None:
@@ -181,7 +181,7 @@ def test_nothing_is_deleted_written_or_changed(tmp_path: Path) -> None:
     assert victim.read_text() == "alive" and list(tmp_path.iterdir()) == [victim]
 
 
-def test_nothing_is_read_but_the_interpreters_own_files(tmp_path: Path) -> None:
+def test_only_the_interpreters_own_files_can_be_read(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("key")
     secret.chmod(0o666), tmp_path.chmod(0o777)
@@ -203,8 +203,8 @@ def test_no_network() -> None:
 
 
 def test_no_signal_to_others() -> None:
-    own = os.getpid()
-    for act in (f"os.kill({own}, 0)", "os.kill(-1, 9)", "os.kill(os.getppid(), 9)", "os.killpg(0, 9)"):
+    parent = os.getpid()
+    for act in (f"os.kill({parent}, 0)", "os.kill(-1, 9)", "os.kill(os.getppid(), 9)", "os.killpg(0, 9)"):
         refused(f"import os\n{act}")
     assert run("import os, signal\nos.kill(os.getpid(), 0)").passed
 
@@ -224,20 +224,20 @@ def test_calls_that_no_library_makes_are_refused_too(number: int) -> None:
     )
 
 
-# --- each layer alone, and none missing ------------------------------------------------------------------------------
+# --- each layer alone, and one missing -------------------------------------------------------------------------------
 
 ALONE = """
 import os, sys
 sys.path.insert(0, {folder!r})
 from sdft_cli.harness import jail
-jail.give_up_privileges()
+jail.drop_privileges()
 {layer}
 {act}
 """
 
 
 def alone(layer: str, act: str) -> str:
-    """The last line that a process with one layer and nothing else leaves behind."""
+    """The last line of stderr of a process that has one layer and nothing else."""
     program = ALONE.format(folder=str(Path(jail.__file__).parents[2]), layer=layer, act=act)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     return (done.stderr.strip() or "nothing").splitlines()[-1]
@@ -262,14 +262,14 @@ def test_seccomp_alone_guards_files_processes_and_the_network(tmp_path: Path) ->
 
 def test_root_has_no_privilege_left() -> None:
     lines = "[x for x in open('/proc/self/status') if x.startswith(('CapEff', 'CapPrm', 'NoNewPrivs'))]"
-    said = alone("", f"print({lines}, file=sys.stderr)")
-    assert said.count("0000000000000000") == 2 and "NoNewPrivs:\\t1" in said
+    status = alone("", f"print({lines}, file=sys.stderr)")
+    assert status.count("0000000000000000") == 2 and "NoNewPrivs:\\t1" in status
     # a program that is started has none either
-    said = alone("", "os.execv('/bin/sh', ['sh', '-c', 'grep CapEff /proc/self/status >&2'])")
-    assert "0000000000000000" in said
+    status = alone("", "os.execv('/bin/sh', ['sh', '-c', 'grep CapEff /proc/self/status >&2'])")
+    assert "0000000000000000" in status
 
 
-def test_where_a_layer_is_missing_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_layer_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = Path(jail.__file__).read_text()
     for old, new in (("444, 445, 446", "9444, 9445, 9446"), ("SECCOMP_MODE_FILTER = 2", "SECCOMP_MODE_FILTER = 77")):
         assert old in broken
@@ -282,11 +282,11 @@ def test_where_a_layer_is_missing_nothing_is_run(monkeypatch: pytest.MonkeyPatch
     sandbox.ready.cache_clear()
 
 
-def test_a_jail_with_a_hole_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The trial run sees what the layers let pass, not only whether they were put up."""
+def test_a_jail_with_a_hole_is_detected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The trial run tests what the layers let through, not only whether they were set up."""
     whole = Path(jail.__file__).read_text()
     (tmp_path / "jail.py").write_text(
-        whole.replace("return [*found, back(REFUSE | EPERM)]", "return [*found, back(ALLOW)]")
+        whole.replace("return [*program, back(REFUSE | EPERM)]", "return [*program, back(ALLOW)]")
     )
     monkeypatch.setattr(sandbox, "JAIL", str(tmp_path / "jail.py"))
     sandbox.ready.cache_clear()
@@ -295,9 +295,9 @@ def test_a_jail_with_a_hole_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_pa
     sandbox.ready.cache_clear()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_it_works_unprivileged() -> None:
-    """As nobody, by an interpreter that nobody may run."""
+    """As the user nobody, with an interpreter that this user may run."""
     python = next((p for p in ("/usr/bin/python3", sys.executable) if _usable(p)), None)
     if python is None:
         pytest.skip("no interpreter here that another user may run")

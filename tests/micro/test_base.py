@@ -9,10 +9,10 @@ from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Evaluation, Runtime, Sampler
 from sdft_cli.data import dataset
 from sdft_cli.engines.transformers import TransformersEngine
-from sdft_cli.evaluation import scoring
+from sdft_cli.evaluation import answers, scoring, summaries
+from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.models import pretrained
 from sdft_cli.models.pretrained import Policy
-from sdft_cli.models.views import VIEWS
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 
@@ -25,13 +25,14 @@ def base() -> Policy:
 def accuracy(base: Policy, data: Path, name: str, view: str, n: int, sampler: Sampler | None = None) -> float:
     task = plugins.TASKS.get(name)
     rows = dataset.read_split(data / name, "test")[0][:n]
-    records = scoring.answer(TransformersEngine(base), base.chat, rows, task.grade, 24, VIEWS[view], sampler)
-    return scoring.summarize(records)["accuracy"]
+    conditions = Conditions(view, max_new_tokens=24, sampler=sampler)
+    records = answers.answer(TransformersEngine(base), base.chat, task, rows, conditions)
+    return summaries.summarize(records)["accuracy"]
 
 
 def test_it_knows_the_prior_skills(base: Policy) -> None:
     suite = plugins.SUITES.get("micro")
-    summary, _ = scoring.score_suite(TransformersEngine(base), base.chat, suite, VIEWS["prompt"], Evaluation(limit=30))
+    summary, _ = scoring.score_suite(TransformersEngine(base), base.chat, suite, "prompt", Evaluation(limit=30))
     assert summary["accuracy"] > 0.95
     assert all(part["accuracy"] > 0.85 for part in summary["parts"].values()), summary["parts"]
 

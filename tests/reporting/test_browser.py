@@ -1,4 +1,4 @@
-"""The page in a real browser, alone in a folder: no errors, no requests, tables sort, and it fits every window."""
+"""The page in a real browser, alone in a folder: no errors or requests, tables sort, and it fits every window."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMES = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 26)"}
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The page of two runs, one of which writes what a browser would run, copied away from all other files."""
+    """The page of two runs, one with completions that a browser might run, in a folder without any other file."""
     root = tmp_path_factory.mktemp("browser")
     folders = [make_run(root / m, m, rates, items=12) for m, rates in (("sdft", KEEPS), ("sft", FORGETS))]
     for path in folders[0].glob("evals/*/*.jsonl"):
@@ -67,14 +67,14 @@ def test_tables_sort_both_ways_by_value(browser):
     assert values == sorted(values) and len(set(values)) > 2
     assert [int(text) for text in falling if text != "–"] == values[::-1]
     gaps = before.count("–")
-    assert gaps and set(rising[-gaps:]) == set(falling[-gaps:]) == {"–"}  # what is not defined comes last
+    assert gaps and set(rising[-gaps:]) == set(falling[-gaps:]) == {"–"}  # undefined values come last
 
 
 def test_negative_numbers_sort_as_numbers(browser):
     table = "document.querySelector('#results ~ .wide table')"
     browser.run(f"{table}.tHead.rows[0].cells[3].querySelector('button').click()")
-    shown = browser.run(f"[...{table}.tBodies[0].rows].map(row => row.cells[3].firstChild.textContent)")
-    values = [float(text.replace("−", "-")) for text in shown]
+    texts = browser.run(f"[...{table}.tBodies[0].rows].map(row => row.cells[3].firstChild.textContent)")
+    values = [float(text.replace("−", "-")) for text in texts]
     assert values == sorted(values) and values[0] < 0
 
 

@@ -1,4 +1,4 @@
-"""What figures draw are the numbers of the runs: read back from lines, markers and texts."""
+"""Figures draw the numbers of the runs, as read back from their lines, markers and texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from itertools import pairwise
 import pytest
 from support.run_folder import FORGETS, KEEPS, TASKS, make_run
 
-from sdft_cli.reporting import comparisons, curves, drawing, scatter
+from sdft_cli.reporting import curves, drawing, scatter
+from sdft_cli.reporting.estimates import seed_accuracy
+from sdft_cli.reporting.gain_shares import shares
 from sdft_cli.reporting.groups import groups_of
 from sdft_cli.runs import results
 
@@ -24,45 +26,45 @@ def runs(tmp_path_factory):
 
 
 def markers(axis):
-    """Every marker with bars, and its bars' ends up and down."""
-    found = []
+    """Every marker with bars: x, y, and the ends of its vertical bar."""
+    points = []
     for container in axis.containers:
         (x,), (y,) = container.lines[0].get_data()
         bars = [segment for line in container.lines[2] for segment in line.get_segments()]
         upright = [sorted(p[1] for p in segment) for segment in bars if segment[0][0] == segment[1][0]]
-        found.append((float(x), float(y), upright[0] if upright else None))
-    return found
+        points.append((float(x), float(y), upright[0] if upright else None))
+    return points
 
 
-def test_accuracies_stand_at_the_ends_of_stages_with_their_intervals(runs):
+def test_accuracies_are_marked_at_the_ends_of_stages_with_their_intervals(runs):
     figure = curves.accuracy_curves(groups_of(runs))
     assert [axis.get_title(loc="left") for axis in figure.axes] == [*TASKS, "prior suite: micro"]
     for j, axis in enumerate(figure.axes[:3]):
-        found = markers(axis)
+        points = markers(axis)
         sft = runs[2]
         for k, at in enumerate([0, 100, 200, 300]):
-            assert (at, pytest.approx(sft.matrix[k][j]), pytest.approx(sft.intervals[k][j])) in found
-            mean = comparisons.seed_accuracy([run.matrix[k][j] for run in runs[:2]])
-            assert (at, pytest.approx(mean["value"]), pytest.approx(mean["interval"])) in found
+            assert (at, pytest.approx(sft.matrix[k][j]), pytest.approx(sft.intervals[k][j])) in points
+            mean = seed_accuracy([run.matrix[k][j] for run in runs[:2]])
+            assert (at, pytest.approx(mean["value"]), pytest.approx(mean["interval"])) in points
 
 
 def test_figure_3_draws_shares_of_the_best_gain(runs):
     figure = curves.sequence(groups_of(runs))
-    shares = comparisons.normalised(runs)
-    places = {(x, round(y, 9)) for x, y, _ in markers(figure.axes[1])}
-    wanted = {(at, round(v, 9)) for k, at in enumerate([0, 100, 200, 300]) for v in shares[2][k] if v is not None}
-    assert wanted <= places and (0, 0.0) in wanted
-    assert max(v for run in shares for row in run for v in row if v is not None) == pytest.approx(1.0)
+    of_runs = shares(runs)
+    points = {(x, round(y, 9)) for x, y, _ in markers(figure.axes[1])}
+    expected = {(at, round(v, 9)) for k, at in enumerate([0, 100, 200, 300]) for v in of_runs[2][k] if v is not None}
+    assert expected <= points and (0, 0.0) in expected
+    assert max(v for run in of_runs for row in run for v in row if v is not None) == pytest.approx(1.0)
 
 
 def test_the_mean_of_seeds_is_a_line_and_each_seed_a_thin_one(runs):
     group = groups_of(runs)[0]
     figure = curves.training_curves([group])
-    assert [axis.get_ylabel() for axis in figure.axes] == [
-        "each method's own",
-        "nats a token",
-        "nats a token",
-        "tokens",
+    assert [(axis.get_title(loc="left"), axis.get_ylabel()) for axis in figure.axes] == [
+        ("Loss", "as the method defines it"),
+        ("KL(teacher ‖ student)", "nats per token"),
+        ("Entropy of the student", "nats per token"),
+        ("Completion length", "tokens"),
     ]
     thin, other, mean = (line for line in figure.axes[0].lines if len(line.get_xdata()) == 30)
     assert thin.get_linewidth() == other.get_linewidth() < mean.get_linewidth()
@@ -70,7 +72,20 @@ def test_the_mean_of_seeds_is_a_line_and_each_seed_a_thin_one(runs):
     assert list(mean.get_ydata()) == pytest.approx([sum(pair) / 2 for pair in zip(*losses, strict=True)])
 
 
-def test_the_heat_map_tells_accuracy_and_change_since_learned(runs):
+def test_each_divergence_is_drawn_under_its_own_name(tmp_path):
+    """A method that scores sampled tokens alone has no KL(teacher ‖ student), and its plot shows none."""
+    folder = make_run(tmp_path / "run", "rlsd", items=6)
+    path = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    sampled = {"kl": None, "reverse_kl": 0.25, "divergence": 0.5}
+    path.write_text("".join(json.dumps({**row, **(sampled if row["kind"] == "step" else {})}) + "\n" for row in rows))
+    axes = curves.training_curves(groups_of([results.load_run(folder)])).axes
+    values = {axis.get_title(loc="left"): set(axis.lines[0].get_ydata()) for axis in axes}
+    assert values["KL(student ‖ teacher), estimated from samples"] == {0.25}
+    assert values["Divergence that the method minimises"] == {0.5} and "KL(teacher ‖ student)" not in values
+
+
+def test_the_heat_map_shows_accuracy_and_change_since_learned(runs):
     run = runs[2]
     (axis,) = scatter.forgetting(groups_of([run])).axes
     texts = [text.get_text() for text in axis.texts]
@@ -81,12 +96,12 @@ def test_the_heat_map_tells_accuracy_and_change_since_learned(runs):
     assert texts[15] == f"{run.prior[3]:.2f}\n{run.prior[3] - run.prior[0]:+.2f}".replace("-", "−")
 
 
-def test_the_front_are_the_ends_that_no_other_beats(runs):
-    assert scatter._front([(0.5, 0.9), (0.9, 0.5), (0.4, 0.8), (0.9, 0.4), (None, 1.0)]) == [(0.5, 0.9), (0.9, 0.5)]
+def test_the_front_holds_the_ends_that_no_other_beats(runs):
+    assert scatter._front([(0.5, 0.9), (0.9, 0.5), (0.4, 0.8), (0.9, 0.4)]) == [(0.5, 0.9), (0.9, 0.5)]
     figure = scatter.pareto(groups_of(runs))
-    places = markers(figure.axes[0])
+    points = markers(figure.axes[0])
     sft = runs[2]
-    assert (pytest.approx(sft.metrics["average_accuracy"]), pytest.approx(sft.prior[3])) in [p[:2] for p in places]
+    assert (pytest.approx(sft.metrics["average_accuracy"]), pytest.approx(sft.prior[3])) in [p[:2] for p in points]
     assert {text.get_text() for text in figure.axes[0].texts} >= {"sdft (2 seeds)", "sft", "1", "2"}
 
 
@@ -105,7 +120,7 @@ def test_pass_at_k_of_runs_whose_folders_share_a_name(tmp_path):
     assert [(x, y) for x, y, _ in markers(axis)] == [(1.0, 0.25), (1.0, 0.75)]
 
 
-def test_values_that_are_no_numbers_are_left_out(tmp_path):
+def test_values_that_are_not_numbers_are_left_out(tmp_path):
     folder = make_run(tmp_path / "run", items=6)
     row = {"kind": "step", "stage": 3, "task": TASKS[2], "step": 101, "global_step": 301, "loss": float("nan")}
     with (folder / "metrics.jsonl").open("a") as lines:
@@ -120,7 +135,7 @@ def test_looks_differ_without_colour():
     assert len({(str(look.dash), look.marker) for look in looks[:6]}) == 6
 
 
-def test_names_at_line_ends_do_not_touch_nor_leave_the_axis():
+def test_names_at_line_ends_neither_touch_nor_leave_the_axis():
     heights = drawing._apart([0.0, 0.5, 0.5, 0.99, 1.0], 0.085)
     gaps = [b - a for a, b in pairwise(heights)]
     assert min(gaps) >= 0.085 - 1e-9 and heights[0] >= 0 and heights[-1] <= 1

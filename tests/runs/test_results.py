@@ -1,4 +1,4 @@
-"""Reading run folders: what stands in them, what is recomputed, and what is refused."""
+"""Reading run folders: what is read, what is recomputed, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from support.run_folder import FORGETS, KEEPS, TASKS, make_run, write_json
+from support.run_folder import KEEPS, TASKS, make_run, write_json
 
 from sdft_cli.errors import UsageError
 from sdft_cli.runs import results
@@ -28,7 +28,7 @@ def rewrite(path, change):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows if row))
 
 
-def test_a_whole_run(folder):
+def test_a_finished_run(folder):
     run = results.load_run(folder)
     assert (run.name, run.method, run.tasks, run.stages) == ("first", "sdft", list(TASKS), list(TASKS))
     assert run.finished and run.notes == [] and run.trained == [0, 1, 2] and run.suite == "micro"
@@ -47,7 +47,7 @@ def test_a_whole_run(folder):
     assert run.boundaries() == [100, 200, 300]
 
 
-def test_items_are_read_when_asked_for(folder):
+def test_items_are_read_on_demand(folder):
     run = results.load_run(folder)
     items = run.items(3, TASKS[0])
     assert len(items) == 40 and np.mean([row["value"] for row in items]) == pytest.approx(run.matrix[3][0])
@@ -69,14 +69,14 @@ def test_a_torn_metrics_line_is_ignored_and_later_lines_win(folder):
 def test_an_unfinished_run_is_reported_as_far_as_it_goes(tmp_path):
     run = results.load_run(make_run(tmp_path / "part", evaluated=2))
     assert not run.finished and run.last == 2 and run.stages == list(TASKS) and run.trained == [0, 1]
-    assert run.notes == ["unfinished: 2 of 3 stages are evaluated; metrics are as of then"]
+    assert run.notes == ["unfinished: only 2 of 3 stages have been evaluated"]
     assert run.metrics["average_accuracy"] == pytest.approx((run.matrix[2][0] + run.matrix[2][1]) / 2)
     assert run.boundaries() == [100, 200, 300]  # stage 3 has begun
     base = results.load_run(make_run(tmp_path / "base", evaluated=0))
     assert set(base.metrics.values()) == {None} and set(base.metric_intervals.values()) == {None}
 
 
-def test_an_evaluation_without_scores_is_not_there_yet(folder):
+def test_an_evaluation_without_scores_does_not_count(folder):
     next(folder.glob("evals/03-*/scores.json")).unlink()
     assert results.load_run(folder).last == 2
 
@@ -107,7 +107,7 @@ def test_unscored_items_are_left_out_at_every_stage(folder):
     for k in range(4):
         kept = [row["value"] for row in run.items(k, TASKS[1]) if row["id"] not in dropped]
         assert run.matrix[k][1] == pytest.approx(np.mean(kept))
-    assert run.notes == [f"{TASKS[1]}: 2 items are not scored at every stage and are left out"]
+    assert run.notes == [f"{TASKS[1]}: 2 items are left out because some stage did not score them"]
 
 
 def test_stages_with_other_items_compare_on_the_shared_ones(folder):
@@ -116,7 +116,7 @@ def test_stages_with_other_items_compare_on_the_shared_ones(folder):
     assert [row[0] for row in run.counts] == [25] * 4 and "15 items" in run.notes[0]
 
 
-def test_without_item_files_the_recorded_numbers_stand(folder):
+def test_without_item_files_the_recorded_numbers_are_used(folder):
     before = results.load_run(folder)
     for path in folder.glob("evals/*/*.jsonl"):
         path.unlink()
@@ -125,7 +125,7 @@ def test_without_item_files_the_recorded_numbers_stand(folder):
     assert set(run.metric_intervals.values()) == {None} and run.intervals == before.intervals
 
 
-def test_a_skill_whose_metric_is_no_mean_over_items_counts_without_an_interval(folder):
+def test_a_skill_whose_metric_is_not_a_mean_over_items_counts_without_an_interval(folder):
     for path in folder.glob("evals/*/scores.json"):
         stored = json.loads(path.read_text())
         stored["suite"]["parts"]["recall"] |= {"accuracy": 0.4, "correct": 0, "n": 0, "unscored": 20, "interval": None}
@@ -143,11 +143,10 @@ def test_a_run_without_a_suite(tmp_path):
     run = results.load_run(make_run(tmp_path / "bare", suite=False))
     assert run.suite is None and run.prior is None and run.prior_intervals is None
     assert run.metrics["prior_change"] is None and run.metrics["backward_transfer"] is not None
-    assert results.method_record(run)["prior"] is None
 
 
 def test_a_task_that_was_added_later_was_not_evaluated_before(folder):
-    """`--continue` adds a column; the early rows may lack it."""
+    """`--continue` adds a column, which the early rows may lack."""
     for stage in (0, 1):
         path = next(folder.glob(f"evals/{stage:02d}-*/scores.json"))
         stored = json.loads(path.read_text())
@@ -169,7 +168,7 @@ def test_notes_of_the_evaluation_are_kept(folder):
     assert run.remarks == [f"{TASKS[1]}, {TASKS[2]}: scored by whole words"] and run.notes == []
 
 
-def test_what_is_not_a_run_is_refused_with_a_hint(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused_with_a_hint(tmp_path):
     with pytest.raises(UsageError, match="does not exist") as caught:
         results.load_run(tmp_path / "nowhere")
     assert caught.value.hint
@@ -193,22 +192,3 @@ def test_a_broken_item_line_is_named(folder):
     path.write_text(path.read_text() + "{")
     with pytest.raises(UsageError, match=rf"{TASKS[0]}.jsonl:41"):
         results.load_run(folder)
-
-
-def test_results_json_has_the_promised_shape(tmp_path):
-    runs = [
-        results.load_run(make_run(tmp_path / name, name, rates)) for name, rates in (("sdft", KEEPS), ("sft", FORGETS))
-    ]
-    record = json.loads(json.dumps(results.demo_results(runs, 3, 1, 12.5)))
-    assert set(record) == {"methods", "n", "intervals", "seed", "world", "seconds"}
-    assert (record["seed"], record["world"], record["seconds"]) == (3, 1, 12.5)
-    assert record["n"] == {**dict.fromkeys(TASKS, 40), "micro": 60}
-    for run in runs:
-        method = record["methods"][run.method]
-        assert set(method) == {"tasks", "matrix", "prior", "metrics"}
-        assert set(method["metrics"]) == set(results.RECORDED)
-        assert method["matrix"] == run.matrix and len(method["matrix"]) == len(method["prior"]) == 4
-        ends = record["intervals"][run.method]
-        low, high = ends["metrics"]["backward_transfer"]
-        assert low <= method["metrics"]["backward_transfer"] <= high
-        assert len(ends["matrix"]) == len(ends["prior"]) == 4

@@ -56,7 +56,7 @@ def test_graded_scores_are_exact(differences):
     assert exact and p == pytest.approx(enumerated(differences))
 
 
-def test_scores_on_no_grid_are_enumerated_and_then_drawn():
+def test_irregular_scores_are_enumerated_and_beyond_that_drawn():
     rng = np.random.default_rng(1)
     few, many = rng.normal(0.1, 0.3, 10), rng.normal(0.05, 0.3, 60)
     p, exact = paired.sign_flip(few)
@@ -85,7 +85,7 @@ def test_p_value_names_its_test():
 # --- clustered standard errors -------------------------------------------------------------------------------------
 
 
-def test_items_of_their_own_have_the_usual_paired_error():
+def test_without_shared_documents_the_error_is_the_usual_paired_one():
     d = np.random.default_rng(3).integers(-1, 2, 50).astype(float)
     assert paired.clustered_error(d, range(50)) == pytest.approx(stats.sem(d))
 
@@ -109,26 +109,26 @@ def pairs(differences, documents=None):
 
 
 def test_a_change_reports_everything():
-    found = paired.change(*pairs([1.0, 1.0, 0.0, -1.0, 1.0]))
-    assert (found.n, found.clusters, found.difference) == (5, 5, pytest.approx(0.4))
-    assert found.gained == ["i0", "i1", "i4"] and found.lost == ["i3"]
-    assert found.p == paired.mcnemar(3, 1).p and found.test == "exact McNemar"
-    assert found.standard_error == pytest.approx(stats.sem([1, 1, 0, -1, 1]))
+    change = paired.change(*pairs([1.0, 1.0, 0.0, -1.0, 1.0]))
+    assert (change.n, change.clusters, change.difference) == (5, 5, pytest.approx(0.4))
+    assert change.gained == ["i0", "i1", "i4"] and change.lost == ["i3"]
+    assert change.p == paired.mcnemar(3, 1).p and change.test == "exact McNemar"
+    assert change.standard_error == pytest.approx(stats.sem([1, 1, 0, -1, 1]))
     assert paired.change({"a": None}, {"a": 1.0}, {}) is None
 
 
 def test_the_interval_is_students_t_within_bounds_and_not_below_the_rule_of_three():
     d = [1.0, -1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0] * 10
-    found = paired.change(*pairs(d))
+    change = paired.change(*pairs(d))
     half = stats.t.ppf(0.975, 79) * stats.sem(d)
-    assert found.interval == pytest.approx((found.difference - half, found.difference + half))
+    assert change.interval == pytest.approx((change.difference - half, change.difference + half))
     still = paired.change(*pairs([0.0] * 30))
     assert still.interval == (-0.1, 0.1) and still.p == 1.0
     assert paired.change(*pairs([1.0, 1.0])).interval[1] == 1.0
 
 
 def test_items_that_share_a_document_count_as_one():
-    """Twenty questions on two articles: all moved together, so there are two facts and not twenty."""
+    """Twenty questions on two articles: all moved together, so there are two observations and not twenty."""
     d = [1.0] * 10 + [1.0] * 10
     alone = paired.change(*pairs(d))
     shared = paired.change(*pairs(d, ["a"] * 10 + ["b"] * 10))
@@ -137,23 +137,23 @@ def test_items_that_share_a_document_count_as_one():
     assert one.interval is None and one.standard_error is None and one.p == 1.0
 
 
-def test_a_document_called_like_an_item_is_not_that_item():
+def test_a_document_with_the_name_of_an_item_is_not_that_item():
     assert paired.change(*pairs([1.0, -1.0], ["i1", None])).clusters == 2
 
 
 def test_a_suite_is_the_plain_mean_over_its_parts():
     big, small = pairs([0.0] * 90 + [1.0] * 10), pairs([-1.0] * 5 + [0.0] * 5)
-    found = paired.change_of_parts([big, small])
-    assert found.difference == pytest.approx((0.1 - 0.5) / 2)
+    change = paired.change_of_parts([big, small])
+    assert change.difference == pytest.approx((0.1 - 0.5) / 2)
     errors = [stats.sem(list(side[1].values())) for side in (big, small)]
-    assert found.standard_error == pytest.approx(math.hypot(*errors) / 2)
-    assert found.p == paired.mcnemar(10, 5).p and found.n == 110
+    assert change.standard_error == pytest.approx(math.hypot(*errors) / 2)
+    assert change.p == paired.mcnemar(10, 5).p and change.n == 110
     assert paired.change_of_parts([big, ({}, {}, {})]) is None and paired.change_of_parts([]) is None
 
 
 def test_equal_ids_in_two_parts_are_two_items():
-    found = paired.change_of_parts([pairs([1.0, 0.0], ["d", "d"]), pairs([0.0, -1.0], ["d", "d"])])
-    assert found.clusters == 2
+    change = paired.change_of_parts([pairs([1.0, 0.0], ["d", "d"]), pairs([0.0, -1.0], ["d", "d"])])
+    assert change.clusters == 2
 
 
 @pytest.mark.parametrize(("share", "limits"), [(0.0, (0.02, 0.07)), (0.9, (0.0, 0.07))])

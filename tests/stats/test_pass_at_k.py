@@ -37,12 +37,12 @@ def test_it_stays_exact_where_the_binomials_are_beyond_any_float():
     assert pass_at(MOST, n, correct) == pytest.approx(float(naive(MOST, n, correct)), rel=1e-12)
 
 
-def test_ends():
+def test_extreme_cases():
     assert pass_at(1, 5, 2) == pytest.approx(2 / 5)
     assert pass_at(5, 5, 1) == 1.0 and pass_at(3, 5, 3) == 1.0
     assert pass_at(4, 5, 0) == 0.0
     for bad in ((0, 5, 1), (6, 5, 1), (1, 5, 6), (1, 5, -1)):
-        with pytest.raises(ValueError, match="cannot be told"):
+        with pytest.raises(ValueError, match="cannot be estimated"):
             pass_at(*bad)
 
 

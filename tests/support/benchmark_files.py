@@ -1,4 +1,4 @@
-"""A folder for ``--benchmarks`` with a handful of rows of our own in each of the six upstream formats."""
+"""A folder for ``--benchmarks`` with a few rows of our own in each of the six upstream formats."""
 
 import csv
 import gzip
@@ -67,7 +67,7 @@ MMLU = {
 
 
 def write(folder: Path, letters: bool = False) -> Path:
-    """All six. ``letters``: MMLU as its authors have it, without a header and with letters as answers."""
+    """All six. ``letters``: MMLU as its authors publish it, without a header and with letters as answers."""
     lines(folder / "hellaswag" / "hellaswag_val.jsonl", HELLASWAG)
     lines(folder / "ifeval" / "input_data.jsonl", IFEVAL)
     lines(folder / "winogrande" / "dev.jsonl", WINOGRANDE)

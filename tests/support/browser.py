@@ -1,7 +1,7 @@
-"""A headless Chromium for tests, spoken to over its DevTools pipe; for tests only.
+"""A headless Chromium, driven over its DevTools pipe; for tests only.
 
-``--remote-debugging-pipe`` reads commands from descriptor 3 and writes answers and events to 4, each a JSON object that
-ends with a zero byte: no port, no other library.
+``--remote-debugging-pipe`` reads commands from descriptor 3 and writes responses and events to 4, each a JSON object
+that ends with a zero byte, so neither a port nor another library is needed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import tempfile
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
+from sdft_cli.types import Json
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chromium-headless-shell")
 _FLAGS = (
     "--headless",
@@ -33,19 +33,19 @@ _SECONDS = 60
 
 
 def find() -> str | None:
-    """The browser's program, if there is one."""
+    """The path of an installed browser, if there is one."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:
-    """One browser with one page; all that the page reports is kept in ``events``."""
+    """One browser with one page; everything the page reports is kept in ``events``."""
 
     def __init__(self, program: str):
         self.profile = tempfile.mkdtemp(prefix="sdft-browser-")
         self.write, self.read, self.pid = _spawn(
             [program, *_FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self.profile}"]
         )
-        self.events: deque[Row] = deque()
+        self.events: deque[Json] = deque()
         self.buffer, self.count, self.session = b"", 0, None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -62,33 +62,33 @@ class Browser:
         os.waitpid(self.pid, 0)
         shutil.rmtree(self.profile, ignore_errors=True)
 
-    def call(self, method: str, **params: Any) -> Row:
-        """One command's result; events that arrive meanwhile are kept."""
+    def call(self, method: str, **params: object) -> Json:
+        """One command's result; events that arrive in the meantime are kept."""
         self.count += 1
         row = {"id": self.count, "method": method, "params": params} | (
             {"sessionId": self.session} if self.session else {}
         )
         os.write(self.write, json.dumps(row).encode() + b"\0")
-        while (answer := self._next()).get("id") != self.count:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
+        while (response := self._next()).get("id") != self.count:
+            self.events.append(response)
+        assert "error" not in response, response
+        return response["result"]
 
     def open(self, page: Path) -> None:
-        """Load a file and wait until it and all it asks for has loaded."""
+        """Load a file and wait until it has loaded with everything it requests."""
         self.events.clear()
         self.call("Page.navigate", url=page.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
 
-    def run(self, expression: str) -> Any:
+    def run(self, expression: str) -> Json:
         """The value of a JavaScript expression in the page."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        evaluated = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in evaluated, evaluated
+        return evaluated["result"].get("value")
 
     def look(self, width: int = 1280, scheme: str = "light") -> None:
-        """The window's width, and whether the reader wants it light or dark."""
+        """Set the window's width and the colour scheme that the reader prefers."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
@@ -96,22 +96,22 @@ class Browser:
 
     def screenshot(self) -> bytes:
         """The whole page as PNG."""
-        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        return base64.b64decode(found["data"])
+        image = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        return base64.b64decode(image["data"])
 
     def pdf(self) -> bytes:
         return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])
 
-    def of(self, method: str) -> list[Row]:
+    def of(self, method: str) -> list[Json]:
         """The parameters of all events of one kind since the page was opened."""
-        self.run("0")  # whatever the page has said by now has arrived before this answer
+        self.run("0")  # whatever the page has reported by now arrives before this result
         return [event["params"] for event in self.events if event.get("method") == method]
 
-    def _next(self) -> Row:
+    def _next(self) -> Json:
         end = time.monotonic() + _SECONDS
         while b"\0" not in self.buffer:
             if not select.select([self.read], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise TimeoutError("the browser does not answer")
+                raise TimeoutError("the browser does not respond")
             chunk = os.read(self.read, 1 << 20)
             if not chunk:
                 raise EOFError("the browser has ended")
@@ -121,18 +121,18 @@ class Browser:
 
 
 def _spawn(command: list[str]) -> tuple[int, int, int]:
-    """Start the browser; returns where to write, where to read, and its process id."""
-    (commands, write), (read, answers) = _pipe(), _pipe()
-    actions = [(os.POSIX_SPAWN_DUP2, commands, 3), (os.POSIX_SPAWN_DUP2, answers, 4)]
+    """Start the browser; returns the descriptors to write to and to read from, and its process id."""
+    (commands, write), (read, responses) = _pipe(), _pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, commands, 3), (os.POSIX_SPAWN_DUP2, responses, 4)]
     actions += [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
     pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
     os.close(commands)
-    os.close(answers)
+    os.close(responses)
     return write, read, pid
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose descriptors are above 9, so that they do not get in the way of 3 and 4."""
+    """A pipe whose descriptors are above 9, so that they do not collide with 3 and 4."""
     ends = os.pipe()
     read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
     for end in ends:

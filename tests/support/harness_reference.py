@@ -1,8 +1,8 @@
-"""The harness's own command line on the local files, with task files written here by hand: what `sdft` must agree with.
+"""The harness's own command line on the local files, with task files written here: what `sdft` must agree with.
 
-Nothing of `sdft_cli` decides a prompt, a split or a score here but two things that the harness cannot have offline: the
-sentence splitter's data (``NLTK_DATA``), and the sandbox that HumanEval's completions run in. Run as a script it is the
-command line ``lm-eval`` with the language detector seeded.
+`sdft_cli` decides no prompt, split or score here. It only provides two things that the harness lacks offline: the
+sentence splitter's data (``NLTK_DATA``), and the sandbox that HumanEval's completions run in. Run as a script, this is
+the command line ``lm-eval`` with the language detector seeded.
 """
 
 import csv

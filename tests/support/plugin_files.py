@@ -50,7 +50,7 @@ GRADER = """
 from sdft_cli.grading.named_rules import Grader
 from sdft_cli.types import Score
 
-GRADER = Grader("my-grader", lambda completion, gold: Score(float(gold in completion)))
+GRADER = Grader("my-grader", "the gold text", "none", lambda completion, gold: Score(float(gold in completion)))
 """
 SOUND = {
     "TASK": TASK, "METHOD": METHOD, "ENGINE": ENGINE, "SUITE": SUITE,

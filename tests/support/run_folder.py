@@ -1,6 +1,6 @@
-"""Make a small run folder like the ones `sdft train` writes, from chances of being right; for tests only.
+"""Make a small run folder like the ones `sdft train` writes, from given success rates; for tests only.
 
-Every number in it is computed from item values that are drawn here, so a test can compute what it expects.
+Every number in it follows from item values that are drawn here, so a test can compute what it expects.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sdft_cli.stats.continual import stratified, wilson
+from sdft_cli.stats.intervals import stratified, wilson
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 PARTS = ("repeat", "reverse", "recall")
-#: What every evaluation in it was made with.
+#: The settings of every evaluation in it.
 SETTINGS = {"view": "prompt", "template": "0" * 16, "shots": 0, "decoding": "greedy", "limit": None}
-#: Chance of being right, [stage][task], and the prior's a stage: methods that keep, and that forget.
+#: Success rates [stage][task] and, for the prior suite, [stage]: a method that keeps skills, and one that forgets.
 KEEPS = ([[0.1, 0.3, 0.05], [0.95, 0.3, 0.05], [0.9, 0.93, 0.1], [0.88, 0.9, 0.97]], [0.97, 0.96, 0.95, 0.94])
 FORGETS = ([[0.1, 0.3, 0.05], [0.96, 0.25, 0.0], [0.3, 0.95, 0.05], [0.1, 0.2, 0.98]], [0.97, 0.7, 0.4, 0.2])
 
@@ -34,7 +34,7 @@ def make_run(
     steps: int = 100,
     suite: bool = True,
 ) -> Path:
-    """Write a run of ``stages`` with ``evaluated`` of them done; ``rates`` are matrix chances and prior chances."""
+    """Write a run of ``stages`` with ``evaluated`` of them done; ``rates`` are those of the tasks and of the suite."""
     rng = random.Random(f"{method} {seed}")
     tasks = list(dict.fromkeys(stages))
     recipe = {
@@ -64,26 +64,26 @@ def make_run(
 
 
 def draw(rng: random.Random, task: str, n: int, rate: float, part: str | None = None) -> list[dict[str, Any]]:
-    """Items of ``task`` that are right with chance ``rate``; the hard ones stay hard, so stages correlate."""
+    """Items of ``task`` of which about ``rate`` are right; hard items stay hard, so stages correlate."""
     rows = []
     for i in range(n):
         hardness = (i + 0.5) / n
         right = 0.7 * hardness + 0.3 * rng.random() < 0.15 + 0.7 * rate if 0 < rate < 1 else bool(rate)
-        said = f"let me see . so the answer is : y{i} ." if right else f"no idea about {i} ."
+        text = f"let me see . so the answer is : y{i} ." if right else f"no idea about {i} ."
         row = {"id": f"{part or task}-{i:03d}", "value": float(right), "extracted": f"y{i}" if right else None}
-        row |= {"why": "equal" if right else "no answer found", "completion": said, "answer": f"y{i}", "tokens": 9}
+        row |= {"why": "equal" if right else "no answer found", "completion": text, "answer": f"y{i}", "tokens": 9}
         rows.append(row | {"prompt": f"question {i} about {task} ?"} | ({"part": part} if part else {}))
     return rows
 
 
 def write_items(path: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Write item lines and return their entry of scores.json."""
+    """Write item lines and return their summary for scores.json."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return cell(rows)
+    return summary(rows)
 
 
-def cell(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     scored = [row["value"] for row in rows if row["value"] is not None]
     correct, n = sum(scored), len(scored)
     entry = {"accuracy": correct / n if n else None, "correct": correct, "n": n, "unscored": len(rows) - n}
@@ -92,8 +92,8 @@ def cell(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _suite(where: Path, rng: random.Random, items: int, rate: float) -> dict[str, Any]:
     rows = {part: draw(rng, part, items // 2, rate, part) for part in PARTS}
-    write_items(where / "suite-micro.jsonl", [row for part in rows.values() for row in part])
-    parts = {part: cell(own) for part, own in rows.items()}
+    write_items(where / "suite-micro.jsonl", [row for of_part in rows.values() for row in of_part])
+    parts = {part: summary(items) for part, items in rows.items()}
     mean = sum(p["accuracy"] for p in parts.values()) / len(parts)
     ends = stratified([(p["correct"], p["n"]) for p in parts.values()])
     return {

@@ -1,0 +1,78 @@
+"""KL divergence between two models, or one model under two prompts, on given completions.
+
+Shapes: N loss positions of a micro-batch, H hidden, n tokens of one completion. Nats throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from sdft_cli.losses.divergence import Divergence
+from sdft_cli.losses.fused import Labels, Scored, fused_loss
+from sdft_cli.models import pretrained
+from sdft_cli.models.batching import Row, collate, group_rows, targets
+from sdft_cli.models.pretrained import Policy
+from sdft_cli.runs.records import MeanValue
+from sdft_cli.stats import bootstrap
+
+
+class Divergences(TypedDict):
+    """Mean divergences in nats per token. ``forward`` is KL(teacher || student), ``reverse`` KL(student || teacher);
+    ``forward_after_skip`` leaves out the first ``skip_first`` tokens of each completion (None: nothing would be left,
+    or nothing is skipped)."""
+
+    forward: MeanValue
+    reverse: MeanValue
+    forward_after_skip: MeanValue | None
+    skip_first: int
+    completions: int
+    tokens: int
+
+
+@torch.no_grad()
+def per_token(policy: Policy, rows: Sequence[Row], budget: int, teacher: nn.Module | None = None) -> list[Tensor]:
+    """[KL(teacher || student), KL(student || teacher)] at every token of every row: one [2, n] tensor per row, in nats.
+
+    Over the full vocabulary, each side under its own prompt. The student is ``policy``, and so is the teacher unless
+    one is given. The rows come back sorted by length.
+    """
+    heads = pretrained.head(policy).detach(), pretrained.head(policy, teacher).detach()
+    pad_id, kl_rows = policy.chat.pad_id, []
+    for group in group_rows(rows, budget, policy.packed):
+        target = targets(group, policy.device)
+        prompts = [r.student_prompt for r in group], [r.teacher_prompt or [] for r in group]
+        student_NH, teacher_NH = (
+            pretrained.hidden_states(policy, collate(prompt, group, pad_id, policy.device, policy.packed), model)
+            for prompt, model in zip(prompts, (None, teacher), strict=True)
+        )
+        student, teacher_side = Scored(student_NH, heads[0]), Scored(teacher_NH, heads[1])
+        _, stats = fused_loss(
+            student, Labels(target.tokens_N, target.weights_N), teacher_side, Divergence("reverse_kl")
+        )
+        both_2N = torch.stack([stats.kl_N, stats.loss_N])
+        kl_rows += both_2N.cpu().split([len(r.completion) for r in group], dim=1)
+    return kl_rows
+
+
+def summarize(kl_rows: Sequence[Tensor], skip: int, seed: int = 0) -> Divergences:
+    """Means over tokens, bootstrap intervals over completions."""
+    later = [kl_2N[:, skip:] for kl_2N in kl_rows if kl_2N.shape[1] > skip]
+    return {
+        "forward": _mean_per_token([kl_2N[0] for kl_2N in kl_rows], seed),
+        "reverse": _mean_per_token([kl_2N[1] for kl_2N in kl_rows], seed),
+        "forward_after_skip": _mean_per_token([kl_2N[0] for kl_2N in later], seed) if skip and later else None,
+        "skip_first": skip,
+        "completions": len(kl_rows),
+        "tokens": sum(kl_2N.shape[1] for kl_2N in kl_rows),
+    }
+
+
+def _mean_per_token(each: Sequence[Tensor], seed: int) -> MeanValue:
+    sums, counts = [float(kl_N.sum()) for kl_N in each], [len(kl_N) for kl_N in each]
+    value, draws = bootstrap.ratio(sums, counts, seed=seed)
+    interval = bootstrap.interval(draws, value, lowest=0.0, highest=float("inf")) if len(sums) > 1 else None
+    return {"value": value, "interval": interval}

@@ -1,0 +1,54 @@
+"""The target of an evaluation: a run, at its last stage, or any model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdft_cli import console, plugins
+from sdft_cli.config.recipe import Recipe
+from sdft_cli.runs.folder import RUNS, Run, newest
+from sdft_cli.runs.records import StageId
+
+BASE = StageId(0, "base")
+
+
+@dataclass(frozen=True)
+class Target:
+    """``location`` is the folder or hub id of the weights, None where a run's have been deleted; ``stage`` the last one
+    of the run that was trained or evaluated."""
+
+    name: str
+    location: str | None
+    run: Run | None = None
+    stage: StageId = BASE
+
+    @classmethod
+    def named(cls, text: str | None) -> Target:
+        """What ``text`` names; by default the newest run, or the embedded model if there is no run.
+
+        A run's plug-ins are loaded here, so that the names they define are known from now on."""
+        if text is None and any(RUNS.glob("*/recipe.json")):
+            text = str(newest())
+            console.err.print(f"no run or model named: using the newest run, {text}")
+        if text is None:
+            console.err.print(f"no run or model named, and no run in {RUNS}/: using the embedded micro model")
+            text = "micro"
+        return cls.of_run(Run.open(Path(text))) if (Path(text) / "recipe.json").is_file() else cls(text, text)
+
+    @classmethod
+    def of_run(cls, run: Run) -> Target:
+        recipe = run.recipe
+        for file in filter(Path.is_file, map(Path, recipe.plugins)):  # reading what the run holds needs none of them
+            plugins.load_file(file)
+        for number, task in reversed(list(enumerate(recipe.tasks, 1))):
+            checkpoint = run.finished(number, task)
+            if checkpoint or run.read_scores(number, task):
+                location = str(checkpoint.model) if checkpoint else None
+                return cls(str(run.folder), location, run, StageId(number, task))
+        return cls(str(run.folder), recipe.model, run)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's, or the defaults with the model's name."""
+        return self.run.recipe if self.run else Recipe(model=self.name)

@@ -1,0 +1,79 @@
+"""What a run came to in numbers, as other programs read it: `sdft train --json`, and the demo's ``results.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from sdft_cli.runs.results import RunResult
+from sdft_cli.stats.continual import Metric
+from sdft_cli.stats.intervals import Interval
+
+#: The metrics that are recorded.
+RECORDED: tuple[Metric, ...] = (
+    "average_accuracy", "backward_transfer", "forward_transfer", "forgetting", "prior_change",
+)  # fmt: skip
+
+
+class Results(TypedDict):
+    """One run. Row k of ``matrix`` holds the accuracies on ``tasks`` after stage k (0: the base model); None where
+    nothing was evaluated. ``prior`` is the prior suite's accuracy by stage, None without a suite."""
+
+    tasks: list[str]
+    matrix: list[list[float | None]]
+    prior: list[float | None] | None
+    metrics: dict[Metric, float | None]
+
+
+class Intervals(TypedDict):
+    """95 % intervals over test items of what `Results` holds under the same names."""
+
+    matrix: list[list[Interval | None]]
+    prior: list[Interval | None] | None
+    metrics: dict[Metric, Interval | None]
+
+
+class RunResults(Results):
+    """One run with its intervals."""
+
+    intervals: Intervals
+
+
+class DemoResults(TypedDict):
+    """``results.json``: results and intervals by method, and ``n``, the number of test items per task and suite."""
+
+    methods: dict[str, Results]
+    n: dict[str, int]
+    intervals: dict[str, Intervals]
+    seed: int
+    world: int
+    seconds: float
+
+
+def run_results(run: RunResult) -> RunResults:
+    """One run's results with their intervals."""
+    return {**_results(run), "intervals": _intervals(run)}
+
+
+def demo_results(runs: Sequence[RunResult], seed: int, world: int, seconds: float) -> DemoResults:
+    """All of ``results.json``, from one run per method."""
+    n = {task: run.task_n(task) for run in runs for task in run.tasks}
+    n |= {run.suite: run.suite_n for run in runs if run.suite}
+    return {
+        "methods": {run.method: _results(run) for run in runs},
+        "n": n,
+        "intervals": {run.method: _intervals(run) for run in runs},
+        "seed": seed,
+        "world": world,
+        "seconds": seconds,
+    }
+
+
+def _results(run: RunResult) -> Results:
+    metrics = {name: run.metrics[name] for name in RECORDED}
+    return {"tasks": run.tasks, "matrix": run.matrix, "prior": run.prior, "metrics": metrics}
+
+
+def _intervals(run: RunResult) -> Intervals:
+    metrics = {name: run.metric_intervals[name] for name in RECORDED}
+    return {"matrix": run.intervals, "prior": run.prior_intervals, "metrics": metrics}

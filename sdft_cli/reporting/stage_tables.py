@@ -1,0 +1,138 @@
+"""The tables of a report's stages: accuracies, metrics and moved items, how stages ended, and what guards reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sdft_cli.console import is_change
+from sdft_cli.reporting.by_stage import StageMetric
+from sdft_cli.reporting.comparisons import Moved
+from sdft_cli.reporting.matrices import Matrix, MatrixCell
+from sdft_cli.reporting.report_json import ReportData, RunReport
+from sdft_cli.reporting.result_tables import OVER_SEEDS
+from sdft_cli.reporting.tables import (
+    NONE,
+    Cell,
+    Table,
+    count_cell,
+    estimate_cell,
+    metric_heads,
+    p_cell,
+    run_cell,
+    stage_cell,
+    value_cell,
+)
+from sdft_cli.runs.records import MarkRecord
+from sdft_cli.stats.continual import METRICS
+
+#: The matrices of more runs than this are folded away.
+_FEW = 3
+OF_CELLS = "* trained in this stage. Brackets: 95 % intervals (Wilson; for the suite, combined over its skills)."
+
+
+def matrix_tables(report: ReportData) -> list[Table]:
+    """An accuracy matrix per run, after those of means over seeds."""
+    means = [group for group in report["groups"] if len(group["seeds"]) > 1 and group["rows"]]
+    note = f"* trained in this stage. {OVER_SEEDS}"
+    tables = [
+        _matrix_table(group, f"{group['name']}, mean of {len(group['seeds'])} seeds", note, len(means) > _FEW)
+        for group in means
+    ]
+    for run in report["runs"]:
+        notes = " ".join([OF_CELLS, *(f"{note[:1].upper()}{note[1:]}." for note in run["notes"])])
+        tables.append(_matrix_table(run, run_cell(run).text, notes, len(report["runs"]) > _FEW))
+    return tables
+
+
+def _matrix_table(matrix: Matrix, title: str, note: str, folded: bool) -> Table:
+    heads = ["after stage", *(f"{head}\nn = {n}" for head, n in zip(matrix["heads"], matrix["sizes"], strict=True))]
+    rows = [[Cell(row["name"]), *map(_matrix_cell, row["cells"])] for row in matrix["rows"]]
+    return Table(title, heads, rows, note, folded=folded)
+
+
+def _matrix_cell(cell: MatrixCell) -> Cell:
+    return replace(estimate_cell(cell), mark=cell["new"] and cell["value"] is not None, shade=cell["value"])
+
+
+def metrics_table(runs: Sequence[RunReport]) -> Table:
+    """The metrics after every stage."""
+    with_references = any(row["intransigence"] is not None for run in runs for row in run["curves"])
+    names: list[StageMetric] = [*METRICS, "prior"]
+    if with_references:
+        names.append("intransigence")
+    rows = [
+        [
+            run_cell(run),
+            stage_cell(row["stage"], row["task"]),
+            *(value_cell(row[name], is_change(name) and name != "prior") for name in names),
+        ]
+        for run in runs
+        for row in run["curves"][1:]
+    ]
+    return Table("", ("run", "after stage", *metric_heads(names)), rows, names=2)
+
+
+def changes_table(runs: Sequence[RunReport]) -> Table:
+    """Items gained and lost."""
+    sides = ("base → end:", "since learned:")
+    columns = (f"{side}\n{column}" for side in sides for column in ("gained", "lost", "p"))
+    rows = [
+        [
+            run_cell(run),
+            Cell(row["name"]),
+            count_cell(row["n"]),
+            *_moved_cells(row["base"]),
+            *_moved_cells(row["learned"]),
+        ]
+        for run in runs
+        for row in run["changes"]
+    ]
+    note = (
+        "p: exact McNemar test on the same items (sign-flip test for graded scores). It compares these checkpoints, "
+        "not the methods that made them."
+    )
+    return Table("", ("run", "task or suite", "n", *columns), rows, note, names=2)
+
+
+def _moved_cells(moved: Moved | None) -> list[Cell]:
+    return [count_cell(moved["gained"]), count_cell(moved["lost"]), p_cell(moved["p"])] if moved else [Cell(NONE)] * 3
+
+
+def endings_table(runs: Sequence[RunReport]) -> Table:
+    """Which step's model each stage ended with, and its validation accuracy."""
+    heads = ("run", "stage", "reason", "model of\nstep", "best\nstep", "validation\naccuracy", "last\nstep")
+    rows = [
+        [
+            run_cell(run),
+            stage_cell(row["stage"], row["task"]),
+            Cell(row["why"]),
+            count_cell(row["model_of"]),
+            *_mark_cells(row["best"]),
+            *_mark_cells(row["last"]),
+        ]
+        for run in runs
+        for row in run["endings"]
+    ]
+    return Table(
+        "", (*heads, "validation\naccuracy"), rows, "Step 0 is the model that the stage started from.", names=3
+    )
+
+
+def _mark_cells(mark: MarkRecord | None) -> list[Cell]:
+    return [count_cell(mark["step"]), value_cell(mark["validation"])] if mark else [Cell(NONE), Cell(NONE)]
+
+
+def guards_table(runs: Sequence[RunReport]) -> Table:
+    """What guards reported during training."""
+    rows = [
+        [
+            run_cell(run),
+            stage_cell(row["stage"], row["task"]),
+            count_cell(row["step"]),
+            *(Cell(text) for text in (row["guard"], row["level"], row["text"], row["hint"])),
+        ]
+        for run in runs
+        for row in run["guards"]
+    ]
+    return Table("", ("run", "stage", "step", "guard", "level", "finding", "remedy"), rows, names=7)

@@ -1,0 +1,83 @@
+"""One task's, or suite part's, accuracy after every stage: a column of the accuracy matrix.
+
+Accuracies are recomputed from the item files on *shared* items: those scored at every evaluated stage, because
+unscored is not wrong, and two stages compare only on the same items. If nothing is unscored (the usual case) they equal
+``scores.json``, which is also the fallback where item files are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sdft_cli.runs.records import ItemRecord, Scores, Summary
+from sdft_cli.runs.scores import read_items
+from sdft_cli.stats.continual import Draws
+from sdft_cli.stats.intervals import Interval, wilson
+
+
+@dataclass(frozen=True)
+class Column:
+    """Accuracy by stage on the shared items, with its Wilson interval; None where not evaluated.
+
+    ``items`` are scores of shape (stages + 1, items), all NaN in rows that were not evaluated; None without item files.
+    ``ids`` are the shared items' ids, sorted; ``dropped`` counts the items that are not shared.
+    """
+
+    cells: list[float | None]
+    counts: list[int]
+    intervals: list[Interval | None]
+    correct: list[float]
+    items: Draws | None = None
+    ids: tuple[str, ...] = ()
+    dropped: int = 0
+
+
+def task_column(run: Path, scores: Mapping[int, Scores], task: str) -> Column:
+    """A task's column, from the scores of every evaluated stage."""
+    recorded: dict[int, Summary] = {stage: s["tasks"][task] for stage, s in scores.items() if task in s["tasks"]}
+    items = {stage: read_items(run, stage, task) for stage in recorded}
+    return _column(max(scores) + 1, recorded, items)
+
+
+def part_columns(run: Path, scores: Mapping[int, Scores], suite: str) -> dict[str, Column]:
+    """The columns of a suite's parts, by name."""
+    summaries = {k: s["suite"] for k, s in scores.items() if s["suite"] and s["suite"]["name"] == suite}
+    items = {stage: read_items(run, stage, f"suite-{suite}") for stage in summaries}
+    columns = {}
+    for part in dict.fromkeys(name for s in summaries.values() for name in s["parts"]):
+        recorded = {stage: s["parts"][part] for stage, s in summaries.items() if part in s["parts"]}
+        of_part = {stage: [row for row in items[stage] if row.get("part") == part] for stage in recorded}
+        columns[part] = _column(max(scores) + 1, recorded, of_part)
+    return columns
+
+
+def _column(rows: int, recorded: Mapping[int, Summary], items: Mapping[int, Sequence[ItemRecord]]) -> Column:
+    """A column from item rows. From the recorded accuracies, and without intervals for metrics, if a stage's item rows
+    are missing or its metric is not a mean over items."""
+    scored = {k: r for k, r in recorded.items() if r["accuracy"] is not None}
+    values = {k: {row["id"]: v for row in items[k] if (v := row["value"]) is not None} for k in scored}
+    if not all(values.values()):
+        column = _filled(rows, {k: (r["correct"], r["n"]) for k, r in scored.items() if r["n"]})
+        return replace(column, cells=[scored[k]["accuracy"] if k in scored else None for k in range(rows)])
+    ids = sorted(set.intersection(*map(set, values.values()))) if values else []
+    table = np.full((rows, len(ids)), np.nan)
+    for k, by_id in values.items():
+        table[k] = [by_id[i] for i in ids]
+    every_id = {row["id"] for k in scored for row in items[k]}
+    column = _filled(rows, {k: (float(table[k].sum()), len(ids)) for k in values if ids})
+    return replace(column, items=table, ids=tuple(ids), dropped=len(every_id) - len(ids))
+
+
+def _filled(rows: int, cells: Mapping[int, tuple[float, int]]) -> Column:
+    """A column from (correct, n) by stage."""
+    pairs = [cells.get(k) for k in range(rows)]
+    return Column(
+        cells=[pair[0] / pair[1] if pair else None for pair in pairs],
+        counts=[pair[1] if pair else 0 for pair in pairs],
+        intervals=[wilson(*pair) if pair else None for pair in pairs],
+        correct=[pair[0] if pair else 0.0 for pair in pairs],
+    )
