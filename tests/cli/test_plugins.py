@@ -7,6 +7,9 @@ import pytest
 from support.plugin_files import ENGINE, FACTOR, GRADER, METHOD, SOUND, TASK, VIEW
 
 from sdft_cli import plugins
+from sdft_cli.cli.options import load_plugins, recipe_of
+from sdft_cli.config.layers import assemble
+from sdft_cli.errors import UsageError
 from sdft_cli.losses.factors import FACTORS
 from sdft_cli.models.views import VIEWS
 
@@ -177,3 +180,14 @@ def test_every_shipped_thing_keeps_its_contract() -> None:
             if (variable, name) != ("ENGINE", "scripted"):  # made from a script, by tests
                 thing = room.get(name)
                 assert room.contract.problem(thing) == "" and thing.name == name
+
+
+def test_a_resumed_run_may_take_further_plugins_and_remembers_them(write, tmp_path: Path) -> None:
+    files = [tmp_path / "a.py", tmp_path / "b.py"]
+    write(a=METHOD, b=ENGINE)
+    assemble(None, {"tasks": ["micro-tooluse"], "method": "my-method"}, [], files[:1]).save(tmp_path / "recipe.json")
+    plugins.unload_all()
+    recipe = recipe_of(tmp_path, load_plugins(files[1:]), ["engine.name=my-engine"])
+    assert recipe.plugins == tuple(map(str, files)) and recipe.engine.name == "my-engine"
+    with pytest.raises(UsageError, match="unknown engine 'vlm'"):
+        recipe_of(tmp_path, [], ["engine.name=vlm"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sdft_cli.config.layers import assemble
-from sdft_cli.config.overrides import parse_sets
+from sdft_cli.config.overrides import change, differences, parse_sets
 from sdft_cli.config.recipe import Recipe, build, paths
 from sdft_cli.errors import UsageError
 
@@ -99,3 +99,15 @@ def test_every_shipped_recipe_parses() -> None:
     for file in files:
         recipe = assemble(file, {"model": "micro"}, [], point={})  # some hold a grid
         assert recipe.tasks, file
+
+
+def test_a_started_run_takes_only_settings_that_can_still_change() -> None:
+    recipe = assemble(None, {"tasks": ["micro-tooluse"]}, [])
+    changed = change(recipe, ["lr=1e-6", "train.eval_every=5", "guards.repetition=none", "engine.prefetch=2"])
+    assert (changed.train.lr, changed.train.eval_every, changed.engine.prefetch) == (1e-6, 5, 2)
+    assert list(differences(recipe, changed)) == [
+        *("train.lr", "train.eval_every", "engine.prefetch", "guards.repetition")
+    ]
+    for text in ("batch=4", "evaluation.limit=5", "views.teacher=answer", "method=sft"):
+        with pytest.raises(UsageError, match="the run has started with another value"):
+            change(recipe, [text])
