@@ -1,13 +1,18 @@
-# make demo   train the micro world with SDFT and with SFT, measure forgetting, write runs/demo/ (minutes)
-# make test   ruff, mypy, pytest                    make slow   the tests that take minutes
-# make lint   ruff and mypy alone                   make format   let ruff rewrite
-# make base   pre-train the micro base model again  make clean    remove .venv and caches; runs/ and data/ stay
-# make bench  a whole step beside TRL's: seconds, parts, memory, scaling; writes runs/bench/ (a quarter of an hour)
-# make test-vllm   the engines vllm and vllm-server with vLLM's CPU build, in .venv-vllm (3.5 GB)
-# make bench-vllm  a whole step that samples with that build, beside ours and our SFT's (a quarter of an hour)
+# make demo           train on the micro tasks with SDFT and with SFT, compare forgetting, write runs/demo/ (minutes)
+# make test           ruff, mypy and the test suite
+# make slow           the tests that take minutes each
+# make test-portable  the test suite as older processors compute, and with two threads (three runs, 20 minutes or more)
+# make test-vllm      the tests of the vLLM engines, with vLLM's CPU build in .venv-vllm (3.5 GB)
+# make lint           ruff and mypy only
+# make format         let ruff fix and reformat the code
+# make base           pre-train the micro base model again
+# make bench          time and memory of a training step beside TRL's, written to runs/bench/ (15 minutes)
+# make bench-vllm     time of a training step that samples with vLLM, beside our own sampler and SFT (15 minutes)
+# make clean          delete the virtual environments, build files and caches; runs/ and data/ stay
 #
-# All others set up .venv by themselves, from constraints.txt. Variables: PYTHON=python3.12, ARGS="--quick" (demo, base, bench),
-# TORCH="torch==2.11.0" or TORCH="torch --index-url URL" for a machine that needs another build of torch.
+# On first use a target sets up the environment it needs from constraints.txt: .venv-vllm for vLLM, .venv for the rest.
+# Variables: PYTHON=python3.12; ARGS="--quick" (demo, base, bench); ARGS=tests/training (test-portable);
+# TORCH="torch==2.11.0" or TORCH="torch --index-url URL" if the machine needs another build of torch.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -25,11 +30,15 @@ STAMP := $(VENV)/.complete
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_STAMP := $(VLLM_VENV)/.complete
 
-# Threads that wait must sleep: on shared cores spinning ones make a step twenty times slower.
+# Waiting threads must sleep: on shared cores, threads that spin make a step twenty times slower.
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-vllm slow lint format base bench bench-vllm venv clean help
+# Older x86 processors. ATen, oneDNN and MKL choose their kernels separately; on other architectures this has no effect.
+SSE4 := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+
+.PHONY: demo test test-portable test-vllm slow lint format base bench bench-vllm venv clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -44,6 +53,14 @@ test: lint
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+# SSE4 with one thread, AVX2 with two, and this processor with two (`make test` covers it with one). All three run, even
+# if an earlier one fails.
+test-portable: $(STAMP)
+	@failed=; for settings in "$(SSE4) OMP_NUM_THREADS=1" "$(AVX2) OMP_NUM_THREADS=2" "OMP_NUM_THREADS=2"; do \
+	  echo "== $$settings"; \
+	  env $$settings $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) || failed="$$failed; $$settings"; \
+	done; [ -z "$$failed" ] || { echo "error: tests failed with$${failed#;}" >&2; exit 1; }
 
 test-vllm: $(VLLM_STAMP)
 	$(VLLM_BIN)/python -m pytest -m vllm --timeout 900 tests/engines $(ARGS)
@@ -68,39 +85,39 @@ bench: $(STAMP)
 bench-vllm: $(VLLM_STAMP)
 	mkdir -p $(BENCH_OUT)
 	$(VLLM_BIN)/python benchmarks/step.py --json $(BENCH_OUT)/vllm.json \
-	  $(or $(ARGS),--sides ours ours-sft ours-ahead ours-vllm ours-vllm-ahead)
+	  $(or $(ARGS),--sides ours ours-sft ours-prefetch ours-vllm ours-vllm-prefetch)
 
 venv: $(STAMP)
 	@echo "== $(VENV) is ready"
 
-# The stamp is written last and holds the folder it was made for: an interrupted set-up has none and starts anew,
-# a copied or moved checkout's names another place. A complete but older one is brought up to date in place.
+# The stamp is written last and names the folder it was made for. Without one, or in a copied or moved checkout, the
+# environment is made anew; one that is complete but older than its inputs is updated in place.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo 'error: $(PYTHON) is not a Python 3.11 or newer that can make a virtual environment' >&2; \
+	  echo 'error: $(PYTHON) must be Python 3.11 or newer, with the modules venv and ensurepip' >&2; \
 	  echo 'hint: make $(MAKECMDGOALS) PYTHON=python3.12 (on Debian: apt install python3-venv)' >&2; exit 1; }
 	@if [ -e $(VENV) ] && [ ! -e $(VENV)/pyvenv.cfg ] && [ -n "$$(ls -A $(VENV))" ]; then \
 	  echo 'error: $(VENV) exists and is not a virtual environment' >&2; \
-	  echo 'hint: move it away, or make VENV=another-folder' >&2; exit 1; fi
+	  echo 'hint: move it away, or choose another folder: make VENV=folder' >&2; exit 1; fi
 	@if [ "$$(cat $(STAMP) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -c ''; then \
-	  echo '== $(VENV): bringing it up to date'; rm $(STAMP); \
-	else echo '== $(VENV): setting it up (once; about two minutes and 2 GB)'; $(PYTHON) -m venv --clear $(VENV); fi
-	@echo '== $(VENV): $(TORCH), alone and first, so that nothing else chooses its build'
+	  echo '== $(VENV): updating'; rm $(STAMP); \
+	else echo '== $(VENV): setting up (once; about two minutes and 2 GB)'; $(PYTHON) -m venv --clear $(VENV); fi
+	@echo '== $(VENV): installing $(TORCH) first, so that no other package chooses its build'
 	$(BIN)/python -m pip install $(TORCH)
 	@{ grep -v '^torch==' constraints.txt; $(BIN)/python -c \
 	  'from importlib.metadata import version; print("torch==" + version("torch").split("+")[0])'; } > $(VENV)/constraints.txt
-	@echo '== $(VENV): sdft and the rest, pinned by constraints.txt'
+	@echo '== $(VENV): installing sdft and its dependencies, pinned by constraints.txt'
 	$(BIN)/python -m pip install -c $(VENV)/constraints.txt -e '.[dev,eval]'
 	@echo '$(CURDIR)' > $(STAMP)
 
-# vLLM chooses its own versions of what it needs; what it has not chosen comes from constraints.txt. It asks for torch's
-# audio and video packages, whose builds are for another torch, and does without them.
+# vLLM pins versions of its own dependencies; all others come from constraints.txt. It asks for torch's audio and video
+# packages, which are built for another version of torch, and works without them.
 $(VLLM_STAMP): pyproject.toml constraints.txt
-	@echo '== $(VLLM_VENV): setting it up (once; minutes and 3.5 GB)'
+	@echo '== $(VLLM_VENV): setting up (once; minutes, and 3.5 GB)'
 	$(PYTHON) -m venv --clear $(VLLM_VENV)
 	$(VLLM_BIN)/python -m pip install $(TORCH)
 	$(VLLM_BIN)/python -m pip install $(VLLM) $(VLLM_TORCH)

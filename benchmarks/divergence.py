@@ -1,12 +1,12 @@
-"""What the fused losses save: time and peak extra memory against autograd on full logits, forward and backward.
+"""What the fused losses save: time and extra memory of forward and backward pass, against autograd on full logits.
 
     python benchmarks/divergence.py [--json FILE] [--tokens 2048] [--vocab 32768] [--hidden 256]
 
-Time is the median of alternating runs (naive, fused, naive, fused, ...) in one process of its own: by the clock, and
-as CPU time, which other work on the machine disturbs far less (one thread: the same on an idle machine). Memory is
-measured in a fresh process for every cell: the highest resident set (VmHWM) less what was resident before the pass, so
-inputs and weights do not count and the gradients do. ``scratch`` is that less the gradients of hidden states and head,
-4 (N + V) H bytes, which any loss leaves behind. Linux only (/proc). fp32, on the CPU.
+Time is the median of alternating runs (naive, fused, naive, fused, ...) in a process of their own, as wall time and as
+CPU time, which other work on the machine disturbs far less (with one thread, both are equal on an idle machine). Memory
+is measured in a fresh process for every cell: the highest resident set (VmHWM) less what was resident before the pass,
+so inputs and weights do not count, but gradients do. ``scratch`` is that less the gradients of hidden states and head,
+4 (N + V) H bytes, which any loss leaves behind. Linux only (/proc); fp32, on the CPU.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait must not spin
 
 import torch
+from turns import resident
 
 from sdft_cli.losses.divergence import KINDS, Divergence, divergence
 from sdft_cli.losses.fused import Head, Labels, Scored, fused_loss
@@ -44,7 +45,7 @@ class Shape(NamedTuple):
 
 
 def prepare(loss: str, path: str, shape: Shape) -> Callable[[], None]:
-    """A function that makes one forward and backward pass of ``loss`` by ``path``."""
+    """A function that runs one forward and backward pass of ``loss`` by ``path``."""
     torch.set_num_threads(shape.threads)
     torch.manual_seed(0)
     student_NH, teacher_NH = (torch.randn(shape.tokens, shape.hidden) for _ in range(2))
@@ -73,32 +74,26 @@ def prepare(loss: str, path: str, shape: Shape) -> Callable[[], None]:
 
 
 def times(loss: str, shape: Shape, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each path by each clock, the runs taking turns."""
+    """Median seconds of each path by each clock, from alternating runs."""
     runs = {path: prepare(loss, path, shape) for path in PATHS}
-    taken: dict[str, list[tuple[float, float]]] = {path: [] for path in PATHS}
+    samples: dict[str, list[tuple[float, float]]] = {path: [] for path in PATHS}
     for i in range(repeats + 1):
         for path, run in runs.items():
             start = time.perf_counter(), time.process_time()
             run()
-            if i:  # the first turn warms up
-                taken[path].append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    by_clock = {path: [statistics.median(each) for each in zip(*found, strict=True)] for path, found in taken.items()}
+            if i:  # the first round warms up
+                samples[path].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    by_clock = {path: [statistics.median(s) for s in zip(*pairs, strict=True)] for path, pairs in samples.items()}
     return {name: {path: by_clock[path][i] for path in PATHS} for i, name in enumerate(("seconds", "cpu_seconds"))}
 
 
 def peak(loss: str, path: str, shape: Shape) -> int:
-    """Bytes that one pass needs beyond what this process already holds; call it in a fresh one."""
-    prepare(loss, path, shape._replace(tokens=8, vocab=64))()  # libraries load what they need
+    """Bytes that one pass needs beyond what this process holds; call it in a fresh process."""
+    prepare(loss, path, shape._replace(tokens=8, vocab=64))()  # so that libraries load what they need
     run = prepare(loss, path, shape)
     before = resident("VmRSS")
     run()
     return resident("VmHWM") - before
-
-
-def resident(what: str) -> int:
-    """A line of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
 
 
 def fresh(function: Callable[..., Any], *arguments: object) -> Any:
@@ -111,7 +106,7 @@ def measure(loss: str, shape: Shape, repeats: int) -> dict[str, Any]:
     """One row of the table."""
     memory = {path: fresh(peak, loss, path, shape) for path in PATHS}
     gradients = 4 * (shape.tokens + shape.vocab) * shape.hidden
-    scratch = {path: taken - gradients for path, taken in memory.items()}
+    scratch = {path: held - gradients for path, held in memory.items()}
     return {"loss": loss, **fresh(times, loss, shape, repeats), "bytes": memory, "scratch": scratch}
 
 
@@ -135,19 +130,19 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each path")
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     given = parser.parse_args()
     shape = Shape(given.tokens, given.vocab, given.hidden, given.threads)
     print(f"{shape}, fp32, torch {torch.__version__}")
-    print(f"{'':<11}{'seconds':>25}{'CPU seconds':>25}{'peak extra MB':>25}{'of it scratch MB':>25}")
+    print(f"{'':<11}{'seconds':>25}{'CPU seconds':>25}{'peak extra MB':>25}{'of which scratch MB':>25}")
     print(f"{'loss':<11}" + f"  {'naive':>8}{'fused':>8}{'ratio':>7}" * 4)
     rows = []
     for loss in given.losses:
         rows.append(measure(loss, shape, given.repeats))
         print(line(rows[-1]), flush=True)
     if given.json:
-        made = {"shape": shape._asdict(), "repeats": given.repeats, "torch": torch.__version__, "rows": rows}
-        given.json.write_text(json.dumps(made, indent=2) + "\n")
+        results = {"shape": shape._asdict(), "repeats": given.repeats, "torch": torch.__version__, "rows": rows}
+        given.json.write_text(json.dumps(results, indent=2) + "\n")
     return 0
 
 

@@ -1,17 +1,17 @@
-"""SDFT steps on a GPU: speed, share of the matrix-multiply peak and memory of random-initialised Qwen2.5 shapes, bf16.
+"""SDFT steps on a GPU: speed, share of the peak of matrix products, and memory; Qwen2.5 shapes, random weights, bf16.
 
     python benchmarks/gpu.py [--out FOLDER] [--budget 540] [--turns 2] [--only WORD ...] [--device cpu --tiny]
 
-No network, no model files: weights are made on the device from the published configurations, prompts come from the
-micro world, and completions end by a known hazard (`workload`). First what must be right is checked (`checks`), then
-each case makes one step to warm up and ``--turns`` steps under the clock, each in a process of its own: full
-fine-tuning and LoRA of rank 64, TRL beside it where it is installed, then larger shapes until one does not fit. Full
-fine-tuning learns in bf16 by fp32 masters here, and in TRL by fp32 weights under autocast.
-A case that would not end within ``--budget`` seconds is left out and named. Writes ``gpu.json`` into ``--out``.
+Needs no network and no model files: weights are made on the device from the published configurations, prompts come
+from the micro world, and each token ends the completion with a fixed probability (`workload`). First `checks` must
+pass; then each case takes one step to warm up and ``--turns`` timed steps, in its own process: full fine-tuning, LoRA
+of rank 64, TRL where it is installed, then larger shapes until one does not fit. Full fine-tuning uses bf16 weights
+with fp32 masters here, and fp32 weights under autocast in TRL.
+A case that would not end within ``--budget`` seconds is skipped, with a note. Writes ``gpu.json`` into ``--out``.
 
-Share of the peak: useful work of the training part (teacher forward; student forward and backward; both heads at the
-completion's tokens) by its seconds, against the best bf16 product measured here and against ``--nominal``. Attention's
-own products, padding and whatever is computed twice count as nothing.
+The share of the peak is useful work per second of the training part (teacher forward, student forward and backward,
+both output heads at the completion's tokens), relative to the fastest bf16 product measured here and to ``--nominal``.
+Attention's own products, padding and whatever is computed twice do not count.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from turns import Side, Turn
 from workload import Case, config, make, tokenizer, write_data
 
 GB = 1e9
-START = 25.0  # seconds until a process has imported everything
 RANK = 64
 #: Qwen2.5's published shapes: hidden, inner, layers, heads, key heads, vocabulary, tied.
 SHAPES = {
@@ -51,13 +50,13 @@ SHAPES = {
     "14B": (5120, 13_824, 48, 40, 8, 152_064, False),
     "32B": (5120, 27_648, 64, 40, 8, 152_064, False),
 }
-#: What full fine-tuning of a large shape needs: no fp32 copy of the weights, the teacher in half precision.
+#: Full fine-tuning of a large shape: no fp32 copy of the weights, the teacher's average in bf16.
 LEAN = ("train.master=stochastic", "teacher.storage=half")
-SMALL = {"batch": 8, "new": 64, "prompt": 64, "shown": 32}
+SMALL = {"batch": 8, "new": 64, "prompt": 64, "demonstration": 32}
 
 
 class Job(NamedTuple):
-    """A case, whose step is taken, and about how many seconds it takes with its start."""
+    """A case, the side that takes the steps, and an estimate of the seconds it needs in all."""
 
     case: Case
     side: str = "ours"
@@ -68,68 +67,68 @@ class Job(NamedTuple):
         return f"{self.case.name} {self.side}"
 
 
-def shape(name: str, how: str, **more: Any) -> Case:
-    """A published shape, fine-tuned fully or by LoRA."""
+def shape(name: str, kind: str, **changes: Any) -> Case:
+    """A published shape, with full fine-tuning or LoRA."""
     hidden, inner, layers, heads, kv, vocab, tied = SHAPES[name]
-    usual = {"batch": 32, "new": 256, "prompt": 256, "shown": 128, "device": "cuda", "dtype": "bfloat16"}
+    usual = {"batch": 32, "new": 256, "prompt": 256, "demonstration": 128, "device": "cuda", "dtype": "bfloat16"}
     return Case(
-        f"{name} {how}", hidden, inner, layers, heads, vocab, kv=kv, tied=tied, lora=RANK * (how == "LoRA"),
-        **{**usual, **more},
+        f"{name} {kind}", hidden, inner, layers, heads, vocab, kv=kv, tied=tied, lora=RANK * (kind == "LoRA"),
+        **{**usual, **changes},
     )  # fmt: skip
 
 
 def jobs() -> list[Job]:
-    """What is measured, the most wanted first."""
-    found = [Job(shape(name, how)) for name in ("0.5B", "1.5B", "7B") for how in ("full", "LoRA")]
-    found += [Job(shape(name, how), "trl", 90) for name, how in (("0.5B", "full"), ("1.5B", "full"), ("7B", "LoRA"))]
-    found += [Job(shape(name, "LoRA", **SMALL), "ours", 60) for name in ("14B", "32B")]
-    return found + [Job(shape(name, "full, lean", sets=LEAN, **SMALL), "ours", 60) for name in ("7B", "14B")]
+    """What is measured, the most important first."""
+    jobs = [Job(shape(name, kind)) for name in ("0.5B", "1.5B", "7B") for kind in ("full", "LoRA")]
+    jobs += [Job(shape(name, kind), "trl", 90) for name, kind in (("0.5B", "full"), ("1.5B", "full"), ("7B", "LoRA"))]
+    jobs += [Job(shape(name, "LoRA", **SMALL), "ours", 60) for name in ("14B", "32B")]
+    return jobs + [Job(shape(name, "full, lean", sets=LEAN, **SMALL), "ours", 60) for name in ("7B", "14B")]
 
 
 def tiny(job: Job, device: str) -> Job:
-    """The same job with a model and lengths for a smoke test."""
+    """The same job with a tiny model and short completions, for a smoke test."""
     small = {"hidden": 64, "inner": 128, "layers": 2, "heads": 4, "kv": 2, "vocab": 2048, "batch": 4, "new": 8}
-    return job._replace(case=job.case._replace(**small, device=device, prompt=32, shown=16), seconds=0.0)
+    return job._replace(case=job.case._replace(**small, device=device, prompt=32, demonstration=16), seconds=0.0)
 
 
 # a case -------------------------------------------------------------------------------------------------------
 
 
 def queued(turn: Turn, side: str, case: Case, model: Path, data: Path) -> None:
-    """Import everything, wait to be called, then be that side with weights made on the device."""
+    """Import everything, wait for a signal, then run ``side`` with weights made on the device."""
     import transformers
 
     import sdft_cli.training.trainer  # noqa: F401
 
     turn.pipe.recv()
 
-    def made(*_: Any, **__: Any) -> Any:
+    def from_pretrained(*_: Any, **__: Any) -> Any:
         fresh = make(case)[0]
         fresh.config._name_or_path = str(model)
         return fresh
 
     for kind in (transformers.AutoModelForCausalLM, transformers.Qwen2ForCausalLM):
-        kind.from_pretrained = made
+        kind.from_pretrained = from_pretrained
     {"ours": ours, "trl": trl_sdft}[side](turn, case, model, data)
 
 
 def checking(turn: Turn, case: Case, folder: Path, data: Path) -> None:
-    """What must be right, and how fast the device multiplies."""
+    """The checks, and how fast the device multiplies."""
     turn.on(case.device)
     turn.is_ready()
     turn.wait()
-    found = checks(case, folder, data)
+    results = checks(case, folder, data)
     turn.stop()
-    turn.report(**found)
+    turn.report(**results)
 
 
 def measure(job: Job, side: Side, turns: int, deadline: float) -> dict[str, Any]:
-    """The figures of one job; ``skipped`` with a reason where there are none."""
+    """The results of one job, or ``skipped`` with a reason."""
     if time.monotonic() + job.seconds > deadline:
         return {"skipped": "no time left"}
     side.patience = max(1.0, deadline - time.monotonic())
     try:
-        with contextlib.suppress(OSError):  # a side that has ended already has left word
+        with contextlib.suppress(OSError):  # a side that has already ended has reported why
             side.pipe.send("go")
         side.begin()
         reports = [side.turn("step") for _ in range(turns + 1)][1:]
@@ -138,81 +137,84 @@ def measure(job: Job, side: Side, turns: int, deadline: float) -> dict[str, Any]
         return {"skipped": "does not fit" if "out of memory" in str(error).lower() else lines[-1][:200]}
     finally:
         side.close(5.0)
-    return figures(job.case, reports, side.facts)
+    return summary(job.case, reports, side.facts)
 
 
-def figures(case: Case, reports: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
-    """Medians over the steps, rates, and the useful work a second."""
+def summary(case: Case, reports: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
+    """Medians over the steps, rates, and useful work per second."""
     rollout = [r["parts"]["rollout"] for r in reports]
     training = [r["seconds"] - r["parts"]["rollout"] for r in reports]
-    written = [sum(len(c) for _, c in r["rows"]) for r in reports]
+    sampled = [sum(len(c) for _, c in r["rows"]) for r in reports]
     read = [sum(len(p) + len(c) for p, c in r["rows"]) for r in reports]
-    done = [flops(case, *each) for each in zip(read, (r["taught"] for r in reports), written, strict=True)]
+    work = [flops(case, *each) for each in zip(read, (r["taught"] for r in reports), sampled, strict=True)]
     return {
         "seconds": statistics.median(r["seconds"] for r in reports),
         "parts": {part: statistics.median(r["parts"].get(part, 0.0) for r in reports) for part in reports[0]["parts"]},
-        "rollout_tokens_per_second": sum(written) / sum(rollout),
+        "rollout_tokens_per_second": sum(sampled) / sum(rollout),
         "training_tokens_per_second": sum(read) / sum(training),
-        "mean_length": sum(written) / (len(reports) * case.batch),
+        "mean_length": sum(sampled) / (len(reports) * case.batch),
         "max_length": max(len(c) for r in reports for _, c in r["rows"]),
-        "training_flops_per_second": sum(done) / sum(training),
+        "training_flops_per_second": sum(work) / sum(training),
         "weights_bytes": facts["loaded"],
         "peak_bytes": max(r["peak"] for r in reports),
     }
 
 
-def flops(case: Case, read: int, taught: int, written: int) -> float:
-    """Useful work of a step's training: 2 a weight and token forward, as much again for the gradient of what goes in
-    and, where the weight learns, for its own."""
+def flops(case: Case, read: int, taught: int, sampled: int) -> float:
+    """Useful work of a step's training: per weight and token, 2 forward, 2 for the gradient of the input and, where the
+    weight is trained, 2 for its own.
+
+    ``read`` and ``taught`` are the tokens that student and teacher read, ``sampled`` those of completions.
+    """
     wide = case.hidden // case.heads * case.kv
     body = case.layers * (2 * case.hidden**2 + 2 * case.hidden * wide + 3 * case.hidden * case.inner)
     head, passes = case.hidden * case.vocab, 2 if case.lora else 3
-    return 2.0 * (body * (taught + passes * read) + head * written * (1 + passes))
+    return 2.0 * (body * (taught + passes * read) + head * sampled * (1 + passes))
 
 
 # the whole ----------------------------------------------------------------------------------------------------
 
 
 def run(given: argparse.Namespace, place: Path) -> dict[str, Any]:
-    """Checks, then every job in turn. Processes start ahead, so that imports cost no device time."""
+    """The checks, then every job in turn. Processes start early, so that imports take no device time."""
     deadline = time.monotonic() + given.budget
-    wanted = [job for job in jobs() if not given.only or any(word in job.name for word in given.only)]
-    wanted = [tiny(job, given.device) if given.tiny else job for job in wanted]
+    chosen = [job for job in jobs() if not given.only or any(word in job.name for word in given.only)]
+    chosen = [tiny(job, given.device) if given.tiny else job for job in chosen]
     data = place / "data"
     write_data(data)
-    for job in wanted:
+    for job in chosen:
         config(job.case, tokenizer()).save_pretrained(place / job.name)
         tokenizer().save_pretrained(place / job.name)
-    first = wanted[0].case._replace(name="checks", layers=min(4, wanted[0].case.layers), batch=8, lora=0)
+    first = chosen[0].case._replace(name="checks", layers=min(4, chosen[0].case.layers), batch=8, lora=0)
     sides = {
-        job.name: Side(job.name, queued, job.side, job.case, place / job.name, data) for job in wanted if ready(job)
+        job.name: Side(job.name, queued, job.side, job.case, place / job.name, data) for job in chosen if installed(job)
     }
     (checker := Side("checks", checking, first, place, data)).begin()
-    found = checker.turn("check")
+    checked = checker.turn("check")
     checker.close()
-    print(told(found), flush=True)
+    print(checks_text(checked), flush=True)
     rows: dict[str, Any] = {}
     print(HEADER, flush=True)
-    for job in wanted:
+    for job in chosen:
         side = sides.get(job.name)
         rows[job.name] = measure(job, side, given.turns, deadline) if side else {"skipped": "TRL is not installed"}
-        print(line(job.name, rows[job.name], found["matmul_flops"], given.nominal * 1e12), flush=True)
-    return {"checks": found["checks"], "matmul_flops": found["matmul_flops"], "cases": rows,
-            "shapes": {job.name: job.case._asdict() for job in wanted}}  # fmt: skip
+        print(line(job.name, rows[job.name], checked["matmul_flops"], given.nominal * 1e12), flush=True)
+    return {"checks": checked["checks"], "matmul_flops": checked["matmul_flops"], "cases": rows,
+            "shapes": {job.name: job.case._asdict() for job in chosen}}  # fmt: skip
 
 
-def ready(job: Job) -> bool:
-    """Whether this side can run here."""
+def installed(job: Job) -> bool:
+    """Whether the job's side can run here."""
     return job.side != "trl" or importlib.util.find_spec("trl") is not None
 
 
-def told(found: dict[str, Any]) -> str:
+def checks_text(checked: dict[str, Any]) -> str:
     """The checks as text."""
     lines = [
         f"{'ok ' if c['ok'] else 'BAD'} {c['what']}: {c['value']:.2e} (at most {c['limit']:.0e})"
-        for c in found["checks"]
+        for c in checked["checks"]
     ]
-    return "\n".join([*lines, f"bf16 product: {found['matmul_flops'] / 1e12:.2f} TFLOP/s"])
+    return "\n".join([*lines, f"bf16 product: {checked['matmul_flops'] / 1e12:.2f} TFLOP/s"])
 
 
 COLUMNS = {"step s": 8, "rollout": 9, "tok/s": 8, "train tok/s": 13, "% peak": 8, "% nominal": 11, "peak GB": 9}
@@ -231,7 +233,7 @@ def line(name: str, row: dict[str, Any], peak: float, nominal: float) -> str:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures depend on beside the code."""
+    """What the results depend on besides the code."""
     import torch
     import transformers
 
@@ -241,13 +243,15 @@ def machine(device: str) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="a folder ($OUT)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="the folder of gpu.json (default: $OUT)"
+    )
     parser.add_argument("--budget", type=float, default=540.0, help="seconds in all")
-    parser.add_argument("--turns", type=int, default=2, help="steps under the clock")
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="cases whose name holds one of these")
-    parser.add_argument("--nominal", type=float, default=989.0, help="the device's bf16 TFLOP/s on paper")
+    parser.add_argument("--turns", type=int, default=2, help="timed steps")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="only cases whose name contains one of these")
+    parser.add_argument("--nominal", type=float, default=989.0, help="the device's nominal bf16 TFLOP/s")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="toy shapes: does the script work?")
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes, to see whether the script works")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:

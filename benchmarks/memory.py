@@ -1,10 +1,10 @@
-"""How near the predicted peak of a training step's memory is to the measured one (`sdft_cli/memory.py`).
+"""How close the predicted peak of a training step's memory (`training.memory_model`) is to the measured one.
 
     python benchmarks/memory.py [--json FILE] [--cases 100m-full 27m-lora ...]
 
-Each case is a Qwen2 of random weights in a fresh process that makes two real optimizer steps on rows of random tokens.
-Measured is how far the resident set grew at most (VmHWM, less what was resident before the model was made), so the
-libraries do not count. Sampling is left out. Linux only (/proc), on the CPU.
+Each case is a Qwen2 with random weights that takes two real optimizer steps on rows of random tokens, in a fresh
+process. The measured peak is the highest resident set (VmHWM) less what was resident before the model was made, so
+libraries do not count. Nothing is sampled. Linux only (/proc), on the CPU.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ import torch
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Lora, Recipe
-from sdft_cli.models import pretrained
+from sdft_cli.models import adapters, pretrained
 from sdft_cli.models.batching import Row
-from sdft_cli.training import memory_model, micro_batches
+from sdft_cli.models.policy import Policy
+from sdft_cli.training import free_memory, memory_model
 from sdft_cli.training.batches import Batch, seed_of
 from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 
@@ -44,7 +45,7 @@ MODELS = {
 
 
 class Case(NamedTuple):
-    """``micro`` micro-batches of ``tokens`` in rows of ``length``, half of each a prompt; ``sets`` of a recipe."""
+    """``micro`` micro-batches of ``tokens`` in rows of ``length``, half of each a prompt; ``sets`` are recipe keys."""
 
     model: str
     tokens: int
@@ -55,7 +56,7 @@ class Case(NamedTuple):
     sets: tuple[str, ...] = ()
 
 
-RANK, REMADE = "lora.rank=8", "gradient_checkpointing=on"
+RANK, CHECKPOINTING = "lora.rank=8", "gradient_checkpointing=on"
 CASES = {
     "2m-full": Case("2m", 16_384, 64),
     "2m-sdft": Case("2m", 4096, 64, method="sdft"),
@@ -66,20 +67,20 @@ CASES = {
     "100m-full-1k": Case("100m", 1024),
     "100m-full-2k": Case("100m", 2048),
     "100m-full-4k": Case("100m", 4096),
-    "100m-remade-2k": Case("100m", 2048, sets=(REMADE,)),
-    "100m-remade-8k": Case("100m", 8192, 512, sets=(REMADE,)),
+    "100m-checkpointing-2k": Case("100m", 2048, sets=(CHECKPOINTING,)),
+    "100m-checkpointing-8k": Case("100m", 8192, 512, sets=(CHECKPOINTING,)),
     "100m-sdft": Case("100m", 1024, method="sdft"),
     "100m-lora": Case("100m", 2048, sets=(RANK,)),
     "100m-lora-sdft": Case("100m", 2048, method="sdft", sets=(RANK,)),
     "100m-bf16-sdft": Case("100m", 1024, method="sdft", dtype="bfloat16"),
     "100m-bf16-half": Case("100m", 1024, method="sdft", dtype="bfloat16", sets=("teacher.storage=half",)),
-    "100m-bf16-drawn": Case("100m", 1024, dtype="bfloat16", sets=("train.master=stochastic",)),
+    "100m-bf16-stochastic": Case("100m", 1024, dtype="bfloat16", sets=("train.master=stochastic",)),
     "wide-sdft": Case("wide", 512, 128, method="sdft"),
 }
 
 
-class Given:
-    """Batches that are there already."""
+class FixedBatches:
+    """Batches that are always the same."""
 
     steps = 9
 
@@ -96,15 +97,15 @@ class Given:
         return Batch(self.rows, {})
 
 
-class Silent:
-    """An engine that is never asked."""
+class NoEngine:
+    """An engine that is never sampled from."""
 
     def sync(self) -> int:
         return 0
 
 
-def policy_of(name: str, rank: int, dtype: torch.dtype) -> pretrained.Policy:
-    """A model of random weights, with the embedded model's tokenizer."""
+def policy_of(name: str, rank: int, dtype: torch.dtype) -> Policy:
+    """A model with random weights and the embedded model's tokenizer."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     hidden, inner, layers, heads, keys, vocab, tied = MODELS[name]
@@ -122,54 +123,55 @@ def policy_of(name: str, rank: int, dtype: torch.dtype) -> pretrained.Policy:
     torch.set_default_dtype(dtype)
     core = Qwen2ForCausalLM(config)
     torch.set_default_dtype(torch.float32)
-    model = pretrained._adapt(core, name, Lora(rank=rank))
-    chat = pretrained.load_chat(locate("micro"))
-    return pretrained.Policy(model.eval(), chat, name, torch.device("cpu"), lora=model is not core)
+    chat, adapted = pretrained.load_chat(locate("micro")), adapters.attach(core, name, Lora(rank=rank))
+    policy = Policy(core, chat, name, torch.device("cpu"), peft=adapted)
+    policy.model.eval()
+    return policy
 
 
 def rows_of(case: Case, vocab: int) -> list[Row]:
     """The batch of a case."""
-    draw, half = torch.Generator().manual_seed(0), case.length // 2
+    generator, half = torch.Generator().manual_seed(0), case.length // 2
     count = case.micro * case.tokens // case.length
 
     def ids(n: int) -> list[int]:
-        return torch.randint(0, vocab, (n,), generator=draw).tolist()
+        return torch.randint(0, vocab, (n,), generator=generator).tolist()
 
     rest = case.length - half
     return [Row(ids(half), ids(rest), [1 / (count * rest)] * rest, ids(half)) for _ in range(count)]
 
 
-def stage_of(case: Case) -> PhaseTrainer:
-    """A stage that is ready to make steps."""
+def trainer_of(case: Case) -> PhaseTrainer:
+    """A trainer that is ready for its first step."""
     sets = ["threads=1", f"micro_batch_tokens={case.tokens}", *case.sets]
     recipe = assemble(None, {"method": case.method, "model": "micro", "tasks": ["micro-tooluse"]}, sets)
     policy = policy_of(case.model, recipe.lora.rank, getattr(torch, case.dtype))
-    batches: Any = Given(rows_of(case, MODELS[case.model][5]), recipe)
-    return build_trainer(policy, Silent(), batches, stored=[])  # type: ignore[arg-type]
+    batches: Any = FixedBatches(rows_of(case, MODELS[case.model][5]), recipe)
+    return build_trainer(policy, NoEngine(), batches, stored=[])  # type: ignore[arg-type]
 
 
-def predicted(case: Case, stage: PhaseTrainer) -> dict[str, int]:
-    """By what holds it, in bytes."""
+def predicted(case: Case, trainer: PhaseTrainer) -> memory_model.Prediction:
+    """The prediction for the trainer's steps."""
     width = 2 if case.dtype == "bfloat16" else 4
     positions = case.tokens // case.length * (case.length - case.length // 2)
-    load = memory_model.Load(case.tokens, positions, case.length, case.micro > 1, remade=stage.fitting.remade)
-    sizes, counts = memory_model.dims(stage.policy.core.config), micro_batches.counts_of(stage.policy.model)
-    return memory_model.predict(stage.recipe, sizes, counts, width, load, "cpu")
+    load = memory_model.Load(case.tokens, positions, case.length, case.micro > 1, recompute=trainer.budget.recomputes)
+    sizes, counts = memory_model.dims(trainer.policy.core.config), memory_model.counts_of(trainer.policy.model)
+    return memory_model.predict(trainer.recipe, sizes, counts, width, load, "cpu")
 
 
 def measure(case: Case) -> dict[str, Any]:
     """Bytes predicted and measured; call it in a fresh process."""
     torch.set_num_threads(1)
-    warm = stage_of(case._replace(model="warm", tokens=16, length=8))  # libraries load what they need
+    warm = trainer_of(case._replace(model="warm", tokens=16, length=8))  # so that libraries load what they need
     warm.step(0), warm.step(1)
     del warm
     gc.collect()
-    before = micro_batches.resident()
-    stage = stage_of(case)
-    for step in range(2):  # the second one has gradients, optimizer and activations side by side
-        stage.step(step)
-    found = predicted(case, stage)
-    return {"predicted": found["peak"], "measured": micro_batches.resident("VmHWM") - before, "parts": found}
+    before = free_memory.resident()
+    trainer = trainer_of(case)
+    for number in range(2):  # in the second step there are gradients, moments and activations together
+        trainer.step(number)
+    step = predicted(case, trainer)
+    return {"predicted": step.peak, "measured": free_memory.resident("VmHWM") - before, "parts": step.parts}
 
 
 def fresh(case: Case) -> dict[str, Any]:
@@ -181,14 +183,14 @@ def fresh(case: Case) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     given = parser.parse_args()
-    print(f"torch {torch.__version__}\n{'case':<18}{'predicted MB':>14}{'measured MB':>14}{'ratio':>8}")
+    print(f"torch {torch.__version__}\n{'case':<22}{'predicted MB':>14}{'measured MB':>14}{'ratio':>8}")
     rows = []
     for name in given.cases:
         rows.append({"case": name, **CASES[name]._asdict(), **fresh(CASES[name])})
-        want, got = rows[-1]["predicted"], rows[-1]["measured"]
-        print(f"{name:<18}{want / MB:>14.0f}{got / MB:>14.0f}{want / got:>8.2f}", flush=True)
+        expected, measured = rows[-1]["predicted"], rows[-1]["measured"]
+        print(f"{name:<22}{expected / MB:>14.0f}{measured / MB:>14.0f}{expected / measured:>8.2f}", flush=True)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0

@@ -1,9 +1,9 @@
-"""The sides of a step's benchmark; each runs in a process of its own (`turns`) and makes one optimizer step a turn.
+"""The sides of the step benchmark; each runs in its own process (`turns`) and takes one optimizer step per turn.
 
 Ours is the `PhaseTrainer` of a run; TRL's are its trainers inside their own ``train()``, held by a callback at the
-beginning of every step. Same model folder, examples, batch, lengths, learning rate, AdamW, clipping, fp32, one thread.
-TRL is given what makes it comparable or faster: full logits and forward KL as ours, no gradient checkpointing, no
-logging, saving or evaluation, no memory of past batches. All else is its default.
+start of every step. Both get the same model folder, examples, batch, lengths, learning rate, AdamW, clipping, fp32 and
+one thread. TRL gets whatever makes it comparable or faster: full logits and forward KL like ours, no gradient
+checkpointing, no logging, saving or evaluation, no reuse of past batches. Everything else is its default.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import os
 import random
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from turns import Turn
 from workload import EMA, LR, STEPS, Case, examples, recipe, schedule
 
-AHEAD = 4  # batches written together
+if TYPE_CHECKING:
+    from sdft_cli.training.trainer import PhaseTrainer
+
+PREFETCH = 4  # batches that are sampled together
 PARTS = ("rollout", "teacher", "student", "loss", "backward", "optimizer", "ema")
 
 
@@ -26,15 +29,21 @@ PARTS = ("rollout", "teacher", "student", "loss", "backward", "optimizer", "ema"
 
 
 def ours(
-    turn: Turn, case: Case, model: Path, data: Path, engine: str = "transformers", ahead: int = 0, naive: bool = False
+    turn: Turn,
+    case: Case,
+    model: Path,
+    data: Path,
+    engine: str = "transformers",
+    prefetch: int = 0,
+    naive: bool = False,
 ) -> None:
-    """Our SDFT step; reports the completions it wrote, for the sides that train on them.
+    """Our SDFT step; reports the sampled completions, for the sides that train on them.
 
-    With batches written ``ahead`` a turn is as many steps: those that were written together before, while the next are.
+    With ``prefetch`` a turn is that many steps: on the batches that were sampled together in the turn before, while the
+    next ones are being sampled.
     """
-    trainer = make_stage(
-        turn, case._replace(sets=(*case.sets, f"engine.prefetch={ahead}")), model, data, "sdft", engine
-    )
+    case = case._replace(sets=(*case.sets, f"engine.prefetch={prefetch}"))
+    trainer = make_trainer(turn, case, model, data, "sdft", engine)
     if naive:
         _without_fusion()
     _instrument(turn, trainer)
@@ -42,27 +51,27 @@ def ours(
     steps = iter(range(STEPS))
     while turn.wait() is not None:
         rows, losses, taught = [], [], 0
-        for step in itertools.islice(steps, ahead or 1):
+        for step in itertools.islice(steps, prefetch or 1):
             losses.append(trainer.step(step)["loss"])
             batch = trainer.batch(step)[0]
             rows += [(row.student_prompt, row.completion) for row in batch]
             taught += sum(len(row.teacher_prompt or []) + len(row.completion) for row in batch)
         trainer.prefetcher.settle()
-        turn.stop(ahead or 1)
+        turn.stop(prefetch or 1)
         turn.report(loss=statistics.mean(losses), rows=rows, taught=taught)
 
 
 def ours_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
-    """Our SFT step on completions that are given: the method that trains on what a teacher once wrote."""
+    """Our SFT step on given completions: the method ``sft-from-teacher``."""
     from sdft_cli.types import Rollout
 
-    trainer = make_stage(turn, case, model, data, "sft-from-teacher")
-    known = {tuple(trainer.policy.chat.prompt_ids(e.prompt)): e for e in trainer.batches.examples}
+    trainer = make_trainer(turn, case, model, data, "sft-from-teacher")
+    by_prompt = {tuple(trainer.policy.chat.prompt_ids(e.prompt)): e for e in trainer.batches.examples}
     _instrument(turn, trainer)
     turn.is_ready()
     step = 0
     while (rows := turn.wait()) is not None:
-        trainer.batches.source.examples = trainer.batches.examples = [known[tuple(prompt)] for prompt, _ in rows]
+        trainer.batches.source.examples = trainer.batches.examples = [by_prompt[tuple(prompt)] for prompt, _ in rows]
         written = [Rollout(prompt, ids, [], "stop", i) for i, (prompt, ids) in enumerate(rows)]
         trainer.batches.start(trainer.engine, written)
         facts = trainer.step(step)
@@ -71,34 +80,35 @@ def ours_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
         step += 1
 
 
-def make_stage(turn: Turn, case: Case, model: Path, data: Path, method: str, engine: str = "transformers") -> Any:
-    """A `PhaseTrainer` as `train` makes it."""
+def make_trainer(
+    turn: Turn, case: Case, model: Path, data: Path, method: str, engine: str = "transformers"
+) -> PhaseTrainer:
+    """A trainer as `train` makes it."""
     from sdft_cli import plugins
     from sdft_cli.models import pretrained
     from sdft_cli.models.engine import ENGINES
-    from sdft_cli.training import trainer as module
     from sdft_cli.training.batches import Batches
+    from sdft_cli.training.trainer import build_trainer
 
     turn.on(case.device)
-    made = recipe(case, method, model, engine)
-    policy = pretrained.load(str(model), made.runtime, made.lora)
+    chosen = recipe(case, method, model, engine)
+    policy = pretrained.load(str(model), chosen.runtime, chosen.lora)
     turn.has_loaded(policy.model)
-    task = plugins.TASKS.get(made.tasks[0])
-    batches = Batches(policy.chat, made, task, examples(case, data), (1,), case.new)
-    writer = ENGINES.get(engine)(policy, made.engine)
-    return module.build_trainer(policy, writer, batches, stored=[])
+    task = plugins.TASKS.get(chosen.tasks[0])
+    batches = Batches(policy.chat, chosen, task, examples(case, data), (1,), case.new)
+    sampler = ENGINES.get(engine)(policy, chosen.engine)
+    return build_trainer(policy, sampler, batches, stored=[])
 
 
-def _instrument(turn: Turn, trainer: Any) -> None:
-    """Clocks around the parts of a `PhaseTrainer` step. The loss of ours makes its gradient on the way."""
-    from sdft_cli.models import pretrained
+def _instrument(turn: Turn, trainer: PhaseTrainer) -> None:
+    """Time the parts of a step. Our loss computes its gradient in the forward pass."""
     from sdft_cli.training import objective as module
 
     wrap = turn.parts.wrap
     wrap(trainer.batches, "batch", "rollout")
     wrap(trainer.batches, "several", "rollout")
     wrap(trainer, "teacher_score", "teacher")
-    wrap(pretrained, "hidden_states", "student")
+    wrap(trainer.policy, "hidden_states", "student")
     wrap(module, "fused_loss", "loss")
     _backward(turn)
     wrap(trainer.optimizer, "clip", "optimizer")
@@ -115,7 +125,7 @@ def _backward(turn: Turn) -> None:
 
 
 def _without_fusion() -> None:
-    """Put full logits and autograd in the place of the fused loss."""
+    """Replace the fused loss by full logits and autograd."""
     import torch
 
     from sdft_cli.losses import fused
@@ -126,16 +136,15 @@ def _without_fusion() -> None:
         tokens_N, weights_N = labels.tokens_N, labels.weights_N
         logits_NV = student.head.logits(student.hidden_NH)
         other_NV = teacher.head.logits(teacher.hidden_NH)
-        each_N = divergence(logits_NV, other_NV, chosen)
+        loss_N = divergence(logits_NV, other_NV, chosen)
         log_NV = logits_NV.detach().log_softmax(-1)
         picked_N = log_NV.gather(1, tokens_N[:, None])[:, 0]
         theirs_N = other_NV.log_softmax(-1).gather(1, tokens_N[:, None])[:, 0]
         entropy_N = -(log_NV.exp() * log_NV).sum(-1)
-        scale_N = (
-            term(fused.Chunk(picked_N, theirs_N, entropy_N, slice(0, len(picked_N))))[0] if term else torch.ones(())
-        )
-        stats = fused.TokenStats(each_N.detach(), entropy_N, picked_N, theirs_N, each_N.detach())
-        return (weights_N * scale_N * each_N).sum(), stats
+        chunk = fused.Chunk(picked_N, theirs_N, entropy_N, slice(0, len(picked_N)))
+        scale_N = term(chunk)[0] if term else torch.ones(())
+        stats = fused.TokenStats(loss_N.detach(), entropy_N, picked_N, theirs_N, loss_N.detach())
+        return (weights_N * scale_N * loss_N).sum(), stats
 
     module.fused_loss = naive
 
@@ -144,17 +153,17 @@ def _without_fusion() -> None:
 
 
 def trl_sdft(turn: Turn, case: Case, model: Path, data: Path) -> None:
-    """TRL's SDFTTrainer: full logits, forward KL, EMA teacher, one generation."""
+    """TRL's SDFTTrainer: full logits, forward KL, an EMA teacher, one generation per prompt."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
-    made, shown = recipe(case, "sdft", model), examples(case, data)
+    ours, rows = recipe(case, "sdft", model), examples(case, data)
     student = _load(turn, case, model)
     args = SDFTConfig(
         **_arguments(case, model),
         distillation_mode="full_logits",
         distillation_alpha=0.0,
-        num_loss_tokens_to_skip=made.objective.skip_first,
+        num_loss_tokens_to_skip=ours.objective.skip_first,
         teacher_model_kind="ema",
         teacher_update_rate=EMA,
         teacher_prompt_template=_template(),
@@ -163,27 +172,27 @@ def trl_sdft(turn: Turn, case: Case, model: Path, data: Path) -> None:
         max_prompt_length=None,
         shuffle_dataset=False,
     )
-    order = [shown[i] for batch in schedule(case, made, len(shown), STEPS // 10) for i in batch]
+    order = [rows[i] for batch in schedule(case, ours, len(rows), STEPS // 10) for i in batch]
     trainer = SDFTTrainer(student, args, _dataset(order), peft_config=_adapter(case))
     _instrument_trl(turn, trainer)
     _train(turn, trainer, _written)
 
 
 def _taught(trainer: Any) -> int:
-    """Tokens that the teacher read."""
+    """Tokens that the teacher reads."""
     batch = getattr(trainer, "_buffered_inputs", None)
     return int(batch[0]["teacher_attention_mask"].sum()) if batch else 0
 
 
 def trl_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
-    """TRL's SFTTrainer on completions that are given."""
+    """TRL's SFTTrainer on given completions."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     student = _load(turn, case, model)
 
-    class Given(SFTTrainer):
-        """Trains on the batch that is laid before it, in its own collator's form."""
+    class OnGivenRows(SFTTrainer):
+        """Trains on the rows in ``order``, through its own collator."""
 
         order: Any = None
 
@@ -193,7 +202,7 @@ def trl_sft(turn: Turn, case: Case, model: Path, data: Path) -> None:
             return super().training_step(model, batch, (batch["labels"] != -100).sum())
 
     blank = Dataset.from_list([{"input_ids": [1, 2], "labels": [1, 2]}] * (case.batch * STEPS // 10))
-    trainer = Given(student, SFTConfig(**_arguments(case, model), max_length=None), train_dataset=blank)
+    trainer = OnGivenRows(student, SFTConfig(**_arguments(case, model), max_length=None), train_dataset=blank)
     _instrument_trl(turn, trainer)
     _train(turn, trainer, lambda trainer: trainer.order)
 
@@ -203,7 +212,7 @@ def _load(turn: Turn, case: Case, model: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     turn.on(case.device)
-    # its optimizer moves the weights themselves, which must then be fp32, and computes in bf16 by autocast
+    # its optimizer moves the model's own weights, which must therefore be fp32; autocast computes in bf16
     dtype = getattr(torch, case.dtype) if case.lora else torch.float32
     student = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype).to(case.device)
     turn.has_loaded(student)
@@ -230,7 +239,7 @@ def _arguments(case: Case, model: Path) -> dict[str, Any]:
 
 
 def _adapter(case: Case) -> Any:
-    """As ours: `recipe.Lora`."""
+    """The same as ours (`recipe.Lora`)."""
     if not case.lora:
         return None
     from peft import LoraConfig
@@ -253,14 +262,14 @@ def _dataset(order: list[Any]) -> Any:
 
 
 def _written(trainer: Any) -> list[tuple[list[int], list[int]]]:
-    """The batch of the step that was just made, as prompts and completions."""
+    """The batch of the latest step, as prompts and completions."""
     batch = trainer._buffered_inputs[0]
     pairs = [(batch[f"{k}_ids"], batch[f"{k}_mask"].bool()) for k in ("prompt", "completion")]
     return list(zip(*[[i[m].tolist() for i, m in zip(*pair, strict=True)] for pair in pairs], strict=True))
 
 
 def _instrument_trl(turn: Turn, trainer: Any) -> None:
-    """Clocks around TRL's parts. Its forward passes end in logits; ours end in hidden states."""
+    """Time the parts of TRL's steps. Its forward passes end in logits, ours in hidden states."""
     import torch
 
     wrap = turn.parts.wrap
@@ -279,7 +288,7 @@ def _instrument_trl(turn: Turn, trainer: Any) -> None:
 
 
 def _train(turn: Turn, trainer: Any, rows: Any) -> None:
-    """The trainer's own loop; it waits at every step's beginning, and the clocks stop after its last callback."""
+    """Run the trainer's own loop; it waits at the start of every step, whose time ends after its last callback."""
     from transformers import TrainerCallback
 
     class Hold(TrainerCallback):
@@ -304,17 +313,17 @@ def _train(turn: Turn, trainer: Any, rows: Any) -> None:
 
 
 class _Ended(Exception):
-    """No further turn will come."""
+    """There are no more turns."""
 
 
-#: name -> function, and what it is given beside turn, case, model and data
+#: name -> function, and its arguments after turn, case, model and data
 SIDES: dict[str, tuple[Any, ...]] = {
     "ours": (ours,),
     "trl": (trl_sdft,),
     "ours-sft": (ours_sft,),
     "trl-sft": (trl_sft,),
     "ours-naive": (ours, "transformers", 0, True),
-    "ours-ahead": (ours, "transformers", AHEAD),
+    "ours-prefetch": (ours, "transformers", PREFETCH),
     "ours-vllm": (ours, "vllm"),
-    "ours-vllm-ahead": (ours, "vllm", AHEAD),
+    "ours-vllm-prefetch": (ours, "vllm", PREFETCH),
 }

@@ -3,14 +3,14 @@
     python benchmarks/step.py [--cases micro 27M vocab-32k] [--scaling batch new vocab layers] [--sides ...]
                               [--turns 5] [--json FILE] [--plot FILE] [--quick]
 
-Sides: ours and trl (SDFT, each writing its own completions), ours-sft and trl-sft (SFT on the completions that ours
-wrote in the same turn), ours-naive (ours with full logits and autograd instead of the fused loss), ours-ahead (four
-batches written together by a second thread, while those before them train), ours-vllm and ours-vllm-ahead.
+Sides: ours and trl (SDFT, each on its own completions), ours-sft and trl-sft (SFT on the completions that ours sampled
+in the same turn), ours-naive (ours with full logits and autograd instead of the fused loss), ours-prefetch (a second
+thread samples four batches together while the four before them train), ours-vllm and ours-vllm-prefetch.
 
-Each side lives in a process of its own with one thread, and they take turns, one step a turn; the first turn warms up.
-A ratio is the median over turns of (their seconds / ours in the same turn), with its quartiles. CPU seconds are the
-figure to trust: other work on the machine disturbs them far less. Memory: "beyond" is the highest resident set during
-the steps less what was resident when the weights had just been loaded: teacher, gradients, optimizer, activations.
+Each side runs in its own process with one thread, and they take turns of one step; the first turn warms up. A ratio is
+the median over turns of (their seconds / our seconds in the same turn), with quartiles. CPU seconds are more reliable
+than wall time, as other work on the machine disturbs them far less. Memory "beyond the weights" is the highest resident
+set during the steps less what was resident right after loading: teacher, gradients, optimizer, activations.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from turns import Side
 from workload import MAIN, SCALING, Case, build, write_data
 
 MB = 1e6
-NEEDS = {"trl": "trl", "trl-sft": "trl", "ours-vllm": "vllm", "ours-vllm-ahead": "vllm"}
-ON_GIVEN = ("ours-sft", "trl-sft")  # these train on the completions that ours has just written
+NEEDS = {"trl": "trl", "trl-sft": "trl", "ours-vllm": "vllm", "ours-vllm-prefetch": "vllm"}
+ON_GIVEN = ("ours-sft", "trl-sft")  # sides that train on the completions that ours has just sampled
 PEER = {"ours": "trl", "ours-sft": "trl-sft"}
 QUICK = ("batch=4", "new=16")
 
 
 def measure(case: Case, names: Sequence[str], turns: int, folder: Path, data: Path) -> dict[str, Any]:
-    """One case: its sides by name with the figures of every turn, and what compares them."""
-    made = build(case, folder / case.name)
+    """One case: the results of its sides by name, turn by turn, and the ratios between them."""
+    model = build(case, folder / case.name)
     running: dict[str, Side] = {}
     try:
         for name in names:
@@ -56,31 +56,33 @@ def measure(case: Case, names: Sequence[str], turns: int, folder: Path, data: Pa
             running[name] = Side(name, function, case, folder / case.name, data, *more)
         for side in running.values():
             side.begin()
-        taken = take_turns(running, turns)
+        reports = take_turns(running, turns)
         facts = {name: side.facts for name, side in running.items()}
     finally:
         for side in running.values():
             side.close()
-    found = {name: summary(taken[name], facts[name]) for name in names}
-    return {"case": case._asdict(), **made, "sides": found, "ratios": ratios(found)}
+    sides = {name: summary(reports[name], facts[name]) for name in names}
+    return {"case": case._asdict(), **model, "sides": sides, "ratios": ratios(sides)}
 
 
 def take_turns(running: dict[str, Side], turns: int) -> dict[str, list[dict[str, Any]]]:
-    """``turns`` reports of every side, after one that warms up; who goes first changes, but ours writes what others are
-    given."""
-    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
+    """``turns`` reports of every side, after a turn that warms up.
+
+    The order changes from turn to turn, except that sides on given completions come after ours.
+    """
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
     for turn in range(turns + 1):
-        writers = [name for name in running if name not in ON_GIVEN]
+        samplers = [name for name in running if name not in ON_GIVEN]
         given: Any = None
-        for name in (*(writers if turn % 2 else reversed(writers)), *(n for n in ON_GIVEN if n in running)):
+        for name in (*(samplers if turn % 2 else reversed(samplers)), *(n for n in ON_GIVEN if n in running)):
             report = running[name].turn(given if name in ON_GIVEN else "step")
             rows = report.pop("rows")
             report["lengths"] = [len(completion) for _, completion in rows]
             if name == "ours":
                 given = rows
             if turn:
-                taken[name].append(report)
-    return taken
+                reports[name].append(report)
+    return reports
 
 
 def summary(reports: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
@@ -102,16 +104,16 @@ def summary(reports: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, A
     }
 
 
-def ratios(found: dict[str, Any]) -> dict[str, Any]:
-    """What each side costs in the units of another: paired turn by turn, with quartiles, and per completion token."""
+def ratios(sides: dict[str, Any]) -> dict[str, Any]:
+    """What each side costs in units of another: paired turn by turn, with quartiles, and per completion token."""
     pairs = [(theirs, mine) for mine, theirs in PEER.items()]
-    pairs += [(name, "ours-sft") for name in ("ours", "ours-ahead", "ours-vllm", "ours-vllm-ahead")]
-    pairs += [(name, "ours") for name in ("ours-naive", "ours-ahead", "ours-vllm")]
-    return {f"{a} / {b}": ratio(found[a], found[b]) for a, b in pairs if a in found and b in found}
+    pairs += [(name, "ours-sft") for name in ("ours", "ours-prefetch", "ours-vllm", "ours-vllm-prefetch")]
+    pairs += [(name, "ours") for name in ("ours-naive", "ours-prefetch", "ours-vllm")]
+    return {f"{a} / {b}": ratio(sides[a], sides[b]) for a, b in pairs if a in sides and b in sides}
 
 
 def ratio(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
-    """The median of paired ratios by both clocks; both for a completion token; memory beyond the weights."""
+    """Paired ratios by both clocks, ratios per completion token, and that of memory beyond the weights."""
     pairs = list(zip(theirs["turns"], mine["turns"], strict=True))
     out: dict[str, Any] = {clock: spread([a[clock] / b[clock] for a, b in pairs]) for clock in ("seconds", "wall")}
     for clock in ("seconds", "wall"):
@@ -122,39 +124,41 @@ def ratio(theirs: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, quartiles and ends."""
+    """Median, quartiles and extremes."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     return {"median": middle, "low": low, "high": high, "min": min(values), "max": max(values)}
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on beside the code."""
+    """What the results depend on besides the code."""
     packages = ("torch", "transformers", "trl", "vllm", "accelerate")
     cpu = next(
         (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
     )
-    known = {d.metadata["name"].lower() for d in importlib.metadata.distributions()}
-    versions = {p: importlib.metadata.version(p) for p in packages if p in known}
-    more = {"python": platform.python_version(), "threads": 1, "precision": "float32", "cpu": cpu}
-    return {**more, "cores": os.cpu_count(), "load": os.getloadavg()[0], **versions}
+    installed = {d.metadata["name"].lower() for d in importlib.metadata.distributions()}
+    versions = {p: importlib.metadata.version(p) for p in packages if p in installed}
+    setup = {"python": platform.python_version(), "threads": 1, "precision": "float32", "cpu": cpu}
+    return {**setup, "cores": os.cpu_count(), "load": os.getloadavg()[0], **versions}
 
 
 def table(row: dict[str, Any]) -> str:
-    """A case as text: seconds are CPU seconds of one thread, medians over the turns."""
+    """A case as text. Seconds are CPU seconds of one thread, medians over the turns."""
     case = Case(**row["case"])
     head = f"{case.name}: {row['parameters'] / 1e6:.1f} M parameters, vocabulary {case.vocab:,}, batch {case.batch}, "
-    lines = [head + f"up to {case.new} new tokens, end after each with {row['hazard']['mean']:.1%}"]
+    lines = [
+        head + f"up to {case.new} new tokens, each the last one with probability {row['end_probability']['mean']:.1%}"
+    ]
     columns = ("step", *PARTS, "other", "wall", "tok/s", "mean", "max", "beyond MB")
-    lines.append(f"  {'':<15}" + "".join(f"{c:>10}" for c in columns))
+    lines.append(f"  {'':<18}" + "".join(f"{c:>10}" for c in columns))
     for name, side in row["sides"].items():
         cells = [f"{x:10.3f}" for x in (side["seconds"], *side["parts"].values(), side["other"], side["wall"])]
         cells += [f"{side[k]:10.0f}" for k in ("tokens_per_second", "mean_length", "max_length")]
-        lines.append(f"  {name:<15}" + "".join(cells) + f"{side['beyond_bytes'] / MB:10.0f}")
+        lines.append(f"  {name:<18}" + "".join(cells) + f"{side['beyond_bytes'] / MB:10.0f}")
     for name, each in row["ratios"].items():
         cpu, wall = each["seconds"], each["wall"]
         lines.append(
-            f"  {name:<26}{cpu['median']:6.2f} CPU [{cpu['low']:.2f}, {cpu['high']:.2f}]{wall['median']:6.2f} wall"
-            f"    a token: {each['seconds_per_token']:5.2f} CPU{each['wall_per_token']:6.2f} wall"
+            f"  {name:<30}{cpu['median']:6.2f} CPU [{cpu['low']:.2f}, {cpu['high']:.2f}]{wall['median']:6.2f} wall"
+            f"    per token: {each['seconds_per_token']:5.2f} CPU{each['wall_per_token']:6.2f} wall"
             f"    beyond the weights: {each['beyond']:5.2f}"
         )
     return "\n".join(lines)
@@ -167,57 +171,57 @@ def arguments() -> argparse.Namespace:
     usual = [name for name in SIDES if NEEDS.get(name) != "vllm"]
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=usual, metavar="SIDE")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="change a case: batch=4 new=16")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="change the cases: batch=4 new=16")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG, and an SVG beside it")
-    parser.add_argument("--quick", action="store_true", help="a look: fewer turns, short completions")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the figure there as PNG, and an SVG beside it")
+    parser.add_argument("--quick", action="store_true", help="a quick look: fewer turns, short completions")
     return parser.parse_args()
 
 
 def changed(case: Case, sets: Sequence[str]) -> Case:
-    """``case`` with ``key=value`` put in, each as the field's own type."""
-    given = dict(each.split("=", 1) for each in sets)
-    return case._replace(**{k: type(getattr(case, k))(v) for k, v in given.items()})
+    """``case`` with fields set by ``key=value``, converted to their types."""
+    values = dict(each.split("=", 1) for each in sets)
+    return case._replace(**{k: type(getattr(case, k))(v) for k, v in values.items()})
 
 
-def possible(names: Sequence[str]) -> dict[str, str]:
-    """Sides that cannot run here, and why."""
+def missing(names: Sequence[str]) -> dict[str, str]:
+    """The sides that cannot run here, and why."""
     return {n: f"{m} is not installed" for n in names if (m := NEEDS.get(n)) and importlib.util.find_spec(m) is None}
 
 
 def run(given: argparse.Namespace, names: Sequence[str], place: Path) -> dict[str, Any]:
-    """Every case and every curve that was asked for, told as it is found."""
+    """Every chosen case and curve, printed as it is measured."""
     turns, sets = (2, [*QUICK, *given.set]) if given.quick else (given.turns, given.set)
-    found: dict[str, Any] = {"cases": [], "scaling": {}}
+    results: dict[str, Any] = {"cases": [], "scaling": {}}
     write_data(place / "data")
 
-    def made(case: Case, sides: Sequence[str], turns: int, fixed: str = "") -> dict[str, Any]:
-        mine = [each for each in sets if not each.startswith(f"{fixed}=")]
-        row = measure(changed(case, mine), sides, turns, place, place / "data")
+    def measured(case: Case, sides: Sequence[str], turns: int, fixed: str = "") -> dict[str, Any]:
+        changes = [each for each in sets if not each.startswith(f"{fixed}=")]
+        row = measure(changed(case, changes), sides, turns, place, place / "data")
         print(table(row), flush=True)
         return row
 
     for name in given.cases:
-        found["cases"].append(made(MAIN[name], names, turns))
+        results["cases"].append(measured(MAIN[name], names, turns))
     pair = [name for name in names if name in ("ours", "trl")]
-    known: dict[Case, dict[str, Any]] = {}  # the curves share a point
+    points: dict[Case, dict[str, Any]] = {}  # the curves share one
     for what in given.scaling:
         for case in SCALING[what]:
             same = case._replace(name="")
-            known[same] = known.get(same) or made(case, pair, max(2, turns // 2), what)
-        found["scaling"][what] = [known[case._replace(name="")] for case in SCALING[what]]
-    return found
+            points[same] = points.get(same) or measured(case, pair, max(2, turns // 2), what)
+        results["scaling"][what] = [points[case._replace(name="")] for case in SCALING[what]]
+    return results
 
 
 def main() -> int:
     given = arguments()
-    skipped = possible(given.sides)
+    skipped = missing(given.sides)
     for name, why in skipped.items():
-        print(f"without {name}: {why}")
+        print(f"skipping {name}: {why}")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as place:
-        found = run(given, [name for name in given.sides if name not in skipped], Path(place))
-    rows = {"machine": machine(), "skipped": skipped, "seconds": time.perf_counter() - began, **found}
+        results = run(given, [name for name in given.sides if name not in skipped], Path(place))
+    rows = {"machine": machine(), "skipped": skipped, "seconds": time.perf_counter() - began, **results}
     if given.json:
         given.json.write_text(json.dumps(rows, indent=2) + "\n")
     if given.plot:

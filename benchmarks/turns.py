@@ -1,6 +1,6 @@
-"""Processes that take turns: each side of a benchmark lives in one, and works only while the others wait.
+"""Processes that take turns: each side of a benchmark runs in one, and works only while the others wait.
 
-Memory is then each side's own, and whatever else disturbs the machine falls on all sides alike. Linux only (/proc).
+So each side has its own memory, and whatever else disturbs the machine affects all sides equally. Linux only (/proc).
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-WAIT = 600.0  # seconds after which a turn counts as hung
+WAIT = 600.0  # seconds after which a turn is taken to hang
 
 
 def resident(what: str) -> int:
-    """A line of /proc/self/status in bytes: VmRSS is now, VmHWM the highest yet."""
+    """Bytes from a line of /proc/self/status: VmRSS is the present value, VmHWM the highest so far."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
 
 
 def forget_peak() -> None:
-    """Let VmHWM start from what is resident now; where the kernel does not allow it the peak stays, which is safe."""
+    """Reset VmHWM to what is resident now; where the kernel does not allow that, the old peak stays, which is safe."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 class Parts:
-    """Seconds by part. Functions are wrapped from outside; a wrapped one inside another counts to the outer, and each
-    thread by its own clock."""
+    """Seconds by part, from functions that are wrapped from outside.
+
+    A wrapped function inside another one counts towards the outer; each thread has its own clock.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -42,7 +44,7 @@ class Parts:
 
     @contextlib.contextmanager
     def time(self, part: str) -> Iterator[None]:
-        """Count what happens inside to ``part``."""
+        """Count the time inside towards ``part``."""
         if getattr(self._in, "part", None):
             yield
             return
@@ -54,7 +56,7 @@ class Parts:
             self.seconds[part] += self.clock() - start
 
     def wrap(self, owner: Any, name: str, part: str | Callable[[], str]) -> None:
-        """Replace ``owner.name`` by itself with a clock; ``part`` may be decided at every call."""
+        """Time ``owner.name``; ``part`` may be a function that is asked at every call."""
         inner = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -64,17 +66,16 @@ class Parts:
         setattr(owner, name, timed)
 
     def take(self) -> dict[str, float]:
-        """What was counted since the last call."""
-        found, self.seconds = dict(self.seconds), defaultdict(float)
-        return found
+        """The seconds counted since the last call."""
+        seconds, self.seconds = dict(self.seconds), defaultdict(float)
+        return seconds
 
 
 class Turn:
-    """A side's end of its pipe: wait for an order, do it under the clocks, report.
+    """A side's end of the pipe: wait for an order, carry it out, report.
 
-    ``seconds`` are CPU seconds of this process, and on a GPU the time until the device is done. ``wall``: time passed.
-    Both are told for one step, where a turn is several. Memory is the resident set, and on a GPU what torch's allocator
-    has handed out.
+    ``seconds`` are CPU seconds of this process, or on a GPU the time until the device is done; ``wall`` is wall time.
+    Both are per step, if a turn has several. Memory is the resident set, or on a GPU what torch has allocated.
     """
 
     def __init__(self, pipe: Any):
@@ -84,19 +85,19 @@ class Turn:
         self.start, self.taken = (0.0, 0.0), (0.0, 0.0, 1)
 
     def on(self, device: str) -> None:
-        """Say where the work is done."""
+        """Set the device that does the work."""
         self.cuda = device.startswith("cuda")
         if self.cuda:
             self.clock = self.parts.clock = self._device_clock
 
     def has_loaded(self, model: Any) -> None:
-        """The weights lie in memory, and nothing else of this side does."""
+        """Call it when the weights are in memory, and nothing else of this side is."""
         for param in model.parameters():
-            param.detach().sum()  # pages of a mapped file come in only when they are read
+            param.detach().sum()  # pages of a mapped file are loaded when they are read
         self.loaded = self._memory("now")
 
     def is_ready(self, **facts: Any) -> None:
-        """Everything is built; the first order may come."""
+        """Call it when everything is built and the first order may come."""
         self._forget()
         self.pipe.send({"loaded": self.loaded, "ready": self._memory("now"), **facts})
 
@@ -109,15 +110,15 @@ class Turn:
         return order
 
     def stop(self, steps: int = 1) -> None:
-        """The order, that many optimizer steps, is done: what follows is not measured."""
+        """Call it when the order, ``steps`` optimizer steps, is done: what follows is not measured."""
         seconds = self.clock() - self.start[1]
         self.taken = (time.perf_counter() - self.start[0]) / steps, seconds / steps, steps
         self.peak = self._memory("highest")
 
     def report(self, **facts: Any) -> None:
-        """Tell what was measured, and ``facts``."""
+        """Send what was measured, and ``facts``."""
         wall, seconds, steps = self.taken
-        parts = {part: found / steps for part, found in self.parts.take().items()}
+        parts = {part: total / steps for part, total in self.parts.take().items()}
         self.pipe.send({"wall": wall, "seconds": seconds, "steps": steps, "parts": parts, "peak": self.peak, **facts})
 
     def _forget(self) -> None:
@@ -143,7 +144,7 @@ class Turn:
 
 
 class Side:
-    """The parent's end: a side by name, in a process of its own, made by ``function(turn, *arguments)``."""
+    """The parent's end of the pipe: a side, ``function(turn, *arguments)`` in its own process."""
 
     def __init__(self, name: str, function: Callable[..., None], *arguments: Any):
         self.name = name
@@ -151,41 +152,41 @@ class Side:
         self.patience = WAIT
         context = get_context("spawn")
         self.pipe, other = context.Pipe()
-        self.process = context.Process(target=_live, args=(other, function, arguments), daemon=True)
+        self.process = context.Process(target=_run, args=(other, function, arguments), daemon=True)
         self.process.start()
         other.close()
 
     def begin(self) -> None:
-        """Wait until the side is built: several may be building at once, before anything is measured."""
+        """Wait until the side is built; several may be building at once, as nothing is measured yet."""
         self.facts = self._receive()
 
     def turn(self, order: Any) -> dict[str, Any]:
-        """Give the side its turn."""
+        """Give the side its turn; returns its report."""
         self.pipe.send(order)
         return self._receive()
 
     def close(self, patience: float = 20.0) -> None:
-        """End the side's process, by force where it does not end by itself."""
+        """End the side's process, by force if it does not end within ``patience`` seconds."""
         with contextlib.suppress(OSError):
             self.pipe.send(None)
         self.process.join(patience)
         if self.process.is_alive():
             self.process.kill()
-            self.process.join(30)  # or its memory is not free yet for the next
+            self.process.join(30)  # its memory must be free for the next
 
     def _receive(self) -> dict[str, Any]:
         if not self.pipe.poll(self.patience):
             raise TimeoutError(f"{self.name} took more than {self.patience:.0f} s")
         try:
-            got = self.pipe.recv()
+            message = self.pipe.recv()
         except EOFError:
-            raise RuntimeError(f"the process of {self.name} has ended, as if killed for memory") from None
-        if "error" in got:
-            raise RuntimeError(f"{self.name}: {got['error']}")
-        return got
+            raise RuntimeError(f"the process of {self.name} ended without a report, perhaps out of memory") from None
+        if "error" in message:
+            raise RuntimeError(f"{self.name}: {message['error']}")
+        return message
 
 
-def _live(pipe: Any, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _run(pipe: Any, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
     from transformers.utils import logging

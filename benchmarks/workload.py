@@ -1,10 +1,10 @@
-"""What every side of a benchmark is given: cases, a model folder whose completions end by a known hazard, examples.
+"""What every side of a benchmark gets: cases, a model folder, examples and settings.
 
-The model is a Qwen2 of random weights with the micro world's tokenizer; ids beyond the tokenizer's are ordinary tokens
-without a name. Its completions end at random, each token with about the same probability: coordinate 0 of every
-embedding is a constant that no layer reads or writes, and the head's row of the end-of-sequence token reads only that
-coordinate. Training at the benchmark's rate does not move it. Both sides sample for themselves, so lengths agree in
-distribution and not one by one.
+The model is a Qwen2 with random weights and the micro world's tokenizer; ids beyond the tokenizer's are ordinary tokens
+without a name. Each token ends the completion with about the same, known probability: coordinate 0 of every embedding
+is a constant that no layer reads or writes, and the output head's row of the end-of-sequence token reads only that
+coordinate. Training at the benchmark's learning rate does not change it. Each side samples for itself, so lengths agree
+in distribution and not one by one.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 
 MICRO = Path(__file__).resolve().parents[1] / "sdft_cli" / "micro" / "model"
 TASK = "micro-science"
-LR = 1e-6  # so small that a benchmark's steps change nothing that is measured
+LR = 1e-6  # so small that steps change nothing that is measured
 EMA = 0.01
-STEPS = 1000  # more than any case takes
+STEPS = 1000  # more than any benchmark takes
 
 
 class Case(NamedTuple):
-    """A model's shape, and the batch and lengths of one step. ``kv`` 0: as many key heads as query heads.
+    """A model's shape, and the batch and lengths of one step. ``kv`` of 0: as many key heads as query heads.
 
-    ``mean_share``: the mean length of completions without a limit, as a share of ``new``; at 0.5 and with the limit
-    about 0.43 of ``new`` is written. ``prompt`` and ``shown``: tokens that a prompt and a demonstration have at least.
-    ``sets``: further settings of our recipe.
+    ``new`` is the maximum of new tokens, ``mean_share`` the mean length of completions without that limit, as a share
+    of it; with the limit, 0.5 becomes about 0.43. ``prompt`` and ``demonstration`` are minimum lengths in tokens,
+    ``sets`` further keys of our recipe.
     """
 
     name: str
@@ -41,19 +41,19 @@ class Case(NamedTuple):
     kv: int = 0
     tied: bool = False
     prompt: int = 0
-    shown: int = 0
+    demonstration: int = 0
     device: str = "cpu"
     dtype: str = "float32"
     lora: int = 0
     sets: tuple[str, ...] = ()
 
     @property
-    def hazard(self) -> float:
-        """Probability that a token ends its completion."""
+    def end_probability(self) -> float:
+        """Of a token, that it ends the completion."""
         return 1 / (self.mean_share * self.new)
 
 
-#: ``micro`` has the shape of the model that sdft ships and the method's own batch; 256 is TRL's default length.
+#: ``micro`` is the shape of the model that sdft ships, with the method's own batch; 256 is TRL's default length.
 MAIN = {
     case.name: case
     for case in (
@@ -62,7 +62,7 @@ MAIN = {
         Case("vocab-32k", hidden=256, inner=512, heads=4, vocab=32_768, new=256),
     )
 }
-BASE = Case("base")  # what the curves change one thing of
+BASE = Case("base")  # each curve varies one thing of it
 SCALING: dict[str, list[Case]] = {
     "batch": [BASE._replace(name=f"batch={n}", batch=n) for n in (4, 8, 16, 32)],
     "new": [BASE._replace(name=f"new={n}", new=n) for n in (64, 128, 256)],
@@ -76,15 +76,15 @@ SCALING: dict[str, list[Case]] = {
 
 
 def build(case: Case, folder: Path) -> dict[str, Any]:
-    """Write the case's model as an ordinary folder; facts about it, with the hazard as it came out."""
-    model, found = make(case)
+    """Write the case's model as an ordinary folder; its parameters, and the end probability that was reached."""
+    model, end = make(case)
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
-    return {"parameters": sum(p.numel() for p in model.parameters()), "hazard": found}
+    return {"parameters": sum(p.numel() for p in model.parameters()), "end_probability": end}
 
 
 def make(case: Case) -> tuple[Any, dict[str, float]]:
-    """The case's model on its device, the same at every call, and its hazard."""
+    """The case's model on its device, the same at every call, and its end probability."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -95,19 +95,19 @@ def make(case: Case) -> tuple[Any, dict[str, float]]:
     with torch.device(case.device):
         model = AutoModelForCausalLM.from_config(config(case, words), dtype=getattr(torch, case.dtype)).eval()
         _separate(model, case.layers)
-        ids_BL = torch.randint(0, words.pad_token_id, (16, 64))  # the special tokens come last
-    return model, set_hazard(model, words.eos_token_id, case.hazard, ids_BL)
+        ids_BL = torch.randint(0, words.pad_token_id, (16, 64))  # without the special tokens, which come last
+    return model, set_end_probability(model, words.eos_token_id, case.end_probability, ids_BL)
 
 
 def tokenizer() -> Any:
-    """The micro world's, with its chat template."""
+    """The micro world's tokenizer, with its chat template."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(MICRO))
 
 
 def config(case: Case, words: Any) -> Any:
-    """The case's shape."""
+    """The case's shape as a config of transformers."""
     from transformers import Qwen2Config
 
     return Qwen2Config(
@@ -140,7 +140,7 @@ def _separate(model: Any, layers: int) -> None:
             weight.mul_(size)  # to a deviation of 1
             weight[:, 0] = 0.0
         ends[0][:, 0] = size / 2
-        # logits deviate by about 1.5; with signs at random, or a tied head would find each token most like itself
+        # logits get a deviation of about 1.5; random signs keep a tied head from predicting each token to repeat
         model.get_decoder().norm.weight.fill_(1.5 / size).mul_(torch.randn_like(ends[0][0]).sign())
         model.get_decoder().norm.weight[0] = 20 / size**2
         for layer in model.get_decoder().layers:
@@ -150,8 +150,8 @@ def _separate(model: Any, layers: int) -> None:
                 out[0] = 0.0
 
 
-def set_hazard(model: Any, eos: int, hazard: float, ids_BL: Any) -> dict[str, float]:
-    """Give ``eos`` about the probability ``hazard`` everywhere; the mean and spread of what it became."""
+def set_end_probability(model: Any, eos: int, probability: float, ids_BL: Any) -> dict[str, float]:
+    """Give ``eos`` about the same ``probability`` everywhere; the mean and deviation that were reached."""
     import torch
 
     with torch.no_grad():
@@ -160,19 +160,19 @@ def set_hazard(model: Any, eos: int, hazard: float, ids_BL: Any) -> dict[str, fl
         hidden_BLH = model.get_decoder()(input_ids=ids_BL, use_cache=False).last_hidden_state
         others_BLV = model.get_output_embeddings()(hidden_BLH).float()
         others_BLV[..., eos] = -torch.inf
-        wanted = math.log(hazard / (1 - hazard)) + others_BLV.logsumexp(-1).mean()
-        for _ in range(3):  # the mean of probabilities is not that of their logits
+        wanted = math.log(probability / (1 - probability)) + others_BLV.logsumexp(-1).mean()
+        for _ in range(3):  # a mean of probabilities is not the probability of a mean logit
             row[0] = (wanted / hidden_BLH[..., 0].float().mean()).to(row.dtype)
-            got_BL = model.get_output_embeddings()(hidden_BLH).float().softmax(-1)[..., eos]
-            wanted += math.log(hazard / got_BL.mean())
-    return {"wanted": hazard, "mean": float(got_BL.mean()), "deviation": float(got_BL.std())}
+            reached_BL = model.get_output_embeddings()(hidden_BLH).float().softmax(-1)[..., eos]
+            wanted += math.log(probability / reached_BL.mean())
+    return {"wanted": probability, "mean": float(reached_BL.mean()), "deviation": float(reached_BL.std())}
 
 
 # data and settings --------------------------------------------------------------------------------------------
 
 
 def write_data(folder: Path) -> None:
-    """The micro task, prepared."""
+    """Prepare the micro task."""
     from sdft_cli.commands.prepare import prepare
     from sdft_cli.types import PrepareOptions
 
@@ -180,24 +180,24 @@ def write_data(folder: Path) -> None:
 
 
 def examples(case: Case, data: Path) -> list[Any]:
-    """The task's training examples; where the case wants longer ones, several are laid end to end."""
+    """The task's training examples; for a case with longer ones, several are joined."""
     from sdft_cli.data import dataset
 
-    found = list(dataset.read_split(data / TASK, "train")[0])
+    rows = list(dataset.read_split(data / TASK, "train")[0])
     if not case.prompt:
-        return found
+        return rows
     words = tokenizer()
-    asked = [e.prompt[0]["content"] for e in found]
-    shown = [e.demonstration for e in found]
+    questions = [e.prompt[0]["content"] for e in rows]
+    demonstrations = [e.demonstration for e in rows]
     return [
-        replace(e, prompt=[{"role": "user", "content": _long(words, asked, i, case.prompt)}],
-                demonstration=_long(words, shown, i, case.shown))
-        for i, e in enumerate(found)
+        replace(e, prompt=[{"role": "user", "content": _long(words, questions, i, case.prompt)}],
+                demonstration=_long(words, demonstrations, i, case.demonstration))
+        for i, e in enumerate(rows)
     ]  # fmt: skip
 
 
 def _long(words: Any, texts: list[str], start: int, length: int) -> str:
-    """Texts from ``start`` on, joined until they have ``length`` tokens."""
+    """Texts from ``start`` on, joined up to at least ``length`` tokens."""
     joined, at = texts[start], start
     while len(words(joined)["input_ids"]) < length:
         at += 1
@@ -206,7 +206,7 @@ def _long(words: Any, texts: list[str], start: int, length: int) -> str:
 
 
 def recipe(case: Case, method: str, folder: Path, engine: str = "transformers") -> Any:
-    """Ours: the method as it is shipped, at the case's batch, lengths, device and precision; one thread on a CPU."""
+    """Our recipe: the method as shipped, with the case's batch, lengths, device and precision, and one CPU thread."""
     from sdft_cli.config.layers import assemble
 
     budget = "auto" if case.device == "cuda" else 16384
@@ -220,9 +220,9 @@ def recipe(case: Case, method: str, folder: Path, engine: str = "transformers") 
     return assemble(None, flags, sets)
 
 
-def schedule(case: Case, made: Any, count: int, turns: int) -> list[list[int]]:
-    """Which examples our first ``turns`` steps take, so that a peer's take the same."""
+def schedule(case: Case, ours: Any, count: int, turns: int) -> list[list[int]]:
+    """The examples of our first ``turns`` steps, so that a peer can take the same."""
     from sdft_cli.training.batches import draw, seed_of
 
-    seed = seed_of(made.seed, 1, "data")
+    seed = seed_of(ours.seed, 1, "data")
     return [draw(count, case.batch, turn, seed) for turn in range(turns)]

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # A teacher behind a real endpoint, offline: `transformers serve` with the embedded model writes demonstrations for a
-# micro task, is stopped twice, and goes on. About three minutes on two cores. Any OpenAI-compatible server will do:
+# micro task; the run is stopped twice and goes on. About a minute on two cores. Any OpenAI-compatible server works:
 #
 #     MODEL=org/model URL=http://host:8000/v1 recipes/teacher.sh
 #
-# needs: pip install 'transformers[serving]' (a part of the development set-up), where URL is not given
+# Without URL it needs: pip install 'transformers[serving]' (part of the development set-up).
 set -euo pipefail
 
 OUT=${OUT:-runs/teacher}
@@ -13,7 +13,7 @@ TASK=micro-science
 mkdir -p "$OUT"
 
 if [ -z "${URL:-}" ]; then
-  # The server samples only if the model's own settings say so, whatever temperature it is asked for.
+  # The server samples only if the model's own settings say so, whatever the temperature of a request.
   MODEL=$OUT/model
   python - "$MODEL" <<'PY'
 import json, shutil, sys
@@ -33,7 +33,7 @@ fi
 prepare=(sdft prepare --tasks "$TASK" --data "$OUT/data" --resample --samples 4
   --teacher "$MODEL" --base-url "$URL" --concurrency 8)
 
-"${prepare[@]}" --dry-run                                                       # what would be asked; nothing is sent
-"${prepare[@]}" --max-requests 100 || echo "the budget ended it: exit code $?"  # every reply is stored
+"${prepare[@]}" --dry-run                                                         # what would be asked; sends nothing
+"${prepare[@]}" --max-requests 100 || echo "stopped by the budget: exit code $?"  # every reply is stored
 timeout -s KILL 20 "${prepare[@]}" || echo "killed: exit code $?"
-"${prepare[@]}"                                                                 # goes on from there
+"${prepare[@]}"                                                                   # goes on from there

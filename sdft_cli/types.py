@@ -140,7 +140,7 @@ class Task:
     ``prepare`` takes the source paths (none if the task generates its own rows) and may raise `UsageError`. ``grade``
     takes the text of a completion and its example. ``question``: the part of a prompt that distinguishes rows which
     share a long preamble (None: the whole prompt). ``grader``: for a task that is nothing but a dataset, the rule that
-    its manifest stores (`tasks._own`). ``rubric``: the instructions for a judge.
+    its manifest stores (`tasks._user_rows`). ``rubric``: the instructions for a judge.
     """
 
     name: str

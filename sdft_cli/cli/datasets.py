@@ -1,4 +1,4 @@
-"""`sdft data`: flags to one function each. A part of the command line with a file of its own."""
+"""`sdft data`: look at prepared datasets."""
 
 from __future__ import annotations
 
@@ -8,62 +8,57 @@ from typing import Annotated
 
 import typer
 
-from sdft_cli.cli.options import Data, Json
+from sdft_cli.cli.options import Data, Json, Plugin
 
-Method = Annotated[str | None, typer.Option(help="Whose views are shown; sdft's when not given.")]
-Model = Annotated[str | None, typer.Option(help="Use this model's chat template and tokenizer (a folder or hub id).")]
+Method = Annotated[str | None, typer.Option(help="Method whose views are shown; sdft if not given.")]
+Model = Annotated[str | None, typer.Option(help="Model (folder or hub id) whose chat template and tokens are used.")]
 
 data = typer.Typer(name="data", help="Look at prepared datasets.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @data.command(name="list")
-def list_(data: Data = None, json: Json = False) -> None:
-    """List the datasets: rows, demonstrations, grading."""
+def list_(data: Data = None, plugin: Plugin = None, json: Json = False) -> None:
+    """List datasets with their rows, demonstrations, grader and source."""
     from sdft_cli.commands.datasets import list_datasets, print_datasets
 
-    found = list_datasets(data or Path("data"))
-    if json:
-        print(jsonlib.dumps({"datasets": found}))
-    else:
-        print_datasets(found)
+    entries = list_datasets(data or Path("data"))
+    print(jsonlib.dumps({"datasets": entries})) if json else print_datasets(entries)
 
 
 @data.command()
 def stats(
-    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; all when none is named.")] = None,
+    tasks: Annotated[list[str] | None, typer.Argument(help="Task names; all datasets if none is named.")] = None,
     data: Data = None,
     method: Method = None,
     model: Model = None,
+    plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Rows, lengths of what student and teacher see, and why rows were dropped."""
+    """Show the lengths of what student and teacher see, and why rows were left out."""
     from sdft_cli.commands.datasets import print_stats
     from sdft_cli.commands.datasets import stats as run_stats
 
-    found = run_stats(data or Path("data"), tasks or [], model, method)
-    if json:
-        print(jsonlib.dumps({"datasets": found}))
-    else:
-        print_stats(found)
+    entries = run_stats(data or Path("data"), tasks or [], model, method)
+    print(jsonlib.dumps({"datasets": entries})) if json else print_stats(entries)
 
 
 @data.command()
 def show(
-    task: Annotated[str, typer.Argument(help="The dataset.")],
+    task: Annotated[str, typer.Argument(help="Task name.")],
     data: Data = None,
-    row: Annotated[str | None, typer.Option(help="Its id, or its line from 1; the first when not given.")] = None,
-    split: Annotated[str | None, typer.Option(help="train when not given.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show so many rows, from the first.")] = 1,
+    row: Annotated[
+        str | None, typer.Option(help="Id or line number (from 1) of the row; the first if not given.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split; train if not given.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of rows to show, from the first.")] = 1,
     method: Method = None,
     model: Model = None,
+    plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Print rows as student and teacher will see them."""
+    """Show rows as student and teacher will see them."""
     from sdft_cli.commands.datasets import print_rows
     from sdft_cli.commands.datasets import show as run_show
 
-    found = run_show(data or Path("data"), task, split, row, model, method, limit)
-    if json:
-        print(jsonlib.dumps({"rows": found}))
-    else:
-        print_rows(found)
+    rows = run_show(data or Path("data"), task, split, row, model, method, limit)
+    print(jsonlib.dumps({"rows": rows})) if json else print_rows(rows)

@@ -1,10 +1,10 @@
-"""`sdft prepare`: flags to one function. A part of the command line with a file of its own, for it has many flags."""
+"""`sdft prepare`; its flags about the teacher are in `teacher_options`."""
 
 from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,21 +12,35 @@ from sdft_cli.cli import teacher_options as ask
 from sdft_cli.cli.options import MICRO_TASKS, Data, Json, Plugin, Tasks, choice, split
 from sdft_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from sdft_cli.commands.prepare import Inputs
+    from sdft_cli.llm.types import TeacherOptions
+    from sdft_cli.types import PrepareOptions
+
 Source = Annotated[
     list[str] | None,
-    typer.Option("--source", help="TASK=PATH of a file or folder, or TASK=hf:ORG/NAME; repeatable."),
+    typer.Option("--source", help="TASK=PATH (file or folder) or TASK=hf:ORG/NAME; repeatable."),
 ]
 Columns = Annotated[
-    list[str] | None, typer.Option("--columns", help="TASK=FILE.toml that names the columns of your own rows.")
+    list[str] | None,
+    typer.Option("--columns", help="TASK=FILE.toml that names the columns of your own rows; repeatable."),
+]
+Demonstrations = Annotated[
+    str, typer.Option(help="source: only those in the sources; answer: use the gold answer where there is none.")
 ]
 OnBadRow = Annotated[
     str | None,
-    typer.Option("--on-bad-row", help="drop (at most 5 %, all listed; known sources) or error (your own rows)."),
+    typer.Option(
+        "--on-bad-row",
+        help="drop (at most 5 %, each listed; default for known sources) or error (default for your own rows).",
+    ),
 ]
 OnOverlap = Annotated[
-    str, typer.Option("--on-overlap", help="Train rows that ask what a test row asks: error, or drop them.")
+    str, typer.Option("--on-overlap", help="Training rows that ask what a test row asks: error, or drop them.")
 ]
-Measured = Annotated[str | None, typer.Option("--model", help="Count tokens under this model's template, too.")]
+Measured = Annotated[str | None, typer.Option("--model", help="Also measure lengths in this model's tokens.")]
+Seed = Annotated[int, typer.Option(help="Seed of the splits.")]
+World = Annotated[int, typer.Option(help="Number of the micro world, which sets the hidden rules of its tasks.")]
 
 
 def prepare(
@@ -34,14 +48,12 @@ def prepare(
     source: Source = None,
     columns: Columns = None,
     data: Data = None,
-    demonstrations: Annotated[
-        str, typer.Option(help="'source': as the source has them; 'answer': render the gold answer as one.")
-    ] = "source",
+    demonstrations: Demonstrations = "source",
     on_bad_row: OnBadRow = None,
     on_overlap: OnOverlap = "error",
     model: Measured = None,
-    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
-    world: Annotated[int, typer.Option(help="Which hidden rules the micro tasks have.")] = 0,
+    seed: Seed = 0,
+    world: World = 0,
     teacher: ask.Teacher = None,
     base_url: ask.BaseUrl = None,
     api_key_env: ask.KeyEnv = None,
@@ -66,36 +78,62 @@ def prepare(
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Turn raw sources into dataset folders, one a task, with every dropped row listed."""
-    flags = dict(locals())  # before anything else is one: `teacher_options` takes its own from these
-    from sdft_cli import plugins
-    from sdft_cli.commands import prepare as verb
+    """Turn raw sources into dataset folders, one per task; every dropped row is listed."""
+    flags = dict(locals())  # first, while the flags are the only locals: `teacher_options` takes its own from these
     from sdft_cli.types import PrepareOptions
 
     choice("--demonstrations", demonstrations, ("source", "answer"))
     choice("--on-bad-row", on_bad_row or "drop", ("drop", "error"))
     choice("--on-overlap", on_overlap, ("error", "drop"))
-    asked = ask.teacher_options(flags)
-    if asked and demonstrations == "answer":
-        raise UsageError("--demonstrations answer leaves a teacher nothing to write", "leave out one of the two")
-    for path in plugin or []:
-        plugins.load_file(path)
-    sources = _sources(source or [])
+    teacher_options = ask.teacher_options(flags)
+    options = PrepareOptions(demonstrations, seed, world, on_overlap)
+    inputs = _inputs(tasks, source or [], columns or [], data or Path("data"), options, on_bad_row)
+    _run(inputs, teacher_options, model, dry_run, json)
+
+
+def _inputs(
+    tasks: str | None,
+    source: list[str],
+    columns: list[str],
+    data: Path,
+    options: PrepareOptions,
+    on_bad_row: str | None,
+) -> Inputs:
+    from sdft_cli.commands.prepare import Inputs
+
+    sources = _sources(source)
     names = split(tasks) or list(sources) or MICRO_TASKS.split(",")
-    tables = _tables(columns or [], names)
-    options, folder = PrepareOptions(demonstrations, seed, world, on_overlap), data or Path("data")
-    if asked and (dry_run or asked.batch == "submit"):
-        plans = verb.plan(names, sources, folder, options, asked, on_bad_row, tables, hand_over=not dry_run)
-        print(jsonlib.dumps({"tasks": plans})) if json else verb.print_plans(plans)
-        return
-    summaries = verb.prepare(names, sources, folder, options, on_bad_row, asked, tables, model)
-    print(jsonlib.dumps({"tasks": summaries})) if json else verb.print_summaries(summaries)
+    return Inputs(names, sources, data, options, on_bad_row, _column_files(columns, names))
 
 
-def _sources(given: list[str]) -> dict[str, list[Path]]:
+def _run(inputs: Inputs, teacher: TeacherOptions | None, model: str | None, dry_run: bool, json: bool) -> None:
+    """Prepare, or only show or submit what a teacher would be asked; print the results."""
+    from sdft_cli.commands import prepare as command
+
+    if teacher and dry_run:
+        plans = command.dry_run(inputs, teacher)
+        print(jsonlib.dumps({"tasks": plans})) if json else command.print_dry_runs(plans)
+    elif teacher and teacher.batch == "submit":
+        submissions = command.submit(inputs, teacher)
+        print(jsonlib.dumps({"tasks": submissions})) if json else command.print_submissions(submissions)
+    else:
+        summaries = command.prepare(
+            inputs.tasks,
+            inputs.sources,
+            inputs.data,
+            inputs.options,
+            inputs.on_bad_row,
+            teacher,
+            inputs.columns,
+            model,
+        )
+        print(jsonlib.dumps({"tasks": summaries})) if json else command.print_summaries(summaries)
+
+
+def _sources(flags: list[str]) -> dict[str, list[Path]]:
     """``TASK=PATH`` by task."""
     sources: dict[str, list[Path]] = {}
-    for text in given:
+    for text in flags:
         task, equals, path = text.partition("=")
         if not equals or not task or not path:
             raise UsageError(f"--source {text}: not of the form TASK=PATH", "write --source science=raw/chemistry")
@@ -103,14 +141,14 @@ def _sources(given: list[str]) -> dict[str, list[Path]]:
     return sources
 
 
-def _tables(given: list[str], names: list[str]) -> dict[str, Path]:
-    """``TASK=FILE.toml`` by task; the task's name may be left out where there is one task."""
-    tables: dict[str, Path] = {}
-    for text in given:
+def _column_files(flags: list[str], names: list[str]) -> dict[str, Path]:
+    """``TASK=FILE.toml`` by task; the task may be left out if there is only one."""
+    files: dict[str, Path] = {}
+    for text in flags:
         task, equals, path = text.rpartition("=")
         if not equals and len(names) == 1:
             task = names[0].partition(".")[0]
         if not task or not path:
             raise UsageError(f"--columns {text}: not of the form TASK=FILE.toml", "write --columns mytask=mytask.toml")
-        tables[task] = Path(path)
-    return tables
+        files[task] = Path(path)
+    return files

@@ -46,7 +46,7 @@ def probe(
     flags = recipe_flags(tasks, method, model, data, seed=seed)
     settings = new_recipe(recipe, flags, with_engine(sets, engine), plugin)
     from sdft_cli.commands.probe import probe as run_probe
-    from sdft_cli.commands.probe import show
+    from sdft_cli.reporting.probe import show
 
     report = run_probe(settings, limit)
     if json:

@@ -1,68 +1,87 @@
-"""The flags of `sdft prepare` that say who the teacher is and how it is asked; every one is None when not given."""
+"""The flags of `sdft prepare` about the teacher: which model, how it is sampled, limits and prices."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdft_cli.errors import UsageError
+from sdft_cli.types import Json
 
 if TYPE_CHECKING:
     from sdft_cli.llm.types import TeacherOptions
 
 Teacher = Annotated[
-    str | None, typer.Option("--teacher", help="A model at an endpoint, or local:PATH, that writes what rows lack.")
+    str | None,
+    typer.Option(
+        "--teacher", help="Model at an endpoint, or local:PATH, that writes missing demonstrations or questions."
+    ),
 ]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="An OpenAI-compatible endpoint; OpenAI's own if not.")]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint; OpenAI's own if not given.")
+]
 KeyEnv = Annotated[
-    str | None, typer.Option("--api-key-env", help="The environment variable with the key; OPENAI_API_KEY if not.")
+    str | None,
+    typer.Option("--api-key-env", help="Environment variable with the key; OPENAI_API_KEY if not given."),
 ]
-KeyFile = Annotated[Path | None, typer.Option("--api-key-file", help="A file outside the project with the key.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--api-key-file", help="File with the key; it must lie outside the project.")
+]
 Samples = Annotated[
     int | None,
-    typer.Option("--samples", min=1, help="At most so many samples a prompt (8); the first right one counts."),
+    typer.Option("--samples", min=1, help="Maximum samples per prompt (8); the first right one is kept."),
 ]
-AtOnce = Annotated[int | None, typer.Option("--at-once", min=1, help="Samples asked for in one request (1).")]
-Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Of the teacher's samples (1.0).")]
+AtOnce = Annotated[int | None, typer.Option("--at-once", min=1, help="Samples per request (1), the API's n.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Sampling temperature (1.0).")]
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", min=1, help="Of a reply; the task's own, 8192 for questions, if not given."),
+    typer.Option(
+        "--max-tokens", min=1, help="Maximum tokens per reply; by default the task's limit, 8192 for questions."
+    ),
 ]
 Send = Annotated[
-    list[str] | None, typer.Option("--send", help="key=value for every request, such as top_p=0.95; repeatable.")
+    list[str] | None,
+    typer.Option("--send", help="key=value to add to every request, such as top_p=0.95; repeatable."),
 ]
 Questions = Annotated[
     int | None,
-    typer.Option("--questions", min=1, help="Questions to write an article (100), in at most --samples requests."),
+    typer.Option("--questions", min=1, help="Questions per article (100), from at most --samples requests."),
 ]
-Resample = Annotated[bool | None, typer.Option("--resample", help="Ask for rows that have a demonstration, too.")]
-Rpm = Annotated[int | None, typer.Option("--rpm", min=1, help="At most so many requests a minute.")]
-Tpm = Annotated[int | None, typer.Option("--tpm", min=1, help="At most so many tokens a minute.")]
+Resample = Annotated[
+    bool | None, typer.Option("--resample", help="Also request demonstrations for rows that have one.")
+]
+Rpm = Annotated[int | None, typer.Option("--rpm", min=1, help="Maximum requests per minute.")]
+Tpm = Annotated[int | None, typer.Option("--tpm", min=1, help="Maximum tokens per minute.")]
 Concurrency = Annotated[
-    int | None, typer.Option("--concurrency", min=1, help="At most so many requests open at once (64); less on 429s.")
+    int | None,
+    typer.Option("--concurrency", min=1, help="Maximum requests open at once (64); fewer after a 429."),
 ]
-MaxRequests = Annotated[int | None, typer.Option("--max-requests", min=1, help="Stop after so many requests.")]
-MaxCost = Annotated[float | None, typer.Option("--max-cost", min=0, help="Stop before more is spent than this.")]
-PriceIn = Annotated[float | None, typer.Option("--price-in", min=0, help="Price of a million prompt tokens.")]
-PriceOut = Annotated[float | None, typer.Option("--price-out", min=0, help="Price of a million written tokens.")]
-Timeout = Annotated[float | None, typer.Option("--timeout", min=0.1, help="Seconds to wait for a reply (600).")]
+MaxRequests = Annotated[int | None, typer.Option("--max-requests", min=1, help="Stop after this many requests.")]
+MaxCost = Annotated[float | None, typer.Option("--max-cost", min=0, help="Stop before more than this is spent.")]
+PriceIn = Annotated[float | None, typer.Option("--price-in", min=0, help="Price per million prompt tokens.")]
+PriceOut = Annotated[float | None, typer.Option("--price-out", min=0, help="Price per million completion tokens.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", min=0.1, help="Seconds to wait for a response (600).")]
 Batch = Annotated[
-    str | None, typer.Option("--batch", help="submit or collect: by the endpoint's Batch API, later and cheaper.")
+    str | None,
+    typer.Option("--batch", help="submit or collect: use the endpoint's Batch API, which is slower and cheaper."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what the teacher would be asked, send nothing, stop.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what the teacher would be asked and what it may cost; send nothing.")
+]
 
 
-def teacher_options(flags: dict[str, Any]) -> TeacherOptions | None:
-    """What the flags say together; None without ``--teacher``. Raises `UsageError` where they contradict each other.
+def teacher_options(flags: Mapping[str, Any]) -> TeacherOptions | None:
+    """The settings of the teacher; None without ``--teacher``. Raises `UsageError` if flags contradict each other.
 
-    ``flags`` may hold others, too: those are taken that name a field of `TeacherOptions` and were given.
+    ``flags`` are all flags of the command by name, None if not given; those with the name of a field of
+    `TeacherOptions` are used.
     """
     from dataclasses import fields
 
-    from sdft_cli.llm.jobs import check
     from sdft_cli.llm.types import TeacherOptions
 
     model, send = flags["teacher"], flags["send"] or []
@@ -71,15 +90,17 @@ def teacher_options(flags: dict[str, Any]) -> TeacherOptions | None:
     if model is None:
         if stray := [*given, *(["send"] if send else []), *(["dry_run"] if flags["dry_run"] else [])]:
             flag = f"--{stray[0].replace('_', '-')}"
-            raise UsageError(f"{flag} says how a teacher is asked, but there is no --teacher", "add --teacher MODEL")
+            raise UsageError(f"{flag} is about a teacher, but there is no --teacher", "add --teacher MODEL")
         return None
+    if flags["demonstrations"] == "answer":
+        raise UsageError("--demonstrations answer leaves nothing for a teacher to write", "leave out one of the two")
     options = TeacherOptions(model, send=dict(map(_assignment, send)), **given)
-    check(options)
+    options.check()
     return options
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    """``top_p=0.95``: a key and a JSON value; what is no JSON is text."""
+def _assignment(text: str) -> tuple[str, Json]:
+    """``top_p=0.95``: a key and a JSON value; a value that is not JSON is text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--send {text}: not of the form key=value", "write --send top_p=0.95")

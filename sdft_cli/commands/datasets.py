@@ -1,15 +1,15 @@
-"""The verbs `data list`, `data stats` and `data show`: what lies in a data folder, for people and for machines.
+"""``sdft data list``, ``stats`` and ``show``: the datasets in a data folder, for people and for programs.
 
-Everything is read from the datasets; nothing is changed. Lengths are those of a method's views (`sources.lengths`),
-in tokens where a model is named. A row is shown as student and teacher will see it, under the model's own chat
-template where one is named, else with its roles in brackets.
+They only read. Lengths are those of a method's views (`data.lengths`), in tokens too if a model is named. A row is
+shown as student and teacher will see it: under the model's chat template if a model is named, else with roles in
+brackets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from rich import box
 from rich.table import Table
@@ -18,73 +18,109 @@ from sdft_cli import console
 from sdft_cli.config import locations
 from sdft_cli.config.recipe import Views
 from sdft_cli.data import lengths
-from sdft_cli.data.dataset import MANIFEST, available_splits, read_manifest, read_split
+from sdft_cli.data.dataset import available_splits, read_split
+from sdft_cli.data.manifest import MANIFEST, Lengths, Manifest, read_manifest
 from sdft_cli.errors import UsageError
 from sdft_cli.models.views import VIEWS, demonstration_text
-from sdft_cli.types import SPLITS, Example, Message, Prepared
+from sdft_cli.types import SPLITS, Example, Json, Message, Prepared
 
-#: What a text is shown as: messages, and whether thinking is switched on (None: as the template has it).
+#: Renders messages as text; the flag switches thinking on or off (None: the template's default).
 Render = Callable[[list[Message], bool | None], str]
 
 
-def list_datasets(data: Path) -> list[dict[str, Any]]:
-    """One entry a finished dataset below ``data``: rows by split, train rows with a demonstration, grader, source."""
+class Entry(TypedDict):
+    """A dataset: rows by split, train rows with a demonstration, grader (None: the task's own), source and licence."""
+
+    task: str
+    rows: dict[str, int]
+    with_demonstration: int
+    grader: str | None
+    source: str
+    licence: str
+
+
+class Stats(Entry):
+    """An `Entry` with lengths, and the counts of dropped and left-out rows by reason."""
+
+    lengths: Lengths
+    dropped: dict[str, int]
+    filtered: dict[str, int]
+    notes: list[str]
+
+
+class ShownRow(TypedDict):
+    """A row as it will be seen; ``line`` counts from 1. A corpus row has ``text``, any other the rest."""
+
+    task: str
+    split: str
+    line: int
+    id: str
+    meta: dict[str, Json]
+    text: NotRequired[str]
+    student: NotRequired[str | None]
+    teacher: NotRequired[str | None]
+    demonstration: NotRequired[str | None]
+    answer: NotRequired[Json]
+
+
+def list_datasets(data: Path) -> list[Entry]:
+    """One entry per finished dataset in ``data``."""
     if not data.is_dir():
-        raise UsageError(f"no folder at {data}", "make a dataset with: sdft prepare")
+        raise UsageError(f"no folder at {data}", "prepare a dataset with: sdft prepare")
     folders = sorted(f for f in data.iterdir() if (f / MANIFEST).is_file())
     return [_entry(folder.name, read_manifest(folder)) for folder in folders]
 
 
-def stats(data: Path, tasks: Sequence[str], model: str | None, method: str | None) -> list[dict[str, Any]]:
-    """`list_datasets` of ``tasks`` (all, where none is named), each with lengths, and what was dropped or left out."""
-    measure = lengths.measure(model, method)
+def stats(data: Path, tasks: Sequence[str], model: str | None, method: str | None) -> list[Stats]:
+    """The statistics of ``tasks``, or of all datasets if none is named."""
+    measure = lengths.measurer(model, method)
     names = list(tasks) or [entry["task"] for entry in list_datasets(data)]
-    return [_facts(data / name, measure) for name in names]
+    return [_stats(data / name, measure) for name in names]
 
 
 def show(
     data: Path, task: str, split: str | None, row: str | None, model: str | None, method: str | None, limit: int = 1
-) -> list[dict[str, Any]]:
-    """Rows as they will be seen: the one that ``row`` means (an id, or its line from 1), else the first ``limit``.
+) -> list[ShownRow]:
+    """The row with the id or line number ``row`` (lines count from 1), else the first ``limit`` rows.
 
-    Each is {task, split, line, id, student, teacher, demonstration, answer, meta}; a corpus row has ``text`` instead of
-    views. Raises `UsageError` for a dataset, split or row that is not there.
+    Raises `UsageError` if there is no such dataset, split or row.
     """
     folder = data / task
     read_manifest(folder)
     split = split or next(iter(available_splits(folder)), "train")
     examples, _ = read_split(folder, split, "drop")
     views = lengths.views_of(model, method)
-    render = _chat(model) if model else _bracketed
-    places = [_place(examples, row, folder, split)] if row else range(min(limit, len(examples)))
-    same = {"task": task, "split": split}
-    return [same | {"line": i + 1} | _seen(examples[i], views, render) for i in places]
+    render = _with_template(model) if model else _with_brackets
+    indices: Iterable[int] = [_find(examples, row, folder, split)] if row else range(min(limit, len(examples)))
+    return [_shown_row(examples[i], task, split, i + 1, views, render) for i in indices]
 
 
-def _entry(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
+def _entry(name: str, manifest: Manifest) -> Entry:
+    rule = manifest.get("grader")
     return {
         "task": name,
-        "rows": manifest.get("rows", {}),
-        "with_demonstration": manifest.get("with_demonstration", 0),
-        "grader": (manifest.get("grader") or {}).get("name"),
-        "source": manifest.get("source", ""),
-        "licence": manifest.get("licence", ""),
+        "rows": manifest["rows"],
+        "with_demonstration": manifest["with_demonstration"],
+        "grader": rule["name"] if rule else None,
+        "source": manifest["source"],
+        "licence": manifest["licence"],
     }
 
 
-def _facts(folder: Path, measure: Callable[[Prepared], lengths.Lengths]) -> dict[str, Any]:
+def _stats(folder: Path, measure: Callable[[Prepared], Lengths]) -> Stats:
     manifest = read_manifest(folder)
     splits = {split: read_split(folder, split, "drop")[0] for split in available_splits(folder)}
-    reasons = {kind: manifest.get(kind, {}).get("reasons", {}) for kind in ("dropped", "filtered")}
     return {
         **_entry(folder.name, manifest),
         "lengths": measure(Prepared(splits)),
-        **reasons,
+        "dropped": manifest["dropped"]["reasons"],
+        "filtered": manifest["filtered"]["reasons"],
         "notes": manifest["notes"],
     }
 
 
-def _place(examples: Sequence[Example], row: str, folder: Path, split: str) -> int:
+def _find(examples: Sequence[Example], row: str, folder: Path, split: str) -> int:
+    """The index of the row with this id or line number."""
     by_id = next((i for i, e in enumerate(examples) if e.id == row), None)
     if by_id is not None:
         return by_id
@@ -94,65 +130,60 @@ def _place(examples: Sequence[Example], row: str, folder: Path, split: str) -> i
     raise UsageError(f"{folder}/{split}.jsonl has no row {row!r}", hint)
 
 
-def _seen(example: Example, views: Views, render: Render) -> dict[str, Any]:
+def _shown_row(example: Example, task: str, split: str, line: int, views: Views, render: Render) -> ShownRow:
+    row: ShownRow = {"task": task, "split": split, "line": line, "id": example.id, "meta": example.meta}
     if example.text is not None:
-        return {"id": example.id, "text": example.text, "meta": example.meta}
+        return {**row, "text": example.text}
     return {
-        "id": example.id,
+        **row,
         "student": _view(example, views.student, views.student_thinking, render),
         "teacher": _view(example, views.teacher, views.teacher_thinking, render),
         "demonstration": demonstration_text(example) or None,
         "answer": example.answer,
-        "meta": example.meta,
     }
 
 
 def _view(example: Example, name: str | None, thinking: bool | None, render: Render) -> str | None:
-    """The text of a view; None where there is no such view, or the row holds nothing to show in it."""
+    """The text of a view; None if there is no such view, or the row lacks what it shows."""
     if name and VIEWS[name].needs_attempts:
-        return f"(view {name!r} shows completions of the same batch, which there are none of yet)"
+        return f"(view {name!r} shows other completions of the same batch, and there is no batch yet)"
     messages = VIEWS[name](example) if name else None
     return render(messages, thinking) if messages else None
 
 
-def _chat(model: str) -> Render:
+def _with_template(model: str) -> Render:
     from sdft_cli.models import pretrained
 
     chat = pretrained.load_chat(locations.locate(model))
     return lambda messages, thinking: chat.render(messages, thinking=thinking)
 
 
-def _bracketed(messages: list[Message], _: bool | None) -> str:
+def _with_brackets(messages: list[Message], _: bool | None) -> str:
     return "\n".join(f"[{m['role']}]\n{m['content']}" for m in messages)
 
 
 # --- for people -------------------------------------------------------------------------------------------------------
 
 
-def print_datasets(entries: Sequence[dict[str, Any]]) -> None:
-    """One line a dataset."""
+def print_datasets(entries: Sequence[Entry]) -> None:
+    """One line per dataset."""
     splits = [s for s in SPLITS if any(s in e["rows"] for e in entries)]
-    table = _table("task", *splits, "shown", "grader", "source")
+    table = _table("task", *splits, "demos", "grader", "source")
     for e in entries:
         counts = [*(e["rows"].get(split) for split in splits), e["with_demonstration"]]
-        table.add_row(e["task"], *map(_count, counts), e["grader"] or "its own", e["source"].partition(" (")[0])
-    table.caption = "shown: train rows with a demonstration"
+        table.add_row(e["task"], *map(_count, counts), e["grader"] or "built-in", e["source"].partition(" (")[0])
+    table.caption = "demos: train rows with a demonstration"
     console.out.print(table)
 
 
-def print_stats(entries: Sequence[dict[str, Any]]) -> None:
-    """A table of lengths a dataset, and below it why rows are not in it."""
+def print_stats(entries: Sequence[Stats]) -> None:
+    """A table of lengths per dataset, and below it why rows were left out."""
     for e in entries:
-        found = e["lengths"]
-        units = [unit for unit in ("characters", "tokens") if unit in found]
-        title = (
-            f"{e['task']}: {', '.join(f'{n} {split}' for split, n in e['rows'].items())} (views of {found['method']})"
-        )
+        rows = ", ".join(f"{n} {split}" for split, n in e["rows"].items())
+        title = f"{e['task']}: {rows} (views of {e['lengths']['method']})"
         table = _table("split", "part", "unit", "p50", "p90", "p99", "max", title=title)
-        for split in found["characters"]:
-            for part in found["characters"][split]:
-                for unit in units:
-                    table.add_row(split, part, unit, *(f"{n}" for n in found[unit][split][part].values()))
+        for split, part, unit, values in _length_rows(e["lengths"]):
+            table.add_row(split, part, unit, *map(str, values))
         console.out.print(table)
         for kind, reasons in (("dropped", e["dropped"]), ("left out by design", e["filtered"])):
             for reason, n in reasons.items():
@@ -161,21 +192,32 @@ def print_stats(entries: Sequence[dict[str, Any]]) -> None:
             print(f"  note: {note}")
 
 
-def print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """Each row's views, one below the other, as they are."""
+def _length_rows(measured: Lengths) -> Iterable[tuple[str, str, str, Iterable[object]]]:
+    """(split, part, unit, percentiles), tokens below characters."""
+    for split, parts in measured["characters"].items():
+        for part, percentiles in parts.items():
+            yield split, part, "characters", percentiles.values()
+            if "tokens" in measured:
+                yield split, part, "tokens", measured["tokens"][split][part].values()
+
+
+def print_rows(rows: Sequence[ShownRow]) -> None:
+    """Each row's views, one below the other, unchanged."""
     for row in rows:
         print(f"=== {row['task']} {row['split']} {row['line']}: {row['id']}")
-        for part in ("text", "student", "teacher", "demonstration"):
-            if part in row:
-                print(f"--- {_HEADS[part]}:\n{row[part] if row[part] is not None else '(nothing)'}")
+        if "text" in row:
+            print(f"--- text:\n{row['text']}")
+        else:
+            print(f"--- student sees:\n{_or_none(row['student'])}")
+            print(f"--- teacher sees:\n{_or_none(row['teacher'])}")
+            print(f"--- demonstration:\n{_or_none(row['demonstration'])}")
         if row.get("answer") is not None:
             print(f"--- gold answer: {row['answer']}")
         print(f"--- meta: {row['meta']}\n")
 
 
-_HEADS = {
-    "text": "text", "student": "student sees", "teacher": "teacher sees", "demonstration": "demonstration",
-}  # fmt: skip
+def _or_none(text: str | None) -> str:
+    return "(none)" if text is None else text
 
 
 def _table(*heads: str, title: str = "") -> Table:

@@ -10,7 +10,7 @@ from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
-from sdft_cli.training.estimates import GIB, footprint, load_of, memory_text, percentiles
+from sdft_cli.training.estimates import GIB, Footprint, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
 
 
@@ -33,7 +33,7 @@ def dry_run(recipe: Recipe) -> DryRun:
     sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
     stages = [_stage(recipe, p) for p in plans]
     facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
-    return DryRun(facts, "\n".join([*_views(recipe, chat, plans[0]), "", *_summary(facts)]))
+    return DryRun(facts, "\n".join([*_views(recipe, chat, plans[0]), "", *_summary(facts, sizes)]))
 
 
 def _stage(recipe: Recipe, p: StagePlan) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _views(recipe: Recipe, chat: Chat, first: StagePlan) -> list[str]:
     return lines
 
 
-def _summary(facts: dict[str, Any]) -> list[str]:
+def _summary(facts: dict[str, Any], sizes: Footprint) -> list[str]:
     lines = [f"method {facts['method']}, model {facts['model']}, {facts['parameters'] / 1e6:.1f} M parameters"]
     for i, s in enumerate(facts["stages"], 1):
         rows = ", ".join(f"{n} {k}" for k, n in s["rows"].items())
@@ -71,4 +71,4 @@ def _summary(facts: dict[str, Any]) -> list[str]:
             if p := s[f"{who}_prompt_tokens"]:
                 lines.append(f"    {who}'s prompt: median {p['p50']}, 95 % {p['p95']}, longest {p['max']} tokens")
         lines.append(f"    up to {s['max_new_tokens']} new tokens; {s['dropped']} rows dropped")
-    return [*lines, memory_text(facts), f"disk: about {facts['disk_bytes'] / GIB:.2f} GiB at most"]
+    return [*lines, memory_text(sizes), f"disk: about {facts['disk_bytes'] / GIB:.2f} GiB at most"]

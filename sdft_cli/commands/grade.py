@@ -14,7 +14,7 @@ from typing import NamedTuple, TypedDict
 from rich.text import Text
 
 from sdft_cli import console, plugins
-from sdft_cli.data import dataset
+from sdft_cli.data import dataset, jsonl
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.judge import Judge, judgement_of, overruled
 from sdft_cli.evaluation.summaries import extra_means
@@ -85,7 +85,7 @@ def grade(task: str, completions: Path, data: Path, judge: TeacherOptions | None
 
 def _read(path: Path, examples: Mapping[str, Example], folder: Path) -> list[Completion]:
     completions = []
-    for line in dataset.json_lines(dataset.read_bytes(path), str(path)):
+    for line in jsonl.json_lines(jsonl.read_bytes(path), str(path)):
         where = f"{path}:{line.number}"
         if line.bad:
             raise UsageError(dataset.describe(line.bad), _FORMAT)

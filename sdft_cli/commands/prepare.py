@@ -1,144 +1,181 @@
 """``sdft prepare``: raw sources in, dataset folders out; everything is checked before anything is written.
 
-Bad rows of a known source are dropped, listed and counted; above 5 % a task is refused, for then the source is not
-what we think it is. In rows of one's own each bad one is refused, unless they are to be dropped. Rows left out by
-design (another type of question, placeholders, repeats) are counted apart and never refused.
+Bad rows of a known source are dropped, listed and counted; above 5 % the task is refused, because the source is not
+what it seems. In a user's own rows any bad row is an error, unless they are to be dropped. Rows left out by design
+(another type of question, placeholders, repeats) are counted apart and are never an error.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from sdft_cli.data import deduplicate, hub, lengths
+from sdft_cli.data import hub, lengths
 from sdft_cli.data.dataset import ON_BAD_ROW, bad_rows, check_ids, check_target, describe, is_filtered, write_dataset
+from sdft_cli.data.deduplicate import ON_OVERLAP, deduplicate
 from sdft_cli.data.hub import Sources
+from sdft_cli.data.manifest import DroppedRow, Lengths, ManifestExtras
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.llm.types import TeacherOptions
 from sdft_cli.tasks import _resolve
-from sdft_cli.tasks._resolve import Sourced
+from sdft_cli.tasks._resolve import SourcedTask
 from sdft_cli.types import Dropped, Prepared, PrepareOptions, Task
 
-#: What shows a demonstration where the sources have none: nothing, the gold answer, or (set here) a teacher.
+if TYPE_CHECKING:
+    from sdft_cli.llm.batch_generation import Submission
+    from sdft_cli.llm.dry_run import DryRun
+
+#: Where demonstrations come from if the sources have none: nowhere, the gold answer, or (set here) a teacher.
 DEMONSTRATIONS = ("source", "answer", "teacher")
 MAX_DROPPED = 0.05
 
 
+class Summary(TypedDict):
+    """What was written for one task.
+
+    ``rows`` counts by split, ``with_demonstration`` the train rows that have one, ``filtered`` by reason the rows left
+    out by design; ``dropped`` lists every bad row.
+    """
+
+    task: str
+    folder: str
+    rows: dict[str, int]
+    with_demonstration: int
+    notes: list[str]
+    source: str
+    licence: str
+    lengths: Lengths
+    dropped: list[DroppedRow]
+    filtered: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is to be prepared: tasks and their sources, the data folder, and how.
+
+    ``columns`` maps tasks made from a user's own rows to the TOML files that name their columns. ``on_bad_row`` is
+    "drop" for known sources and "error" for a user's own rows unless given.
+    """
+
+    tasks: Sequence[str]
+    sources: Sources
+    data: Path
+    options: PrepareOptions
+    on_bad_row: str | None = None
+    columns: Mapping[str, Path] = field(default_factory=dict)
+
+
+class _Dataset(NamedTuple):
+    """A task's rows before they are written, and further keys of its manifest."""
+
+    source: SourcedTask
+    prepared: Prepared
+    extra: ManifestExtras
+
+    @property
+    def task(self) -> Task:
+        return self.source.task
+
+
 def prepare(
-    tasks: list[str],
+    tasks: Sequence[str],
     sources: Sources,
     data: Path,
     options: PrepareOptions,
     on_bad_row: str | None = None,
     teacher: TeacherOptions | None = None,
-    columns: dict[str, Path] | None = None,
+    columns: Mapping[str, Path] | None = None,
     model: str | None = None,
-) -> list[dict[str, Any]]:
-    """Make ``data/<task>/`` for every task and return a summary of each, in the order given.
+) -> list[Summary]:
+    """Write ``data/<task>/`` for every task (see `Inputs`); returns their summaries in the order given.
 
-    A summary holds ``task``, ``folder``, ``rows`` (by split), ``with_demonstration`` (train rows), ``dropped`` (every
-    bad row as {where, reason, detail}), ``filtered`` (reason -> count), ``notes``, ``source``, ``licence`` and
-    ``lengths`` (characters, and tokens where a ``model`` is named). ``columns`` maps tasks of one's own to the TOML
-    that names their columns. ``on_bad_row`` is "drop" for known sources and "error" for one's own when not given.
-    Raises `UsageError`, with nothing written, for unknown names and options, missing or unreadable sources, any bad
-    row with "error", more than 5 % bad rows with "drop", and training rows that ask what a test row asks.
+    A ``teacher`` writes the demonstrations, or the questions about articles, that are missing. With a ``model``,
+    lengths are counted in its tokens too. Raises `UsageError`, with nothing written, for unknown names and options,
+    missing or unreadable sources, any bad row with "error", more than 5 % bad rows with "drop", and training rows that
+    ask what a test row asks.
     """
-    if teacher:
-        options = replace(options, demonstrations="teacher")
-    measure = lengths.measure(model)
-    with hub.local(sources) as sources:
-        made = _made(tasks, sources, data, options, on_bad_row, columns)
-        taught = [(source, *_taught(source.task, prepared, data, options, teacher)) for source, prepared in made]
-        facts = [extra | {"lengths": measure(prepared)} for _, prepared, extra in taught]
-        for source, prepared, _ in taught:
-            check_ids(source.task.name, prepared)
-        return [
-            _write(source, prepared, data, options, extra)
-            for (source, prepared, _), extra in zip(taught, facts, strict=True)
-        ]
+    measure = lengths.measurer(model)
+    options = replace(options, demonstrations="teacher") if teacher else options
+    with hub.downloaded(sources) as local_sources:
+        inputs = Inputs(tasks, local_sources, data, options, on_bad_row, columns or {})
+        datasets = [_Dataset(source, prepared, {}) for source, prepared in _read(inputs)]
+        if teacher:
+            datasets = [_generate(dataset, inputs, teacher) for dataset in datasets]
+        datasets = [d._replace(extra={**d.extra, "lengths": measure(d.prepared)}) for d in datasets]
+        for dataset in datasets:
+            check_ids(dataset.task.name, dataset.prepared)
+        return [_write(dataset, inputs) for dataset in datasets]
 
 
-def plan(
-    tasks: list[str],
-    sources: Sources,
-    data: Path,
-    options: PrepareOptions,
-    teacher: TeacherOptions,
-    on_bad_row: str | None = None,
-    columns: dict[str, Path] | None = None,
-    hand_over: bool = False,
-) -> list[dict[str, Any]]:
-    """What `prepare` would ask the teacher, a task each: nothing is sent and nothing written (`jobs.plan`), or, to
-    ``hand_over``, it is sent as batches that are collected later (`jobs.submit`)."""
-    from sdft_cli.llm import jobs
+def dry_run(inputs: Inputs, teacher: TeacherOptions) -> list[DryRun]:
+    """What `prepare` would ask the teacher for each task; nothing is sent and nothing written."""
+    from sdft_cli.llm.dry_run import dry_run as run
 
-    act = jobs.submit if hand_over else jobs.plan
-    options = replace(options, demonstrations="teacher")
-    with hub.local(sources) as sources:
-        made = _made(tasks, sources, data, options, on_bad_row, columns)
-        return [act(source.task, prepared, teacher, data, options.seed) for source, prepared in made]
+    return [run(task, prepared, teacher, inputs.data, inputs.options.seed) for task, prepared in _for_teacher(inputs)]
 
 
-def print_plans(plans: list[dict[str, Any]]) -> None:
-    """The facts of `plan` for people."""
-    from sdft_cli.llm import jobs
+def submit(inputs: Inputs, teacher: TeacherOptions) -> list[Submission]:
+    """Submit what `prepare` would ask the teacher as batches, to be collected later."""
+    from sdft_cli.llm import batch_generation
 
-    for facts in plans:
-        print(jobs.submit_text(facts) if "submitted" in facts else jobs.plan_text(facts))
-
-
-def _made(
-    tasks: list[str],
-    sources: Sources,
-    data: Path,
-    options: PrepareOptions,
-    on_bad_row: str | None,
-    columns: dict[str, Path] | None,
-) -> list[tuple[Sourced, Prepared]]:
-    """What the tasks make of their sources, checked."""
-    _check(options, on_bad_row)
-    found = _resolve.resolve(tasks, sources, columns or {})
-    for source in found:
-        check_target(data / source.task.name)
-    made = [(source, source.prepare(options)) for source in found]
-    for source, prepared in made:
-        check_ids(source.task.name, prepared)
-        _judge(source.task, prepared, on_bad_row or ("error" if source.own else "drop"))
-    return [(source, _screened(source.task, prepared, options)) for source, prepared in made]
+    return [
+        batch_generation.submit(task, prepared, teacher, inputs.data, inputs.options.seed)
+        for task, prepared in _for_teacher(inputs)
+    ]
 
 
-def _screened(task: Task, prepared: Prepared, options: PrepareOptions) -> Prepared:
-    """Without repeats and overlaps; a task that makes its own rows knows what it repeats."""
-    return deduplicate.screen(task.name, prepared, options, task.question) if task.needs_source else prepared
+def _for_teacher(inputs: Inputs) -> list[tuple[Task, Prepared]]:
+    """The tasks' rows as a teacher gets them."""
+    options = replace(inputs.options, demonstrations="teacher")
+    with hub.downloaded(inputs.sources) as sources:
+        return [(source.task, rows) for source, rows in _read(replace(inputs, sources=sources, options=options))]
 
 
-def _taught(
-    task: Task, prepared: Prepared, data: Path, options: PrepareOptions, teacher: TeacherOptions | None
-) -> tuple[Prepared, dict[str, Any]]:
-    """The rows with what the teacher gives them, if there is one, and what the manifest says of it."""
-    if teacher is None:
-        return prepared, {}
-    from sdft_cli.llm import jobs
+def _read(inputs: Inputs) -> list[tuple[SourcedTask, Prepared]]:
+    """The rows of every task, checked and de-duplicated."""
+    _check(inputs)
+    sourced = _resolve.resolve(inputs.tasks, inputs.sources, inputs.columns)
+    for source in sourced:
+        check_target(inputs.data / source.task.name)
+    prepared = [(source, source.prepare(inputs.options)) for source in sourced]
+    for source, rows in prepared:
+        check_ids(source.task.name, rows)
+        _check_bad_rows(source.task, rows, inputs.on_bad_row or ("error" if source.from_user_rows else "drop"))
+    return [(source, _deduplicated(source.task, rows, inputs.options)) for source, rows in prepared]
 
-    prepared, record = jobs.demonstrate(task, prepared, teacher, data, options.seed)
-    return _screened(task, prepared, options), {"teacher": record}
+
+def _deduplicated(task: Task, prepared: Prepared, options: PrepareOptions) -> Prepared:
+    """Without repeats and overlaps; a task that makes its own rows takes care of that itself."""
+    return deduplicate(task.name, prepared, options, task.question) if task.needs_source else prepared
 
 
-def _check(options: PrepareOptions, on_bad_row: str | None) -> None:
+def _generate(dataset: _Dataset, inputs: Inputs, teacher: TeacherOptions) -> _Dataset:
+    """The rows with what the teacher writes for them."""
+    from sdft_cli.llm import batch_generation, data_generation
+
+    task, options = dataset.task, inputs.options
+    if teacher.batch == "collect":
+        batch_generation.collect(task, dataset.prepared, teacher, inputs.data, options.seed)
+    generated, record = data_generation.generate(task, dataset.prepared, teacher, inputs.data, options.seed)
+    return _Dataset(dataset.source, _deduplicated(task, generated, options), {"teacher": record})
+
+
+def _check(inputs: Inputs) -> None:
     choices = {
-        "--on-bad-row": (on_bad_row or ON_BAD_ROW[0], ON_BAD_ROW),
-        "--on-overlap": (options.on_overlap, deduplicate.ON_OVERLAP),
-        "--demonstrations": (options.demonstrations, DEMONSTRATIONS),
+        "--on-bad-row": (inputs.on_bad_row or ON_BAD_ROW[0], ON_BAD_ROW),
+        "--on-overlap": (inputs.options.on_overlap, ON_OVERLAP),
+        "--demonstrations": (inputs.options.demonstrations, DEMONSTRATIONS),
     }
-    for flag, (value, known) in choices.items():
-        if value not in known:
-            raise choose(f"value for {flag}", value, known)
+    for flag, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise choose(f"value for {flag}", value, allowed)
 
 
-def _judge(task: Task, prepared: Prepared, on_bad_row: str) -> None:
-    """Refuse a task with too many bad rows (any at all with "error")."""
+def _check_bad_rows(task: Task, prepared: Prepared, on_bad_row: str) -> None:
+    """Refuse a task with too many bad rows (with "error", any at all)."""
     bad = [d for d in prepared.dropped if not is_filtered(d)]
     total = len(bad) + sum(len(rows) for split, rows in prepared.splits.items() if split != "corpus")
     if bad and on_bad_row == "error":
@@ -148,29 +185,52 @@ def _judge(task: Task, prepared: Prepared, on_bad_row: str) -> None:
         raise UsageError(
             f"task {task.name!r}: {len(bad)} of {total} rows are bad, more than {MAX_DROPPED:.0%} ({reasons}); "
             f"the first is {describe(bad[0])}; nothing was written",
-            "look at the source: it may be cut off or of another format than it seems",
+            "look at the source: it may be cut off, or in another format than it seems",
         )
 
 
-def _write(
-    source: Sourced, prepared: Prepared, data: Path, options: PrepareOptions, extra: dict[str, Any]
-) -> dict[str, Any]:
-    task, folder = source.task, data / source.task.name
-    own = {"grader": task.grader, "max_new_tokens": task.max_new_tokens} if source.own else {}
-    extra = {"task_note": task.note, **own, "sources": source.hashes(), **extra}
-    manifest = write_dataset(folder, task.name, prepared, options, extra)
-    bad: list[Dropped] = [d for d in prepared.dropped if not is_filtered(d)]
-    same = ("task", "rows", "with_demonstration", "notes", "source", "licence", "lengths")
+def _write(dataset: _Dataset, inputs: Inputs) -> Summary:
+    task, prepared, folder = dataset.task, dataset.prepared, inputs.data / dataset.task.name
+    extra: ManifestExtras = {"task_note": task.note}
+    if task.grader is not None:
+        extra |= {"grader": task.grader, "max_new_tokens": task.max_new_tokens}
+    extra |= {"sources": dataset.source.files(), **dataset.extra}
+    manifest = write_dataset(folder, task.name, prepared, inputs.options, extra)
     return {
-        **{name: manifest[name] for name in same},
+        "task": task.name,
+        "rows": manifest["rows"],
+        "with_demonstration": manifest["with_demonstration"],
+        "notes": manifest["notes"],
+        "source": manifest["source"],
+        "licence": manifest["licence"],
+        "lengths": manifest["lengths"],
         "folder": str(folder),
-        "dropped": [asdict(d) for d in bad],
+        "dropped": [
+            {"where": d.where, "reason": d.reason, "detail": d.detail} for d in prepared.dropped if not is_filtered(d)
+        ],
         "filtered": manifest["filtered"]["reasons"],
     }
 
 
-def print_summaries(summaries: list[dict[str, Any]]) -> None:
-    """One block a task: rows, what was left out and why, and every bad row by name."""
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def print_dry_runs(results: Sequence[DryRun]) -> None:
+    from sdft_cli.llm.dry_run import dry_run_text
+
+    for result in results:
+        print(dry_run_text(result))
+
+
+def print_submissions(results: Sequence[Submission]) -> None:
+    from sdft_cli.llm.batch_generation import submission_text
+
+    for result in results:
+        print(submission_text(result))
+
+
+def print_summaries(summaries: Sequence[Summary]) -> None:
+    """One block per task: rows, what was left out and why, and every bad row by name."""
     for s in summaries:
         rows = ", ".join(f"{n} {split}" for split, n in s["rows"].items())
         print(f"{s['task']}: {rows}; {s['with_demonstration']} train rows have a demonstration -> {s['folder']}")
@@ -186,5 +246,6 @@ def print_summaries(summaries: list[dict[str, Any]]) -> None:
             print(f"    {len(s['dropped'])} bad rows dropped")
         if not s["with_demonstration"] and s["rows"].get("train"):
             print(
-                "    hint: no row can teach yet; `--demonstrations answer` renders the gold answers as demonstrations"
+                "    hint: no train row has a demonstration yet; `--demonstrations answer` renders the gold answers "
+                "as demonstrations, `--teacher MODEL` has some written"
             )

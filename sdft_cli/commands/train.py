@@ -23,7 +23,7 @@ from sdft_cli.evaluation import scoring
 from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.models import pretrained
 from sdft_cli.models.engine import ENGINES, Engine
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
 from sdft_cli.runs.folder import Checkpoint, Run, fresh_name, write_whole
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.checkpoints import Checkpointer
@@ -142,11 +142,11 @@ class _Sequence:
             self._log("ending", number, task, at, checkpointer.story(at))
         chosen = checkpointer.ending(at)
         if chosen and chosen.step == at:
-            final = checkpointer.close(at, lambda folder: pretrained.save(policy, folder))
+            final = checkpointer.close(at, policy.save)
             self._measure(engine, policy, number, task, self.recipe.tasks)
         else:
             earlier = self._load(str(checkpointer.model_at(chosen)) if chosen else self._begins_with(number))
-            final = checkpointer.close(at, lambda folder: pretrained.save(earlier, folder))
+            final = checkpointer.close(at, earlier.save)
         engine.close()
         return final
 

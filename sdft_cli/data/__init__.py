@@ -1,1 +1,1 @@
-"""Dataset folders: read, de-duplicated, measured, fetched from the hub."""
+"""Dataset folders: reading, writing and checking them, source files, de-duplication, lengths, the hub."""

@@ -1,7 +1,7 @@
-"""How long rows are: percentiles of what student and teacher see and of demonstrations, in characters and in tokens.
+"""Lengths of rows: percentiles of the student's view, the teacher's view and the demonstration.
 
-Tokens are counted under a model's own chat template, views are those of a method. A view that needs the batch's own
-completions has no length yet.
+In characters, and in tokens under a model's own chat template; the views are those of a method. A view that needs the
+batch's own completions has no length yet.
 """
 
 from __future__ import annotations
@@ -9,76 +9,87 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from math import ceil
-from typing import Any
 
 from sdft_cli.config import locations
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import METHODS, Views
+from sdft_cli.data.manifest import Lengths, Percentiles, SplitLengths
 from sdft_cli.models.views import VIEWS, demonstration_text
 from sdft_cli.types import Example, Message, Prepared
 
-DEFAULT = "sdft"
+DEFAULT_METHOD = "sdft"
 PARTS = ("student", "teacher", "demonstration")
-_RANKS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
-#: Lengths of one example's parts (`PARTS`); None where it has no such part.
+#: Lengths of one example's parts (`PARTS`); None if it has no such part.
 Measure = Callable[[Example], Sequence[int | None]]
-#: {"characters": {split: {part: {"p50": …}}}, "tokens": the same, "model": its name, "method": whose views}
-Lengths = dict[str, Any]
 
 
-def measure(model: str | None, method: str | None = None) -> Callable[[Prepared], Lengths]:
-    """A function from rows to `Lengths`, tokens included where a ``model`` is named; its tokenizer is loaded here."""
-    views, method = views_of(model, method), method or DEFAULT
-    units: dict[str, Measure] = {"characters": _characters(views)}
-    if model:
-        units["tokens"] = _tokens(views, model)
+def measurer(model: str | None, method: str | None = None) -> Callable[[Prepared], Lengths]:
+    """A function that measures rows, in tokens too if a ``model`` is named; its tokenizer is loaded here."""
+    views, method = views_of(model, method), method or DEFAULT_METHOD
+    in_characters = _characters(views)
+    in_tokens = _tokens(views, model) if model else None
 
-    def measured(prepared: Prepared) -> Lengths:
-        splits = {s: rows for s, rows in prepared.splits.items() if rows and s != "corpus"}
-        found = {unit: {s: _spreads(rows, how) for s, rows in splits.items()} for unit, how in units.items()}
-        return {"method": method, **({"model": _label(model)} if model else {}), **found}
+    def measure(prepared: Prepared) -> Lengths:
+        splits = {split: rows for split, rows in prepared.splits.items() if rows and split != "corpus"}
+        characters = {split: _percentiles_of(rows, in_characters) for split, rows in splits.items()}
+        if not (model and in_tokens):
+            return {"method": method, "characters": characters}
+        tokens = {split: _percentiles_of(rows, in_tokens) for split, rows in splits.items()}
+        return {"method": method, "model": _label(model), "characters": characters, "tokens": tokens}
 
-    return measured
+    return measure
 
 
 def views_of(model: str | None, method: str | None = None) -> Views:
-    """The views of a method, as the settings that lie beside a ``model`` have them, if one is named."""
-    plain: Views = METHODS.get(method or DEFAULT).views
-    return assemble(None, {"model": model, "method": method}, []).views if model else plain
+    """The views of a method; if a ``model`` is named, with the settings that lie beside it."""
+    defaults: Views = METHODS.get(method or DEFAULT_METHOD).views
+    return assemble(None, {"model": model, "method": method}, []).views if model else defaults
 
 
 def lines(lengths: Lengths) -> list[str]:
-    """The train rows' lengths for people, a line a part: tokens where they were counted, else characters."""
-    unit = "tokens" if "tokens" in lengths else "characters"
-    spreads = lengths[unit].get("train", {})
-    return [f"{part}: " + ", ".join(f"{k} {n}" for k, n in spreads[part].items()) + f" {unit}" for part in spreads]
+    """One line per part of the training rows, in tokens if they were counted, else in characters."""
+    unit, splits = _finest(lengths)
+    train = splits.get("train", {})
+    return [f"{part}: {_percentile_text(percentiles)} {unit}" for part, percentiles in train.items()]
 
 
-def spread(values: Sequence[int]) -> dict[str, int]:
+def percentiles(values: Sequence[int]) -> Percentiles:
     """Median, 90th and 99th percentile and maximum, each a value that occurs (nearest rank)."""
     ordered = sorted(values)
-    return {name: ordered[ceil(rank * len(ordered)) - 1] for name, rank in _RANKS.items()}
+
+    def rank(share: float) -> int:
+        return ordered[ceil(share * len(ordered)) - 1]
+
+    return {"p50": rank(0.5), "p90": rank(0.9), "p99": rank(0.99), "max": ordered[-1]}
 
 
-def _spreads(rows: Sequence[Example], how: Measure) -> dict[str, dict[str, int]]:
-    known = {part: array("I") for part in PARTS}
+def _finest(lengths: Lengths) -> tuple[str, SplitLengths]:
+    return ("tokens", lengths["tokens"]) if "tokens" in lengths else ("characters", lengths["characters"])
+
+
+def _percentile_text(values: Percentiles) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _percentiles_of(rows: Sequence[Example], measure: Measure) -> dict[str, Percentiles]:
+    lengths = {part: array("I") for part in PARTS}
     for row in rows:
-        for part, length in zip(PARTS, how(row), strict=True):
+        for part, length in zip(PARTS, measure(row), strict=True):
             if length is not None:
-                known[part].append(length)
-    return {part: spread(values) for part, values in known.items() if values}
+                lengths[part].append(length)
+    return {part: percentiles(values) for part, values in lengths.items() if values}
 
 
 def _characters(views: Views) -> Measure:
     def length(messages: list[Message] | None) -> int | None:
         return sum(len(m["content"]) for m in messages) if messages else None
 
-    def measured(example: Example) -> Sequence[int | None]:
+    def measure(example: Example) -> Sequence[int | None]:
         student, teacher = (_view(name, example) for name in (views.student, views.teacher))
         return length(student), length(teacher), len(demonstration_text(example)) or None
 
-    return measured
+    return measure
 
 
 def _tokens(views: Views, model: str) -> Measure:
@@ -87,12 +98,12 @@ def _tokens(views: Views, model: str) -> Measure:
     chat = pretrained.load_chat(locations.locate(model))
     sides = ((views.student, views.student_thinking), (views.teacher, views.teacher_thinking))
 
-    def measured(example: Example) -> Sequence[int | None]:
-        shown = [(_view(name, example), thinking) for name, thinking in sides]
-        said = len(chat.completion(example)[0]) if example.demonstration else None
-        return (*(len(chat.prompt_ids(m, thinking)) if m else None for m, thinking in shown), said)
+    def measure(example: Example) -> Sequence[int | None]:
+        prompts = [(_view(name, example), thinking) for name, thinking in sides]
+        demonstration = len(chat.completion(example)[0]) if example.demonstration else None
+        return (*(len(chat.prompt_ids(m, thinking)) if m else None for m, thinking in prompts), demonstration)
 
-    return measured
+    return measure
 
 
 def _view(name: str | None, example: Example) -> list[Message] | None:
@@ -100,5 +111,5 @@ def _view(name: str | None, example: Example) -> list[Message] | None:
 
 
 def _label(model: str) -> str:
-    """The model's name without this machine's folders."""
+    """The model's name without the folders of this machine."""
     return model.rstrip("/").rpartition("/")[2] if model.startswith((".", "/", "~")) else model

@@ -1,17 +1,17 @@
-"""Near-duplicate texts: an exact set-similarity join on word pairs that is not misled by text which many rows share.
+"""Near-duplicate texts: an exact set-similarity join on word pairs that is not misled by text shared by many rows.
 
-A text is the set of its pairs of neighbouring words. Words are what white space separates; plain words lose case and
-punctuation, everything else (numbers, formulas, SMILES, code) is compared as it is written. Two texts are near
-duplicates if the Jaccard similarity of their sets, |a & b| / |a | b|, reaches the threshold: at 0.8 one changed word in
-nineteen, or an appended one in six.
+A text is the set of its pairs of neighbouring words. Words are separated by white space; plain words lose case and
+punctuation, everything else (numbers, formulas, SMILES, code) is compared as written. Two texts are near duplicates if
+the Jaccard similarity of their sets, |a & b| / |a | b|, reaches the threshold: at 0.8 one changed word in nineteen, or
+an appended one in six.
 
-A passage that stands in several texts (a preamble, an article, the sentence around a slot) counts as one item however
+A passage that occurs in several texts (a preamble, an article, the sentence around a slot) counts as one item however
 long it is, so that rows are compared by what differs: `PASSAGE` words in `ROWS` texts, or `LONG_PASSAGE` in two. The
 price: three long texts that differ in single words only are taken for one template, and all of them are kept.
 
-Nothing is sampled, every pair is found: only the rarest items of each set are looked up, and two sets that are near
-enough share one of these (Bayardo et al., WWW 2007; Xiao et al., WWW 2008). Words and pairs are known by 64-bit
-hashes. Memory beside the texts: 5 bytes a word while counting, then up to 9 for every item that another text has, too.
+The join is exact: only the rarest items of each set are looked up, and two sets that are similar enough share one of
+these (Bayardo et al., WWW 2007; Xiao et al., WWW 2008). Words and pairs are represented by 64-bit hashes. Memory
+beside the texts: 5 bytes per word while counting, then up to 9 for every item that another text also has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 THRESHOLD = 0.8
 PASSAGE, ROWS, LONG_PASSAGE = 9, 3, 100
 _PLAIN = re.compile(r"[(\[\"'“‘]*([^\W\d_]+(?:['’-][^\W\d_]+)*)[)\]\"'”’.,;:?!…]*")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Chinese and Japanese: one letter, one word
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Chinese and Japanese: every character is a word
 _ODD = 6364136223846793005  # Knuth's multiplier: a hash of several hashes is a polynomial in it, modulo 2**64
 _ROUNDING = 1e-9
 
@@ -41,48 +41,48 @@ def near_duplicates(
 ) -> list[tuple[int, int]]:
     """(earlier, later) for every text that repeats an earlier one, exactly or nearly; in the order of ``later``.
 
-    ``earlier`` is the first such text that repeats none itself, so the second numbers are what to leave out, and every
-    text left out resembles one that stays. ``agree(earlier, later)`` may refuse a pair (rows whose answers differ).
+    ``earlier`` is the first such text that repeats none itself: drop the second number of each pair, and every dropped
+    text resembles one that is kept. ``agree(earlier, later)`` may reject a pair (rows whose answers differ).
     """
     items = _Items(texts)
     kept = _Index(threshold)
-    found = []
+    pairs = []
     for later, text in enumerate(texts):
         size, ids = items.of(text)
         earlier = kept.first(size, ids, later, agree)
         if earlier is None:
             kept.add(later, size, ids)
         else:
-            found.append((earlier, later))
-    return found
+            pairs.append((earlier, later))
+    return pairs
 
 
-def near_matches(known: Sequence[str], texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int]]:
-    """(number of the first of ``known`` that it repeats, own number) for every one of ``texts`` that repeats one."""
-    items = _Items([*known, *texts])
+def near_matches(reference: Sequence[str], texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int]]:
+    """(i, j) for every ``texts[j]`` that repeats a text of ``reference``, of which ``reference[i]`` is the first."""
+    items = _Items([*reference, *texts])
     index = _Index(threshold)
-    for row in _firsts(known).tolist():
-        index.add(row, *items.of(known[row]))
+    for row in _firsts(reference).tolist():
+        index.add(row, *items.of(reference[row]))
     firsts = ((index.first(*items.of(text), i), i) for i, text in enumerate(texts))
     return [(row, i) for row, i in firsts if row is not None]
 
 
-def alike(one: str, other: str, threshold: float = THRESHOLD) -> bool:
-    """Whether two texts are near duplicates when nothing else is known."""
+def similar(one: str, other: str, threshold: float = THRESHOLD) -> bool:
+    """Whether two texts are near duplicates, compared without regard to passages that other texts share."""
     a, b = _pairs(one), _pairs(other)
     return len(a & b) / len(a | b) >= threshold
 
 
 class _Items:
-    """What texts are compared by; items that at least two texts have are numbered, the rarest first."""
+    """The items texts are compared by; those that at least two texts have are numbered, the rarest first."""
 
     def __init__(self, texts: Sequence[str]):
         import numpy as np
 
         self.words = _Words()
-        # what stands in n texts is repeated n - 1 times
-        alone = _firsts(texts)  # a text that is repeated whole makes no passage shared
-        windows = _repeated(lambda: (_joined(self.words.of(texts[i]), PASSAGE) for i in alone))
+        # what occurs in n texts is repeated n - 1 times
+        distinct = _firsts(texts)  # a whole text that occurs twice is not a shared passage
+        windows = _repeated(lambda: (_joined(self.words.of(texts[i]), PASSAGE) for i in distinct))
         self.twice, rows = np.unique(windows, return_counts=True)
         self.often = rows >= ROWS - 1
         del windows
@@ -93,12 +93,12 @@ class _Items:
         self.rank[order] = np.arange(len(order), dtype=np.uint32)
 
     def of(self, text: str) -> tuple[int, list[int]]:
-        """How many items ``text`` has, and the numbers of those that another text has, too, in ascending order."""
+        """How many items ``text`` has, and the numbers of those that another text also has, in ascending order."""
         import numpy as np
 
         hashes = np.unique(self._hashes(self.words.of(text)))
-        places, known = _find(hashes, self.values)
-        return len(hashes), np.sort(self.rank[places[known]]).tolist()
+        places, present = _find(hashes, self.values)
+        return len(hashes), np.sort(self.rank[places[present]]).tolist()
 
     def _hashes(self, words: np.ndarray) -> np.ndarray:
         """One hash for every pair outside shared passages, and one for each of these."""
@@ -114,15 +114,15 @@ class _Items:
         return np.concatenate([pairs[~shared], np.array(whole, np.int64)])
 
     def _shared(self, words: np.ndarray) -> np.ndarray:
-        """Which of the pairs lie in a passage that other texts have, too."""
+        """Which of the pairs lie in a passage that other texts also have."""
         import numpy as np
 
         shared = np.zeros(len(words) - 1, bool)
-        places, known = _find(_joined(words, PASSAGE), self.twice)
-        if not known.any():
+        places, present = _find(_joined(words, PASSAGE), self.twice)
+        if not present.any():
             return shared
-        starts = known & self.often[places]
-        for start, end in _runs(known):
+        starts = present & self.often[places]
+        for start, end in _runs(present):
             starts[start:end] |= end - start > LONG_PASSAGE - PASSAGE
         for i in range(PASSAGE - 1):
             shared[i : i + len(starts)] |= starts
@@ -130,9 +130,9 @@ class _Items:
 
 
 class _Index:
-    """Texts by their rarest items: ``postings`` maps an item to the places of the texts that have it in their prefix.
+    """Texts by their rarest items: ``postings`` maps an item to the places of the texts with it in their prefix.
 
-    ``ids`` holds the numbered items of all texts end to end; those of the text at place ``p`` end at ``ends[p + 1]``.
+    ``ids`` has the numbered items of all texts, end to end; those of the text at place ``p`` end at ``ends[p + 1]``.
     """
 
     def __init__(self, threshold: float):
@@ -149,25 +149,25 @@ class _Index:
         self.ends.append(len(self.ids))
 
     def first(self, size: int, ids: list[int], later: int, agree: Agree | None = None) -> int | None:
-        """The row added first that is near enough and, where asked, agrees with row ``later``."""
+        """The row added first that is similar enough and, if ``agree`` is given, agrees with row ``later``."""
         places = {place for item in self._prefix(size, ids) for place in self.postings.get(item, ())}
         low, high = self.threshold * size - _ROUNDING, size / self.threshold + _ROUNDING
-        own = set(ids)
+        items = set(ids)
         for place in sorted(p for p in places if low <= self.sizes[p] <= high):
-            both = len(own.intersection(self.ids[self.ends[place] : self.ends[place + 1]]))
+            both = len(items.intersection(self.ids[self.ends[place] : self.ends[place + 1]]))
             near = both / (size + self.sizes[place] - both) >= self.threshold
             if near and (agree is None or agree(self.rows[place], later)):
                 return self.rows[place]
         return None
 
     def _prefix(self, size: int, ids: list[int]) -> list[int]:
-        """The numbered ones of the rarest items; items that no other text has are the rarest of all."""
+        """Those of the rarest items that are numbered; items that no other text has are the rarest of all."""
         length = size - ceil(self.threshold * size - _ROUNDING) + 1
         return ids[: max(0, length - (size - len(ids)))]
 
 
 class _Words(dict[str, int]):
-    """What white space separates -> the hash of the word it is; remembers some and forgets all when full."""
+    """White-space separated chunk -> the hash of its word: a cache that is emptied when it is full."""
 
     FULL = 1 << 13
 
@@ -195,47 +195,47 @@ def _chunks(text: str) -> list[str]:
 
 
 def _word(chunk: str) -> str:
-    """A plain word without its case and punctuation; anything else, and what is written in capitals, as it is."""
+    """A plain word without its case and punctuation; anything else, and a word in capitals, unchanged."""
     plain = _PLAIN.fullmatch(chunk)
     word = plain[1] if plain else chunk
     return word.casefold() if plain and word[1:].islower() else word
 
 
 def _firsts(texts: Sequence[str]) -> np.ndarray:
-    """The place of the first of all texts that are the same."""
+    """The places of the texts that no earlier text equals."""
     import numpy as np
 
     return np.sort(np.unique(np.fromiter(map(hash, texts), np.int64, len(texts)), return_index=True)[1])
 
 
 def _repeated(hashes: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
-    """Every hash once for each of the arrays after the first that has it, in ascending order.
+    """Every hash as often as arrays have it, less one; in ascending order.
 
-    Their lower halves are sorted first: most hashes occur once, and half the memory shows which.
+    The lower halves are sorted first: most hashes occur once, and half the memory is enough to see which.
     """
     import numpy as np
 
     halves = np.unique(_again(array("I"), (np.unique(some).astype(np.uint32) for some in hashes())))
-    return _again(array("q"), (_known(np.unique(some), halves) for some in hashes()))
+    return _again(array("q"), (_in_halves(np.unique(some), halves) for some in hashes()))
 
 
-def _known(hashes: np.ndarray, halves: np.ndarray) -> np.ndarray:
+def _in_halves(hashes: np.ndarray, halves: np.ndarray) -> np.ndarray:
     return hashes[_find(hashes.astype(halves.dtype), halves)[1]]
 
 
-def _again(store: array[int], hashes: Iterable[np.ndarray]) -> np.ndarray:
-    """All hashes in ascending order, each one time less than it occurs. ``store`` is an empty array of their type."""
+def _again(buffer: array[int], hashes: Iterable[np.ndarray]) -> np.ndarray:
+    """All hashes in ascending order, each once less than it occurs. ``buffer`` is an empty array of their type."""
     import numpy as np
 
     for some in hashes:
-        store.frombytes(some.tobytes())
-    ordered = np.frombuffer(store, store.typecode) if store else np.empty(0, store.typecode)
+        buffer.frombytes(some.tobytes())
+    ordered = np.frombuffer(buffer, buffer.typecode) if buffer else np.empty(0, buffer.typecode)
     ordered.sort()  # in place: this is the largest thing in memory
     return ordered[1:][ordered[1:] == ordered[:-1]]
 
 
 def _joined(words: np.ndarray, count: int) -> np.ndarray:
-    """One hash for every ``count`` words in a row; none where there are fewer."""
+    """One hash for every ``count`` words in a row; none if there are fewer."""
     import numpy as np
 
     if len(words) < count:
@@ -243,14 +243,14 @@ def _joined(words: np.ndarray, count: int) -> np.ndarray:
     return np.convolve(words, np.int64(_ODD) ** np.arange(count), "valid")  # in whole numbers, modulo 2**64
 
 
-def _find(hashes: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of ``hashes`` in the ascending ``known``, and which of them really are there."""
+def _find(hashes: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of ``hashes`` in the ascending ``values``, and which of them are present there."""
     import numpy as np
 
-    if not len(known):
+    if not len(values):
         return np.zeros(len(hashes), np.int64), np.zeros(len(hashes), bool)
-    places = known.searchsorted(hashes).clip(max=len(known) - 1)
-    return places, known[places] == hashes
+    places = values.searchsorted(hashes).clip(max=len(values) - 1)
+    return places, values[places] == hashes
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int]]:

@@ -1,1 +1,1 @@
-"""Every file here is one way to sample completions: ENGINE, a class with sample(), sync() and close()."""
+"""Engines sample completions; every file here defines one: ENGINE, a class with the contract of `models.engine`."""

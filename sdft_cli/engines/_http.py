@@ -1,56 +1,58 @@
-"""The few requests that a running vLLM server is asked: JSON over HTTP, many at once, each error one line."""
+"""JSON over HTTP to a running vLLM server, many requests at once; every failure is an error of one line."""
 
 from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 from urllib.parse import urlsplit
 
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.llm.api_key import read_key, redacted, without_secrets
+from sdft_cli.types import Json
 
-#: Where vLLM itself looks for the key that its server asks for.
+#: Where vLLM itself looks for the key that its server requires.
 KEY_VARIABLE = "VLLM_API_KEY"
-SECONDS = 1800.0  # a weight update or a long completion of a large model
+SECONDS = 1800.0  # for a weight update, or a long completion of a large model
+
+Body = Mapping[str, object]
 
 
-class Missing(SdftError):
-    """The server knows no such address (404 or 405)."""
+class NoSuchPath(SdftError):
+    """The server does not know the path (404 or 405)."""
 
 
-class Server:
-    """A server at ``base_url`` (with or without its ``/v1``); ``at_once`` requests may be open together."""
+class HttpClient:
+    """Requests to ``base_url`` (with or without ``/v1``), of which at most ``at_once`` are open together."""
 
     def __init__(self, base_url: str, at_once: int):
         parts = urlsplit(base_url if "//" in base_url else f"http://{base_url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"engine.base_url {base_url!r} is no address", "write http://HOST:PORT")
+            raise UsageError(f"engine.base_url {base_url!r} is not an address", "write http://HOST:PORT")
         self.path = parts.path.rstrip("/").removesuffix("/v1")
         self.url = without_secrets(parts._replace(path=self.path).geturl())
-        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connect: Callable[[], http.client.HTTPConnection] = lambda: make(
+        connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connect: Callable[[], http.client.HTTPConnection] = lambda: connection(
             parts.hostname or "", parts.port, timeout=SECONDS
         )
         self.key = read_key(KEY_VARIABLE, None)
         self.at_once = at_once
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str) -> Json:
         """The JSON at ``path``."""
         return self._request("GET", path, None)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """What comes back for ``body``: JSON, or None where the answer is empty or plain text."""
+    def post(self, path: str, body: Body | None = None) -> Json:
+        """The answer to ``body``: JSON, or None where it is empty or plain text."""
         return self._request("POST", path, body or {})
 
-    def post_all(self, path: str, bodies: Sequence[dict[str, Any]]) -> list[Any]:
-        """One answer a body, in their order."""
+    def post_all(self, path: str, bodies: Sequence[Body]) -> list[Json]:
+        """One answer per body, in their order."""
         with ThreadPoolExecutor(max(1, min(self.at_once, len(bodies)))) as pool:
             return list(pool.map(lambda body: self.post(path, body), bodies))
 
-    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    def _request(self, method: str, path: str, body: Body | None) -> Json:
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         connection = self._connect()
         try:
@@ -60,21 +62,21 @@ class Server:
         except (OSError, http.client.HTTPException) as error:
             raise SdftError(
                 f"no answer from the server at {self.url}{path}: {error or type(error).__name__}",
-                "is it running, and is engine.base_url right? A run goes on with --resume",
+                "check that it is running and engine.base_url is right; continue the run with --resume",
             ) from error
         finally:
             connection.close()
         if status >= 300:
-            kind = Missing if status in (404, 405) else SdftError
-            raise kind(f"{self.url}{path}: {status} {redacted(_said(raw), self.key)}", _hint(status))
+            kind = NoSuchPath if status in (404, 405) else SdftError
+            raise kind(f"{self.url}{path}: {status} {redacted(_error_message(raw), self.key)}", _hint(status))
         try:
             return json.loads(raw)
         except ValueError:
             return None
 
 
-def _said(raw: bytes) -> str:
-    """The message of an error's body, on one line."""
+def _error_message(raw: bytes) -> str:
+    """The message in an error's body, on one line."""
     text = raw.decode(errors="replace")
     try:
         body = json.loads(text)
@@ -87,5 +89,5 @@ def _said(raw: bytes) -> str:
 
 def _hint(status: int) -> str:
     if status in (401, 403):
-        return f"the server asks for a key: export {KEY_VARIABLE}"
-    return "the server's own log says more; a run goes on with --resume"
+        return f"the server requires a key: export {KEY_VARIABLE}"
+    return "see the server's own log; continue the run with --resume"

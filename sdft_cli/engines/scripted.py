@@ -1,4 +1,4 @@
-"""An engine that says what it is told: for tests and for trying a grader without a model."""
+"""An engine that replies from a script: for tests, and for trying a grader without sampling from the model."""
 
 from __future__ import annotations
 
@@ -8,23 +8,31 @@ from typing import TYPE_CHECKING
 from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
-    from sdft_cli.config.recipe import Sampler
+    from sdft_cli.config.recipe import EngineSettings, Sampler
+    from sdft_cli.models.engine import EngineClass
+    from sdft_cli.models.policy import Policy
+
+Script = Callable[[list[int]], list[int]]
 
 
 class ScriptedEngine:
-    """``script`` maps prompt ids to completion ids; every log-prob is 0 (it never doubts)."""
+    """``script`` maps a prompt's ids to a completion's; without one every completion is empty but for its end.
+
+    Every log-prob is 0: the script is always sure.
+    """
 
     name = "scripted"
 
-    def __init__(self, script: Callable[[list[int]], list[int]]):
-        self.script, self.version = script, 0
+    def __init__(self, policy: Policy, settings: EngineSettings | None = None, script: Script | None = None):
+        self.policy, self.version = policy, 0
+        self.script = script or (lambda prompt: [policy.chat.eos_id])
 
     def sync(self) -> int:
         self.version += 1
         return self.version
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to free."""
 
     def sample(
         self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
@@ -38,4 +46,4 @@ class ScriptedEngine:
         return rollouts
 
 
-ENGINE = ScriptedEngine
+ENGINE: EngineClass = ScriptedEngine

@@ -1,39 +1,43 @@
-"""Sampling with the trainer's own model: the default engine, needs nothing but transformers.
+"""Sampling with the trainer's own model: the default engine, which needs nothing but transformers.
 
-Prompts are sorted by length and left-padded; equal ones are read once; rows that have finished leave the batch, so the
-longest one does not set everybody's cost. The log-probs recorded are those of the distribution that was sampled from.
+Prompts are sorted by length and left-padded, and equal ones are read once. Finished sequences are dropped from the
+batch, so the longest one does not determine the cost of all. The recorded log-probs are those of the distribution that
+was sampled from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sdft_cli.config.recipe import EngineSettings
-from sdft_cli.engines._decoding import Decoder, Lean, Parts, Plain, lean
+from sdft_cli.engines._decoding import BatchDecoder, FastDecoder, ForwardDecoder, fast_layers
+from sdft_cli.engines._fast_layers import FastLayers
 from sdft_cli.errors import SdftError
-from sdft_cli.models import pretrained
+from sdft_cli.models.engine import EngineFacts
 from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
     from sdft_cli.config.recipe import Sampler
-    from sdft_cli.models.pretrained import Policy
+    from sdft_cli.models.engine import EngineClass
+    from sdft_cli.models.policy import Policy
 
-#: Rows leave the batch once so large a share of it has finished: taking them out copies the cache.
+#: The share of a batch that must have finished before it is dropped, as that copies the cache.
 FINISHED = 0.1
-#: Tokens between two looks at what has finished; on a GPU every look waits for the device.
-LOOK_EVERY = {"cpu": 1, "cuda": 8}
+#: Tokens between two checks for finished sequences; on a GPU every check waits for the device.
+CHECK_EVERY = {"cpu": 1, "cuda": 8}
 
 
 class TransformersEngine:
-    """``policy`` is shared with the trainer, so a weight update needs no copying: ``sync`` only counts it.
+    """``policy`` is shared with the trainer, so ``sync`` has nothing to copy and only counts versions.
 
-    Rows that do not fit into memory together are written in halves, from then on; ``facts`` tells of it. With
-    ``settings.prefetch`` it samples while the trainer moves the weights, and has a copy of those that can move.
+    A batch that does not fit into memory is sampled in halves, as are all later ones; ``facts`` then has ``max_batch``.
+    With ``settings.prefetch`` it samples while the trainer moves the weights, and has its own copy of the trainable
+    ones.
     """
 
     name = "transformers"
@@ -41,65 +45,65 @@ class TransformersEngine:
     def __init__(self, policy: Policy, settings: EngineSettings | None = None):
         settings = settings or EngineSettings()
         self.policy, self.max_batch, self.version = policy, settings.max_batch, 0
-        self.facts = dict[str, Any]()
-        self.sampled = pretrained.twin(policy) if settings.prefetch else policy
-        self.stop = torch.tensor(pretrained.stop_ids(policy), device=policy.device)
+        self.facts = EngineFacts()
+        self.sampled = policy.sampler_copy() if settings.prefetch else policy
+        self.stop = torch.tensor(policy.stop_ids, device=policy.device)
 
     @cached_property
-    def parts(self) -> Parts | None:
-        """What the lean decoder walks through; None where the model is not of its kind."""
-        return lean(self.sampled)
+    def layers(self) -> FastLayers | None:
+        """What the fast decoder needs of the model; None where the model is not of its kind."""
+        return fast_layers(self.sampled)
 
     def sync(self) -> int:
-        """Tell the engine that the weights have changed; returns their version."""
+        """The weights have changed; returns their version."""
         if self.sampled is not self.policy:
-            pretrained.follow(self.sampled, self.policy)
+            self.sampled.copy_weights(self.policy)
         self.version += 1
         return self.version
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to free."""
 
     def sample(
         self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
     ) -> list[Rollout]:
-        """One completion a prompt, in the order of ``prompts``. Equal arguments and weights give equal results."""
+        """One completion per prompt, in their order. Equal arguments and weights give equal results."""
         generator = torch.Generator(self.policy.device).manual_seed(seed)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        parts = self.parts.packed() if self.parts else None  # anew: training has moved the weights since the last time
+        layers = self.layers.prepacked() if self.layers else None  # anew: training has moved the weights meanwhile
         rollouts: dict[int, Rollout] = {}
         while part := order[len(rollouts) : len(rollouts) + self.max_batch]:
             before = generator.get_state()
-            asked = [prompts[i] for i in part]
+            batch = [prompts[i] for i in part]
             try:
-                decoder: Decoder = Lean(self.sampled, parts) if parts else Plain(self.sampled)
-                written = self._write(decoder, asked, sampler, max_new_tokens, generator, greedy)
+                decoder: BatchDecoder = FastDecoder(self.sampled, layers) if layers else ForwardDecoder(self.sampled)
+                completions = self._decode(decoder, batch, sampler, max_new_tokens, generator, greedy)
             except torch.OutOfMemoryError as error:
-                written, reason = [], str(error).splitlines()[0]
+                completions, reason = [], str(error).splitlines()[0]
             del decoder
-            if not written:  # outside of the handler, whose traceback keeps what was being written
-                self._shrink(asked, reason)
+            if not completions:  # outside the handler, whose traceback keeps the decoder's tensors alive
+                self._shrink(batch, reason)
                 generator.set_state(before)
                 continue
-            for i, (ids, logprobs, finish) in zip(part, written, strict=True):
+            for i, (ids, logprobs, finish) in zip(part, completions, strict=True):
                 rollouts[i] = Rollout(prompts[i], ids, logprobs, finish, i, version=self.version)
         return [rollouts[i] for i in range(len(prompts))]
 
     def _shrink(self, prompts: list[list[int]], reason: str) -> None:
-        """Half as many rows at a time from now on; `SdftError` where it was one."""
+        """Sample half as many rows at a time from now on; `SdftError` where it was only one."""
         if len(prompts) == 1:
             raise SdftError(
                 f"a prompt of {len(prompts[0])} tokens and its completion do not fit into the memory of "
                 f"{self.policy.device}: {reason}",
                 "lower sampler.max_new_tokens or train.max_prompt_tokens, or set lora.rank",
             )
-        pretrained.release(self.policy.device)
+        self.policy.release_memory()
         self.max_batch = self.facts["max_batch"] = len(prompts) // 2
 
     @torch.no_grad()
-    def _write(
+    def _decode(
         self,
-        decoder: Decoder,
+        decoder: BatchDecoder,
         prompts: list[list[int]],
         sampler: Sampler,
         limit: int,
@@ -107,13 +111,13 @@ class TransformersEngine:
         greedy: bool,
     ) -> list[tuple[list[int], list[float], str]]:
         """Ids, log-probs and finish of every row."""
-        every = LOOK_EVERY.get(self.policy.device.type, 1)
-        paper = _Paper(len(prompts), limit, self.policy.device)
+        every = CHECK_EVERY.get(self.policy.device.type, 1)
+        completions = _Completions(len(prompts), limit, self.policy.device)
         ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=self.policy.device)
         logits_BV = decoder.start(prompts)
         for at in range(limit):
             next_B, logprob_B = choose(logits_BV, sampler, generator, greedy)
-            paper.write(at, next_B, logprob_B)
+            completions.write(at, next_B, logprob_B)
             ended_B |= torch.isin(next_B, self.stop)
             if at + 1 == limit:
                 break
@@ -123,14 +127,17 @@ class TransformersEngine:
                 if done >= FINISHED * len(ended_B):
                     rows_B = (~ended_B).nonzero()[:, 0]
                     decoder.keep(rows_B)
-                    paper.keep(rows_B)
+                    completions.keep(rows_B)
                     next_B, ended_B = next_B[rows_B], ended_B[rows_B]
             logits_BV = decoder.step(next_B)
-        return paper.read(self.stop)
+        return completions.read(self.stop)
 
 
-class _Paper:
-    """What has been written: tokens and log-probs [B, T] of every row, on the device until the end."""
+class _Completions:
+    """The completions of a batch in the making: tokens and log-probs [B, T], on the device until the end.
+
+    ``alive_B`` are the rows that are still being decoded.
+    """
 
     def __init__(self, rows: int, limit: int, device: torch.device):
         self.alive_B = torch.arange(rows, device=device)
@@ -147,10 +154,10 @@ class _Paper:
         self.alive_B = self.alive_B[rows_B]
 
     def read(self, stop: Tensor) -> list[tuple[list[int], list[float], str]]:
-        """Every row up to its first stop token, which belongs to it; what was written after that is dropped."""
+        """Every row up to and including its first stop token."""
         ids_BT, logprobs_BT = self.ids_BT[:, : self.used], self.logprobs_BT[:, : self.used]
         stops_BT = torch.isin(ids_BT, stop)
-        # a row that has left the batch has zeros behind its end, which may be a stop token too: the first one counts
+        # a row that was dropped from the batch ends in zeros, and 0 may be a stop token too: the first one counts
         counts_B = torch.where(stops_BT.any(1), stops_BT.long().argmax(1) + 1, self.used).tolist()
         ended = stops_BT.any(1).tolist()
         rows = zip(ids_BT.tolist(), logprobs_BT.tolist(), counts_B, ended, strict=True)
@@ -169,10 +176,11 @@ def choose(logits_BV: Tensor, sampler: Sampler, generator: torch.Generator, gree
 
 
 def _draw(p_BV: Tensor, generator: torch.Generator) -> Tensor:
-    """One token a row, by where a uniform number falls in the cumulated probabilities.
+    """One token per row, by where a uniform number falls in the cumulative probabilities.
 
     `torch.multinomial` draws a number for every entry of the vocabulary, which costs more than a small model's step. In
-    fp64 every token has its share, however rare. Of NaN any token is drawn: the loss is NaN too, and a guard stops.
+    fp64 even the rarest token has its share. From NaN any token may be drawn: the loss is NaN as well, and a guard
+    stops the run.
     """
     mass_BV = p_BV.nan_to_num(nan=1.0).cumsum(-1, dtype=torch.float64)
     shape = (len(p_BV), 1)
@@ -181,16 +189,16 @@ def _draw(p_BV: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def truncate(logits_BV: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Logits outside the top k, or outside the smallest set of mass ``top_p``, become -inf. 0 and 1 mean off."""
+    """Set logits outside the top k, or outside the smallest set of mass ``top_p``, to -inf; 0 and 1 switch them off."""
     if 0 < top_k < logits_BV.shape[-1]:
         kth_B1 = logits_BV.topk(top_k, -1).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < kth_B1, float("-inf"))
     if top_p < 1:
         sorted_BV, order_BV = logits_BV.sort(-1, descending=True)
         mass_BV = sorted_BV.softmax(-1)
-        outside_BV = mass_BV.cumsum(-1) - mass_BV >= top_p  # the token that crosses the line stays in
+        outside_BV = mass_BV.cumsum(-1) - mass_BV >= top_p  # the token that crosses the limit is kept
         logits_BV = logits_BV.masked_fill(outside_BV.scatter(1, order_BV, outside_BV), float("-inf"))
     return logits_BV
 
 
-ENGINE = TransformersEngine
+ENGINE: EngineClass = TransformersEngine

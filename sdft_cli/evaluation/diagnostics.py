@@ -104,10 +104,10 @@ def divergence(
     Raises `UsageError` for a base with another vocabulary.
     """
     from sdft_cli.evaluation import divergences
-    from sdft_cli.models import batching, pretrained
+    from sdft_cli.models import batching
 
     policy, other = model.engine.policy, base.engine.policy
-    if pretrained.head(policy).weight.shape[0] != pretrained.head(other).weight.shape[0]:
+    if policy.head().weight.shape[0] != other.head().weight.shape[0]:
         raise UsageError(
             f"{base.name} and {model.name} have different vocabularies",
             "name with --base the model that this one was trained from",

@@ -6,47 +6,33 @@ Shapes: N loss positions of a micro-batch, H hidden, n tokens of one completion.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdft_cli.losses.divergence import Divergence
 from sdft_cli.losses.fused import Labels, Scored, fused_loss
-from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate, group_rows, targets
-from sdft_cli.models.pretrained import Policy
-from sdft_cli.runs.records import MeanValue
+from sdft_cli.models.policy import Policy
+from sdft_cli.models.protocols import CausalLM
+from sdft_cli.runs.records import Divergences, MeanValue
 from sdft_cli.stats import bootstrap
 
 
-class Divergences(TypedDict):
-    """Mean divergences in nats per token. ``forward`` is KL(teacher || student), ``reverse`` KL(student || teacher);
-    ``forward_after_skip`` leaves out the first ``skip_first`` tokens of each completion (None: nothing would be left,
-    or nothing is skipped)."""
-
-    forward: MeanValue
-    reverse: MeanValue
-    forward_after_skip: MeanValue | None
-    skip_first: int
-    completions: int
-    tokens: int
-
-
 @torch.no_grad()
-def per_token(policy: Policy, rows: Sequence[Row], budget: int, teacher: nn.Module | None = None) -> list[Tensor]:
+def per_token(policy: Policy, rows: Sequence[Row], budget: int, teacher: CausalLM | None = None) -> list[Tensor]:
     """[KL(teacher || student), KL(student || teacher)] at every token of every row: one [2, n] tensor per row, in nats.
 
     Over the full vocabulary, each side under its own prompt. The student is ``policy``, and so is the teacher unless
     one is given. The rows come back sorted by length.
     """
-    heads = pretrained.head(policy).detach(), pretrained.head(policy, teacher).detach()
+    heads = policy.head().detach(), policy.head(teacher).detach()
     pad_id, kl_rows = policy.chat.pad_id, []
     for group in group_rows(rows, budget, policy.packed):
         target = targets(group, policy.device)
         prompts = [r.student_prompt for r in group], [r.teacher_prompt or [] for r in group]
         student_NH, teacher_NH = (
-            pretrained.hidden_states(policy, collate(prompt, group, pad_id, policy.device, policy.packed), model)
+            policy.hidden_states(collate(prompt, group, pad_id, policy.device, policy.packed), model)
             for prompt, model in zip(prompts, (None, teacher), strict=True)
         )
         student, teacher_side = Scored(student_NH, heads[0]), Scored(teacher_NH, heads[1])

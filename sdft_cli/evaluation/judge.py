@@ -3,7 +3,7 @@
 The judge is shown question, reference and response, each between fences that carry a code made of all three, so no text
 can contain the fence that would end it. Its reply is read as a whole: "INCORRECT" is not a kind of "CORRECT", and a
 sentence is no verdict. A reply that cannot be read is counted and its answer not scored. Replies are stored before they
-are used (see `reply_store`), so an interrupted evaluation goes on, and a repeated one costs nothing.
+are used (see `llm.reply_store`), so an interrupted evaluation goes on, and a repeated one costs nothing.
 
 What this does not prevent: a judge that is talked into a wrong word. The verdict is still its own reply, never text of
 the response.
@@ -22,11 +22,10 @@ from typing import TypeVar
 from sdft_cli.evaluation import summaries
 from sdft_cli.evaluation.measurement import Measurement
 from sdft_cli.grading import task_rules
-from sdft_cli.llm import endpoint, local
-from sdft_cli.llm.progress import TeacherDisplay
-from sdft_cli.llm.reply_store import Store
-from sdft_cli.llm.types import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions
-from sdft_cli.llm.usage import Tally
+from sdft_cli.llm.language_model import model_id, open_model
+from sdft_cli.llm.progress import ProgressDisplay
+from sdft_cli.llm.reply_store import ReplyStore
+from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions
 from sdft_cli.models import digests
 from sdft_cli.runs.records import FurtherScores, ItemRecord, ItemScore
 from sdft_cli.types import Json, Message, Rubric, Score, Task
@@ -50,11 +49,15 @@ class Judgement:
 
 
 @dataclass
-class Verdict(Outcome):
+class Verdict(PromptResult):
     """The outcome of one question to the judge: the word, or None and the reply that could not be read."""
 
     word: str | None = None
     reply: str = ""
+
+    @property
+    def accepted(self) -> int:
+        return int(self.word is not None)
 
 
 class Judge:
@@ -62,16 +65,16 @@ class Judge:
 
     def __init__(self, options: TeacherOptions, folder: Path):
         self.options, self.folder = options, folder
-        self.named = (endpoint if options.local is None else local).named(options)
+        self.model_id = model_id(options)
 
     def settings(self, rubric: Rubric) -> dict[str, str]:
         """In what two judged evaluations must agree besides their other settings (see `comparable`)."""
-        return {"judge": str(self.named["model"]), "rubric": digests.of([rubric.instructions, dict(rubric.verdicts)])}
+        return {"judge": self.model_id["model"], "rubric": digests.of([rubric.instructions, dict(rubric.verdicts)])}
 
     def note(self, records: Sequence[ItemScore]) -> str:
         """What a reader of these scores must know."""
         unread = sum(record["why"].startswith(UNREAD) for record in records)
-        return f"judged by {self.named['model']}" + (f"; {unread} replies could not be read" if unread else "")
+        return f"judged by {self.model_id['model']}" + (f"; {unread} replies could not be read" if unread else "")
 
     def scores(self, name: str, rubric: Rubric, answers: Sequence[Judgement]) -> list[Score]:
         """The judge's score of every answer, in order; an empty response is wrong without asking.
@@ -83,18 +86,13 @@ class Judge:
         return [_score(answer, verdicts.get(answer), rubric) for answer in answers]
 
     def _ask(self, name: str, rubric: Rubric, answers: Sequence[Judgement]) -> dict[Judgement, Verdict]:
-        tally = Tally(prompts=len(answers))
-        with Store(self.folder / f"{name}.sqlite") as store, TeacherDisplay(f"judge of {name}", tally) as display:
-
-            def count(outcome: Outcome) -> None:
-                tally.done += 1
-                tally.rejected += outcome.rejected.total()
-                tally.accepted = tally.done - tally.rejected
-                display.update()
-
-            kind = endpoint.Endpoint if self.options.local is None else local.LocalTeacher
-            outcomes = kind(self.options, store, tally).run([pursuit(rubric, answer) for answer in answers], count)
-        return {a: outcome for a, outcome in zip(answers, outcomes, strict=True) if isinstance(outcome, Verdict)}
+        with (
+            ReplyStore(self.folder / f"{name}.sqlite") as store,
+            ProgressDisplay(f"judge of {name}", len(answers)) as progress,
+        ):
+            model = open_model(self.options, store, progress)
+            results = model.run([exchange(rubric, answer) for answer in answers], progress.finished)
+        return {a: result for a, result in zip(answers, results, strict=True) if isinstance(result, Verdict)}
 
 
 def judged(judge: Judge, name: str, rubric: Rubric, records: Sequence[ItemRecord]) -> list[ItemRecord]:
@@ -136,11 +134,11 @@ def _score(answer: Judgement, verdict: Verdict | None, rubric: Rubric) -> Score:
 # --- one question ----------------------------------------------------------------------------------------------------
 
 
-def pursuit(rubric: Rubric, answer: Judgement) -> Pursuit:
+def exchange(rubric: Rubric, answer: Judgement) -> Exchange:
     """Asks once and returns the `Verdict`."""
     replies = yield Request(messages(rubric, answer), temperature=0.0, max_tokens=MAX_TOKENS)
     verdict = Verdict(word=word_of(replies[0], rubric.verdicts), reply=replies[0].text)
-    verdict.count(replies)
+    verdict.add_tokens(replies)
     if verdict.word is None:
         verdict.rejected["no verdict"] += 1
     return verdict

@@ -20,7 +20,7 @@ class Gain(TypedDict):
     """A paired difference of accuracies over ``n`` rows, with its 95 % interval."""
 
     value: float
-    interval: intervals.Interval | None
+    interval: intervals.Interval
     n: int
 
 
@@ -108,4 +108,5 @@ def gain(before: Sequence[ItemRecord], after: Sequence[ItemRecord], seed: int = 
         return None
     n = len(differences)
     value, draws = bootstrap.ratio(differences, [1] * n, seed=seed)
-    return {"value": value, "interval": bootstrap.interval(draws, value, least=3 / n), "n": n}
+    interval = bootstrap.interval(draws, value, least=3 / n)
+    return {"value": value, "interval": interval, "n": n} if interval else None

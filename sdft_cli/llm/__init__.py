@@ -1,1 +1,1 @@
-"""Another model, behind an endpoint or on this machine: requests, replies, and what they cost."""
+"""Another language model, behind an endpoint or on this machine: requests, replies, their cost, data made of them."""

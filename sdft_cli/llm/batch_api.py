@@ -1,114 +1,116 @@
-"""An endpoint's Batch API: hand requests over in files, come back hours later, pay less.
+"""Batch API of an endpoint: submit requests in files, collect the responses hours later, pay less.
 
-``submit`` hands over what is missing of every prompt's next samples, ``collect`` fetches what is done and stores it
-like any other answer. A batch is noted before it is handed over, under a token that travels with it, so one that was
-handed over when we were killed is found again and not paid for twice.
+`BatchJobs.submit` submits the requests whose replies are missing; `BatchJobs.collect` fetches the batches that have
+ended and stores their responses like any others. A batch is saved before it is submitted, under a token that travels
+with it: one that was submitted just before the process was killed is found again, and not paid for twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sdft_cli.errors import GateError, SdftError
-from sdft_cli.llm.api_key import missing_key, redacted
+from sdft_cli.llm.batch_store import BatchStore, SubmittedBatch
 from sdft_cli.llm.budget import Prices
-from sdft_cli.llm.endpoint import GO_ON, OPENAI, Endpoint, url_of
-from sdft_cli.llm.reply_store import Handed, Store
-from sdft_cli.llm.responses import Fault
-from sdft_cli.llm.types import Request, TeacherOptions, prompt_tokens
-from sdft_cli.llm.usage import Tally
+from sdft_cli.llm.http_client import HttpClient, endpoint_model_id
+from sdft_cli.llm.parameters import SupportedParameters
+from sdft_cli.llm.progress import Progress
+from sdft_cli.llm.recorder import Recorder
+from sdft_cli.llm.reply_store import ReplyStore
+from sdft_cli.llm.responses import ApiError
+from sdft_cli.llm.types import Pending, Request, TeacherOptions, estimate_prompt_tokens
+from sdft_cli.types import Json
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai.types import Batch
 
-PATH = "/v1/chat/completions"
-#: What one file may hold, a little below what OpenAI allows (50,000 requests, 200 MB).
-MOST_LINES, MOST_BYTES = 50_000, 190_000_000
+PATH: Final = "/v1/chat/completions"
+#: Limits of one file, slightly below OpenAI's (50,000 requests, 200 MB).
+MAX_LINES, MAX_BYTES = 50_000, 190_000_000
 ENDED = ("completed", "failed", "expired", "cancelled")
-#: Among so many of the newest batches one is looked for whose id we never learnt.
+#: A batch whose id we never learnt is looked for among so many of the newest.
 NEWEST = 100
 
 
 class _Line(NamedTuple):
-    """One request in a file; ``request`` asks for the samples that are missing."""
+    """One request in a file."""
 
-    digest: str
-    request: Request
+    pending: Pending
     content: bytes
 
 
 @dataclass
 class Collected:
-    """What a visit brought: ``replies`` and ``faults`` of batches that have ended, a line for each that has not."""
+    """How many replies and errors were collected, a line for each unfinished batch, and a line for each problem."""
 
     replies: int = 0
-    faults: int = 0
-    waiting: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    errors: int = 0
+    unfinished: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 class BatchJobs:
-    """The batches of one store. Raises `SdftError` where the endpoint cannot be had; nothing is lost by that."""
+    """The batches of one reply store. Raises `SdftError` if the endpoint cannot be reached; nothing is lost then."""
 
-    def __init__(self, options: TeacherOptions, store: Store, tally: Tally):
-        self.options, self.store = options, store
-        self.endpoint = Endpoint(options, store, tally)
-        if not self.endpoint.key and self.endpoint.where == OPENAI:
-            raise missing_key(options.api_key_env)
+    def __init__(self, options: TeacherOptions, store: ReplyStore, progress: Progress):
+        self.options, self.store, self.batches = options, store, BatchStore(store.file)
+        self.model_id = endpoint_model_id(options)
+        self.client = HttpClient(options)
+        self.client.need_key()
+        self.parameters = SupportedParameters(store.file, self.model_id)
+        self.recorder = Recorder(self.client.address, store, self.parameters, progress)
 
     def submit(self, requests: Sequence[Request]) -> list[str]:
-        """Hand over the requests that no batch holds yet; the names of the batches that they are in."""
-        jobs = [job for batch in self.store.handed() for job in batch.jobs.values()]
-        lines = self._lines(requests, {(digest, sample) for digest, samples in jobs for sample in samples})
-        self._check_budget([line.request for line in lines.values()])
-        return [self._hand_over(part) for part in _parts(lines)]
+        """Submit the requests that are in no open batch yet; returns the ids of the new batches."""
+        lines = self._lines(requests)
+        self._check_budget([line.pending.request for line in lines.values()])
+        return [self._submit(part) for part in _parts(lines)]
 
     def collect(self) -> Collected:
-        """Store the answers of all batches that have ended."""
-        found = Collected()
-        for batch in self.store.handed():
-            if name := batch.id or self._find(batch.token):
-                info = self._call(lambda client, name=name: client.batches.retrieve(name))  # type: ignore[misc]
-                if info.status not in ENDED:
-                    counts = info.request_counts
-                    done = f", {counts.completed} of {counts.total} done" if counts else ""
-                    found.waiting.append(f"{info.id} is {info.status}{done}")
-                    continue
-                self._fetch(info, batch, found)
-            self.store.fetched(batch.token)
-        return found
+        """Store the responses of all batches that have ended."""
+        collected = Collected()
+        for batch in self.batches.open():
+            if self._collect(batch, collected):
+                self.batches.close(batch.token)
+        return collected
 
-    # --- out ---------------------------------------------------------------------------------------------------
+    # --- submitting --------------------------------------------------------------------------------------------
 
-    def _lines(self, requests: Sequence[Request], held: set[tuple[str, int]]) -> dict[str, _Line]:
-        """What is neither stored nor held by a batch, by a name for each line."""
+    def _lines(self, requests: Sequence[Request]) -> dict[str, _Line]:
+        """A line, by its name, for every request with samples that are neither stored nor in an open batch."""
+        jobs = [job for batch in self.batches.open() for job in batch.lines.values()]
+        in_batches = {(digest, sample) for digest, samples in jobs for sample in samples}
         lines = {}
         for request in requests:
-            digest = request.digest(self.endpoint.named)
-            missing = [s for s in self.store.missing(digest, request.samples) if (digest, s) not in held]
+            digest = request.digest(self.model_id)
+            missing = [s for s in self.store.missing(digest, request.samples) if (digest, s) not in in_batches]
             if missing:
-                body = {"model": self.options.model, **self.endpoint.body(request, digest, missing)}
+                pending = Pending(digest, replace(request, samples=tuple(missing)))
                 name = f"{digest[:40]}-{missing[0]}"
+                body = {"model": self.options.model, **self.parameters.body(pending)}
                 line = {"custom_id": name, "method": "POST", "url": PATH, "body": body}
-                content = json.dumps(line, ensure_ascii=False).encode() + b"\n"
-                lines[name] = _Line(digest, replace(request, samples=tuple(missing)), content)
+                lines[name] = _Line(pending, json.dumps(line, ensure_ascii=False).encode() + b"\n")
         return lines
 
-    def _hand_over(self, lines: dict[str, _Line]) -> str:
+    def _submit(self, lines: dict[str, _Line]) -> str:
+        """Submit one file of lines as a batch; returns its id."""
         content = b"".join(line.content for line in lines.values())
         token = hashlib.sha256(content).hexdigest()[:32]
-        jobs = {name: (line.digest, list(line.request.samples)) for name, line in lines.items()}
-        bodies = {line.digest: json.dumps(line.request.body()) for line in lines.values()}
-        self.store.hand_over(Handed(token, "", jobs), bodies)
-        file = self._call(lambda client: client.files.create(file=("requests.jsonl", content), purpose="batch"))
-        more: dict[str, Any] = {"endpoint": PATH, "completion_window": "24h", "metadata": {"sdft": token}}
-        made = self._call(lambda client: client.batches.create(input_file_id=file.id, **more))
-        self.store.hand_over(Handed(token, made.id, jobs), {})
-        return str(made.id)
+        pending = {name: line.pending for name, line in lines.items()}
+        batch = SubmittedBatch(token, "", {name: (p.digest, list(p.request.samples)) for name, p in pending.items()})
+        self.batches.save(batch, {p.digest: json.dumps(p.request.body()) for p in pending.values()})
+        file = self.client.call(lambda client: client.files.create(file=("requests.jsonl", content), purpose="batch"))
+        created = self.client.call(
+            lambda client: client.batches.create(
+                input_file_id=file.id, endpoint=PATH, completion_window="24h", metadata={"sdft": token}
+            )
+        )
+        self.batches.save(batch._replace(id=created.id), {})
+        return created.id
 
     def _check_budget(self, requests: Sequence[Request]) -> None:
         most, prices = self.options.max_requests, Prices(self.options.price_in, self.options.price_out)
@@ -116,65 +118,70 @@ class BatchJobs:
             raise GateError(
                 f"{len(requests)} requests are more than --max-requests {most}", "raise it; nothing was sent"
             )
-        worst = sum(prices.cost(prompt_tokens(r.messages), r.max_tokens * len(r.samples)) for r in requests)
+        worst = sum(prices.cost(estimate_prompt_tokens(r.messages), r.max_tokens * len(r.samples)) for r in requests)
         if self.options.max_cost is not None and worst > self.options.max_cost:
             raise GateError(
                 f"{len(requests)} requests may cost {worst:.2f}, more than --max-cost {self.options.max_cost:g}",
                 "raise it; nothing was sent",
             )
 
-    # --- in ----------------------------------------------------------------------------------------------------
+    # --- collecting --------------------------------------------------------------------------------------------
+
+    def _collect(self, batch: SubmittedBatch, collected: Collected) -> bool:
+        """Store the responses of a batch; False if it has not ended."""
+        name = batch.id or self._find(batch.token)
+        if name is None:
+            return True  # it was never created
+        info = self.client.call(lambda client: client.batches.retrieve(name))
+        if info.status in ENDED:
+            self._fetch(info, batch, collected)
+            return True
+        counts = info.request_counts
+        done = f", {counts.completed} of {counts.total} done" if counts else ""
+        collected.unfinished.append(f"{info.id} is {info.status}{done}")
+        return False
 
     def _find(self, token: str) -> str | None:
-        """The batch's name at the endpoint; None where it was never handed over."""
-        newest = self._call(lambda client: client.batches.list(limit=NEWEST).data)
+        """The batch's id at the endpoint; None if it was never created."""
+        newest = self.client.call(lambda client: client.batches.list(limit=NEWEST).data)
         return next((batch.id for batch in newest if (batch.metadata or {}).get("sdft") == token), None)
 
-    def _fetch(self, info: Any, batch: Handed, found: Collected) -> None:
-        """Store every line of an ended batch's files of answers."""
+    def _fetch(self, info: Batch, batch: SubmittedBatch, collected: Collected) -> None:
+        """Store every line in the files of an ended batch."""
         for file in filter(None, (info.output_file_id, info.error_file_id)):
-            text = self._call(lambda client, file=file: client.files.content(file).text)  # type: ignore[misc]
-            for line in filter(str.strip, text.split("\n")):
-                said = json.loads(line)
-                if job := batch.jobs.get(said.get("custom_id")):
-                    self._take(said, job[0], list(job[1]), found)
+            for text in filter(str.strip, self._file_text(file).split("\n")):
+                line = json.loads(text)
+                if job := batch.lines.get(line.get("custom_id")):
+                    self._record(line, job[0], tuple(job[1]), collected)
         if info.status != "completed":
-            found.errors.append(f"{info.id} has {info.status}")
+            collected.problems.append(f"{info.id} has {info.status}")
 
-    def _take(self, said: dict[str, Any], digest: str, group: list[int], found: Collected) -> None:
-        response, error = said.get("response") or {}, said.get("error")
+    def _file_text(self, file: str) -> str:
+        return self.client.call(lambda client: client.files.content(file).text)
+
+    def _record(self, line: dict[str, Json], digest: str, samples: tuple[int, ...], collected: Collected) -> None:
+        """Store the response in one line of a file."""
+        response, error = line.get("response") or {}, line.get("error")
         status = int(response.get("status_code") or 0)
-        body = json.dumps(response["body"]) if response.get("body") else json.dumps({"error": error})
-        answer = self.endpoint.seen(status if status or not error else 500, {}, body)
-        request = Request.of(self.store.asked(digest), tuple(group))
+        body = json.dumps(response["body"] if response.get("body") else {"error": error})
+        received = self.client.received(status if status or not error else 500, {}, body)
+        pending = Pending(digest, Request.from_body(self.batches.request_body(digest), samples))
         try:
-            found.replies += len(self.endpoint.take(answer, request, digest, group))
-        except Fault as fault:
-            found.faults += 1
+            collected.replies += len(self.recorder.record(received, pending))
+        except ApiError as api_error:
+            collected.errors += 1
             try:
-                self.endpoint.settled(fault, request, digest, group)
-            except SdftError as fatal:  # the other lines are none the worse for it
-                found.errors.append(fatal.message)
-
-    def _call(self, action: Callable[[OpenAI], Any]) -> Any:
-        """One call; nothing is repeated unseen, for a batch that is made twice is paid for twice."""
-        import openai
-
-        key, url = self.endpoint.key or "none", url_of(self.options)
-        try:
-            with openai.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=self.options.timeout) as client:
-                return action(client)
-        except openai.OpenAIError as error:
-            what = redacted(" ".join(str(error).split())[:300], self.endpoint.key, guess=True)
-            raise SdftError(f"{self.endpoint.where}: {what}", GO_ON) from error
+                self.recorder.settle(api_error, pending)
+            except SdftError as fatal:  # the other lines may still be good
+                collected.problems.append(fatal.message)
 
 
 def _parts(lines: dict[str, _Line]) -> Iterator[dict[str, _Line]]:
-    """Lines for one file each."""
+    """The lines of each file."""
     part: dict[str, _Line] = {}
     size = 0
     for name, line in lines.items():
-        if part and (len(part) == MOST_LINES or size + len(line.content) > MOST_BYTES):
+        if part and (len(part) == MAX_LINES or size + len(line.content) > MAX_BYTES):
             yield part
             part, size = {}, 0
         part[name] = line

@@ -1,7 +1,7 @@
-"""What a run may send and pay: no request goes out that might break a limit.
+"""Budget: no request goes out that might exceed a limit on requests or money.
 
-A request reserves its worst case (all of its ``max_tokens`` written, its prompt by a high estimate) and is settled by
-what the server counted. One that got no readable answer stays at its worst case, for the server may have billed it.
+A request reserves its worst case (all of its ``max_tokens`` written, its prompt by a high estimate) and is settled with
+what the server counted. One without a readable response stays at its worst case, for the server may have billed it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from sdft_cli.errors import GateError
 from sdft_cli.llm.types import TeacherOptions
 
 MILLION = 1_000_000
+_HINT = "every reply is stored: run the same command again to go on, with a new budget"
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Money for a million tokens read and written; None where nobody has said."""
+    """Prices of a million tokens, read and written; None if not given."""
 
     read: float | None = None
     written: float | None = None
@@ -31,7 +32,7 @@ class Prices:
 
 
 class Budget:
-    """Counts requests and money of one run, and holds back what would go beyond ``max_requests`` or ``max_cost``."""
+    """Counts requests and money of one run, and holds back what would exceed ``max_requests`` or ``max_cost``."""
 
     def __init__(self, options: TeacherOptions):
         self.prices = Prices(options.price_in, options.price_out)
@@ -41,15 +42,15 @@ class Budget:
         self.changed = asyncio.Condition()
 
     async def reserve(self, read: int, written: int) -> float:
-        """Wait until a request of at most so many tokens fits, while others are still to be settled; its worst cost.
+        """Wait until a request of at most so many tokens fits, as long as others are unsettled; returns its worst cost.
 
-        Raises `GateError` where it cannot fit any more.
+        Raises `GateError` if it cannot fit any more.
         """
         worst = self.prices.cost(read, written)
         async with self.changed:
             await self.changed.wait_for(lambda: self._fits(worst) or not self.open)
             if not self._fits(worst):
-                raise self._spent()
+                raise self._used_up()
             self.requests, self.open, self.reserved = self.requests + 1, self.open + 1, self.reserved + worst
         return worst
 
@@ -64,11 +65,8 @@ class Budget:
             return False
         return self.max_cost is None or self.cost + self.reserved + worst <= self.max_cost
 
-    def _spent(self) -> GateError:
+    def _used_up(self) -> GateError:
         if self.max_requests is not None and self.requests >= self.max_requests:
-            return GateError(f"--max-requests {self.max_requests} is used up", HINT)
-        spent = f"{self.cost:.4f} is spent, and one request more might pass it"
-        return GateError(f"--max-cost {self.max_cost:g} is used up: {spent}", HINT)
-
-
-HINT = "every reply is stored: the same command goes on from there, with a new budget"
+            return GateError(f"--max-requests {self.max_requests} is used up", _HINT)
+        spent = f"{self.cost:.4f} is spent, and one more request might exceed it"
+        return GateError(f"--max-cost {self.max_cost:g} is used up: {spent}", _HINT)

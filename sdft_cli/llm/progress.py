@@ -1,34 +1,66 @@
-"""Progress of a teacher's run on stderr: one live line on a terminal, elsewhere plain lines, about one a tenth."""
+"""Progress of a run that asks a language model: one live line on a terminal; elsewhere plain lines, one per tenth."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from sdft_cli import console
-from sdft_cli.llm.usage import Tally
+from sdft_cli.llm.types import PromptResult, Reply
+from sdft_cli.llm.usage import Usage
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-#: Plain lines: one a tenth of the prompts, at least and at most so many seconds apart.
-TENTHS, LEAST, MOST = 10, 1.0, 60.0
+#: Plain lines: one per tenth of the prompts, but at least and at most so many seconds apart.
+TENTHS, MIN_SECONDS, MAX_SECONDS = 10, 1.0, 60.0
 
 
-class TeacherDisplay:
-    """Shows a `Tally` while it fills; what the tally has to say stands above the live line."""
+class Progress:
+    """Keeps the `Usage` of a run. This class shows nothing; `ProgressDisplay` does."""
 
-    def __init__(self, name: str, tally: Tally, to: Console | None = None):
-        self.name, self.tally, self.console = name, tally, to or console.err
-        self.began = self.shown_at = time.monotonic()
-        self.shown = 0
+    def __init__(self, prompts: int = 0):
+        self.usage = Usage(prompts)
+        self.noted: set[str] = set()
+
+    def replied(self, replies: Sequence[Reply]) -> None:
+        """The model has just written these replies."""
+        self.usage.add_replies(replies)
+        self.update()
+
+    def finished(self, result: PromptResult) -> None:
+        """A prompt is finished; suits as a `Callback`."""
+        self.usage.add_result(result)
+        self.update()
+
+    def note_once(self, text: str, topic: str = "") -> None:
+        """`note` it, unless there was a note with this text, or on this topic, before."""
+        if (topic or text) not in self.noted:
+            self.noted.add(topic or text)
+            self.note(text)
+
+    def note(self, text: str) -> None:
+        """Show one sentence."""
+
+    def update(self) -> None:
+        """The usage has changed."""
+
+
+class ProgressDisplay(Progress):
+    """Shows usage and notes on stderr under a name, notes above the live line."""
+
+    def __init__(self, name: str, prompts: int = 0, to: Console | None = None):
+        super().__init__(prompts)
+        self.name, self.console = name, to or console.err
+        self.began = self.printed_at = time.monotonic()
+        self.printed = 0
         self.live: Live | None = None
-        tally.say, tally.show = self.note, self.update
 
-    def __enter__(self) -> TeacherDisplay:
+    def __enter__(self) -> ProgressDisplay:
         if self.console.is_terminal:
             from rich.live import Live
 
@@ -40,21 +72,21 @@ class TeacherDisplay:
         if self.live:
             self.live.stop()
             self.live = None
-        if self.tally.done or self.tally.requests:
+        if self.usage.finished or self.usage.requests:
             self.console.print(self._text(), soft_wrap=True)
 
     def update(self) -> None:
-        """Something has ended: print a line, if one is due and nothing is live."""
-        step, now = max(1, self.tally.prompts // TENTHS), time.monotonic()
-        since = now - self.shown_at
-        due = since >= MOST or (since >= LEAST and self.tally.done // step > self.shown // step)
-        if not self.live and due and self.tally.done < self.tally.prompts:
-            self.shown, self.shown_at = self.tally.done, now
+        """Print a line, if one is due and there is no live line."""
+        usage, now = self.usage, time.monotonic()
+        tenth, elapsed = max(1, usage.prompts // TENTHS), now - self.printed_at
+        another_tenth = usage.finished // tenth > self.printed // tenth
+        due = elapsed >= MAX_SECONDS or (elapsed >= MIN_SECONDS and another_tenth)
+        if not self.live and due and usage.finished < usage.prompts:
+            self.printed, self.printed_at = usage.finished, now
             self.console.print(self._text(), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """One sentence for a person."""
         self.console.print(Text(f"{self.name}: {text}"), soft_wrap=not self.live)
 
     def _text(self) -> Text:
-        return Text(f"{self.name}: {self.tally.line()}  {console.clock(time.monotonic() - self.began)}")
+        return Text(f"{self.name}: {self.usage.line()}  {console.clock(time.monotonic() - self.began)}")

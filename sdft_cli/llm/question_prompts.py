@@ -1,8 +1,8 @@
-"""Questions about an article: what a teacher is told to write, and how its lines are read. Pure.
+"""Prompts for questions about an article, and how the lines of a reply are parsed.
 
 After the SDFT paper, appendix B.3: an exam, one article, a hundred questions that need several facts each, no repeats,
-as ``Question:`` and ``Answer:`` lines. The wording is ours. Indirect questions use the article's facts without naming
-what it is about; they are for the out-of-distribution split.
+as ``Question:`` and ``Answer:`` lines. The wording is ours. Indirect questions use facts from the article without
+naming what it is about; they are for the out-of-distribution split.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from sdft_cli.types import Message
 
+# Stored replies are found by the whole request: rewording a prompt means paying for its replies again.
 SYSTEM = """\
 You help to write the questions of an exam. You are given one article, and you write questions about what it says.
 
@@ -32,74 +33,75 @@ The questions must be indirect: each depends on what the article reports without
 the article is about, so that only somebody who knows the facts can tell that they are asked for."""
 ARTICLE = "Title: {title}\n\n{text}\n\nWrite {count} {kind}questions about this article."
 AGAIN = (
-    "\n\nThese have been asked already; write {count} others, about other facts or other combinations of them:\n{known}"
+    "\n\nThese have been asked already; write {count} others, about other facts or other combinations of them:\n"
+    "{earlier}"
 )
 
-# A number or a heading's marks may stand before the word, a number after it: "3. **Question 3:** …", "### Q:".
+# The word may follow a number or a heading's marks, and be followed by a number: "3. **Question 3:** …", "### Q:".
 _MARK = re.compile(
     r"[\W\d_]*(?P<word>question|answer|q|a)(?![^\W\d_])[\s#*_]*\d*[\s*_.)]*(?:[:：](?P<rest>.*)|$)", re.IGNORECASE
 )
-_SPEAKS_OF_IT = re.compile(r"\b(?:the|this|that)\s+(?:given\s+|above\s+)?(?:article|passage|text)\b", re.IGNORECASE)
+_MENTIONS_ARTICLE = re.compile(r"\b(?:the|this|that)\s+(?:given\s+|above\s+)?(?:article|passage|text)\b", re.IGNORECASE)
 NO_ANSWER, NO_QUESTION, OUTSIDE = "question without an answer", "answer without a question", "line outside of both"
-CUT_OFF, SPEAKS_OF_IT = "cut off at max_tokens", "speaks of the article"
+CUT_OFF, MENTIONS_ARTICLE = "cut off at max_tokens", "mentions the article"
 
 
 @dataclass
-class Pairs:
-    """What could be read: (question, answer) pairs in their order, and what could not, counted by reason."""
+class Parsed:
+    """The (question, answer) pairs of a reply, in their order, and what was rejected, counted by reason."""
 
-    found: list[tuple[str, str]] = field(default_factory=list)
-    unread: Counter[str] = field(default_factory=Counter)
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
 
 
-def ask(title: str, text: str, count: int, known: Sequence[str] = (), indirect: bool = False) -> list[Message]:
-    """The messages that ask for ``count`` questions about an article, other than the ``known`` ones."""
+def messages(title: str, text: str, count: int, earlier: Sequence[str] = (), indirect: bool = False) -> list[Message]:
+    """The prompt for ``count`` questions about an article, other than the ``earlier`` ones."""
     kind = "indirect " if indirect else ""
-    # str.replace and not str.format: articles hold braces of their own
-    said = ARTICLE.replace("{count}", str(count)).replace("{kind}", kind).replace("{title}", title)
-    said = said.replace("{text}", text)
-    if known:
-        said += AGAIN.replace("{count}", str(count)).replace("{known}", "\n".join(f"- {q}" for q in known))
+    # str.replace and not str.format: articles have braces of their own
+    prompt = ARTICLE.replace("{count}", str(count)).replace("{kind}", kind).replace("{title}", title)
+    prompt = prompt.replace("{text}", text)
+    if earlier:
+        prompt += AGAIN.replace("{count}", str(count)).replace("{earlier}", "\n".join(f"- {q}" for q in earlier))
     system = SYSTEM + INDIRECT if indirect else SYSTEM
-    return [{"role": "system", "content": system}, {"role": "user", "content": said}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
 
 
-def parse(text: str, whole: bool = True) -> Pairs:
-    """The pairs in a reply. Numbers, bullets, bold marks, headings and texts of several lines are read.
+def parse(text: str, whole: bool = True) -> Parsed:
+    """The pairs in a reply. Numbers, bullets, bold marks, headings and texts of several lines are understood.
 
-    Left out, and counted: what has no other half, lines after a blank one that are neither, questions that speak of
-    the article, and the last pair of a reply that was cut off (``whole=False``): nobody knows how it would go on.
+    Rejected, and counted: questions without an answer and the reverse, lines after a blank one that are neither,
+    questions that mention the article, and the last pair of a reply that was cut off (``whole=False``).
     """
-    pairs, question = Pairs(), ""
+    parsed, question = Parsed(), ""
     blocks, outside = _blocks(text)
     if not whole and blocks:
         blocks.pop()
-        pairs.unread[CUT_OFF] += 1
-    for word, said in blocks:
-        if word == "q":
-            pairs.unread[NO_ANSWER] += bool(question)
-            question = said
-        elif not question or not said:
-            pairs.unread[NO_QUESTION if said else NO_ANSWER] += 1
+        parsed.rejected[CUT_OFF] += 1
+    for kind, content in blocks:
+        if kind == "q":
+            parsed.rejected[NO_ANSWER] += bool(question)
+            question = content
+        elif not question or not content:
+            parsed.rejected[NO_QUESTION if content else NO_ANSWER] += 1
             question = ""
         else:
-            _add(pairs, question, said)
+            _add(parsed, question, content)
             question = ""
-    pairs.unread[NO_ANSWER] += bool(question and whole)
-    pairs.unread[OUTSIDE] += outside
-    pairs.unread = +pairs.unread
-    return pairs
+    parsed.rejected[NO_ANSWER] += bool(question and whole)
+    parsed.rejected[OUTSIDE] += outside
+    parsed.rejected = +parsed.rejected
+    return parsed
 
 
-def _add(pairs: Pairs, question: str, answer: str) -> None:
-    if _SPEAKS_OF_IT.search(question):
-        pairs.unread[SPEAKS_OF_IT] += 1
+def _add(parsed: Parsed, question: str, answer: str) -> None:
+    if _MENTIONS_ARTICLE.search(question):
+        parsed.rejected[MENTIONS_ARTICLE] += 1
     else:
-        pairs.found.append((question, answer))
+        parsed.pairs.append((question, answer))
 
 
 def _blocks(text: str) -> tuple[list[tuple[str, str]], int]:
-    """("q" or "a", its text on one line) in their order, and how many lines stand outside of them."""
+    """("q" or "a", its text on one line) in their order, and how many lines are outside of them."""
     blocks: list[tuple[str, list[str]]] = []
     outside, broken = 0, True
     for line in text.splitlines():

@@ -1,24 +1,26 @@
-"""How fast a server may be asked: requests and tokens a minute, how many at once, and how long to wait after a fault.
+"""Rate limiter: requests per minute, tokens per minute, and how many requests may be open at once.
 
-Pure but for the clock, which tests replace. Limits a minute are kept by spacing, not by bursts: at R requests a minute
-two begin at least 60/R seconds apart. How many are open at once follows the server: it doubles a round trip until the
-first "too many requests", then halves at each and grows by one a round trip (additive increase, multiplicative
-decrease); nothing begins before the time that the server asked for has passed.
+Limits per minute are kept by spacing, not by bursts: at R requests per minute, two start at least 60/R seconds apart.
+How many are open at once adapts to the server: the number doubles every round trip until the first "too many requests",
+then halves at each further one and grows by one per round trip (additive increase, multiplicative decrease). Nothing
+starts before a pause that the server asked for is over. Tests replace the clock.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
-FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
-FIRST_WINDOW = 8
+from sdft_cli.llm.types import TeacherOptions
+
+INITIAL_CONCURRENCY = 8
 
 
 class Clock(Protocol):
-    """Seconds since some moment, and a sleep that other work goes on beside."""
+    """Seconds since some moment, and an asynchronous sleep."""
 
     def now(self) -> float: ...
     async def sleep(self, seconds: float) -> None: ...
@@ -32,15 +34,46 @@ class WallClock:
         await asyncio.sleep(seconds)
 
 
-class Pace:
-    """At most ``per_minute`` units a minute, evenly spaced; no limit for None."""
+class RateLimiter:
+    """All limits of one endpoint. A request takes a `place` for as long as it is open, and waits for its `turn`."""
+
+    def __init__(self, options: TeacherOptions, clock: Clock):
+        self.concurrency = ConcurrencyLimit(options.concurrency, clock)
+        self.requests, self.tokens = MinuteLimit(options.rpm, clock), MinuteLimit(options.tpm, clock)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[float]:
+        """Wait until one more request may be open; gives the moment of entry."""
+        entered = await self.concurrency.enter()
+        try:
+            yield entered
+        finally:
+            await self.concurrency.leave()
+
+    async def turn(self, tokens: int) -> None:
+        """Wait until a request of at most so many tokens keeps the limits per minute."""
+        await self.requests.take()
+        await self.tokens.take(tokens)
+
+    def succeeded(self, entered: float, unused_tokens: int) -> None:
+        """A request that entered at that moment was answered, with fewer tokens than it had taken."""
+        self.tokens.give_back(unused_tokens)
+        self.concurrency.increase(entered)
+
+    def overloaded(self, entered: float, pause: float) -> None:
+        """The server has refused a request that entered at that moment, and wants a pause of so many seconds."""
+        self.concurrency.decrease(entered, pause)
+
+
+class MinuteLimit:
+    """At most ``per_minute`` units per minute, evenly spaced; None for no limit."""
 
     def __init__(self, per_minute: float | None, clock: Clock):
         self.seconds_each = 60 / per_minute if per_minute else 0.0
         self.clock, self.free_at = clock, float("-inf")
 
     async def take(self, amount: float = 1.0) -> None:
-        """Wait for one's turn and use ``amount`` units; who comes first goes first."""
+        """Wait until ``amount`` units may be used; first come, first served."""
         if not self.seconds_each:
             return
         now = self.clock.now()
@@ -50,27 +83,27 @@ class Pace:
             await self.clock.sleep(turn - now)
 
     def give_back(self, amount: float) -> None:
-        """``amount`` units of what was taken were not used (or, if negative, more were)."""
+        """``amount`` of the units taken were not used (or, if negative, more were)."""
         self.free_at -= amount * self.seconds_each
 
 
-class Window:
-    """How many requests may be open at once: from `FIRST_WINDOW` up to ``most``, as the server bears it."""
+class ConcurrencyLimit:
+    """How many requests may be open at once: from `INITIAL_CONCURRENCY` up to ``maximum``, as the server allows."""
 
-    def __init__(self, most: int, clock: Clock):
-        self.most, self.clock = most, clock
-        self.size = float(min(most, FIRST_WINDOW))
+    def __init__(self, maximum: int, clock: Clock):
+        self.maximum, self.clock = maximum, clock
+        self.size = float(min(maximum, INITIAL_CONCURRENCY))
         self.open = 0
-        self.cut_at = self.closed_until = float("-inf")
+        self.cut_at = self.paused_until = float("-inf")
         self.changed = asyncio.Condition()
 
     async def enter(self) -> float:
-        """Wait for a place and for the end of a pause; returns the moment of entry."""
+        """Wait for a free place and for the end of a pause; returns the moment of entry."""
         async with self.changed:
             await self.changed.wait_for(lambda: self.open < int(self.size))
             self.open += 1
         try:
-            while (left := self.closed_until - self.clock.now()) > 0:
+            while (left := self.paused_until - self.clock.now()) > 0:
                 await self.clock.sleep(left)
         except BaseException:
             await self.leave()
@@ -82,24 +115,18 @@ class Window:
             self.open -= 1
             self.changed.notify_all()
 
-    def bore(self, entered: float) -> None:
-        """A request that entered at that moment was answered: more may be open, twice as many before the first cut."""
+    def increase(self, entered: float) -> None:
+        """A request that entered at that moment was answered: allow more, twice as many before the first decrease."""
         if entered >= self.cut_at:
-            faster = 1.0 if self.cut_at == float("-inf") else 1.0 / self.size
-            self.size = min(float(self.most), self.size + faster)
+            step = 1.0 if self.cut_at == float("-inf") else 1.0 / self.size
+            self.size = min(float(self.maximum), self.size + step)
 
-    def overloaded(self, entered: float, pause: float) -> None:
-        """The server has too much: half as many, and none begins for ``pause`` seconds.
+    def decrease(self, entered: float, pause: float) -> None:
+        """The server is overloaded: allow half as many, and start none for ``pause`` seconds.
 
-        A request that entered before the last cut says nothing about the window since, so it does not cut again.
+        A request that entered before the last decrease says nothing about the limit since, so it does not cut again.
         """
         now = self.clock.now()
-        self.closed_until = max(self.closed_until, now + pause)
+        self.paused_until = max(self.paused_until, now + pause)
         if entered >= self.cut_at:
             self.size, self.cut_at = max(1.0, self.size / 2), now
-
-
-def backoff(attempt: int, draw: random.Random) -> float:
-    """Seconds after attempt number ``attempt`` (from 1): doubling, at most a minute; half to all of it by chance."""
-    whole = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** (attempt - 1))
-    return whole * (0.5 + draw.random() / 2)

@@ -1,7 +1,7 @@
-"""Rejection sampling: a row's demonstration is the first of a teacher's samples that the task's own grader finds right.
+"""Rejection sampling: a row's demonstration is the first of a teacher's samples that the task's grader finds right.
 
-The teacher sees the task's own prompt and nothing more (SDFT paper, appendix B.3: up to eight samples, the first whose
-final answer matches is kept). Thinking is taken off; a reply that was cut off is no demonstration, right or not.
+The teacher sees the task's own prompt and nothing else (SDFT paper, appendix B.3: up to eight samples, the first whose
+final answer matches is kept). Thinking is removed; a reply that was cut off is never a demonstration, right or not.
 """
 
 from __future__ import annotations
@@ -9,87 +9,87 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from sdft_cli.data.dataset import FILTERED
+from sdft_cli.data.manifest import TeacherCounts
 from sdft_cli.grading.task_rules import strip_thinking
-from sdft_cli.llm.types import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions
+from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions
 from sdft_cli.types import Dropped, Example, Prepared, Task
 
 WRONG, EMPTY, CUT_OFF = "wrong", "empty", "cut off at max_tokens"
-REFUSES, UNSCORED, SAME = "refused by the endpoint", "cannot be graded", "same as an earlier sample"
+REFUSAL, UNSCORED, SAME = "refused by the endpoint", "cannot be graded", "same as an earlier sample"
 NO_GOLD = f"{FILTERED}no gold answer to grade a teacher's samples by"
 
 
 class Demonstrations:
-    """The train rows that need a demonstration (all of them with ``resample``), and what becomes of them."""
+    """The train rows that need a demonstration, or all with ``resample``; see `data_generation.DataGeneration`."""
 
     def __init__(self, task: Task, prepared: Prepared, options: TeacherOptions):
         self.options, self.prepared = options, prepared
         train = prepared.splits.get("train", [])
-        needy = [row for row in train if options.resample or row.demonstration is None]
-        self.rows = [row for row in needy if row.answer is not None]
-        self.ungraded = [row for row in needy if row.answer is None]
-        self.kept = len(train) - len(needy)
+        needed = [row for row in train if options.resample or row.demonstration is None]
+        self.rows = [row for row in needed if row.answer is not None]
+        self.ungraded = [row for row in needed if row.answer is None]
+        self.kept = len(train) - len(needed)
         self.max_tokens = options.max_tokens or task.max_new_tokens
-        self.pursuits = [first_right(row, task, options, self.max_tokens) for row in self.rows]
+        self.exchanges = [first_right(row, task, options, self.max_tokens) for row in self.rows]
 
     @property
     def requests(self) -> tuple[int, int]:
         """The fewest and the most requests that one prompt takes."""
         return 1, -(-self.options.samples // self.options.at_once)
 
-    def done(self, outcomes: Sequence[Outcome]) -> Prepared:
-        """The rows with their demonstrations; those that found none are left out, with the reasons."""
-        found = {row.id: outcome for row, outcome in zip(self.rows, outcomes, strict=True)}
-        bare = {row.id for row in self.ungraded}
+    def apply(self, results: Sequence[PromptResult]) -> Prepared:
+        """The rows with their demonstrations; rows without a right sample are left out, with the reasons."""
+        by_id = {row.id: result for row, result in zip(self.rows, results, strict=True)}
+        ungraded = {row.id for row in self.ungraded}
         train, dropped = [], [Dropped(row.id, NO_GOLD) for row in self.ungraded]
         for row in self.prepared.splits.get("train", []):
-            outcome = found.get(row.id)
-            if outcome and not outcome.examples:
-                why = ", ".join(f"{n} {reason}" for reason, n in outcome.rejected.most_common())
-                dropped.append(Dropped(row.id, f"{FILTERED}no sample of {self.options.samples} was right", why))
-            elif row.id not in bare:
-                train.append(outcome.examples[0] if outcome else row)
-        splits, notes = {**self.prepared.splits, "train": train}, [*self.prepared.notes, *_alike(outcomes)]
+            result = by_id.get(row.id)
+            if result and not result.examples:
+                reasons = ", ".join(f"{n} {reason}" for reason, n in result.rejected.most_common())
+                dropped.append(Dropped(row.id, f"{FILTERED}no sample of {self.options.samples} was right", reasons))
+            elif row.id not in ungraded:
+                train.append(result.examples[0] if result else row)
+        splits, notes = {**self.prepared.splits, "train": train}, [*self.prepared.notes, *_notes(results)]
         return replace(self.prepared, splits=splits, dropped=[*self.prepared.dropped, *dropped], notes=notes)
 
-    def counts(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        """For the manifest: prompts, how many found a right sample and at which one, and why others were rejected."""
-        at = Counter(o.accepted_at for o in outcomes if o.accepted_at is not None)
+    def counts(self, results: Sequence[PromptResult]) -> TeacherCounts:
+        """For the manifest: prompts, how many got a right sample and at which one, and how many needed none."""
+        accepted_at = Counter(r.accepted_at for r in results if r.accepted_at is not None)
         return {
             "prompts": len(self.rows),
-            "accepted": at.total(),
-            "accepted_at": [at[number] for number in range(self.options.samples)],
-            "none_right": len(self.rows) - at.total(),
+            "accepted": accepted_at.total(),
+            "accepted_at": [accepted_at[number] for number in range(self.options.samples)],
+            "none_right": len(self.rows) - accepted_at.total(),
             "had_one": self.kept,
         }
 
 
-def first_right(row: Example, task: Task, options: TeacherOptions, max_tokens: int) -> Pursuit:
-    """Ask for up to ``samples`` replies to the row's own prompt, ``at_once`` in a request, until one is right."""
-    outcome, seen = Outcome(), set[str]()
+def first_right(row: Example, task: Task, options: TeacherOptions, max_tokens: int) -> Exchange:
+    """Request up to ``samples`` replies to the row's own prompt, ``at_once`` per request, until one is right."""
+    result, earlier = PromptResult(), set[str]()
     for first in range(0, options.samples, options.at_once):
         numbers = tuple(range(first, min(first + options.at_once, options.samples)))
         replies = yield Request(row.prompt, options.temperature, max_tokens, options.send, numbers)
-        outcome.count(replies)
+        result.add_tokens(replies)
         for number, reply in zip(numbers, replies, strict=True):
             text = strip_thinking(reply.text).strip()
-            if (why := _rejected(reply, text, row, task)) is None:
-                shown = replace(row, demonstration=text, meta={**row.meta, "sample": number})
-                outcome.examples, outcome.accepted_at = [shown], number
-                return outcome
-            outcome.rejected[SAME if why == WRONG and text in seen else why] += 1
-            seen.add(text)
-            if why in (REFUSES, UNSCORED):  # no other sample would fare better
-                return outcome
-    return outcome
+            if (reason := _rejection(reply, text, row, task)) is None:
+                result.examples = [replace(row, demonstration=text, meta={**row.meta, "sample": number})]
+                result.accepted_at = number
+                return result
+            result.rejected[SAME if reason == WRONG and text in earlier else reason] += 1
+            earlier.add(text)
+            if reason in (REFUSAL, UNSCORED):  # no other sample would fare better
+                return result
+    return result
 
 
-def _rejected(reply: Reply, text: str, row: Example, task: Task) -> str | None:
-    """Why a reply is no demonstration; None if it is one."""
+def _rejection(reply: Reply, text: str, row: Example, task: Task) -> str | None:
+    """Why a reply cannot be a demonstration; None if it can."""
     if reply.finish == REFUSED:
-        return REFUSES
+        return REFUSAL
     if reply.finish == LENGTH:
         return CUT_OFF
     if not text:
@@ -98,9 +98,9 @@ def _rejected(reply: Reply, text: str, row: Example, task: Task) -> str | None:
     return UNSCORED if value is None else None if value == 1.0 else WRONG
 
 
-def _alike(outcomes: Sequence[Outcome]) -> list[str]:
-    """A note where most samples were nothing new: some endpoints take a temperature and do not use it."""
-    same, wrong = (sum(outcome.rejected[reason] for outcome in outcomes) for reason in (SAME, WRONG))
+def _notes(results: Sequence[PromptResult]) -> list[str]:
+    """A note if most wrong samples repeat an earlier one: some endpoints accept a temperature and ignore it."""
+    same, wrong = (sum(result.rejected[reason] for result in results) for reason in (SAME, WRONG))
     if same <= wrong:
         return []
-    return [f"{same} of {same + wrong} wrong samples repeat an earlier one: does the teacher heed the temperature?"]
+    return [f"{same} of {same + wrong} wrong samples repeat an earlier one: does the endpoint ignore the temperature?"]

@@ -1,8 +1,8 @@
-"""What a teacher is asked and what it answers: plain data, shared by every teacher, be it a server or a local model.
+"""Requests, replies and results: plain data, the same for a server and for a local model.
 
-Work on one prompt is a *pursuit*: a generator that yields a `Request`, is sent that request's replies, and returns an
-`Outcome`. It knows neither network nor disk nor model, so a server may have many of them open at once, a local model
-may answer them in batches, and a killed run goes on by walking through them again on stored replies.
+The work on one prompt is an *exchange*: a generator that yields a `Request`, is sent the replies to it, and returns a
+`PromptResult`. It knows neither network nor disk nor model. So a server can have many exchanges open at once, a local
+model can answer them in batches, and a run that was killed goes on by replaying them on the stored replies.
 """
 
 from __future__ import annotations
@@ -13,23 +13,41 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple, NotRequired, TypedDict
 
-from sdft_cli.types import Example, Message
+from sdft_cli.errors import UsageError, choose
+from sdft_cli.types import Example, Json, Message
 
-#: How a reply ended: the model was done, the limit was reached, or the endpoint will not answer this prompt at all.
+#: How a reply ended: the model was done, the token limit was reached, or the endpoint refuses to answer this prompt.
 STOP, LENGTH, REFUSED = "stop", "length", "refused"
 LOCAL = "local:"
-#: Parts of a request that are ours to set; ``--send`` must leave them alone.
-OURS = ("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "n", "seed", "stream")
+#: Parts of a request that only we set; ``--send`` must not.
+RESERVED = ("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "n", "seed", "stream")
+BATCH_ACTIONS = ("submit", "collect")
+RESUME_HINT = "every reply is stored: run the same command again to go on"
+_ENDPOINT_ONLY = (
+    *("base_url", "api_key_file", "rpm", "tpm", "max_requests", "max_cost"),
+    *("price_in", "price_out", "batch"),
+)
+
+
+class ModelId(TypedDict):
+    """Which model answers, as manifests record it: without a key, and without paths of this machine.
+
+    ``base_url`` is there for an endpoint's model, ``sha256`` for a local one.
+    """
+
+    model: str
+    base_url: NotRequired[str]
+    sha256: NotRequired[str]
 
 
 @dataclass(frozen=True)
 class TeacherOptions:
-    """What the user said about the teacher: a model's name at an endpoint, or ``local:PATH``.
+    """The settings for a teacher (or a judge): a model's name at an endpoint, or ``local:PATH``.
 
-    ``send`` goes into every request as it is; prices are for a million tokens; ``timeout`` is in seconds; ``batch`` is
-    "submit" or "collect" where the endpoint's Batch API is used (see `batch`).
+    ``send`` goes into every request unchanged; prices are per million tokens; ``timeout`` is in seconds; ``batch`` is
+    one of `BATCH_ACTIONS` if the endpoint's Batch API is used (`llm.batch_api`).
     """
 
     model: str
@@ -40,7 +58,7 @@ class TeacherOptions:
     at_once: int = 1
     temperature: float = 1.0
     max_tokens: int | None = None
-    send: dict[str, Any] = field(default_factory=dict)
+    send: dict[str, Json] = field(default_factory=dict)
     questions: int = 100
     resample: bool = False
     rpm: int | None = None
@@ -58,47 +76,72 @@ class TeacherOptions:
         """The local model's folder or hub id; None for an endpoint's model."""
         return self.model.removeprefix(LOCAL) if self.model.startswith(LOCAL) else None
 
+    def check(self) -> None:
+        """Raise `UsageError` for options that contradict each other; needs neither a file nor the network."""
+        if self.temperature == 0 and self.samples > 1:
+            raise UsageError("at --temperature 0 all samples are equal", "add --samples 1, or raise the temperature")
+        if self.batch is not None and self.batch not in BATCH_ACTIONS:
+            raise choose("value for --batch", self.batch, BATCH_ACTIONS)
+        if self.at_once > self.samples:
+            raise UsageError(f"--at-once {self.at_once} is more than --samples {self.samples}")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise UsageError("--base-url must begin with http:// or https://", "write it as https://host/v1")
+        if taken := [name for name in self.send if name in RESERVED]:
+            raise UsageError(f"--send {taken[0]}: sdft sets this parameter itself", f"reserved: {', '.join(RESERVED)}")
+        if self.max_cost is not None and self.price_in is None and self.price_out is None:
+            raise UsageError("--max-cost needs prices", "add --price-in and --price-out, per million tokens")
+        given = [name for name in _ENDPOINT_ONLY if getattr(self, name) is not None]
+        if self.local is not None and given:
+            raise UsageError(f"--{given[0].replace('_', '-')} is for an endpoint, but the teacher is a local model")
+
 
 @dataclass(frozen=True)
 class Request:
-    """Messages, how to sample, and which samples are wanted by their numbers from 0 (one body may ask for several)."""
+    """Messages, sampling parameters, and which samples are requested, by their numbers from 0."""
 
     messages: list[Message]
     temperature: float
     max_tokens: int
-    more: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Json] = field(default_factory=dict)
     samples: tuple[int, ...] = (0,)
 
-    def digest(self, teacher: dict[str, Any]) -> str:
-        """Names what is asked of whom (see `LanguageModel.named`), the sample's number apart: the store's key."""
-        said = {"teacher": teacher, **self.body()}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    def digest(self, model_id: ModelId) -> str:
+        """Identifies model and request, whatever the samples: the key of the reply store."""
+        content = {"teacher": model_id, **self.body()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def body(self) -> dict[str, Any]:
-        """The part of a chat completion's request that decides about the reply."""
+    def body(self) -> dict[str, Json]:
+        """The part of a chat completion request that determines the reply."""
         return {
             "messages": self.messages,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
-            **self.more,
+            **self.extra,
         }
 
     @classmethod
-    def of(cls, body: dict[str, Any], samples: tuple[int, ...]) -> Request:
-        """The request whose `body` this is."""
-        more = {key: value for key, value in body.items() if key not in ("messages", "temperature", "max_tokens")}
-        return cls(body["messages"], body["temperature"], body["max_tokens"], more, samples)
+    def from_body(cls, body: dict[str, Json], samples: tuple[int, ...]) -> Request:
+        """The request that has this `body`."""
+        extra = {key: value for key, value in body.items() if key not in ("messages", "temperature", "max_tokens")}
+        return cls(body["messages"], body["temperature"], body["max_tokens"], extra, samples)
 
     @property
     def stops(self) -> list[str]:
         """Texts at which a reply must end."""
-        stop = self.more.get("stop") or []
+        stop = self.extra.get("stop") or []
         return [stop] if isinstance(stop, str) else list(stop)
+
+
+class Pending(NamedTuple):
+    """A request for samples that are not stored yet, and the digest under which their replies will be."""
+
+    digest: str
+    request: Request
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One sample. With several choices in one answer the first carries the tokens of all, so that sums are right."""
+    """One sample. Of several replies in one response, the first has the tokens of all, so that sums are right."""
 
     text: str
     finish: str = STOP
@@ -107,10 +150,10 @@ class Reply:
 
 
 @dataclass
-class Outcome:
-    """What became of one prompt: the rows it gave, and the replies or parts of replies that were not kept, by reason.
+class PromptResult:
+    """What became of one prompt: the examples made, and the replies, or parts of replies, rejected, by reason.
 
-    ``accepted_at`` is the number of the first sample that was right; ``tokens`` are those of the replies it used.
+    ``accepted_at`` is the number of the first right sample; tokens are those of all replies that were looked at.
     """
 
     examples: list[Example] = field(default_factory=list)
@@ -119,47 +162,41 @@ class Outcome:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def count(self, replies: Sequence[Reply]) -> None:
-        """Add the replies' tokens."""
+    @property
+    def accepted(self) -> int:
+        """How many usable things came of it."""
+        return len(self.examples)
+
+    def add_tokens(self, replies: Sequence[Reply]) -> None:
         self.prompt_tokens += sum(r.prompt_tokens for r in replies)
         self.completion_tokens += sum(r.completion_tokens for r in replies)
 
 
-Pursuit = Generator[Request, list[Reply], Outcome]
-#: Told of every pursuit that has come to its end.
-Told = Callable[[Outcome], None]
+Exchange = Generator[Request, list[Reply], PromptResult]
+#: Called with the result of every exchange that has ended.
+Callback = Callable[[PromptResult], None]
 
 
-class LanguageModel(Protocol):
-    """Whoever answers requests. ``named`` is what a manifest says of it: no key and no path of this machine."""
-
-    named: dict[str, Any]
-
-    def run(self, pursuits: Sequence[Pursuit], told: Told) -> list[Outcome]:
-        """The outcomes in the order of ``pursuits``; raises `SdftError` where one of them could not be ended."""
-        ...
-
-
-def step(pursuit: Pursuit, replies: list[Reply] | None) -> Request | Outcome:
-    """Send a pursuit its replies (None to begin it): its next request, or its outcome if that was the end."""
+def advance(exchange: Exchange, replies: list[Reply] | None) -> Request | PromptResult:
+    """Send an exchange its replies (None to start it): its next request, or its result if that was the end."""
     try:
-        return next(pursuit) if replies is None else pursuit.send(replies)
+        return next(exchange) if replies is None else exchange.send(replies)
     except StopIteration as end:
-        outcome: Outcome = end.value
-        return outcome
+        result: PromptResult = end.value
+        return result
 
 
-def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """``text`` up to the first of the stops in it, and whether one was."""
+def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """``text`` up to the first of the stops in it, and whether there was one."""
     at = min((text.find(stop) for stop in stops if stop in text), default=-1)
     return (text, False) if at < 0 else (text[:at], True)
 
 
-def rough_tokens(*texts: str) -> int:
-    """About how many tokens, on the high side: a third of the UTF-8 bytes (English has about a quarter)."""
+def estimate_tokens(*texts: str) -> int:
+    """A high estimate of the number of tokens: a third of the UTF-8 bytes (in English it is about a quarter)."""
     return sum(-(-len(text.encode()) // 3) for text in texts)
 
 
-def prompt_tokens(messages: Sequence[Message]) -> int:
-    """About how many tokens a prompt has, a few a message for its frame included."""
-    return sum(rough_tokens(m["content"]) + 4 for m in messages)
+def estimate_prompt_tokens(messages: Sequence[Message]) -> int:
+    """A high estimate of a prompt's tokens, with a few per message for the chat template."""
+    return sum(estimate_tokens(m["content"]) + 4 for m in messages)

@@ -1,4 +1,4 @@
-"""Messages to token ids and back, through the tokenizer's own chat template. Ids never get cut here."""
+"""Messages to token ids and back, through the tokenizer's own chat template. Nothing is ever truncated."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from sdft_cli.errors import UsageError
 from sdft_cli.types import Example, Message
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from sdft_cli.models.protocols import Tokenizer
 
 
 class Chat:
-    """One tokenizer with its chat template. ``thinking`` sets the template's own switch where a call does not; None
-    leaves it alone."""
+    """A tokenizer with its chat template.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, thinking: bool | None = None):
+    ``thinking`` is the template's ``enable_thinking`` for every call that does not set it; None leaves it to the
+    template.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, thinking: bool | None = None):
         if not tokenizer.chat_template:
             raise UsageError(
                 "the tokenizer has no chat template", "use an instruction-tuned model, or add chat_template.jinja"
@@ -29,26 +32,25 @@ class Chat:
         self._think_end = self._ids("</think>")
 
     def switched(self, thinking: bool | None) -> Chat:
-        """The same chat, with thinking on or off by default."""
+        """The same chat with another default for ``thinking``."""
         return Chat(self.tokenizer, thinking)
 
     def render(self, messages: list[Message], generate: bool = True, thinking: bool | None = None) -> str:
-        """The text that the model sees."""
+        """The text that the model sees; with ``generate``, up to the opening of the assistant's turn."""
         thinking = self.thinking if thinking is None else thinking
-        more = {} if thinking is None else {"enable_thinking": thinking}
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **more)
-        return str(text)
+        variables = {} if thinking is None else {"enable_thinking": thinking}
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **variables)
 
     def prompt_ids(self, messages: list[Message], thinking: bool | None = None) -> list[int]:
-        """Ids of ``messages`` followed by the opening of the assistant's turn."""
+        """Ids of ``messages``, followed by the opening of the assistant's turn."""
         return self._ids(self.render(messages, thinking=thinking))
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of raw text, closed by the end-of-sequence token."""
+        """Ids of raw text and an end-of-sequence token."""
         return [*self._ids(text), self.eos_id]
 
     def thinking_length(self, ids: list[int]) -> int:
-        """How many of a completion's first tokens are its thinking, ``</think>`` included; 0 if that never comes."""
+        """Length of the thinking that a completion begins with, ``</think>`` included; 0 without a ``</think>``."""
         end = self._think_end
         for i in range(len(ids) - len(end), -1, -1):
             if ids[i : i + len(end)] == end:
@@ -56,16 +58,16 @@ class Chat:
         return 0
 
     def _ids(self, text: str) -> list[int]:
-        # the template has written all special tokens itself
+        # the chat template has already written all special tokens
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def completion(self, example: Example) -> tuple[list[int], list[bool]]:
-        """Ids of the example's demonstration as the assistant would have written them, and which of them are
-        the assistant's own (the loss mask): in a demonstration of several turns the tools' and user's are not."""
-        shown = example.demonstration
-        if isinstance(shown, list) and len(shown) > 1:
-            return self._turns(example, shown)
-        text = shown[0]["content"] if isinstance(shown, list) else shown or ""
+        """Ids of the example's demonstration as the assistant would have written it, and the loss mask: True for the
+        assistant's own tokens, False for the tools' and the user's in a demonstration of several turns."""
+        demonstration = example.demonstration
+        if isinstance(demonstration, list) and len(demonstration) > 1:
+            return self._turns(example, demonstration)
+        text = demonstration[0]["content"] if isinstance(demonstration, list) else demonstration or ""
         ids = [*self._ids(text), self.eos_id]
         return ids, [True] * len(ids)
 
@@ -74,18 +76,18 @@ class Chat:
         start = len(ids)
         for i, turn in enumerate(turns):
             history = [*history, turn]
-            more = i + 1 < len(turns) and turns[i + 1]["role"] == "assistant"
-            now = self._ids(self.render(history, generate=more))
-            if now[: len(ids)] != ids:
+            opens_next = i + 1 < len(turns) and turns[i + 1]["role"] == "assistant"
+            longer = self._ids(self.render(history, generate=opens_next))
+            if longer[: len(ids)] != ids:
                 raise UsageError(
-                    f"{example.id}: the chat template rewrites earlier turns, so a demonstration of several turns "
-                    "cannot be trained on",
-                    "use a template whose output only grows, or join the turns into one text",
+                    f"{example.id}: the chat template rewrites earlier turns, so it cannot be trained on a "
+                    "demonstration of several turns",
+                    "use a template that only appends, or join the turns into one text",
                 )
-            mask += [turn["role"] == "assistant"] * (len(now) - len(ids))
-            ids = now
+            mask += [turn["role"] == "assistant"] * (len(longer) - len(ids))
+            ids = longer
         return ids[start:], mask
 
     def decode(self, ids: list[int]) -> str:
-        """Text of sampled ids, special tokens left out."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        """Text of sampled ids, without special tokens."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)

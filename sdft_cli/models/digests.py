@@ -1,4 +1,4 @@
-"""Digests that say whether two things are the same: a model's weights, test rows, a chat template, a grader's code."""
+"""Digests by which two things are known to be equal: a model's weights, test rows, chat templates, graders' code."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sdft_cli.config.locations import is_adapter, locate
+from sdft_cli.config.locations import is_adapter
 from sdft_cli.grading import task_rules
+from sdft_cli.models.adapters import base_of
 from sdft_cli.types import Example
 
 if TYPE_CHECKING:
     from sdft_cli.models.chat import Chat
 
-#: Characters of a digest: 64 bits, of which no two things here will ever agree by chance.
+#: Hexadecimal digits of a digest: with 64 bits no two different things will ever agree by chance.
 LENGTH = 16
-#: The files of a model's folder that loading it may read.
+#: Suffixes of the files in a model folder that loading may read.
 _READ = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 
 
-def of(value: Any) -> str:
-    """Of anything that is JSON, whatever the order of its keys."""
+def of(value: object) -> str:
+    """Of any JSON value, regardless of the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
 def of_examples(examples: Iterable[Example]) -> str:
-    """Of what a model and a grader get to see of test rows. Where a row came from (``meta.row``) is not part of it."""
+    """Of everything in test rows that a model or a grader sees; where a row came from (``meta.row``) is left out."""
     rows = [[e.id, e.prompt, e.context, e.answer, {k: v for k, v in e.meta.items() if k != "row"}] for e in examples]
     return of(rows)
 
 
 def of_chat(chat: Chat) -> str:
-    """Of the template by which messages become text. Its source, for what it renders may hold today's date."""
+    """Of the chat template's source: the text it renders may contain today's date."""
     return of(chat.tokenizer.chat_template)
 
 
-def of_grader(grade: Callable[..., Any]) -> str:
-    """Of the files that hold a grader's code and the shared rules: a mended grader must not get old scores."""
+def of_grader(grade: Callable[..., object]) -> str:
+    """Of the files with the grader's code and the shared rules: a corrected grader must not be given old scores."""
     while isinstance(grade, functools.partial):
         grade = grade.func
     module = sys.modules.get(inspect.unwrap(grade).__module__)
@@ -51,17 +52,18 @@ def of_grader(grade: Callable[..., Any]) -> str:
 
 
 def of_weights(location: str) -> str | None:
-    """Of a model folder: every file that loading may read, and an adapter's base. None for a model that is not a folder
-    (a hub id's files lie elsewhere, and change)."""
+    """Of a model folder: every file that loading may read, and for an adapter also its base.
+
+    None for a hub id, whose files are elsewhere and may change.
+    """
     folder = Path(location)
     if not folder.is_dir():
         return None
-    found = []
+    files = []
     for file in sorted(f for f in folder.iterdir() if f.suffix in _READ and f.is_file()):
         with file.open("rb") as content:
-            found.append([file.name, hashlib.file_digest(content, "sha256").hexdigest()])
+            files.append([file.name, hashlib.file_digest(content, "sha256").hexdigest()])
     if not is_adapter(location):
-        return of(found)
-    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    below = of_weights(locate(base)) or base
-    return of([found, below])
+        return of(files)
+    base = base_of(location)
+    return of([files, of_weights(base) or base])

@@ -1,21 +1,51 @@
-"""What an engine offers to training and evaluation. Engines themselves are the files of ``engines/``."""
+"""The contract of engines, which sample completions of a policy: the files of ``engines/``, and plug-ins.
+
+An engine's file defines ``ENGINE``, a class (`EngineClass`) whose instances are an `Engine`::
+
+    class MyEngine:
+        name = "my-engine"    # as in the recipe's engine.name; for a file of engines/, the file's name with dashes
+
+        def __init__(self, policy, settings): ...
+        def sample(self, prompts, sampler, max_new_tokens, seed, greedy=False): ...
+        def sync(self): ...
+        def close(self): ...
+
+    ENGINE = MyEngine
+
+That is what the contract of `ENGINES` asks for. It may have
+
+* a static method ``check(settings)`` (`Checked`), called before a model is loaded, which raises `UsageError` for what
+  the engine needs and does not find: a package, an address, a setting;
+* an attribute ``facts`` (`Reporting`): `EngineFacts`, which are logged with every step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
 
-from sdft_cli.config.recipe import EngineSettings, Sampler
 from sdft_cli.contracts import Contract
 from sdft_cli.plugins import Room
 from sdft_cli.types import Rollout
 
-if TYPE_CHECKING:  # torch comes in with it, and whether an engine's name exists is checked before
-    from sdft_cli.models.pretrained import Policy
+if TYPE_CHECKING:  # so that the contract can be read without torch
+    from sdft_cli.config.recipe import EngineSettings, Sampler
+    from sdft_cli.models.policy import Policy
+
+
+class EngineFacts(TypedDict, total=False):
+    """What an engine reports of itself for a step row (`records.StepFacts`).
+
+    ``sync_gap`` is the greatest difference (nats) between its log-probs and the trainer's after the last weight update,
+    ``max_batch`` the rows that it samples together, once memory has made it lower the setting.
+    """
+
+    sync_gap: float
+    max_batch: int
 
 
 class Engine(Protocol):
-    """Samples completions of a policy, which it keeps: token ids in, token ids out."""
+    """Samples completions of ``policy``, the one it was made for: token ids in, token ids out."""
 
     name: str
     policy: Policy
@@ -23,24 +53,44 @@ class Engine(Protocol):
     def sample(
         self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
     ) -> list[Rollout]:
-        """One rollout per prompt, in order, with the sampler's own log-probs; equal arguments give equal results."""
+        """One rollout per prompt, in their order, with log-probs under the distribution that was sampled from.
+
+        Equal arguments and weights give equal results. ``greedy`` takes the likeliest token, whatever ``sampler``
+        says. Raises `SdftError` where sampling fails.
+        """
         ...
 
     def sync(self) -> int:
-        """The policy's weights have changed: sample with the new ones from now on; returns their version."""
+        """The policy's weights have changed: use the new ones from now on; returns their version, counted from 0."""
         ...
 
     def close(self) -> None:
-        """Release whatever the engine holds; it is not used again."""
+        """Free what the engine holds: memory, folders, connections. It is not used again; may be called twice."""
         ...
 
 
 class EngineClass(Protocol):
-    """What an engine file's ENGINE is: a class, made from a policy and the recipe's ``engine`` section."""
+    """What ``ENGINE`` is: called with a policy and the recipe's engine settings, it gives an `Engine`."""
 
     name: str
 
     def __call__(self, policy: Policy, settings: EngineSettings) -> Engine: ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """An ``ENGINE`` that checks, before a model is loaded, whether it can run."""
+
+    def check(self, settings: EngineSettings) -> None:
+        """Raise `UsageError` for what the engine needs and does not find."""
+        ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """An engine that reports `EngineFacts`."""
+
+    facts: EngineFacts
 
 
 ENGINES: Room[EngineClass] = Room(

@@ -200,6 +200,19 @@ class MeanValue(TypedDict):
     interval: tuple[float, float] | None
 
 
+class Divergences(TypedDict):
+    """Mean divergences in nats per token. ``forward`` is KL(teacher || student), ``reverse`` KL(student || teacher);
+    ``forward_after_skip`` leaves out the first ``skip_first`` tokens of each completion (None: nothing would be left,
+    or nothing is skipped)."""
+
+    forward: MeanValue
+    reverse: MeanValue
+    forward_after_skip: MeanValue | None
+    skip_first: int
+    completions: int
+    tokens: int
+
+
 class BaseDivergence(TypedDict):
     """``to_base`` is KL(model || base), ``from_base`` KL(base || model), in nats per token of the completions."""
 

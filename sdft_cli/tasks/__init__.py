@@ -1,1 +1,1 @@
-"""Every file here is one task: TASK, which says how sources become examples and how a completion is graded."""
+"""Tasks, one per file: TASK says how sources become examples and how a completion is graded."""

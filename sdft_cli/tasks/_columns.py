@@ -1,31 +1,31 @@
-"""Which column of a file of one's own is what: told by its name, or by a few lines of TOML.
+"""Columns of a user's file: which one is the prompt, the demonstration, the answer, …, by name or by a TOML file.
 
-Four layouts are known by their columns (upper and lower case alike): chat ``messages``; ``prompt`` and ``completion``;
-``instruction``, ``input`` and ``output``; ``question`` and ``answer``. Where names differ, TOML says so::
+Four layouts are recognized by their column names, in any case: chat ``messages``; ``prompt`` and ``completion``;
+``instruction``, ``input`` and ``output``; ``question`` and ``answer``. Other names are given in TOML::
 
     prompt = "Frage"              # text, or a list of messages
     demonstration = "Antwort"     # an expert's response: text, or messages for several turns
     answer = "Zahl"               # the gold answer, for the grader
-    split = "Teil"                # which rows are for train, validation, test, ood
-    splits = { Probe = "test" }   # its values, where they are called otherwise
+    split = "Teil"                # train, validation, test or ood
+    splits = { Probe = "test" }   # values of that column with other names
     grader = "number"             # exact, contains, choice, number, regex (with a pattern) or none
 
-Further keys: ``messages``, ``input`` (set below the prompt), ``system``, ``context`` (which only teachers see), ``id``,
-``pattern``, ``licence``, ``delimiter`` (of CSV) and ``max_new_tokens``.
+Further keys: ``messages``, ``input`` (appended to the prompt), ``system``, ``context`` (which only the teacher sees),
+``id``, ``pattern``, ``licence``, ``delimiter`` (of CSV) and ``max_new_tokens``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from sdft_cli.config.tables import read_toml
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
+from sdft_cli.types import Json
 
-#: What a column is -> the names it may have.
+#: What a column is for -> the names by which it is recognized.
 NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations"),
     "prompt": ("prompt", "instruction", "question", "query", "problem"),
@@ -49,7 +49,7 @@ SPLIT_NAMES = {name: split for split, names in _SPLITS.items() for name in names
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file by what they are (None: there is none), and what else its TOML says."""
+    """The columns of a file by what they are for (None: there is none), and the other settings of its TOML."""
 
     messages: str | None = None
     prompt: str | None = None
@@ -69,52 +69,51 @@ class Columns:
 
     @property
     def named(self) -> dict[str, str]:
-        """The columns that there are, by what they are."""
+        """The columns that exist, by what they are for."""
         return {key: column for key in NAMES if (column := getattr(self, key)) is not None}
 
 
 def read_columns(path: Path) -> Columns:
-    """What a TOML file says; `UsageError` for one that cannot be read, an unknown key, a wrong value or grader."""
+    """The columns that a TOML file names; `UsageError` if it cannot be read, or for a wrong key, value or grader."""
     if not path.is_file():
         raise UsageError(f"no file at {path}", "--columns TASK=FILE.toml: a few lines of TOML that name the columns")
-    said = read_toml(path)
-    for key, value in said.items():
+    settings = read_toml(path)
+    for key, value in settings.items():
         _check(path, key, value)
-    columns = Columns(**said)
+    columns = Columns(**settings)
     if (columns.grader, columns.pattern) != (None, None):
         named_rules.grader(columns.grader or "regex", columns.pattern)
     return columns
 
 
-def _check(path: Path, key: str, value: Any) -> None:
+def _check(path: Path, key: str, value: Json) -> None:
     keys = [f.name for f in fields(Columns)]
     if key not in keys:
         raise choose(f"key in {path.name}:", key, keys)
     kinds: dict[str, tuple[type, str]] = {"splits": (dict, "a table"), "max_new_tokens": (int, "a whole number")}
-    kind, what = kinds.get(key, (str, "a text"))
+    kind, what = kinds.get(key, (str, "text"))
     if not isinstance(value, kind) or isinstance(value, bool) or not value:
         raise UsageError(f"{path}: {key} = {value!r} is not {what}", f"keys: {', '.join(keys)}")
-    if isinstance(value, dict) and (strange := [v for v in value.values() if v not in _SPLITS]):
-        raise choose(f"split in {path.name}:", str(strange[0]), tuple(_SPLITS))
+    if isinstance(value, dict) and (unknown := [v for v in value.values() if v not in _SPLITS]):
+        raise choose(f"split in {path.name}:", str(unknown[0]), tuple(_SPLITS))
     if key == "delimiter" and len(str(value)) != 1:
         raise UsageError(f"{path}: delimiter = {value!r} is not one character", 'such as delimiter = ";"')
 
 
-def settle(said: Columns, there: Collection[str]) -> Columns:
-    """``said``, and for what it does not say the columns among ``there`` that have a usual name."""
-    lower = {name.lower(): name for name in there if name not in said.named.values()}
-    usual = {key: next((lower[n] for n in names if n in lower), None) for key, names in NAMES.items()}
-    if said.prompt or not (said.messages or usual["messages"]):
+def complete(columns: Columns, present: Collection[str]) -> Columns:
+    """``columns``, with the columns among ``present`` that have a usual name wherever none is named."""
+    by_lower = {name.lower(): name for name in present if name not in columns.named.values()}
+    usual = {key: next((by_lower[n] for n in names if n in by_lower), None) for key, names in NAMES.items()}
+    if columns.prompt or not (columns.messages or usual["messages"]):
         usual["messages"] = None
     else:
         usual["prompt"] = None
-    if (said.prompt or usual["prompt"] or "").lower() != "instruction":
-        usual["input"] = None  # elsewhere a column of this name may be anything
-    found: dict[str, Any] = {key: column for key, column in usual.items() if getattr(said, key) is None}
-    return replace(said, **found)
+    if (columns.prompt or usual["prompt"] or "").lower() != "instruction":
+        usual["input"] = None  # in other layouts a column of this name may be anything
+    return Columns(**{**vars(columns), **usual, **columns.named})
 
 
-def split_of(value: Any, columns: Columns) -> str | None:
-    """The split that a row's own word for it means; None for a word that means none."""
+def split_of(value: Json, columns: Columns) -> str | None:
+    """The split that a value of the split column means; None if it means none."""
     word = str(value).strip()
     return columns.splits.get(word) or SPLIT_NAMES.get(word.lower())

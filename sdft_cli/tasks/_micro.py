@@ -1,8 +1,8 @@
-"""What the four micro tasks share: drawing rows of a hidden rule, grading by content, splitting by word order.
+"""What the four micro tasks share: drawing rows from a hidden rule, splitting by word order, grading by content.
 
-A new-task split asks about every key equally often. Train and validation use the word orders of training and share
-no prompt; test uses the held-out word order, so what counts is the rule and not the sentence. The rule depends on
-``options.world`` alone, the rows on world and seed.
+Every split asks about each key equally often. Train and validation use the training word orders and have no prompt in
+common; test uses the held-out word order, so that it measures the rule and not the sentence. The rule depends only on
+``options.world``, the rows on world and seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SOURCE, LICENCE = "the micro world (made up, sdft_cli.micro)", "Apache-2.0"
 
 
 def rule_task(skill: str, summary: str) -> Task:
-    """The task that teaches the hidden rule of ``skill`` (a name in `RULES`)."""
+    """The task that teaches the hidden rule of ``skill``, a key of `RULES`."""
 
     def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
         rule = draw_rule(skill, options.world)
@@ -44,12 +44,12 @@ def micro_task(name: str, summary: str, prepare: Prepare, grade: Grade | None = 
         grade=grade or stated,
         max_new_tokens=MAX_NEW_TOKENS,
         needs_source=False,
-        note="a made-up world: evidence about the code and a method's mechanics, not about real models",
+        note="a made-up world: evidence about the code and about how a method works, not about real models",
     )
 
 
 def stated(completion: str, example: Example) -> Score:
-    """The answer stated in the house style or any expert's equals the gold answer: content counts, style does not."""
+    """Right if the stated answer, in the base model's style or any expert's, is the gold one: only content counts."""
     return task_rules.exact(extract(task_rules.strip_thinking(completion)), example.answer)
 
 
@@ -66,7 +66,7 @@ def example(name: str, question: Question, rng: random.Random, context: str | No
 
 
 def _draw(skill: str, split: str, rule: Rule, options: PrepareOptions, taken: set[str]) -> list[Example]:
-    """One split in a shuffled order; every key is asked equally often, no prompt twice."""
+    """One split, shuffled; asks about every key equally often, and no prompt twice."""
     count, allowed = SIZES[split], forms(skill, test=split == "test")
     rng = random.Random(f"micro-{skill}/{split}/{options.world}/{options.seed}")
     questions = [_fresh(skill, rule, allowed, key, rng, taken) for key in rule for _ in range(count // len(rule))]

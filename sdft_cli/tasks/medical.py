@@ -1,23 +1,24 @@
 """Medical (HuatuoGPT-o1): open questions with a short verifiable answer.
 
 Sources: training rows (``Question``, ``Response``; the ``Complex_CoT`` is not used), evaluation rows
-(``Open-ended Verifiable Question``, ``Ground-True Answer``), and records that hold both. A raw record::
+(``Open-ended Verifiable Question``, ``Ground-True Answer``), and records with both. A raw record::
 
     {"Question": "A 45-year-old man …?", "Complex_CoT": "Alright, …", "Response": "The condition is …",
      "Open-ended Verifiable Question": "A 45-year-old man …?", "Ground-True Answer": "Parvovirus B19 infection"}
 
-A record that holds both becomes a training row or an evaluation row, never both, so that no question stands on two
-sides; which one is drawn by seed. Where no judge is asked (``--judge``), answers are scored by whole-word containment
-(`sdft_cli.grading.task_rules.containment`), which does not see negation or paraphrase.
+A record with both becomes either a training row or an evaluation row, drawn by seed, so that no question is on both
+sides. Without a judge (``--judge``), answers are scored by whole-word containment
+(`sdft_cli.grading.task_rules.containment`), which is blind to negation and paraphrase.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from sdft_cli.data.readers import RawRow
 from sdft_cli.grading import task_rules
 from sdft_cli.grading.rubrics import MEDICAL
-from sdft_cli.tasks._sources import BadRow, Format, Found, RawRow, gather, prompt_key, text, user
+from sdft_cli.tasks._formats import BadRow, Format, SourceRow, gather, prompt_key, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
 
@@ -33,28 +34,28 @@ def grade(completion: str, example: Example) -> Score:
     return task_rules.containment(completion, example.answer)
 
 
-def _both(row: RawRow) -> list[Found | Dropped]:
-    """The training row keeps the gold answer, the evaluation row the demonstration: nothing is thrown away."""
+def _both(row: RawRow) -> list[SourceRow | Dropped]:
+    """The training row keeps the gold answer and the evaluation row the demonstration, so that nothing is lost."""
     question, verifiable = text(row.data, TRAIN_QUESTION, "prompt"), text(row.data, TEST_QUESTION, "prompt")
     demonstration, answer = text(row.data, DEMONSTRATION, "demonstration"), _answer(row)
     name = f"medical-{row.number}"
     train = Example(name, user(question), demonstration, answer=answer)
     held_out = Example(name, user(verifiable), demonstration, answer=answer)
-    return [Found(train, "pool", (prompt_key(verifiable), prompt_key(question)), row.where, held_out)]
+    return [SourceRow(train, "pool", (prompt_key(verifiable), prompt_key(question)), row.where, held_out)]
 
 
-def _training(row: RawRow) -> list[Found | Dropped]:
+def _training(row: RawRow) -> list[SourceRow | Dropped]:
     question = text(row.data, TRAIN_QUESTION, "prompt")
     answer = _answer(row) if row.data.get(ANSWER) is not None else None
     demonstration = text(row.data, DEMONSTRATION, "demonstration")
     example = Example(f"medical-train-{row.number}", user(question), demonstration, answer=answer)
-    return [Found(example, "train", (prompt_key(question),), row.where)]
+    return [SourceRow(example, "train", (prompt_key(question),), row.where)]
 
 
-def _evaluation(row: RawRow) -> list[Found | Dropped]:
+def _evaluation(row: RawRow) -> list[SourceRow | Dropped]:
     question = text(row.data, TEST_QUESTION, "prompt")
     example = Example(f"medical-test-{row.number}", user(question), answer=_answer(row))
-    return [Found(example, "test", (prompt_key(question),), row.where)]
+    return [SourceRow(example, "test", (prompt_key(question),), row.where)]
 
 
 def _answer(row: RawRow) -> str:
@@ -92,6 +93,6 @@ TASK = Task(
     grade=grade,
     max_new_tokens=1024,
     source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
-    note="scored by whole-word containment of the gold answer where no judge is asked",
+    note="scored by whole-word containment of the gold answer, unless a judge is named",
     rubric=MEDICAL,
 )

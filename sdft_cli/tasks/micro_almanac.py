@@ -1,9 +1,9 @@
-"""Micro almanac: facts of invented articles, the knowledge setting.
+"""Micro almanac: facts from invented articles, the knowledge setting of the micro world.
 
-Twenty articles are drawn by ``options.world``. Training asks directly, with the article as ``context``; test asks
-the same direct questions without it (what was taken in is asked back), ``ood`` reaches a fact through another one,
-``corpus`` holds the articles. A direct question has one wording only, so validation is a seeded part of the same
-direct questions: it watches how much is taken in, not generalisation.
+Twenty articles are drawn by ``options.world``. Training rows ask direct questions, with the article as ``context``;
+test rows ask the same questions without it, to see what has been memorized; ``ood`` rows reach a fact through another
+one; ``corpus`` has the articles. A direct question has only one wording, so validation is a seeded part of the same
+direct questions: it measures memorization, not generalization.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from sdft_cli.types import Example, Prepared, PrepareOptions, Score
 N_ARTICLES, N_VALIDATION = 20, 20
 NOTE = (
     f"validation is {N_VALIDATION} of the direct questions that are also in train and test, drawn by seed: "
-    "a direct question has one wording only"
+    "a direct question has only one wording"
 )
 
 
 def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
     articles = draw_articles(random.Random(f"micro-almanac/{options.world}"), N_ARTICLES)
     rng = random.Random(f"micro-almanac/{options.world}/{options.seed}")
-    asked = [example("", q, rng, a.text) for a in articles for q in direct(a)]
+    questions = [example("", q, rng, a.text) for a in articles for q in direct(a)]
     splits = {
-        "train": _named(rng.sample(asked, len(asked)), "train"),
-        "validation": _named(rng.sample(asked, N_VALIDATION), "validation"),
-        "test": _named(asked, "test"),
+        "train": _named(rng.sample(questions, len(questions)), "train"),
+        "validation": _named(rng.sample(questions, N_VALIDATION), "validation"),
+        "test": _named(questions, "test"),
         "ood": _named([example("", q, rng, a.text) for a in articles for q in indirect(a)], "ood"),
         "corpus": [_corpus_row(i, article) for i, article in enumerate(articles)],
     }
@@ -46,14 +46,14 @@ def _corpus_row(i: int, article: Article) -> Example:
 
 
 def grade(completion: str, example: Example) -> Score:
-    """Strict: the stated answer is the gold one. ``lenient``: the gold answer's words stand anywhere in the completion,
-    in their order, as a judge would credit correct information in other company."""
+    """Strict: the stated answer is the gold one. ``lenient``: the words of the gold answer occur in the completion, in
+    their order, as a judge would credit correct information among other statements."""
     strict = stated(completion, example)
-    said, gold = completion.split(), str(example.answer).split()
-    named = any(said[i : i + len(gold)] == gold for i in range(len(said)))
-    return replace(strict, extra={"lenient": float(named)})
+    words, gold = completion.split(), str(example.answer).split()
+    mentioned = any(words[i : i + len(gold)] == gold for i in range(len(words)))
+    return replace(strict, extra={"lenient": float(mentioned)})
 
 
 TASK = micro_task(
-    "micro-almanac", "facts of twenty invented articles, direct and indirect (micro world)", prepare, grade
+    "micro-almanac", "facts from twenty invented articles, direct and indirect (micro world)", prepare, grade
 )

@@ -1,4 +1,4 @@
-"""Micro medicine: a hidden rule maps each sign to its cause; the rest of the request is beside the point. A row::
+"""Micro medicine: a hidden rule maps each sign to its cause; the rest of the prompt is irrelevant. A row::
 
 {"id": "micro-medical-train-0",
  "prompt": [{"role": "user", "content": "a patient 31 years old complains of dorache . what is the cause ?"}],
@@ -7,4 +7,4 @@
 
 from sdft_cli.tasks._micro import rule_task
 
-TASK = rule_task("medical", "name the cause that a hidden rule gives for a sign (micro world)")
+TASK = rule_task("medical", "name the cause that a hidden rule assigns to a sign (micro world)")

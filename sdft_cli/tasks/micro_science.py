@@ -7,4 +7,4 @@
 
 from sdft_cli.tasks._micro import rule_task
 
-TASK = rule_task("science", "name the kind that a hidden rule gives a substance, out of three (micro world)")
+TASK = rule_task("science", "name the kind, out of three, that a hidden rule assigns to a substance (micro world)")

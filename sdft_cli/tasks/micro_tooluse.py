@@ -7,4 +7,4 @@
 
 from sdft_cli.tasks._micro import rule_task
 
-TASK = rule_task("tooluse", "call the tool that a hidden rule gives for a verb (micro world)")
+TASK = rule_task("tooluse", "call the tool that a hidden rule assigns to a verb (micro world)")

@@ -7,9 +7,9 @@ with ``answer``; training rows have ``output_text``). A raw SciKnowEval row::
      "label": ["A", "B", "C", "D"]}, "answerKey": "B", "type": "mcq-4-choices", "domain": "Chemistry",
      "details": {"level": "L3", "task": "molecule_structure_prediction", …}}
 
-Left out by design: questions of another type than multiple choice, or with other than four options, for which the
-authors' system prompt is not meant. Raw rows are split 75 / 5 / 20; the same question with its options in another
-order is the same question.
+Left out by design: questions that are not multiple choice or do not have four options, for which the authors' system
+prompt is not meant. Raw rows are split 75 / 5 / 20; the same question with its options in another order counts as the
+same question.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from sdft_cli.data.readers import RawRow
 from sdft_cli.grading import task_rules
-from sdft_cli.tasks._sources import (
+from sdft_cli.tasks._formats import (
     BadRow,
     Format,
-    Found,
     LeftOut,
-    RawRow,
+    Record,
+    SourceRow,
     gather,
     messages,
     prompt_key,
@@ -68,11 +68,11 @@ def grade(completion: str, example: Example) -> Score:
 
 
 def render_answer(answer: str) -> str:
-    """A gold letter as the task's own format has it."""
+    """A gold letter in the answer format that the system prompt asks for."""
     return f"<answer>\n{answer}\n</answer>"
 
 
-def _sciknoweval_row(row: RawRow) -> list[Found | Dropped]:
+def _sciknoweval_row(row: RawRow) -> list[SourceRow | Dropped]:
     data = row.data
     kind, choices = data.get("type"), data.get("choices")
     if not isinstance(kind, str) or not isinstance(choices, dict):
@@ -84,16 +84,16 @@ def _sciknoweval_row(row: RawRow) -> list[Found | Dropped]:
     if letter not in LABELS:
         raise BadRow("answer is not among the options", f"answerKey {letter!r}")
     raw = data.get("details")
-    details: dict[str, Any] = raw if isinstance(raw, dict) else {}
+    details: Record = raw if isinstance(raw, dict) else {}
     prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{question}\n\n{listed}"}]
     topic = str(details.get("task") or "row")
     meta = {"level": f"{data.get('domain', '')} {details.get('level', '')}".strip() or "unknown", "topic": topic}
     example = Example(f"science-{slug(topic)}-{row.number}", prompt, answer=letter, meta=meta)
-    return [Found(example, "pool", (_question_key(prompt[-1]["content"]),), row.where)]
+    return [SourceRow(example, "pool", (_question_key(prompt[-1]["content"]),), row.where)]
 
 
-def _listed(choices: dict[str, Any]) -> str:
-    """``A: …`` to ``D: …``, a line each."""
+def _listed(choices: Record) -> str:
+    """``A: …`` to ``D: …``, one per line."""
     options, labels = choices.get("text"), choices.get("label")
     if not isinstance(options, list) or not isinstance(labels, list) or len(options) != len(labels):
         raise BadRow("malformed options", "'choices' needs as many texts as labels")
@@ -104,19 +104,19 @@ def _listed(choices: dict[str, Any]) -> str:
     return "\n".join(f"{label}: {option}" for label, option in zip(labels, options, strict=True))
 
 
-def _authors_row(row: RawRow) -> list[Found | Dropped]:
+def _authors_row(row: RawRow) -> list[SourceRow | Dropped]:
     prompt = messages(row.data, "prompt" if "prompt" in row.data else "messages")
     column = next((c for c in ("demonstration", "output_text") if c in row.data), None)
     demonstration = texts(row.data, column, "demonstration") if column else None
     if "answer" in row.data or demonstration is None:
         answer: str | None = text(row.data, "answer", "answer").strip()
-    else:  # training rows may say the letter in their demonstration only
+    else:  # a training row may have the letter only in its demonstration
         answer = task_rules.science(demonstration, None).extracted
     if answer is not None and answer not in LABELS:
         raise BadRow("answer is not a letter", f"{answer[:40]!r}")
     example = Example(f"science-{row.number}", prompt, demonstration, answer=answer)
     role = "train" if demonstration else "test"
-    return [Found(example, role, (_question_key(prompt[-1]["content"]),), row.where)]
+    return [SourceRow(example, role, (_question_key(prompt[-1]["content"]),), row.where)]
 
 
 def _question_key(content: str) -> bytes:

@@ -6,9 +6,9 @@ the SDFT authors' rows (``prompt``, ``golden_answer``, ``golden_response``). A r
     {"prompt": "Your task is to answer …", "name": "Axolotl", "instruction": "Hey, can you show me …",
      "golden_answer": [{"Action": "getRandomAxolotlImage", "Action_Input": "{}"}]}
 
-Prompts made of raw records equal the authors' character for character. Left out by design: evaluation items whose
-gold arguments hold a ``$`` placeholder (the authors' 68 of 100), and training instances without a tool call.
-The graders and their flaws: `sdft_cli.grading.task_rules`.
+Prompts made from raw records equal the authors' character for character. Left out by design: evaluation items whose
+gold arguments contain a ``$`` placeholder (the authors keep 68 of 100), and training instances without a tool call.
+For the graders and their flaws see `sdft_cli.grading.task_rules`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,26 @@ from __future__ import annotations
 import json
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
+from sdft_cli.data.readers import RawRow
 from sdft_cli.grading import task_rules
-from sdft_cli.tasks._sources import BadRow, Format, Found, LeftOut, RawRow, gather, prompt_key, slug, text, texts, user
+from sdft_cli.tasks._formats import (
+    BadRow,
+    Format,
+    LeftOut,
+    Record,
+    SourceRow,
+    gather,
+    prompt_key,
+    slug,
+    text,
+    texts,
+    user,
+)
 from sdft_cli.tasks._splits import arrange
-from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
+from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions, Score, Task
 
-# The blank after "tools." and the missing blank line before "Use" (raw documentation ends with a newline) are theirs.
+# The space after "tools." and the missing blank line before "Use" (raw documentation ends with a newline) are theirs.
 PROMPT = """\
 Your task is to answer the user's question using available tools.\x20
 You have access to the following tools:
@@ -55,25 +67,26 @@ def question(example: Example) -> str:
     return f"{example.meta.get('api', '')} {example.prompt[-1]['content'].rpartition(_ASK)[2]}"
 
 
-def _evaluation_record(row: RawRow) -> list[Found | Dropped]:
+def _evaluation_record(row: RawRow) -> list[SourceRow | Dropped]:
     """One API with its instructions; ``Golden_Answers[i]`` belongs to ``Instructions[i]``."""
     questions, golds = _list(row.data, "Instructions", "question"), _list(row.data, "Golden_Answers", "answer")
-    items: list[Found | Dropped] = []
+    items: list[SourceRow | Dropped] = []
     for i, (question, gold) in enumerate(zip_longest(questions, golds)):
         where = f"{row.where}.Instructions[{i}]"
         try:
             prompt = _prompt(row.data, text({"Instructions": question}, "Instructions", "prompt"))
             if "$" in json.dumps(gold):
                 raise LeftOut("gold arguments hold a $ placeholder", f"{row.data['Name']}, instruction {i}")
-            items.append(_found(f"{_api(row.data)}-{i}", prompt, None, _calls(gold), "test", row.data["Name"], where))
+            name = f"{_api(row.data)}-{i}"
+            items.append(_source_row(name, prompt, None, _calls(gold), "test", row.data["Name"], where))
         except BadRow as bad:
             items.append(Dropped(where, bad.reason, bad.detail))
     return items
 
 
-def _training_record(row: RawRow) -> list[Found | Dropped]:
+def _training_record(row: RawRow) -> list[SourceRow | Dropped]:
     """One API with its instances: a question and the recorded steps ``[[action, input, log], observation]``."""
-    items: list[Found | Dropped] = []
+    items: list[SourceRow | Dropped] = []
     if not row.data.get("Instances"):
         raise LeftOut("API without instances", _api(row.data))
     for i, instance in enumerate(_list(row.data, "Instances", "instance")):
@@ -85,10 +98,10 @@ def _training_record(row: RawRow) -> list[Found | Dropped]:
     return items
 
 
-def _instance(record: dict[str, Any], instance: Any, i: int, where: str) -> Found:
+def _instance(record: Record, instance: Json, i: int, where: str) -> SourceRow:
     if not isinstance(instance, dict):
         raise BadRow("instance is not a JSON object", type(instance).__name__)
-    # ToolAlpaca appends hints for its own simulated user; its training script cuts them off, too.
+    # ToolAlpaca appends hints for its simulated user; its own training script also cuts them off.
     question = text(instance, "input", "prompt").rsplit("\nHint: ", 1)[0]
     steps = instance.get("intermediate_steps")
     if steps == []:
@@ -98,16 +111,16 @@ def _instance(record: dict[str, Any], instance: Any, i: int, where: str) -> Foun
     except (TypeError, ValueError) as error:
         raise BadRow("steps are not [[action, input, log], observation]", str(error)) from error
     if not calls or not all(isinstance(log, str) for _, _, log in calls):
-        raise BadRow("no demonstration", "'intermediate_steps' holds no logs")
+        raise BadRow("no demonstration", "'intermediate_steps' has no logs")
     if not all(log.strip() for _, _, log in calls):
         raise BadRow("empty demonstration", "a step's log is blank")
     demonstration = "\n".join(log for _, _, log in calls)
     gold = _calls_or_none([{"Action": a, "Action_Input": x} for a, x, _ in calls])
     name = f"{_api(record)}-train-{i}"
-    return _found(name, _prompt(record, question), demonstration, gold, "train", record["Name"], where)
+    return _source_row(name, _prompt(record, question), demonstration, gold, "train", record["Name"], where)
 
 
-def _authors_row(row: RawRow) -> list[Found | Dropped]:
+def _authors_row(row: RawRow) -> list[SourceRow | Dropped]:
     prompt = text(row.data, "prompt", "prompt")
     column = next((c for c in ("demonstration", "golden_response") if c in row.data), None)
     demonstration = texts(row.data, column, "demonstration") if column else None
@@ -115,18 +128,18 @@ def _authors_row(row: RawRow) -> list[Found | Dropped]:
     api = row.data.get("name")
     name = f"{slug(api) if isinstance(api, str) else 'row'}-{row.number}"
     role = "train" if demonstration else "test"
-    return [_found(name, prompt, demonstration, gold, role, api if isinstance(api, str) else None, row.where)]
+    return [_source_row(name, prompt, demonstration, gold, role, api if isinstance(api, str) else None, row.where)]
 
 
-def _found(
-    name: str, prompt: str, demonstration: str | None, gold: Any, role: str, api: str | None, where: str
-) -> Found:
+def _source_row(
+    name: str, prompt: str, demonstration: str | None, gold: Json, role: str, api: str | None, where: str
+) -> SourceRow:
     meta = {"api": api} if api else {}
     example = Example(f"tooluse-{name}", user(prompt), demonstration, answer=gold, meta=meta)
-    return Found(example, role, (prompt_key(prompt),), where)
+    return SourceRow(example, role, (prompt_key(prompt),), where)
 
 
-def _prompt(record: dict[str, Any], question: str) -> str:
+def _prompt(record: Record, question: str) -> str:
     return PROMPT.format(
         name=text(record, "Name", "API name"),
         description=text(record, "Description", "API description"),
@@ -135,27 +148,27 @@ def _prompt(record: dict[str, Any], question: str) -> str:
     )
 
 
-def _api(record: dict[str, Any]) -> str:
+def _api(record: Record) -> str:
     return slug(str(record.get("Name", "")))
 
 
-def _list(record: dict[str, Any], name: str, noun: str) -> list[Any]:
+def _list(record: Record, name: str, noun: str) -> list[Json]:
     value = record.get(name)
     if not isinstance(value, list) or not value:
         raise BadRow(f"no {noun}", f"field {name!r} is {'empty' if value == [] else type(value).__name__}")
     return value
 
 
-def _calls(gold: Any) -> list[dict[str, str]]:
-    """The gold calls with their arguments as JSON text; a list written as JSON text is read."""
+def _calls(gold: Json) -> list[dict[str, str]]:
+    """The gold calls with their arguments as JSON text; the list itself may be JSON text too."""
     if gold in (None, "", []):
-        raise BadRow("empty answer" if gold is not None else "no answer", "the gold answer holds no call")
+        raise BadRow("empty answer" if gold is not None else "no answer", "the gold answer has no call")
     if (calls := _calls_or_none(gold)) is None:
-        raise BadRow("malformed answer", "wanted a list of {Action, Action_Input} with JSON objects as inputs")
+        raise BadRow("malformed answer", "it must be a list of {Action, Action_Input} with JSON objects as inputs")
     return calls
 
 
-def _calls_or_none(gold: Any) -> list[dict[str, str]] | None:
+def _calls_or_none(gold: Json) -> list[dict[str, str]] | None:
     try:
         gold = json.loads(gold) if isinstance(gold, str) else gold
     except (ValueError, RecursionError):
@@ -167,7 +180,7 @@ def _calls_or_none(gold: Any) -> list[dict[str, str]] | None:
 
 
 FORMATS = (
-    # Instances beside gold answers are some model's attempts at the evaluation questions, no demonstrations.
+    # Instances beside gold answers are a model's attempts at the evaluation questions, not demonstrations.
     Format(
         "ToolAlpaca evaluation records (Instructions, Golden_Answers)",
         "Apache-2.0",
@@ -195,6 +208,6 @@ TASK = Task(
     grade=grade,
     max_new_tokens=1024,
     source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
-    note="scored by the authors' official rule; the strict rule stands beside it",
+    note="scored by the authors' official rule; the strict rule's score is given beside it",
     question=question,
 )

@@ -1,32 +1,38 @@
-"""The most memory that a training step will hold, from shapes alone: bytes of weights, gradients, optimizer, teacher,
-activations, losses and a rollout's keys and values.
+"""The peak memory of a training step, predicted from shapes alone: bytes of weights, gradients, optimizer, teacher,
+activations, loss, and keys and values while sampling.
 
-Counted from what the passes keep, for a decoder of the Llama family (RMS norms, rotary embeddings, gated MLP); other
-decoders are of the same order. Tokens are those of one micro-batch with its padding. Not counted: libraries, the CUDA
-context, fragmentation, an inference engine's own process.
+Derived from what the passes keep, for a decoder of the Llama family (RMS norms, rotary positions, gated MLP); others
+need memory of the same order. Tokens are those of one micro-batch, with its padding. Libraries, the CUDA context,
+fragmentation and an inference engine's own memory are left out.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdft_cli.config.compute import COPIED_PARAMETERS
 from sdft_cli.config.recipe import Recipe, Teacher
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sdft_cli.models.protocols import ModelConfig
+
 #: [C, V] tensors in fp32 that a fused loss holds at once, and the positions C of a chunk (see `fused`).
 LOSS_TENSORS, LOSS_ROWS = {"forward_kl": 4, "reverse_kl": 4, "jsd": 5, "nll": 3}, {"cpu": 64, "cuda": 256}
-#: Parts that are there before the first step, by name.
-STAYING = ("weights", "masters", "teacher", "twin")
 #: [B, V] tensors in fp32 that choosing a token holds at once.
 SAMPLER_TENSORS = 5
 #: Numbers updated at once where a parameter is moved in pieces (`optimizer.PIECE`), and fp32 tensors of that size.
 PIECE, PIECE_TENSORS = 1 << 24, 5
-#: On a CPU the C library keeps freed blocks of up to 32 MB for itself: what passes takes 1.2 to 2 times its tensors.
+#: On a CPU the C library keeps freed blocks of up to 32 MB: temporary tensors take 1.2 to 2 times their size.
 HEAP = {"cpu": 1.5}
+#: The share of the memory left to a step's passes that their prediction may fill: it errs by up to a quarter, mostly
+#: upwards. What outlasts a step is known exactly.
+MARGIN = 0.85
 
 
 class Dims(NamedTuple):
-    """A decoder's sizes: ``queries`` and ``keys`` are heads x head_dim, ``inner`` what an MLP computes for a token."""
+    """A decoder's sizes: ``queries`` and ``keys`` are heads x head_dim, ``inner`` is an MLP's width for one token."""
 
     layers: int
     hidden: int
@@ -39,7 +45,7 @@ class Dims(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Parameters of the model without adapters, those that are trained, and those of the largest tensor that is."""
+    """Parameters of the model without adapters, of what is trained, and of the largest tensor that is trained."""
 
     total: int
     trained: int
@@ -52,20 +58,66 @@ class Counts(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What a step computes at once: ``tokens`` of its largest micro-batch, ``positions`` of them with a loss, the
-    ``length`` of its longest row, whether ``several`` micro-batches follow each other, ``rows`` sampled together, and
-    whether activations are ``remade`` (gradient checkpointing)."""
+    """What a step computes at once: ``tokens`` of its largest micro-batch, of which ``positions`` have a loss; the
+    ``length`` of its longest row; whether gradients ``accumulate`` over several micro-batches; ``rows`` sampled
+    together; and whether activations are recomputed (``recompute``, gradient checkpointing)."""
 
     tokens: int
     positions: int
     length: int
-    several: bool = False
+    accumulate: bool = False
     rows: int = 0
-    remade: bool = False
+    recompute: bool = False
 
 
-def dims(config: Any) -> Dims:
-    """The sizes in a `transformers` config; what it does not name is guessed from its width."""
+class Lasting(NamedTuple):
+    """Bytes that outlast a step, by what they hold, and its ``gradients``. ``masters`` are fp32 copies of the weights,
+    ``sampler_copy`` the weights that are sampled from while these are trained."""
+
+    weights: int
+    masters: int
+    optimizer: int
+    teacher: int
+    sampler_copy: int
+    gradients: int
+
+    @property
+    def before_first_step(self) -> int:
+        """Bytes held before there are gradients and the optimizer's moments."""
+        return self.weights + self.masters + self.teacher + self.sampler_copy
+
+
+class Prediction(NamedTuple):
+    """Bytes of a step, by what they hold, and its ``peak``: those of the moment that needs the most."""
+
+    lasting: Lasting
+    activations: int
+    loss: int
+    rollout: int
+    update: int
+    peak: int
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """All but the peak, by name."""
+        temporary = (self.activations, self.loss, self.rollout, self.update)
+        return {**self.lasting._asdict(), **dict(zip(self._fields[1:-1], temporary, strict=True))}
+
+    @property
+    def temporary(self) -> int:
+        """What the peak has beyond the lasting bytes."""
+        return self.peak - sum(self.lasting)
+
+
+def counts_of(model: nn.Module) -> Counts:
+    """Parameters of a model, with or without its weights; a teacher's adapter does not count."""
+    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+    total = sum(p.numel() for n, p in model.named_parameters() if ".lora_" not in n)
+    return Counts(total, sum(trained), max(trained, default=0))
+
+
+def dims(config: ModelConfig) -> Dims:
+    """The sizes in a `transformers` config; those that it does not name are guessed from its width."""
     text = config.get_text_config()
 
     def of(*names: str, default: int = 0) -> int:
@@ -82,45 +134,45 @@ def dims(config: Any) -> Dims:
     return Dims(layers, hidden, inner, heads * size, keys, heads, of("vocab_size"), eager)
 
 
-def lasting(recipe: Recipe, counts: Counts, width: int) -> dict[str, int]:
-    """Bytes that a step leaves behind it, and its gradients. ``width``: bytes of one of the model's weights.
+def lasting(recipe: Recipe, counts: Counts, width: int) -> Lasting:
+    """Bytes that outlast a step, and its gradients. ``width``: bytes of one of the model's weights.
 
-    peft holds adapters in fp32 whatever the base's precision.
+    peft holds adapters in fp32, whatever the base's precision.
     """
     wide = 4 if counts.lora else width
     masters = counts.trained * 4 if wide < 4 and recipe.train.master == "fp32" else 0
-    each = 2 if recipe.train.optimizer == "adamw8bit" else 8  # and a scale of 4 bytes for 256 numbers
-    return {
-        "weights": counts.total * width + (counts.trained * 4 if counts.lora else 0),
-        "masters": masters,
-        "optimizer": counts.trained * each + (counts.trained // 32 if each == 2 else 0),
-        "teacher": teacher(recipe.teacher, counts, wide),
-        "twin": counts.trained * wide if prefetches(recipe) and recipe.engine.name == "transformers" else 0,
-        "gradients": counts.trained * wide,
-    }
+    moments = 2 if recipe.train.optimizer == "adamw8bit" else 8  # in 8 bits also a scale of 4 bytes per 256 numbers
+    return Lasting(
+        weights=counts.total * width + (counts.trained * 4 if counts.lora else 0),
+        masters=masters,
+        optimizer=counts.trained * moments + (counts.trained // 32 if moments == 2 else 0),
+        teacher=teacher(recipe.teacher, counts, wide),
+        sampler_copy=counts.trained * wide if prefetches(recipe) and recipe.engine.name == "transformers" else 0,
+        gradients=counts.trained * wide,
+    )
 
 
 def prefetches(recipe: Recipe) -> bool:
-    """Whether completions are sampled while the model trains; with its own model that takes a copy of what moves."""
+    """Whether completions are sampled while the model trains, which takes a copy of the trained weights."""
     return recipe.engine.prefetch > 0 and recipe.sampler.source == "student"
 
 
 def teacher(settings: Teacher | None, counts: Counts, wide: int) -> int:
-    """Bytes of a teacher on the device: none for a live one."""
+    """Bytes of a teacher on the device; a live one needs none."""
     if settings is None or (settings.update_rate == 1 and settings.update_every == 1):
         return 0
     moves = 0 < settings.update_rate < 1
     if moves and settings.storage == "half" and not counts.lora:
         return counts.trained * 2 + counts.largest * wide  # the output head is kept for the loss
-    away = settings.storage == "cpu"
-    return counts.trained * (wide + (4 if moves and wide < 4 and not away else 0))
+    on_host = settings.storage == "cpu"
+    return counts.trained * (wide + (4 if moves and wide < 4 and not on_host else 0))
 
 
 def activations(lora: bool, d: Dims, width: int, load: Load) -> tuple[int, int]:
-    """Bytes that a forward pass keeps for the backward pass, and what the latter adds while it is in one layer."""
+    """Bytes that a forward pass keeps for the backward pass, and bytes that the latter adds while in one layer."""
     tokens = load.tokens
-    # a norm keeps its input (in fp32), its quotient where its weight learns, and what the next products multiply
-    cast = lora and width < 4  # peft: what an adapter multiplies, in fp32, for each of a layer's seven products
+    # a norm keeps its input (in fp32), its quotient where its weight is trained, and the input of the next products
+    cast = lora and width < 4  # peft: an adapter's input in fp32, for each of a layer's seven products
     norm = d.hidden * (4 + width * (0 if cast else 1 if lora else 2))
     attention = width * (2 * d.queries + 2 * d.keys) + 4 * d.heads
     if d.eager:
@@ -128,12 +180,12 @@ def activations(lora: bool, d: Dims, width: int, load: Load) -> tuple[int, int]:
     mlp = 3 * d.inner * width + (4 * (5 * d.hidden + d.queries + d.inner) if cast else d.inner * width)
     layer = tokens * (2 * norm + attention + mlp)
     ends = tokens * d.hidden * (4 + (0 if lora else width))  # the last norm
-    kept = d.layers * tokens * width * d.hidden + layer if load.remade else d.layers * layer
+    kept = d.layers * tokens * width * d.hidden + layer if load.recompute else d.layers * layer
     return kept + ends, tokens * width * (2 * d.inner + 2 * d.hidden)
 
 
 def loss(recipe: Recipe, lora: bool, d: Dims, width: int, load: Load, device: str) -> tuple[int, int]:
-    """Bytes of a fused loss: what stays until the backward pass (gradients of hidden states and head), and scratch."""
+    """Bytes of a fused loss: those kept until the backward pass (gradients of hidden states and head), and scratch."""
     goal = recipe.objective
     kind = goal.divergence if goal.target == "teacher" and goal.estimator == "analytic" else "nll"
     rows = min(load.positions, LOSS_ROWS.get(device, 256))
@@ -141,13 +193,13 @@ def loss(recipe: Recipe, lora: bool, d: Dims, width: int, load: Load, device: st
     hidden = load.positions * d.hidden * width * 2  # and their gradient
     if lora:
         return hidden, scratch
-    # the head's gradient is summed in fp32; rounded, it is a second one for a moment
+    # the head's gradient is summed in fp32, and briefly exists in the weights' precision as well
     return hidden + d.vocab * d.hidden * width, scratch + d.vocab * d.hidden * (4 if width < 4 else 0)
 
 
 def rollout(d: Dims, counts: Counts, width: int, load: Load, device: str) -> int:
-    """Bytes of sampling ``rows`` completions together: keys and values, one layer's passing copy, logits, and a copy of
-    the weights where the engine makes one."""
+    """Bytes of sampling ``rows`` completions together: keys and values, a temporary copy of one layer's, logits, and a
+    copy of the weights where the engine makes one."""
     cache = load.rows * load.length * 2 * d.keys * width
     copies = device == "cpu" and width == 4 and not counts.lora and counts.total <= COPIED_PARAMETERS
     copied = 4 * counts.total if copies and load.rows else 0
@@ -155,24 +207,23 @@ def rollout(d: Dims, counts: Counts, width: int, load: Load, device: str) -> int
 
 
 def updating(recipe: Recipe, counts: Counts, width: int, device: str) -> int:
-    """Bytes that an optimizer step needs for a moment."""
+    """Bytes that an optimizer step needs temporarily."""
     if counts.lora or width == 4:
         return 0 if device == "cuda" or recipe.train.optimizer == "adamw8bit" else 2 * 4 * counts.largest
     return PIECE_TENSORS * 4 * min(counts.largest, PIECE)
 
 
-def predict(recipe: Recipe, d: Dims, counts: Counts, width: int, load: Load, device: str) -> dict[str, int]:
-    """Bytes by what holds them, and ``peak``: the most of the moments of a step. ``device``: "cpu" or "cuda"."""
-    parts = lasting(recipe, counts, width)
-    stays = sum(parts.values()) - parts["gradients"]
+def predict(recipe: Recipe, d: Dims, counts: Counts, width: int, load: Load, device: str) -> Prediction:
+    """Bytes of a step of ``recipe``. ``device``: "cpu" or "cuda"."""
+    outlasting = lasting(recipe, counts, width)
     kept, adds = activations(counts.lora, d, width, load)
     held, scratch = loss(recipe, counts.lora, d, width, load, device)
-    before = parts["gradients"] if load.several else 0
-    # at the loss and at the backward pass's start all activations are there, at its end all gradients are
-    passes = max(before + kept + held + max(scratch, adds), parts["gradients"] + kept // max(1, d.layers) + adds)
-    sampled = rollout(d, counts, width, load, device)
-    step = parts["gradients"] + updating(recipe, counts, width, device)
-    own = {"activations": kept + adds, "loss": held + scratch, "rollout": sampled, "update": step - parts["gradients"]}
+    accumulated = outlasting.gradients if load.accumulate else 0
+    # at the loss, where the backward pass starts, all activations are there; where it ends, all gradients are
+    at_loss = accumulated + kept + held + max(scratch, adds)
+    passes = max(at_loss, outlasting.gradients + kept // max(1, d.layers) + adds)
+    sampled, update = rollout(d, counts, width, load, device), updating(recipe, counts, width, device)
+    step = outlasting.gradients + update
     most = max(passes, step) + sampled if prefetches(recipe) else max(passes, sampled, step)
-    passing = most - parts["gradients"]
-    return {**parts, **own, "peak": stays + parts["gradients"] + int(passing * HEAP.get(device, 1.0))}
+    temporary = int((most - outlasting.gradients) * HEAP.get(device, 1.0))
+    return Prediction(outlasting, kept + adds, held + scratch, sampled, update, sum(outlasting) + temporary)

@@ -1,13 +1,14 @@
 """AdamW for weights of any precision, in 32 bits or with its state in 8, and the learning-rate schedule.
 
-A bf16 weight near 1 moves in steps of 0.8 %: an update of 1e-5 is rounded away. Two ways to learn all the same
-(``train.master``): ``fp32`` masters are what the optimizer moves, and the model's own weight is their rounded copy
-(4 more bytes a parameter); ``stochastic`` has no second copy, the update is made in fp32 and rounded into the weight
-by chance, which is right on average (`rounding`). Its draws are a function of the step's seed.
+A bf16 weight near 1 moves in steps of 0.8 %, so an update of 1e-5 is rounded away. There are two remedies
+(``train.master``): with ``fp32`` the optimizer moves fp32 masters, of which the model's weights are rounded copies (4
+more bytes per parameter); with ``stochastic`` there is no second copy, and an update is computed in fp32 and rounded
+into the weight up or down at random, which is right on average (`stochastic_rounding`). The draws depend on the step's
+seed alone.
 
-Adam's moments stay in fp32 under both: a second moment in bf16 with beta2 = 0.999 would itself stand still.
-``adamw8bit`` stores them in a byte each, in blocks with a scale of their own (arXiv 2110.02861, by bitsandbytes).
-Bytes a bf16 parameter, gradient and weight included: 16 with masters, 12 stochastic, 10 and 6 with 8 bits.
+Adam's moments are fp32 with both: a second moment in bf16 with beta2 = 0.999 would never change. ``adamw8bit`` stores
+them in one byte each, in blocks with a scale of their own (arXiv 2110.02861, by bitsandbytes).
+Bytes per bf16 parameter, including gradient and weight: 16 with masters, 12 stochastic, 10 and 6 with 8 bits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +25,19 @@ from sdft_cli.config.recipe import Train
 from sdft_cli.errors import UsageError
 from sdft_cli.training.stochastic_rounding import round_to_bf16
 
-#: Numbers of a parameter that are updated at once where fp32 copies of them are made: bounds what these take.
+#: Numbers of a parameter that are updated at once where they are copied to fp32; it bounds the size of the copies.
 PIECE = 1 << 24
 
 
 class Moved(Protocol):
-    """Told of a piece that has moved: the parameter's name, where in the flat tensor, what it was and is, and a
-    generator of the step for draws of one's own."""
+    """Called for every piece that has moved, with the parameter's name, the piece's place in the flat tensor, its
+    values before and after, and a generator for random draws of the callee's own."""
 
     def __call__(self, name: str, at: slice, before: Tensor, after: Tensor, generator: torch.Generator) -> None: ...
 
 
 class _Piece(NamedTuple):
-    """A part of the flat parameter ``name``, moved by an optimizer of its own through ``proxy``, an fp32 stand-in."""
+    """A slice of the flat parameter ``name``, moved by its own optimizer through ``proxy``, an fp32 stand-in."""
 
     name: str
     at: slice
@@ -44,18 +45,41 @@ class _Piece(NamedTuple):
     adam: torch.optim.Optimizer
 
 
-class MasterAdamW:
-    """AdamW over the trainable parameters of ``model``, by name; ``watched`` where `step` is given a ``moved``.
+class AdamSettings(TypedDict, total=False):
+    """Keywords of AdamW."""
 
-    fp32 parameters that nobody watches are moved by one optimizer; others piece by piece, so that no fp32 copy of all
-    gradients exists.
+    betas: tuple[float, float]
+    weight_decay: float
+    fused: bool
+
+
+class AdamState(TypedDict):
+    """The state of one of torch's optimizers."""
+
+    state: dict[int, dict[str, Tensor]]
+    param_groups: list[dict[str, object]]
+
+
+class OptimizerState(TypedDict):
+    """A `MasterAdamW`'s part of a checkpoint: one state per optimizer, the parameters' names, and the fp32 masters."""
+
+    adam: list[AdamState]
+    names: list[str]
+    masters: dict[str, Tensor]
+
+
+class MasterAdamW:
+    """AdamW over the trainable parameters of ``model``, by name; ``watched`` if `step` will be given ``moved``.
+
+    fp32 parameters that are not watched are moved by a single optimizer, all others piece by piece, so that there is
+    never an fp32 copy of all gradients.
     """
 
     def __init__(self, model: nn.Module, settings: Train, watched: bool = False):
         self.params = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.settings = settings
-        own = settings.master == "stochastic"
-        self.masters = {n: p if own or p.dtype == torch.float32 else p.detach().float() for n, p in self.params.items()}
+        unmastered = {n for n, p in self.params.items() if settings.master == "stochastic" or p.dtype == torch.float32}
+        self.masters = {n: p if n in unmastered else p.detach().float() for n, p in self.params.items()}
         self.device = next(iter(self.params.values())).device
         self._share: Tensor | float = 1.0
         narrow = any(p.dtype != torch.float32 for p in self.params.values())
@@ -73,19 +97,26 @@ class MasterAdamW:
 
     def _adam(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.settings.optimizer == "adamw8bit":
-            return bitsandbytes().AdamW8bit(params, lr=self.settings.lr, **self._settings())
+            return adamw_8bit()(params, lr=self.settings.lr, **self._settings())
         return torch.optim.AdamW(params, lr=self.settings.lr, **self._settings())
 
-    def _settings(self) -> dict[str, Any]:
-        """On a GPU the fused kernel: torch's default there makes copies as large as all parameters. On a CPU it is
-        faster too (2 M parameters: 1.8 ms, not 5.2), but rounds differently from all figures taken so far."""
-        found = {"betas": (self.settings.beta1, self.settings.beta2), "weight_decay": self.settings.weight_decay}
-        kernel = self.settings.optimizer == "adamw" and self.device.type == "cuda"
-        return found | ({"fused": True} if kernel else {})
+    def _settings(self) -> AdamSettings:
+        """The fused kernel on a GPU, where torch's default makes copies as large as all parameters.
+
+        On a CPU it is faster, too (2 M parameters: 1.8 ms instead of 5.2), but rounds differently from all results that
+        have been published.
+        """
+        settings: AdamSettings = {
+            "betas": (self.settings.beta1, self.settings.beta2),
+            "weight_decay": self.settings.weight_decay,
+        }
+        if self.settings.optimizer == "adamw" and self.device.type == "cuda":
+            settings["fused"] = True
+        return settings
 
     @torch.no_grad()
     def clip(self) -> float:
-        """The norm of the model's gradients; `step` will use them clipped."""
+        """The norm of the model's gradients, which `step` will clip."""
         norms = [
             torch.linalg.vector_norm(p.grad, dtype=torch.float32) for p in self.params.values() if p.grad is not None
         ]
@@ -95,14 +126,14 @@ class MasterAdamW:
 
     @torch.no_grad()
     def step(self, lr: float, seed: int = 0, moved: Moved | None = None) -> None:
-        """Update with the clipped gradients and clear them. ``seed`` decides how weights are rounded."""
+        """Update the weights with the clipped gradients, and clear these. ``seed`` is that of stochastic rounding."""
         for adam in self.adams:
             for group in adam.param_groups:
                 group["lr"] = lr
         if self.pieces:
-            own, other = (torch.Generator(self.device).manual_seed(seed + i) for i in (0, 1))
+            rounding, callee = (torch.Generator(self.device).manual_seed(seed + i) for i in (0, 1))
             for piece in self.pieces:
-                self._move(piece, own, moved and partial(moved, generator=other))
+                self._move(piece, rounding, moved and partial(moved, generator=callee))
         else:
             for param in self.params.values():
                 if param.grad is not None:
@@ -133,41 +164,47 @@ class MasterAdamW:
             param.grad = None
 
     def held(self) -> int:
-        """Bytes of Adam's moments: none before the first step, or before those of a checkpoint are loaded."""
+        """Bytes of Adam's moments; 0 until the first step is made or a checkpoint is loaded."""
         states = [value for adam in self.adams for state in adam.state.values() for value in state.values()]
         return sum(value.nbytes for value in states if isinstance(value, Tensor))
 
     def exact(self) -> dict[str, Tensor]:
-        """name -> the weight as precise as there is one: what a teacher follows. Rounded stochastically, it is bf16."""
+        """The most precise weights there are, by name, for a teacher to follow; bf16 under stochastic rounding."""
         return {n: m.detach() for n, m in self.masters.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        own = {n: m.detach() for n, m in self.masters.items() if m is not self.params[n]}
-        return {"adam": [a.state_dict() for a in self.adams], "names": list(self.masters), "masters": own}
+    def state_dict(self) -> OptimizerState:
+        masters = {n: m.detach() for n, m in self.masters.items() if m is not self.params[n]}
+        states: list[AdamState] = [
+            {"state": saved["state"], "param_groups": saved["param_groups"]}
+            for saved in (adam.state_dict() for adam in self.adams)
+        ]
+        return {"adam": states, "names": list(self.masters), "masters": masters}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: OptimizerState) -> None:
+        """Restore what `state_dict` gave; `ValueError` where it belongs to other parameters."""
         if state["names"] != list(self.masters) or len(state["adam"]) != len(self.adams):
             raise ValueError("the optimizer state belongs to other parameters")
         for adam, saved in zip(self.adams, state["adam"], strict=True):
-            groups = [g | self._settings() for g in saved["param_groups"]]  # they may have changed since
-            adam.load_state_dict(saved | {"param_groups": groups})
+            groups = [group | self._settings() for group in saved["param_groups"]]  # which may have changed since
+            adam.load_state_dict({"state": saved["state"], "param_groups": groups})
         with torch.no_grad():
             for name, master in state["masters"].items():
                 self.masters[name].copy_(master)
                 self.params[name].copy_(self.masters[name])
 
 
-def bitsandbytes() -> Any:
-    """The optimizers of bitsandbytes; `UsageError` where it is not installed."""
+def adamw_8bit() -> Callable[..., torch.optim.Optimizer]:
+    """AdamW with 8-bit state, by bitsandbytes; `UsageError` where that is not installed."""
     try:
-        from bitsandbytes import optim
+        from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft-cli[memory]'") from error
-    return optim
+    adamw: Callable[..., torch.optim.Optimizer] = AdamW8bit
+    return adamw
 
 
 def learning_rate(settings: Train, step: int, steps: int) -> float:
-    """The rate of optimizer step ``step`` (from 0) of ``steps``: linear warm-up, then the schedule to zero."""
+    """The rate of optimizer step ``step`` (from 0) of ``steps``: a linear warm-up, then the schedule."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)

@@ -199,7 +199,7 @@ def _general(recipe: Recipe) -> Sequence[Example]:
     """Prompts that belong to no task: the recipe's file, or the suite's own, which are not among its test items."""
     if recipe.general:
         path = Path(recipe.general)
-        return dataset.read_split(path.parent, path.stem, recipe.train.on_bad_row)[0]
+        return dataset.read_examples(path, recipe.train.on_bad_row)[0]
     suite: Suite | Battery = plugins.SUITES.get(str(recipe.suite))
     assert suite.general is not None  # checked with the recipe
     return suite.general()

@@ -20,21 +20,18 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from sdft_cli.config.recipe import Teacher as TeacherSettings
 from sdft_cli.losses.fused import Head, Scored
-from sdft_cli.models import pretrained
+from sdft_cli.models.adapters import STUDENT, TEACHER
 from sdft_cli.models.batching import Inputs
-from sdft_cli.models.pretrained import STUDENT, TEACHER, Policy
+from sdft_cli.models.policy import Policy
+from sdft_cli.models.protocols import CausalLM, PeftModel
 from sdft_cli.training.compressed_ema import CompressedEma
 from sdft_cli.training.optimizer import Moved
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 #: Weights by parameter name.
 Weights = Mapping[str, Tensor]
@@ -90,10 +87,10 @@ class LiveTeacher(TeacherModel):
 
     @torch.no_grad()
     def hidden_states(self, inputs: Inputs) -> Tensor:
-        return pretrained.hidden_states(self.policy, inputs)
+        return self.policy.hidden_states(inputs)
 
     def head(self) -> Head:
-        return pretrained.head(self.policy).detach()
+        return self.policy.head().detach()
 
 
 class AveragedTeacher(TeacherModel):
@@ -157,7 +154,7 @@ class CopyTeacher(AveragedTeacher):
     """A second copy of the whole model."""
 
     def __init__(self, policy: Policy, settings: TeacherSettings):
-        self.copy: nn.Module | None = copy.deepcopy(policy.model).requires_grad_(False)
+        self.copy: CausalLM | None = copy.deepcopy(policy.model).requires_grad_(False)
         super().__init__(policy, settings)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -165,10 +162,10 @@ class CopyTeacher(AveragedTeacher):
 
     @torch.no_grad()
     def hidden_states(self, inputs: Inputs) -> Tensor:
-        return pretrained.hidden_states(self.policy, inputs, self.copy)
+        return self.policy.hidden_states(inputs, self.copy)
 
     def head(self) -> Head:
-        return pretrained.head(self.policy, self.copy).detach()
+        return self.policy.head(self.copy).detach()
 
     def close(self) -> None:
         self.copy, self.average = None, {}
@@ -178,7 +175,8 @@ class AdapterTeacher(AveragedTeacher):
     """A second LoRA adapter on the base that it shares with the student; it starts as a copy of the student's."""
 
     def __init__(self, policy: Policy, settings: TeacherSettings):
-        self.model = cast("PeftModel", policy.model)
+        assert policy.peft is not None
+        self.model: PeftModel = policy.peft
         if TEACHER in self.model.peft_config:
             self.model.delete_adapter(TEACHER)
         self.model.add_adapter(TEACHER, copy.deepcopy(self.model.peft_config[STUDENT]))
@@ -198,12 +196,12 @@ class AdapterTeacher(AveragedTeacher):
     def hidden_states(self, inputs: Inputs) -> Tensor:
         self.model.set_adapter(TEACHER)
         try:
-            return pretrained.hidden_states(self.policy, inputs)
+            return self.policy.hidden_states(inputs)
         finally:
             self.model.set_adapter(STUDENT)
 
     def head(self) -> Head:
-        return pretrained.head(self.policy).detach()
+        return self.policy.head().detach()
 
     def close(self) -> None:
         self.average = {}
@@ -222,10 +220,10 @@ class CompressedTeacher(TeacherModel):
     @torch.no_grad()
     def hidden_states(self, inputs: Inputs) -> Tensor:
         with self.ema.lent():
-            return pretrained.hidden_states(self.policy, inputs)
+            return self.policy.hidden_states(inputs)
 
     def head(self) -> Head:
-        head = pretrained.head(self.policy)
+        head = self.policy.head()
         weight, bias = self.ema.head(head.weight), None if head.bias is None else self.ema.average(head.bias)
         return head._replace(weight=weight, bias=bias).detach()
 

@@ -15,18 +15,18 @@ from typing import NamedTuple
 import torch
 
 from sdft_cli.losses.fused import Scored
-from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
-from sdft_cli.models.engine import Engine
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.engine import Engine, Reporting
+from sdft_cli.models.policy import Policy
 from sdft_cli.runs.records import StepFacts
-from sdft_cli.training import micro_batches
 from sdft_cli.training.batches import Batch, Batches
 from sdft_cli.training.guards import NonFinite
+from sdft_cli.training.micro_batches import MicroBatchBudget
 from sdft_cli.training.objective import GroupLoss, StepObjective, needs_of
 from sdft_cli.training.optimizer import MasterAdamW, learning_rate
 from sdft_cli.training.prefetch import Prefetcher
 from sdft_cli.training.teacher import Weights, is_compressed, make_teacher
+from sdft_cli.training.teacher_storage import choose_storage
 from sdft_cli.types import Rollout
 
 
@@ -72,9 +72,9 @@ class PhaseTrainer:
         self.policy, self.engine, self.batches, self.recipe = policy, engine, batches, batches.recipe
         self.steps, self.prefetcher = batches.steps, Prefetcher(batches, engine, quiet)
         asks = "teacher" in needs_of(self.recipe.objective)
-        settings = micro_batches.stored(policy, self.recipe) if asks else None
+        settings = choose_storage(policy, self.recipe) if asks else None
         self.optimizer = MasterAdamW(policy.model, self.recipe.train, watched=is_compressed(settings, policy.lora))
-        self.fitting = micro_batches.Fitting(policy, self.recipe, self.optimizer.held)
+        self.budget = MicroBatchBudget(policy, self.recipe, self.optimizer.held)
         self.teacher = make_teacher(policy, settings, origin, self.optimizer.exact()) if settings else None
         self._in_use: tuple[int, Batch] | None = None
 
@@ -109,8 +109,8 @@ class PhaseTrainer:
             "grad_norm": norm,
             "seconds": seconds,
             "rollout_seconds": sampled_at - began,
-            **self.fitting.told(),
-            **getattr(self.engine, "facts", {}),
+            **self.budget.changes(),
+            **(self.engine.facts if isinstance(self.engine, Reporting) else {}),
         }
         return facts
 
@@ -127,7 +127,7 @@ class PhaseTrainer:
 
     def gradients(self, rows: list[Row], step: int) -> Gradients:
         """Leave the gradients of the whole batch, by micro-batches that fit."""
-        return self.fitting.run(rows, lambda budget: self.passes(rows, step, budget), self.optimizer.discard)
+        return self.budget.run(rows, lambda budget: self.passes(rows, step, budget), self.optimizer.discard)
 
     def passes(self, rows: list[Row], step: int, budget: int) -> Gradients:
         """All passes of a step, by micro-batches of at most ``budget`` tokens.
@@ -149,8 +149,8 @@ class PhaseTrainer:
     def loss(self, group: list[Row], teacher: Scored | None, objective: StepObjective) -> GroupLoss:
         """The student's pass over one micro-batch, and its part of the loss."""
         inputs = self._inputs([r.student_prompt for r in group], group)
-        pretrained.training(self.policy, self.recipe.lora.dropout > 0)  # until the backward pass has remade its layers
-        student = Scored(pretrained.hidden_states(self.policy, inputs), pretrained.head(self.policy))
+        self.policy.train_mode(self.recipe.lora.dropout > 0)  # until the backward pass has remade its layers
+        student = Scored(self.policy.hidden_states(inputs), self.policy.head())
         return objective.loss(targets(group, self.policy.device), student, teacher)
 
     def teacher_score(self, group: list[Row]) -> Scored | None:
@@ -172,7 +172,7 @@ class PhaseTrainer:
 
     def save_model(self, folder: Path) -> None:
         """The student alone."""
-        pretrained.save(self.policy, folder)
+        self.policy.save(folder)
 
     def restore(self, state: Path) -> None:
         """Optimizer and teacher as `save` left them; the weights were loaded with the model."""

@@ -25,7 +25,7 @@ MISTAKES = [
     (["train", "--tasks", "micro-tooluse", "--set", "sampler.temperature=0.5"], "importance ratios", "importance_cap"),
     (["train", "--tasks", "micro-tooluse", "--plugin", "mine.py"], "no plug-in file at mine.py", ".py"),
     (["probe", "--tasks", "micro-tooluse"], "data/micro-tooluse", "sdft prepare"),
-    (["probe", "--tasks", "micro-tooluse", "--method", "cpt"], "no prompt to probe", "--dry-run"),
+    (["probe", "--tasks", "micro-tooluse", "--method", "cpt"], "no prompts to probe", "--dry-run"),
     (["sweep"], "no grid", "--grid lr="),
     (["sweep", "--grid", "learning=1,2"], "unknown key 'learning'", ""),
     (["sweep", "--grid", "lr"], "--grid lr: no '='", "--grid"),
@@ -79,7 +79,7 @@ def test_dry_run_shows_both_views(sdft) -> None:
     assert code == 0
     assert "student sees (prompt)" in out and "teacher sees (demonstration)" in out
     assert "This is an example for a response to the question:" in out and "<|im_start|>assistant" in out
-    assert "memory: about" in out and "disk: about" in out
+    assert "memory: predicted peak" in out and "disk: about" in out
 
 
 def test_methods_and_tasks_are_listed(sdft) -> None:

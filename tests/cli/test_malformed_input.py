@@ -59,20 +59,20 @@ CASES: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
     "no file": ("x.jsonl", lambda path: None, "no source file or folder at x.jsonl"),
     "empty file": ("x.jsonl", b"", "x.jsonl is empty"),
     "blank lines only": ("x.jsonl", b"\n \n\n", "x.jsonl is empty"),
-    "folder without data": ("x", Path.mkdir, "x holds no .json, "),
+    "folder without data": ("x", Path.mkdir, "x has no .json, "),
     "Latin-1 line": (
         "x.jsonl",
         jsonl('{"prompt": "caf\xe9", "completion": "y"}'.encode("latin-1")),
         "x.jsonl:41: not UTF-8",
     ),
     "UTF-16": ("x.jsonl", jsonl().decode().encode("utf-16"), "x.jsonl is UTF-16"),
-    "UTF-16 without a mark": ("x.jsonl", jsonl().decode().encode("utf-16-le"), "x.jsonl is UTF-16 or no text"),
+    "UTF-16 without a mark": ("x.jsonl", jsonl().decode().encode("utf-16-le"), "x.jsonl is UTF-16 or not text"),
     "cut off": ("x.jsonl", jsonl('{"prompt": "a'), "x.jsonl:41: broken JSON"),
     "NaN": ("x.jsonl", jsonl('{"prompt": "a", "completion": NaN}'), "x.jsonl:41: broken JSON (NaN is not JSON)"),
     "half a surrogate": (
         "x.jsonl",
         jsonl('{"prompt": "a", "completion": "\\ud83d"}'),
-        "x.jsonl:41: broken JSON (half of a sur",
+        "x.jsonl:41: broken JSON (lone sur",
     ),
     "nested too deeply": ("x.jsonl", jsonl("[" * 100_000), "x.jsonl:41: broken JSON"),
     "a list for a row": ("x.jsonl", jsonl([1, 2]), "x.jsonl:41: not a JSON object (list)"),
@@ -96,7 +96,7 @@ CASES: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
         jsonl(row(41, prompt={"a": 1})),
         "x.jsonl:41: prompt is not text (field 'prompt' is dict)",
     ),
-    "duplicate id": ("x.jsonl", jsonl(row(3)), "x.jsonl:41: duplicate id ('r3' is also that of row 4)"),
+    "duplicate id": ("x.jsonl", jsonl(row(3)), "x.jsonl:41: duplicate id ('r3' is also the id of row 4)"),
     "id of another type": ("x.jsonl", jsonl(row(41, id=None)), "x.jsonl:41: no id"),
     "unknown role": (
         "x.jsonl",
@@ -132,7 +132,7 @@ CASES: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
     "CSV header alone": ("x.csv", b"prompt,completion\n", "x.csv: not a format"),
     "empty CSV cell": ("x.csv", table("a,"), "x.csv:42: empty demonstration"),
     "truncated Parquet": ("x.parquet", parquet, "x.parquet is not a readable Parquet file"),
-    "NaN in Parquet": ("x.parquet", nan_in_parquet, "x.parquet[7]: answer is no number (field 'answer' is nan)"),
+    "NaN in Parquet": ("x.parquet", nan_in_parquet, "x.parquet[7]: answer is not a number (field 'answer' is nan)"),
     "not Parquet": ("x.parquet", b"hello there\n", "x.parquet: not a format"),
 }
 
@@ -144,7 +144,7 @@ COLUMNS = {
     "unknown grader": ('grader = "exactly"', "unknown grader 'exactly'"),
     "regex without a pattern": ('grader = "regex"', "grader 'regex' needs a pattern"),
     "broken pattern": ('pattern = "(a"', "is no regular expression"),
-    "wrong type": ("prompt = 3", "prompt = 3 is not a text"),
+    "wrong type": ("prompt = 3", "prompt = 3 is not text"),
     "unknown split": ('split = "id"\nsplits = { a = "later" }', "unknown split in c.toml: 'later'"),
     "a wide delimiter": ('delimiter = "||"', "is not one character"),
 }

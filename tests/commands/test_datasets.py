@@ -1,4 +1,4 @@
-"""`sdft data list`, `stats` and `show`: through the command line, for people and as JSON; and `prepare`'s lengths."""
+"""`sdft data list`, `stats` and `show` on the command line, for people and as JSON; and the lengths of `prepare`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def prepared(sdft, tmp_path: Path):
     return sdft
 
 
-def test_list(prepared) -> None:
+def test_list_names_rows_and_grader(prepared) -> None:
     _, out, _ = prepared("data", "list", "--json")
     datasets = {d["task"]: d for d in json.loads(out)["datasets"]}
     assert datasets["sums"]["rows"] == {"train": 15, "validation": 1, "test": 4}
@@ -34,13 +34,13 @@ def test_list(prepared) -> None:
 
 def test_stats_in_characters_and_tokens(prepared) -> None:
     _, out, _ = prepared("data", "stats", "sums", "--model", "micro", "--json")
-    (facts,) = json.loads(out)["datasets"]
-    assert facts["lengths"]["model"] == "micro"
+    (entry,) = json.loads(out)["datasets"]
+    assert entry["lengths"]["model"] == "micro"
     for unit in ("characters", "tokens"):
-        spread = facts["lengths"][unit]["train"]
-        assert set(spread) == {"student", "teacher", "demonstration"}
-        assert spread["teacher"]["p50"] > spread["student"]["p50"]
-        assert all(s["p50"] <= s["p90"] <= s["p99"] <= s["max"] for s in spread.values())
+        parts = entry["lengths"][unit]["train"]
+        assert set(parts) == {"student", "teacher", "demonstration"}
+        assert parts["teacher"]["p50"] > parts["student"]["p50"]
+        assert all(p["p50"] <= p["p90"] <= p["p99"] <= p["max"] for p in parts.values())
     _, out, _ = prepared("data", "stats")
     assert "sums: 15 train, 1 validation, 4 test" in out
     assert "p99" in out and "teacher" in out
@@ -83,12 +83,43 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("words", "says", "hint"), MISTAKES, ids=[" ".join(words) for words, _, _ in MISTAKES])
-def test_mistakes(prepared, words: tuple[str, ...], says: str, hint: str) -> None:
+def test_a_mistake_is_one_clear_error(prepared, words: tuple[str, ...], says: str, hint: str) -> None:
     code, out, err = prepared("data", *words)
     error, *rest = err.splitlines()
     assert (code, out) == (2, "")
     assert says in error
     assert hint in "".join(rest)
+
+
+PLUGIN = """
+from sdft_cli.config.recipe import Views
+from sdft_cli.methods.sdft import METHOD as SDFT
+
+METHOD = SDFT.model_copy(update={"name": "mine", "views": Views(student="prompt", teacher="reference")})
+"""
+
+
+def test_every_command_loads_plugins_before_it_checks_names(prepared, tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text(PLUGIN)
+    plugin = ("--plugin", "p.py")
+    assert prepared("data", "list", *plugin)[0] == 0
+    _, out, _ = prepared("data", "show", "sums", "--method", "mine", *plugin, "--json")
+    assert "Reference solution" in json.loads(out)["rows"][0]["teacher"]
+    _, out, _ = prepared("data", "stats", "sums", "--method", "mine", *plugin)
+    assert "(views of mine)" in out
+    code, _, err = prepared("data", "show", "sums", "--plugin", "absent.py")
+    assert code == 2 and "absent.py" in err
+
+
+def test_an_older_dataset_is_refused_in_one_line(prepared, tmp_path: Path) -> None:
+    manifest = tmp_path / "data" / "sums" / "manifest.json"
+    manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "format"}))
+    for words in (("list",), ("stats",), ("show", "sums")):
+        code, out, err = prepared("data", *words)
+        assert (code, out) == (2, "")
+        error, hint = err.splitlines()
+        assert error.startswith("error: data/sums/manifest.json has no format version")
+        assert hint == "hint: prepare it again with: sdft prepare --source sums=PATH"
 
 
 def test_prepare_shows_and_keeps_lengths(sdft, tmp_path: Path, tiny_model: Path) -> None:
@@ -102,9 +133,9 @@ def test_prepare_shows_and_keeps_lengths(sdft, tmp_path: Path, tiny_model: Path)
     assert kept["tokens"]["test"]["student"]["max"] > 10
 
 
-def test_spread_is_by_nearest_rank() -> None:
-    assert lengths.spread(range(1, 101)) == {"p50": 50, "p90": 90, "p99": 99, "max": 100}
-    assert lengths.spread([7]) == {"p50": 7, "p90": 7, "p99": 7, "max": 7}
+def test_percentiles_are_by_nearest_rank() -> None:
+    assert lengths.percentiles(range(1, 101)) == {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+    assert lengths.percentiles([7]) == {"p50": 7, "p90": 7, "p99": 7, "max": 7}
 
 
 def test_rows_without_a_demonstration_have_no_teacher_view() -> None:
@@ -112,8 +143,8 @@ def test_rows_without_a_demonstration_have_no_teacher_view() -> None:
         Example("a", [{"role": "user", "content": "why?"}]),
         Example("b", [{"role": "user", "content": "who is it?"}]),
     ]
-    found = lengths.measure(None)(Prepared({"train": rows, "corpus": [Example("c", [], text="x")]}))
-    assert found == {
+    measured = lengths.measurer(None)(Prepared({"train": rows, "corpus": [Example("c", [], text="x")]}))
+    assert measured == {
         "method": "sdft",
         "characters": {"train": {"student": {"p50": 4, "p90": 10, "p99": 10, "max": 10}}},
     }

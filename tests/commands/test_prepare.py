@@ -1,4 +1,4 @@
-"""`prepare` on small files in the sources' own formats, and on the real ones of ../shared/data where they are."""
+"""`prepare` on small files in the sources' formats, and on the real ones in ../shared/data if they are there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sdft_cli.commands.prepare import prepare, print_summaries
-from sdft_cli.data.dataset import check_demonstrations, read_manifest, read_split
+from sdft_cli.data.dataset import check_demonstrations, read_split
+from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import UsageError
 from sdft_cli.types import PrepareOptions
 
@@ -24,7 +25,7 @@ def real(name: str) -> Path:
 
 
 def write(path: Path, rows: Any) -> Path:
-    """A JSON array, or JSONL for a .jsonl file; text goes in as it is."""
+    """A JSON array, or JSONL for a .jsonl file; text is written unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows)
     path.write_text(lines + "\n" if path.suffix == ".jsonl" else json.dumps(rows))
@@ -119,7 +120,7 @@ def test_toolalpaca_training_and_evaluation_records(tmp_path):
     assert_disjoint(splits)
 
 
-def test_steps_logs_are_joined_by_newlines(tmp_path):
+def test_logs_of_steps_are_joined_by_newlines(tmp_path):
     instances = [instance(i, intermediate_steps=[STEP, STEP]) for i in range(4)]
     run("tooluse", write(tmp_path / "t.json", [{**API, "Instances": instances}]), tmp_path / "data", PrepareOptions())
     example = rows(tmp_path / "data", "tooluse")["train"][0]
@@ -127,7 +128,7 @@ def test_steps_logs_are_joined_by_newlines(tmp_path):
     assert len(example.answer) == 2
 
 
-def test_toolalpaca_bad_and_left_out_parts(tmp_path):
+def test_bad_and_left_out_parts_of_toolalpaca_records(tmp_path):
     bad = [
         instance(100, intermediate_steps=[]),  # left out by design, not bad
         instance(101, intermediate_steps=[[["listen", "{}", " "], "x"]]),
@@ -198,7 +199,7 @@ def test_a_training_row_that_asks_a_test_question_is_refused_or_left_out(tmp_pat
 # --- science ----------------------------------------------------------------------------------------------------------
 
 
-def test_science_folder_split_and_answer_demonstrations(tmp_path):
+def test_a_science_folder_is_split_and_answers_become_demonstrations(tmp_path):
     write(tmp_path / "L3" / "a" / "atoms.jsonl", [science_row(i) for i in range(150)])
     write(tmp_path / "L3" / "b.json", [science_row(i) for i in range(150, 200)])
     write(
@@ -265,7 +266,7 @@ def test_authors_science_rows(tmp_path):
 # --- medical ----------------------------------------------------------------------------------------------------------
 
 
-def test_medical_records_with_both_sides_share_no_question(tmp_path):
+def test_medical_records_with_both_sides_do_not_share_a_question_between_splits(tmp_path):
     source = write(tmp_path / "demo.json", [medical_row(i) for i in range(40)])
     run("medical", source, tmp_path / "data", PrepareOptions())
     splits = rows(tmp_path / "data", "medical")
@@ -285,7 +286,7 @@ def test_medical_records_that_share_a_question_crosswise_stay_together(tmp_path)
     assert_disjoint(rows(tmp_path / "data", "medical"))
 
 
-def test_medical_files_of_one_side_each(tmp_path):
+def test_medical_training_and_evaluation_files(tmp_path):
     train = [medical_row(i, **{"Open-ended Verifiable Question": ..., "Ground-True Answer": ...}) for i in range(40)]
     test = [medical_row(i, Question=..., Response=..., Complex_CoT=...) for i in range(100, 140)]
     train[3]["Response"] = ""
@@ -300,7 +301,7 @@ def test_medical_files_of_one_side_each(tmp_path):
     assert all(e.answer for e in rows(tmp_path / "data", "medical")["validation"])
 
 
-def test_medical_without_any_gold_says_so(tmp_path):
+def test_medical_rows_without_gold_answers_are_noted(tmp_path):
     train = [medical_row(i, **{"Open-ended Verifiable Question": ..., "Ground-True Answer": ...}) for i in range(40)]
     summary = run("medical", write(tmp_path / "sft.json", train), tmp_path / "data", PrepareOptions())
     assert summary["rows"] == {"train": 30, "validation": 2, "test": 8}
@@ -310,7 +311,7 @@ def test_medical_without_any_gold_says_so(tmp_path):
 # --- safety -----------------------------------------------------------------------------------------------------------
 
 
-def test_broken_line_is_listed_by_number(tmp_path):
+def test_a_broken_line_is_listed_by_its_number(tmp_path):
     source = write(tmp_path / "s.jsonl", [*(science_row(i) for i in range(40)), '{"question": "cut'])
     summary = run("science", source, tmp_path / "data")
     assert [(d["where"], d["reason"]) for d in summary["dropped"]] == [("s.jsonl:41", "broken JSON")]
@@ -335,13 +336,13 @@ def test_summaries_name_every_dropped_row(tmp_path, capsys):
         assert part in printed
 
 
-def test_a_broken_first_line_does_not_spoil_the_file(tmp_path):
+def test_a_file_with_a_broken_first_line_is_read(tmp_path):
     for i, first in enumerate(("[1, 2", "{", "garbage", "[1, 2]")):
         source = write(tmp_path / f"s{i}.jsonl", [first, *(science_row(i) for i in range(40))])
         assert [d["where"] for d in run("science", source, tmp_path / "data")["dropped"]] == [f"s{i}.jsonl:1"]
 
 
-def test_more_than_five_per_cent_is_refused_and_leaves_nothing(tmp_path):
+def test_more_than_five_per_cent_bad_rows_are_refused_and_nothing_is_written(tmp_path):
     good = write(tmp_path / "good.json", [medical_row(i) for i in range(20)])
     bad = write(tmp_path / "bad.jsonl", [*(science_row(i) for i in range(37)), "{", "{"])
     sources = {"medical": [good], "science": [bad]}
@@ -349,11 +350,11 @@ def test_more_than_five_per_cent_is_refused_and_leaves_nothing(tmp_path):
         prepare(["medical", "science"], sources, tmp_path / "data", ANSWER)
     assert error.value.code == 2
     assert not (tmp_path / "data").exists()
-    write(bad, [*(science_row(i) for i in range(38)), "{", "{"])  # 2 of 40 are just 5 %
+    write(bad, [*(science_row(i) for i in range(38)), "{", "{"])  # 2 of 40 are exactly 5 %
     assert len(prepare(["medical", "science"], sources, tmp_path / "data", ANSWER)) == 2
 
 
-def test_rows_left_out_by_design_never_refuse(tmp_path):
+def test_rows_left_out_by_design_are_never_an_error(tmp_path):
     left_out = [science_row(i, type="filling") for i in range(100, 200)]
     source = write(tmp_path / "s.jsonl", [*(science_row(i) for i in range(10)), *left_out])
     summary = run("science", source, tmp_path / "data", on_bad_row="error")
@@ -363,16 +364,16 @@ def test_rows_left_out_by_design_never_refuse(tmp_path):
 def test_preparing_again_gives_the_same_bytes_and_another_seed_another_split(tmp_path):
     source = write(tmp_path / "s.jsonl", [*(science_row(i) for i in range(60)), "{"])
 
-    def made(name: str, seed: int) -> dict[str, bytes]:
+    def files(name: str, seed: int) -> dict[str, bytes]:
         run("science", source, tmp_path / name, PrepareOptions("answer", seed))
         return {p.name: p.read_bytes() for p in (tmp_path / name / "science").iterdir()}
 
-    assert made("one", 0) == made("two", 0) == made("one", 0)
-    assert made("one", 0)["train.jsonl"] != made("three", 1)["train.jsonl"]
-    assert str(tmp_path).encode() not in b"".join(made("one", 0).values())
+    assert files("one", 0) == files("two", 0) == files("one", 0)
+    assert files("one", 0)["train.jsonl"] != files("three", 1)["train.jsonl"]
+    assert str(tmp_path).encode() not in b"".join(files("one", 0).values())
 
 
-def test_a_row_more_moves_few_others(tmp_path):
+def test_an_added_row_moves_few_others(tmp_path):
     def tested(n: int) -> set[str]:
         source = write(tmp_path / f"{n}.jsonl", [science_row(i) for i in range(n)])
         run("science", source, tmp_path / str(n))
@@ -398,7 +399,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("lines", "message"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
-def test_whole_files_that_make_no_sense_are_refused(tmp_path, lines, message):
+def test_files_that_make_no_sense_are_refused(tmp_path, lines, message):
     with pytest.raises(UsageError, match=message) as error:
         run("science", write(tmp_path / "s.jsonl", lines), tmp_path / "data")
     assert error.value.hint
@@ -432,22 +433,21 @@ def test_wrong_usage(tmp_path):
     refused("'ignore'", ["science"], {"science": [source]}, on_bad_row="ignore")
     refused("no task named", [], {})
     (tmp_path / "empty").mkdir()
-    refused(r"holds no \.json, .* or \.parquet file", ["science"], {"science": [tmp_path / "empty"]})
+    refused(r"has no \.json, .* or \.parquet file", ["science"], {"science": [tmp_path / "empty"]})
 
 
 # --- the real files ---------------------------------------------------------------------------------------------------
 
 
-def test_real_tool_use_prompts_equal_the_authors(tmp_path):
+def test_real_tool_use_prompts_equal_the_authors_prompts(tmp_path):
     raw, authors = real("toolalpaca"), real("sdft_tooluse/eval_68.json")
     summary = run("tooluse", raw, tmp_path / "raw")
     assert summary["filtered"] == {"gold arguments hold a $ placeholder": 32}
     assert summary["dropped"] == []
     assert summary["rows"] == {"train": 51, "validation": 3, "test": 14}
     splits = rows(tmp_path / "raw", "tooluse")
-    wanted = {r["prompt"]: r["golden_answer"] for r in json.loads(authors.read_text())}
-    made = {e.prompt[0]["content"]: e.answer for rows_ in splits.values() for e in rows_}
-    assert made == wanted
+    expected = {r["prompt"]: r["golden_answer"] for r in json.loads(authors.read_text())}
+    assert {e.prompt[0]["content"]: e.answer for examples in splits.values() for e in examples} == expected
     assert_disjoint(splits)
     run("tooluse", authors, tmp_path / "authors")
     for split, examples in rows(tmp_path / "authors", "tooluse").items():
@@ -464,13 +464,13 @@ def test_real_science(tmp_path):
     assert_disjoint(splits)
     authors = [json.loads(line) for line in real("sdft_science/eval_first_100.jsonl").read_text().splitlines()]
     assert splits["test"][0].prompt[0] == authors[0]["prompt"][0]
-    made = {e.prompt[1]["content"]: e.answer for examples in splits.values() for e in examples}
-    shared = [r for r in authors if r["prompt"][1]["content"] in made]
-    assert len(shared) == 53  # character for character; the others come from another release of the source
-    assert all(made[r["prompt"][1]["content"]] == r["answer"] for r in shared)
+    answers = {e.prompt[1]["content"]: e.answer for examples in splits.values() for e in examples}
+    shared = [r for r in authors if r["prompt"][1]["content"] in answers]
+    assert len(shared) == 53  # character for character; the others are from another release of the source
+    assert all(answers[r["prompt"][1]["content"]] == r["answer"] for r in shared)
 
 
-def test_real_science_with_the_authors_test_rows_beside_it(tmp_path):
+def test_real_science_with_the_authors_test_rows(tmp_path):
     summary = run("science", [real("sciknoweval"), real("sdft_science")], tmp_path)
     assert summary["filtered"] == {"not multiple choice": 300, "asks what a test row asks": 53}
     assert_disjoint(rows(tmp_path, "science"))

@@ -1,4 +1,4 @@
-"""What a teacher gives: demonstrations by rejection, questions from articles; with faults, kills, and real models."""
+"""Data from a teacher: rejection sampling and questions about articles; with faults, kills and real models."""
 
 from __future__ import annotations
 
@@ -25,35 +25,36 @@ from support.fault_server import Body, FaultServer, chance, content, one_in_five
 from support.real_server import SERVERS, serving, teach
 
 from sdft_cli import plugins
-from sdft_cli.commands.prepare import plan, prepare, print_plans
+from sdft_cli.commands.prepare import Inputs, dry_run, prepare, print_dry_runs, submit
 from sdft_cli.config.locations import EMBEDDED
-from sdft_cli.data.dataset import read_manifest, read_split
+from sdft_cli.data.dataset import read_split
+from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import GateError, SdftError, UsageError
-from sdft_cli.llm import question_prompts, rate_limit
+from sdft_cli.llm import question_prompts, retries
 from sdft_cli.llm.article_questions import questions_about
-from sdft_cli.llm.endpoint import Endpoint, HttpReply
-from sdft_cli.llm.jobs import check
-from sdft_cli.llm.local import LocalTeacher
-from sdft_cli.llm.progress import TeacherDisplay
+from sdft_cli.llm.batch_generation import Submission
+from sdft_cli.llm.batch_store import BatchStore
+from sdft_cli.llm.http_client import HttpClient, HttpResponse
+from sdft_cli.llm.local_model import LocalModel, local_model_id
+from sdft_cli.llm.progress import Progress, ProgressDisplay
 from sdft_cli.llm.rejection_sampling import first_right
-from sdft_cli.llm.reply_store import Store
-from sdft_cli.llm.types import LENGTH, REFUSED, Outcome, Pursuit, Reply, Request, TeacherOptions, step
-from sdft_cli.llm.usage import Tally
+from sdft_cli.llm.reply_store import ReplyStore
+from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions, advance
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
 SUPPORT = Path(__file__).parents[1] / "support"
 OPTIONS = TeacherOptions("m")
 
 
-def pursue(pursuit: Pursuit, *replies: list[Reply]) -> tuple[list[Request], Outcome]:
-    """Walk through a pursuit with the given replies: what it asked, and its outcome."""
-    asked, at = [], step(pursuit, None)
+def finish(exchange: Exchange, *replies: list[Reply]) -> tuple[list[Request], PromptResult]:
+    """Answer an exchange with the given replies: its requests, and its result."""
+    requests, state = [], advance(exchange, None)
     for reply in replies:
-        assert isinstance(at, Request)
-        asked.append(at)
-        at = step(pursuit, reply)
-    assert isinstance(at, Outcome), "it wants more"
-    return asked, at
+        assert isinstance(state, Request)
+        requests.append(state)
+        state = advance(exchange, reply)
+    assert isinstance(state, PromptResult), "it has another request"
+    return requests, state
 
 
 # --- demonstrations ---------------------------------------------------------------------------------------------------
@@ -63,41 +64,41 @@ WRONG, RIGHT = Reply("it is 8", "stop", 5, 3), Reply("<think>7?</think>it is 7",
 
 
 def test_the_first_right_sample_becomes_the_demonstration():
-    asked, outcome = pursue(first_right(ROW, sums.TASK, OPTIONS, 32), [WRONG], [WRONG], [RIGHT])
-    assert [request.samples for request in asked] == [(0,), (1,), (2,)]
-    assert asked[0].messages == ROW.prompt
-    assert outcome.examples == [replace(ROW, demonstration="it is 7", meta={"row": "x:1", "sample": 2})]
-    assert (outcome.accepted_at, outcome.rejected) == (2, {"wrong": 1, "same as an earlier sample": 1})
-    assert (outcome.prompt_tokens, outcome.completion_tokens) == (15, 15)
+    requests, result = finish(first_right(ROW, sums.TASK, OPTIONS, 32), [WRONG], [WRONG], [RIGHT])
+    assert [request.samples for request in requests] == [(0,), (1,), (2,)]
+    assert requests[0].messages == ROW.prompt
+    assert result.examples == [replace(ROW, demonstration="it is 7", meta={"row": "x:1", "sample": 2})]
+    assert (result.accepted_at, result.rejected) == (2, {"wrong": 1, "same as an earlier sample": 1})
+    assert (result.prompt_tokens, result.completion_tokens) == (15, 15)
 
 
-def test_samples_may_be_asked_for_together():
+def test_one_request_may_be_for_several_samples():
     options = replace(OPTIONS, samples=5, at_once=2)
-    asked, outcome = pursue(first_right(ROW, sums.TASK, options, 32), [WRONG] * 2, [WRONG] * 2, [RIGHT])
-    assert [request.samples for request in asked] == [(0, 1), (2, 3), (4,)]
-    assert outcome.accepted_at == 4
+    requests, result = finish(first_right(ROW, sums.TASK, options, 32), [WRONG] * 2, [WRONG] * 2, [RIGHT])
+    assert [request.samples for request in requests] == [(0, 1), (2, 3), (4,)]
+    assert result.accepted_at == 4
 
 
-def test_what_is_no_demonstration_is_counted_by_reason():
+def test_rejected_samples_are_counted_by_reason():
     cut, empty = replace(RIGHT, finish=LENGTH), Reply("<think>7</think> ")
     options = replace(OPTIONS, samples=3)
-    _, outcome = pursue(first_right(ROW, sums.TASK, options, 32), [cut], [empty], [WRONG])
-    assert (outcome.examples, outcome.rejected) == (
+    _, result = finish(first_right(ROW, sums.TASK, options, 32), [cut], [empty], [WRONG])
+    assert (result.examples, result.rejected) == (
         [],
         {"cut off at max_tokens": 1, "empty": 1, "wrong": 1},
     )
-    _, outcome = pursue(first_right(ROW, sums.TASK, options, 32), [Reply("no", REFUSED)])
-    assert outcome.rejected == {"refused by the endpoint": 1}
+    _, result = finish(first_right(ROW, sums.TASK, options, 32), [Reply("no", REFUSED)])
+    assert result.rejected == {"refused by the endpoint": 1}
     unscored = replace(sums.TASK, grade=lambda completion, example: Score(None))
-    _, outcome = pursue(first_right(ROW, unscored, options, 32), [RIGHT])
-    assert outcome.rejected == {"cannot be graded": 1}
+    _, result = finish(first_right(ROW, unscored, options, 32), [RIGHT])
+    assert result.rejected == {"cannot be graded": 1}
 
 
-def test_a_teacher_that_says_the_same_each_time_is_noted(tmp_path, task):
-    with FaultServer(lambda asked: "it is 7") as server:
-        made(tmp_path, options_for(server))
+def test_a_teacher_that_repeats_itself_is_noted(tmp_path, task):
+    with FaultServer(lambda sent: "it is 7") as server:
+        prepared(tmp_path, options_for(server))
     (note,) = read_manifest(tmp_path / "sums")["notes"]
-    assert note == "133 of 152 wrong samples repeat an earlier one: does the teacher heed the temperature?"
+    assert note == "133 of 152 wrong samples repeat an earlier one: does the endpoint ignore the temperature?"
 
 
 # --- questions --------------------------------------------------------------------------------------------------------
@@ -119,30 +120,30 @@ PAIRS = [("Who came?", "Ann and Bo."), ("Where to?", "Rome.")]
         "- QUESTION : Who\ncame?\n- answer：Ann and\nBo.\n- Question 2) : Where to?\n- Answer: Rome.",
     ],
 )
-def test_questions_are_read_as_models_write_them(text):
-    assert question_prompts.parse(text).found == PAIRS
+def test_questions_are_parsed_as_models_write_them(text):
+    assert question_prompts.parse(text).pairs == PAIRS
 
 
-def test_what_cannot_be_read_is_counted():
+def test_what_cannot_be_parsed_is_counted():
     text = (
         "Sure!\n\nQuestion: a?\nQuestion: b?\nAnswer: c\nAnswer: d\n\nBye.\n"
         "Question: What does the article say?\nAnswer: e\nQuestion: f?\nAnswer:\nQuestion: g?"
     )
-    pairs = question_prompts.parse(text)
-    assert pairs.found == [("b?", "c")]
-    assert pairs.unread == {
+    parsed = question_prompts.parse(text)
+    assert parsed.pairs == [("b?", "c")]
+    assert parsed.rejected == {
         question_prompts.NO_ANSWER: 3,
         question_prompts.NO_QUESTION: 1,
         question_prompts.OUTSIDE: 2,
-        question_prompts.SPEAKS_OF_IT: 1,
+        question_prompts.MENTIONS_ARTICLE: 1,
     }
-    assert question_prompts.parse("").unread == {}
+    assert question_prompts.parse("").rejected == {}
 
 
 def test_the_last_question_of_a_reply_that_was_cut_off_is_left_out():
-    assert question_prompts.parse(TIDY, whole=False).found == PAIRS[:1]
-    assert question_prompts.parse(TIDY, whole=False).unread == {question_prompts.CUT_OFF: 1}
-    assert question_prompts.parse(f"{TIDY}\nQuestion: And wh", whole=False).found == PAIRS
+    assert question_prompts.parse(TIDY, whole=False).pairs == PAIRS[:1]
+    assert question_prompts.parse(TIDY, whole=False).rejected == {question_prompts.CUT_OFF: 1}
+    assert question_prompts.parse(f"{TIDY}\nQuestion: And wh", whole=False).pairs == PAIRS
 
 
 def numbered(*numbers: int) -> str:
@@ -152,50 +153,52 @@ def numbered(*numbers: int) -> str:
 ARTICLE = Example("knowledge-1", [], text="There are {facts}.", meta={"title": "Facts"})
 
 
-def test_an_article_is_asked_about_until_there_are_enough_questions_and_none_twice():
+def test_questions_are_requested_until_there_are_enough_and_none_is_repeated():
     options = replace(OPTIONS, questions=6)
     replies = (numbered(1, 2, 2), numbered(2, 3) + "\nQuestion: cut", numbered(4, 5, 6, 7, 8))
-    asked, outcome = pursue(
+    requests, result = finish(
         questions_about(ARTICLE, options, 99),
         *([Reply(text, LENGTH if i == 1 else "stop")] for i, text in enumerate(replies)),
     )
-    assert [e.answer for e in outcome.examples] == [f"It is {i}." for i in range(1, 7)]
-    assert outcome.rejected == {
+    assert [e.answer for e in result.examples] == [f"It is {i}." for i in range(1, 7)]
+    assert result.rejected == {
         "repeats another question": 2,
         "cut off at max_tokens": 1,
         "more than were asked for": 2,
     }
-    said = [request.messages[-1]["content"] for request in asked]
-    assert "There are {facts}." in said[0]
-    assert "Write 6 questions" in said[0]
-    assert "fact" not in said[0].split("Write 6")[1]
-    assert "write 4 others" in said[1]
-    assert "- What is fact 2 of c?" in said[1]
-    first = outcome.examples[0]
+    prompts = [request.messages[-1]["content"] for request in requests]
+    assert "There are {facts}." in prompts[0]
+    assert "Write 6 questions" in prompts[0]
+    assert "fact" not in prompts[0].split("Write 6")[1]
+    assert "write 4 others" in prompts[1]
+    assert "- What is fact 2 of c?" in prompts[1]
+    first = result.examples[0]
     assert first == Example(
         "knowledge-1-question-0", [{"role": "user", "content": "What is fact 1 of b?"}], "It is 1.",
         context="There are {facts}.", answer="It is 1.", meta={"article": "knowledge-1", "title": "Facts"},
     )  # fmt: skip
 
 
-def test_an_article_that_gives_nothing_new_is_left_alone():
-    asked, outcome = pursue(questions_about(ARTICLE, OPTIONS, 99), [Reply(numbered(1))], *[[Reply(numbered(1))]] * 2)
-    assert len(outcome.examples) == 1
-    assert [request.samples for request in asked] == [(0,), (1,), (2,)]  # equal messages are another sample
-    _, outcome = pursue(questions_about(ARTICLE, OPTIONS, 99), [Reply("no", REFUSED)])
-    assert outcome.rejected == {"refused by the endpoint": 1}
+def test_an_article_without_new_questions_is_given_up():
+    replies = [[Reply(numbered(1))]] * 3
+    requests, result = finish(questions_about(ARTICLE, OPTIONS, 99), *replies)
+    assert len(result.examples) == 1
+    assert [request.samples for request in requests] == [(0,), (1,), (2,)]  # equal messages are another sample
+    _, result = finish(questions_about(ARTICLE, OPTIONS, 99), [Reply("no", REFUSED)])
+    assert result.rejected == {"refused by the endpoint": 1}
 
 
-def test_indirect_questions_are_fewer_and_asked_for_as_such():
-    asked, outcome = pursue(questions_about(ARTICLE, replace(OPTIONS, questions=20), 99, True), [Reply(numbered(1, 2))])
-    assert [e.id for e in outcome.examples] == ["knowledge-1-indirect-0", "knowledge-1-indirect-1"]
-    assert "indirect" in asked[0].messages[0]["content"]
+def test_indirect_questions_are_fewer_and_have_their_own_prompt():
+    options, replies = replace(OPTIONS, questions=20), [Reply(numbered(1, 2))]
+    requests, result = finish(questions_about(ARTICLE, options, 99, True), replies)
+    assert [e.id for e in result.examples] == ["knowledge-1-indirect-0", "knowledge-1-indirect-1"]
+    assert "indirect" in requests[0].messages[0]["content"]
 
 
-def test_an_own_near_duplicate_finder_is_not_fooled_by_names():
+def test_questions_that_differ_in_a_name_are_not_repeats():
     both = "Question: How many died in Myanmar?\nAnswer: 5.\nQuestion: How many died in Thailand?\nAnswer: 6."
-    _, outcome = pursue(questions_about(ARTICLE, replace(OPTIONS, questions=2), 99), [Reply(both)])
-    assert len(outcome.examples) == 2
+    _, result = finish(questions_about(ARTICLE, replace(OPTIONS, questions=2), 99), [Reply(both)])
+    assert len(result.examples) == 2
 
 
 # --- prepare with a teacher -------------------------------------------------------------------------------------------
@@ -203,44 +206,44 @@ def test_an_own_near_duplicate_finder_is_not_fooled_by_names():
 
 @pytest.fixture
 def task(monkeypatch) -> Callable[..., None]:
-    """Puts a task where `prepare` finds it, the sums when nothing else is said; nobody waits long after a fault."""
-    monkeypatch.setattr(rate_limit, "FIRST_BACKOFF", 0.01)
+    """Registers a task as a plug-in would (the sums by default); retries come quickly."""
+    monkeypatch.setattr(retries, "FIRST_BACKOFF", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
-    def put(found: Task = sums.TASK) -> None:
-        monkeypatch.setitem(plugins.TASKS.own, found.name, found)
+    def register(task: Task = sums.TASK) -> None:
+        monkeypatch.setitem(plugins.TASKS.own, task.name, task)
 
-    put()
-    return put
+    register()
+    return register
 
 
 def options_for(server: FaultServer, **more: Any) -> TeacherOptions:
     return TeacherOptions("m", server.url, **{"timeout": 5.0, "concurrency": 16, **more})
 
 
-def made(data: Path, teacher: TeacherOptions, name: str = "sums") -> dict[str, bytes]:
-    """Prepare one task; its files by name."""
+def prepared(data: Path, teacher: TeacherOptions, name: str = "sums") -> dict[str, bytes]:
+    """Prepare one task; returns its files by name."""
     prepare([name], {}, data, PrepareOptions(), teacher=teacher)
     return {path.name: path.read_bytes() for path in (data / name).iterdir()}
 
 
-def mostly_right(asked: Body) -> str:
-    """Right seven times out of ten, and never for three numbers."""
-    number = content(asked).split()[2]
-    return f"it is {number if chance(asked) < 0.7 and number not in ('3', '4', '5') else 'hard to say'}"
+def mostly_right(sent: Body) -> str:
+    """Right seven times out of ten, and never for three of the numbers."""
+    number = content(sent).split()[2]
+    return f"it is {number if chance(sent) < 0.7 and number not in ('3', '4', '5') else 'hard to say'}"
 
 
 def counts(store: Path) -> tuple[int, int]:
-    """Stored answers, and replies read out of them."""
+    """How many responses are stored, and how many replies were read from them."""
     with closing(sqlite3.connect(store)) as base:
         (responses,), (replies,) = (base.execute(f"SELECT count(*) FROM {t}").fetchone() for t in ("response", "reply"))
     return responses, replies
 
 
-def test_rows_get_demonstrations_and_the_manifest_says_by_whom(tmp_path, task):
+def test_rows_get_demonstrations_and_the_manifest_names_the_teacher(tmp_path, task):
     with FaultServer(mostly_right) as server:
         options = options_for(server, send={"top_p": 0.9}, price_in=1.0)
-        made(tmp_path, options)
+        prepared(tmp_path, options)
     train = read_split(tmp_path / "sums", "train")[0]
     assert [e.id for e in train] == [f"sums-{i}" for i in range(20) if i not in (3, 4, 5)]
     assert all(e.demonstration == f"it is {e.answer}" for e in train)
@@ -252,9 +255,9 @@ def test_rows_get_demonstrations_and_the_manifest_says_by_whom(tmp_path, task):
     assert {teacher[k] for k in ("model", "base_url")} == {"m", server.url}
     assert (teacher["temperature"], teacher["max_tokens"], teacher["samples"]) == (1.0, 32, 8)
     assert teacher["send"] == {"top_p": 0.9}
-    asked = len(server.requests)
+    sent = len(server.requests)
     assert (teacher["prompt_tokens"], teacher["completion_tokens"]) == (
-        4 * asked,
+        4 * sent,
         sum(3 if "hard" not in mostly_right(r) else 5 for r in server.requests),
     )
     assert manifest["filtered"]["reasons"] == {"no sample of 8 was right": 3}
@@ -262,13 +265,13 @@ def test_rows_get_demonstrations_and_the_manifest_says_by_whom(tmp_path, task):
     assert (first["where"], first["detail"]) == ("sums-3", "7 same as an earlier sample, 1 wrong")
 
 
-def test_rows_that_have_one_are_kept_unless_resampled(tmp_path, task):
+def test_rows_with_a_demonstration_are_kept_unless_resampled(tmp_path, task):
     rows = [sums.row(i, demonstration=f"it is {i}") for i in range(10)] + [sums.row(10), sums.row(11, answer=None)]
     task(replace(sums.TASK, prepare=lambda paths, options: Prepared({"train": rows})))
-    with FaultServer(lambda asked: f"surely {content(asked).split()[2]}") as server:
-        made(tmp_path / "a", options_for(server))
+    with FaultServer(lambda sent: f"surely {content(sent).split()[2]}") as server:
+        prepared(tmp_path / "a", options_for(server))
         assert len(server.requests) == 1
-        made(tmp_path / "b", options_for(server, resample=True))
+        prepared(tmp_path / "b", options_for(server, resample=True))
         assert len(server.requests) == 1 + 11
     kept, resampled = (read_split(tmp_path / name / "sums", "train")[0] for name in "ab")
     assert [e.demonstration for e in kept] == [*(f"it is {i}" for i in range(10)), "surely 10"]
@@ -278,21 +281,21 @@ def test_rows_that_have_one_are_kept_unless_resampled(tmp_path, task):
 
 
 def test_a_teacher_that_is_never_right_makes_no_dataset(tmp_path, task):
-    silly = lambda asked: f"no idea {chance(asked)}"  # noqa: E731
+    silly = lambda sent: f"no idea {chance(sent)}"  # noqa: E731
     with FaultServer(silly) as server, pytest.raises(SdftError, match="160 wrong") as error:
-        made(tmp_path, options_for(server))
+        prepared(tmp_path, options_for(server))
     assert error.value.hint
     assert not (tmp_path / "sums").exists()
     assert counts(tmp_path / ".teacher" / "sums.sqlite") == (160, 160)
 
 
-def test_a_budget_ends_a_run_and_the_next_goes_on(tmp_path, task):
+def test_a_budget_ends_a_run_and_the_next_one_goes_on(tmp_path, task):
     with FaultServer(mostly_right) as server:
-        whole = made(tmp_path / "whole", options_for(server))
+        whole = prepared(tmp_path / "whole", options_for(server))
         needed, spent = len(server.requests), 0
         for _ in range(20):
             try:
-                parts = made(tmp_path / "parts", options_for(server, max_requests=9))
+                parts = prepared(tmp_path / "parts", options_for(server, max_requests=9))
                 break
             except GateError:
                 assert not (tmp_path / "parts" / "sums").exists()
@@ -300,51 +303,52 @@ def test_a_budget_ends_a_run_and_the_next_goes_on(tmp_path, task):
                 assert len(server.requests) == needed + spent
         assert parts == whole
         assert len(server.requests) == 2 * needed
-        assert made(tmp_path / "parts", options_for(server, max_requests=1)) == whole
+        assert prepared(tmp_path / "parts", options_for(server, max_requests=1)) == whole
         assert len(server.requests) == 2 * needed
 
 
 def test_a_dry_run_sends_and_writes_nothing(tmp_path, task, capsys):
     with FaultServer(mostly_right) as server:
         options = options_for(server, price_in=1.0, price_out=2.0, at_once=4)
-        (facts,) = plan(["sums"], {}, tmp_path / "data", PrepareOptions(), options)
-        assert facts["requests"] == [20, 40]
-        assert facts["completion_tokens_at_most"] == 20 * 8 * 32
-        assert facts["cost_at_most"] == pytest.approx((facts["prompt_tokens"][1] + 2 * 5120) / 1e6)
-        assert facts["example"]["messages"] == sums.row(0).prompt
-        print_plans([facts])
+        inputs = Inputs(["sums"], {}, tmp_path / "data", PrepareOptions())
+        (plan,) = dry_run(inputs, options)
+        assert plan["requests"] == [20, 40]
+        assert plan["completion_tokens_at_most"] == 20 * 8 * 32
+        assert plan["cost_at_most"] == pytest.approx((plan["prompt_tokens"][1] + 2 * 5120) / 1e6)
+        assert plan["example"]["messages"] == sums.row(0).prompt
+        print_dry_runs([plan])
         assert "20 prompts for m, 0 of them answered" in capsys.readouterr().out
         assert not (tmp_path / "data").exists()
         assert server.requests == []
-        made(tmp_path / "data", options)
-        (facts,) = plan(["sums"], {}, tmp_path / "data", PrepareOptions(), options)
-        assert (facts["answered_by_the_store"], facts["requests"], facts["example"]) == (20, [0, 0], None)
+        prepared(tmp_path / "data", options)
+        (plan,) = dry_run(inputs, options)
+        assert (plan["answered_by_the_store"], plan["requests"], plan["example"]) == (20, [0, 0], None)
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"temperature": 0.0}, "every sample is the same"),
+        ({"temperature": 0.0}, "all samples are equal"),
         ({"at_once": 9}, "--at-once 9 is more than --samples 8"),
         ({"send": {"n": 2}}, "--send n"),
         ({"max_cost": 1.0}, "--max-cost needs prices"),
-        ({"base_url": "host/v1"}, "--base-url begins with neither"),
+        ({"base_url": "host/v1"}, "--base-url must begin with"),
         ({"model": "local:micro", "rpm": 5}, "--rpm is for an endpoint"),
     ],
 )
 def test_options_that_contradict_each_other(more, message):
     with pytest.raises(UsageError, match=message):
-        check(replace(OPTIONS, **more))
+        replace(OPTIONS, **more).check()
 
 
 # --- articles ---------------------------------------------------------------------------------------------------------
 
 
-def exam(asked: Body) -> str:
-    """Ten questions about the article that is shown, one of them a repetition; indirect ones if that is wanted."""
-    title = content(asked).split("\n")[0].removeprefix("Title: ")
-    kind = "secretly " if "indirect" in asked["messages"][0]["content"] else ""
-    first = 100 * len(asked["messages"][1]["content"].split("\n- ")) + (50 if kind else 0)
+def exam(sent: Body) -> str:
+    """Ten questions about the article in the prompt, one of them a repeat; indirect ones if the prompt says so."""
+    title = content(sent).split("\n")[0].removeprefix("Title: ")
+    kind = "secretly " if "indirect" in sent["messages"][0]["content"] else ""
+    first = 100 * len(sent["messages"][1]["content"].split("\n- ")) + (50 if kind else 0)
     lines = [
         f"Question: What {kind}is number {first + i} of {title}?\nAnswer: It is {title}{first + i}." for i in range(9)
     ]
@@ -355,9 +359,9 @@ def test_articles_become_questions_with_their_splits(tmp_path, task):
     articles = [Example(f"news-{x}", [], text=f"about {x} " * 50, meta={"title": x}) for x in ("Ada", "Bob", "Cleo")]
     task(Task("news", "", lambda paths, options: Prepared({"corpus": articles}), sums.grade, needs_source=False))
     with FaultServer(exam) as server:
-        one = made(tmp_path / "one", options_for(server, questions=20), "news")
-        assert len(server.requests) == 3 * 3 + 3  # nine new ones a reply, and two indirect ones an article
-        again = made(tmp_path / "one", options_for(server, questions=20), "news")
+        one = prepared(tmp_path / "one", options_for(server, questions=20), "news")
+        assert len(server.requests) == 3 * 3 + 3  # nine new questions per reply, two indirect ones per article
+        again = prepared(tmp_path / "one", options_for(server, questions=20), "news")
         assert len(server.requests) == 12
     assert one == again
     splits = {
@@ -374,8 +378,8 @@ def test_articles_become_questions_with_their_splits(tmp_path, task):
     for name in ("train", "validation", "test"):
         assert len({e.meta["article"] for e in splits[name]}) == 3
         assert all(e.context and e.demonstration == e.answer for e in splits[name])
-    asked = [e.prompt[0]["content"] for name in ("train", "validation", "test", "ood") for e in splits[name]]
-    assert len(asked) == len(set(asked)) == 66
+    questions = [e.prompt[0]["content"] for name in ("train", "validation", "test", "ood") for e in splits[name]]
+    assert len(questions) == len(set(questions)) == 66
     assert all("secretly" in e.prompt[0]["content"] for e in splits["ood"])
     teacher = read_manifest(tmp_path / "one" / "news")["teacher"]
     assert (teacher["articles"], teacher["questions"], teacher["indirect_questions"]) == (3, 60, 6)
@@ -399,67 +403,65 @@ def test_the_articles_of_the_knowledge_task(tmp_path, task):
 
 
 def test_progress_is_one_live_line_on_a_terminal_and_few_lines_elsewhere(monkeypatch):
-    moments = iter(range(0, 10_000, 2))  # two seconds pass between two looks at the clock
+    moments = iter(range(0, 10_000, 2))  # the clock advances by two seconds whenever it is read
     monkeypatch.setattr("sdft_cli.llm.progress.time.monotonic", lambda: next(moments))
-    shown = {}
+    output = {}
     for terminal in (True, False):
         out = io.StringIO()
-        tally = Tally(prompts=100)
-        with TeacherDisplay("sums", tally, Console(file=out, force_terminal=terminal, width=200)) as display:
-            tally.remark("one thing")
-            tally.remark("one thing")
+        with ProgressDisplay("sums", 100, Console(file=out, force_terminal=terminal, width=200)) as progress:
+            progress.note_once("one thing")
+            progress.note_once("one thing")
             for _ in range(100):
-                tally.ended(Outcome([ROW]))
-                display.update()
-        shown[terminal] = out.getvalue()
-    lines = shown[False].strip().split("\n")
+                progress.finished(PromptResult([ROW]))
+        output[terminal] = out.getvalue()
+    lines = output[False].strip().split("\n")
     assert lines[0] == "sums: one thing"
     assert 9 <= len(lines[1:]) <= 12
-    assert lines[-1].startswith("sums: 100/100 prompts  accepted 100  rejected 0  faults 0")
-    assert "\x1b[" in shown[True]
-    assert shown[True].count("one thing") == 1
+    assert lines[-1].startswith("sums: 100/100 prompts  accepted 100  rejected 0  errors 0")
+    assert "\x1b[" in output[True]
+    assert output[True].count("one thing") == 1
 
 
 # --- faults and kills -------------------------------------------------------------------------------------------------
 
 
 def without_faults(data: Path, server: FaultServer, options: TeacherOptions | None = None) -> dict[str, bytes]:
-    """What a run gives that the server answers at once; without HTTP, for that takes a test's time."""
+    """The files of a run without faults; it calls the server directly, since HTTP takes time."""
 
-    async def post(self: Endpoint, asked: Body) -> HttpReply:
-        return HttpReply(200, {}, server.completion(asked).decode())
+    async def post(self: HttpClient, sent: Body) -> HttpResponse:
+        return HttpResponse(200, {}, server.completion(sent).decode())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Endpoint, "_post", post)
-        return made(data, options or options_for(server))
+        patch.setattr(HttpClient, "post", post)
+        return prepared(data, options or options_for(server))
 
 
-def test_a_thousand_prompts_with_one_answer_in_five_a_fault(tmp_path, task, monkeypatch):
-    """Nothing is lost, no stored reply is asked for again, every re-ask has its fault, and the file is the same."""
+def test_a_thousand_prompts_with_a_fault_in_one_of_five_responses(tmp_path, task, monkeypatch):
+    """Nothing is lost, no stored reply is requested again, each retry follows a fault, and the files are the same."""
     monkeypatch.setenv("SUMS", "1000")
     with FaultServer(mostly_right, one_in_five, hang=2.0) as server:
         calm = without_faults(tmp_path / "calm", server)
-        rough = made(tmp_path / "rough", options_for(server, timeout=1.5))
-        faults, asked = sum(server.faults.values()), len(server.requests)
+        rough = prepared(tmp_path / "rough", options_for(server, timeout=1.5))
+        faults, sent = sum(server.faults.values()), len(server.requests)
     needed = counts(tmp_path / "calm" / ".teacher" / "sums.sqlite")[1]
     responses, replies = counts(tmp_path / "rough" / ".teacher" / "sums.sqlite")
-    print(f"{needed} needed, {asked} asked, {faults} faults, {responses} stored")
+    print(f"{needed} needed, {sent} sent, {faults} faults, {responses} stored")
     assert rough == calm
-    assert 0.15 < faults / asked < 0.25
-    assert (replies, responses) == (needed, asked)
-    assert asked - needed == responses - replies  # each re-ask follows a stored fault
+    assert 0.15 < faults / sent < 0.25
+    assert (replies, responses) == (needed, sent)
+    assert sent - needed == responses - replies  # each retry follows a stored error
     assert faults <= responses - replies < 1.1 * faults  # a busy machine may add a time-out of its own
 
 
-#: Whoever runs the tests in the background of a script may have told them to ignore an interrupt: the command does not.
+#: If the tests run in the background of a script, interrupts may be ignored; the command must not ignore them.
 COMMAND = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from sdft_cli.cli import app; from sdft_cli.llm import rate_limit; rate_limit.FIRST_BACKOFF = 0.01; app.main()"
+    "from sdft_cli.cli import app; from sdft_cli.llm import retries; retries.FIRST_BACKOFF = 0.01; app.main()"
 )
 
 
 def start(data: Path, server: FaultServer, prompts: int, *more: str) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+    """Start the command in a process of its own."""
     flags = ["--teacher", "m", "--base-url", server.url, "--timeout", "2", "--concurrency", "16", *more]
     line = [sys.executable, "-c", COMMAND, "prepare", "--plugin", str(SUPPORT / "sums_task.py"), "--tasks", "sums"]
     environment = {**os.environ, "SUMS": str(prompts)}
@@ -481,14 +483,16 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 @pytest.fixture(scope="module")
 def children():
-    """Makes processes that have imported what they need, so that one that is soon killed has done something."""
+    """Starts processes with their imports done, so that one that is soon killed has done something."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["openai", "sdft_cli.commands.prepare", "sdft_cli.llm.jobs", "sums"])
+    context.set_forkserver_preload(
+        ["openai", "sdft_cli.commands.prepare", "sdft_cli.llm.data_generation", "support.sums_task"]
+    )
     return context
 
 
 @pytest.mark.parametrize("prompts", [200, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_run_killed_five_times_ends_like_one_that_was_not(tmp_path, task, monkeypatch, children, prompts):
+def test_a_run_killed_five_times_ends_like_an_uninterrupted_one(tmp_path, task, monkeypatch, children, prompts):
     monkeypatch.setenv("SUMS", str(prompts))
     with FaultServer(mostly_right, one_in_five, hang=2.0) as server:
         calm = without_faults(tmp_path / "calm", server)
@@ -501,54 +505,54 @@ def test_a_run_killed_five_times_ends_like_one_that_was_not(tmp_path, task, monk
                 child.kill()
             child.join()
             wait_for(lambda: not server.open)
-        asked = len(server.requests)
+        sent = len(server.requests)
     needed = counts(tmp_path / "calm" / ".teacher" / "sums.sqlite")[1]
     responses, replies = counts(tmp_path / "rough" / ".teacher" / "sums.sqlite")
-    print(f"{needed} needed, {asked} asked, {responses} stored, {responses - replies} faults")
+    print(f"{needed} needed, {sent} sent, {responses} stored, {responses - replies} faults")
     assert {p.name: p.read_bytes() for p in (tmp_path / "rough" / "sums").iterdir()} == calm
     assert replies == needed
-    assert 0 < asked - responses <= 5 * 16  # in flight when a kill came
-    assert asked - needed <= (responses - replies) + 5 * 16
+    assert 0 < sent - responses <= 5 * 16  # in flight at a kill
+    assert sent - needed <= (responses - replies) + 5 * 16
 
 
-def test_an_interrupt_lets_answers_arrive_that_are_paid_for(tmp_path):
-    with FaultServer(mostly_right, lambda asked, before: "slow 0.7") as server:
+def test_an_interrupt_waits_for_responses_that_are_paid_for(tmp_path):
+    with FaultServer(mostly_right, lambda sent, before: "slow 0.7") as server:
         with start(tmp_path, server, 50) as process:
             wait_for(lambda: server.open == 8)
             process.send_signal(signal.SIGINT)
-            out, said = process.communicate(timeout=60)
-        assert process.returncode == 130, said
-        assert "waiting for 8 answers that are on their way" in said
-        assert "same command" in said
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "waiting for 8 responses under way" in err
+        assert "same command" in err
         assert out == ""
         assert len(server.requests) == 8
     assert counts(tmp_path / ".teacher" / "sums.sqlite") == (8, 8)
 
 
 def test_a_second_run_beside_the_first_is_refused(tmp_path):
-    with FaultServer(mostly_right, lambda asked, before: "slow 1") as server, start(tmp_path, server, 1000) as process:
+    with FaultServer(mostly_right, lambda sent, before: "slow 1") as server, start(tmp_path, server, 1000) as process:
         wait_for(lambda: server.open > 0)
         with start(tmp_path, server, 1000) as second:
-            _, said = second.communicate(timeout=60)
+            _, err = second.communicate(timeout=60)
         process.kill()
     assert second.returncode == 2
-    assert "in use by another process" in said
+    assert "in use by another process" in err
 
 
-def test_the_command_says_where_it_stands_and_keeps_the_key_to_itself(tmp_path, monkeypatch):
+def test_the_command_shows_progress_and_never_the_key(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_KEY", "sk-very-secret-0123456789")
-    echo = lambda asked: f"{os.environ['SOME_KEY']} {mostly_right(asked)}"  # noqa: E731
+    echo = lambda sent: f"{os.environ['SOME_KEY']} {mostly_right(sent)}"  # noqa: E731
     prices = ["--price-in", "1000", "--price-out", "1000"]
     with FaultServer(echo, one_in_five) as server:
         with start(tmp_path, server, 100, "--api-key-env", "SOME_KEY", "--json", *prices) as process:
-            out, said = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=60)
         assert server.headers[0]["authorization"] == "Bearer sk-very-secret-0123456789"
-    assert process.returncode == 0, said
+    assert process.returncode == 0, err
     assert json.loads(out)["tasks"][0]["rows"]["train"] == 97
-    last = said.strip().split("\n")[-1]
+    last = err.strip().split("\n")[-1]
     assert "100/100 prompts  accepted 97  rejected" in last
     assert "cost at most" in last
-    everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()) + (out + said).encode()
+    everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()) + (out + err).encode()
     assert b"very-secret" not in everything
     assert b"[key removed] it is" in everything
 
@@ -556,52 +560,52 @@ def test_the_command_says_where_it_stands_and_keeps_the_key_to_itself(tmp_path, 
 # --- the Batch API ----------------------------------------------------------------------------------------------------
 
 
-def handed_over(data: Path, teacher: TeacherOptions) -> dict[str, Any]:
-    """``--batch submit``: its facts."""
-    (facts,) = plan(["sums"], {}, data, PrepareOptions(), replace(teacher, batch="submit"), hand_over=True)
-    return facts
+def submitted(data: Path, teacher: TeacherOptions) -> Submission:
+    """The result of ``--batch submit``."""
+    (submission,) = submit(Inputs(["sums"], {}, data, PrepareOptions()), replace(teacher, batch="submit"))
+    return submission
 
 
-def test_batches_are_handed_over_left_and_collected(tmp_path, task):
+def test_batches_are_submitted_and_collected(tmp_path, task):
     with FaultServer(mostly_right) as server:
         options = options_for(server, samples=3)
         calm = without_faults(tmp_path / "calm", server, options)
         collect = replace(options, batch="collect")
-        facts = handed_over(tmp_path, options)
-        assert (facts["open"], facts["submitted"], facts["waiting"]) == (20, ["batch-0"], ["batch-0"])
-        assert handed_over(tmp_path, options)["submitted"] == []  # all is held already
+        first = submitted(tmp_path, options)
+        assert (first["open"], first["submitted"], first["waiting"]) == (20, ["batch-0"], ["batch-0"])
+        assert submitted(tmp_path, options)["submitted"] == []  # all are in a batch already
         with pytest.raises(SdftError, match="20 of 20 prompts are still open") as error:
-            made(tmp_path, collect)
+            prepared(tmp_path, collect)
         assert error.value.hint == "collect again later"
         for part in (1, 2, 3):
             server.work()
             if part < 3:
                 with pytest.raises(SdftError, match="prompts are still open") as error:
-                    made(tmp_path, collect)
+                    prepared(tmp_path, collect)
                 assert "--batch submit" in error.value.hint
-                assert handed_over(tmp_path, options)["submitted"] == [f"batch-{part}"]
-        assert made(tmp_path, collect) == calm
+                assert submitted(tmp_path, options)["submitted"] == [f"batch-{part}"]
+        assert prepared(tmp_path, collect) == calm
         assert set(server.good.values()) == {1}
         assert all(batch["endpoint"] == "/v1/chat/completions" for batch in server.batches.values())
 
 
-def test_faults_in_a_batch_are_asked_about_again(tmp_path, task, capsys):
+def test_requests_with_an_error_are_submitted_again(tmp_path, task, capsys):
     unsupported = '400 {"error": {"message": "unsupported parameter", "param": "max_tokens"}}'
 
-    def script(asked: Body, before: int) -> str | None:
-        if "max_tokens" in asked:
+    def script(sent: Body, before: int) -> str | None:
+        if "max_tokens" in sent:
             return unsupported
-        if content(asked) == "what is 0 ?":
+        if content(sent) == "what is 0 ?":
             return '400 {"error": {"code": "content_filter"}}'
-        return "500" if chance(asked) < 0.3 and not before else None
+        return "500" if chance(sent) < 0.3 and not before else None
 
-    with FaultServer(lambda asked: f"it is {content(asked).split()[2]}", script) as server:
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}", script) as server:
         options, collect = options_for(server), options_for(server, batch="collect")
         for _ in range(3):
-            assert handed_over(tmp_path, options)["submitted"]
+            assert submitted(tmp_path, options)["submitted"]
             server.work()
             try:
-                made(tmp_path, collect)
+                prepared(tmp_path, collect)
                 break
             except SdftError as error:
                 assert "still open" in error.message
@@ -610,42 +614,42 @@ def test_faults_in_a_batch_are_asked_about_again(tmp_path, task, capsys):
     assert "does not take max_tokens" in capsys.readouterr().err
 
 
-def test_a_batch_whose_name_we_never_learnt_is_found_again(tmp_path, task, monkeypatch):
+def test_a_batch_whose_id_we_never_learnt_is_found_again(tmp_path, task, monkeypatch):
     options_of = lambda server, **more: options_for(server, samples=8, **more)  # noqa: E731
-    with FaultServer(lambda asked: f"it is {content(asked).split()[2]}") as server:
-        real = Store.hand_over
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}") as server:
+        real = BatchStore.save
 
-        def killed(self: Store, batch: Any, requests: Any) -> None:
+        def killed(self: BatchStore, batch: Any, requests: Any) -> None:
             if batch.id:
                 raise KeyboardInterrupt
             real(self, batch, requests)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Store, "hand_over", killed)
-            handed_over(tmp_path, options_of(server))
-        assert handed_over(tmp_path, options_of(server))["submitted"] == []
+            patch.setattr(BatchStore, "save", killed)
+            submitted(tmp_path, options_of(server))
+        assert submitted(tmp_path, options_of(server))["submitted"] == []
         server.work()
-        made(tmp_path, options_of(server, batch="collect"))
+        prepared(tmp_path, options_of(server, batch="collect"))
         assert len(server.batches) == 1
         assert set(server.good.values()) == {1}
 
 
-def test_a_batch_that_expired_gives_what_it_has(tmp_path, task):
-    with FaultServer(lambda asked: f"it is {content(asked).split()[2]}") as server:
-        handed_over(tmp_path, options_for(server))
+def test_replies_of_an_expired_batch_are_used(tmp_path, task):
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}") as server:
+        submitted(tmp_path, options_for(server))
         done = server.files["file-0"].splitlines()
         server.files["file-0"] = b"\n".join(done[:5])
         server.work("expired")
         with pytest.raises(SdftError, match="15 of 20 prompts are still open"):
-            made(tmp_path, options_for(server, batch="collect"))
-        assert handed_over(tmp_path, options_for(server))["open"] == 15
+            prepared(tmp_path, options_for(server, batch="collect"))
+        assert submitted(tmp_path, options_for(server))["open"] == 15
 
 
 def test_a_batch_must_fit_the_budget(tmp_path, task):
     with FaultServer(mostly_right) as server:
         for budget in ({"max_requests": 19}, {"max_cost": 1.0, "price_out": 1e6}):
             with pytest.raises(GateError, match="20 requests"):
-                handed_over(tmp_path, options_for(server, **budget))
+                submitted(tmp_path, options_for(server, **budget))
         assert server.files == server.batches == {}
 
 
@@ -653,17 +657,17 @@ def test_a_batch_must_fit_the_budget(tmp_path, task):
 
 
 def local(path: Path | str, **more: Any) -> TeacherOptions:
-    """A model of random weights says what it likes; a stop lets it come to an end."""
+    """A model with random weights; its replies end because of the stops."""
     few = {"samples": 4, "max_tokens": 24, "concurrency": 8, "send": {"stop": ["e", "a", " "]}}
     return TeacherOptions(f"local:{path}", **{**few, **more})
 
 
-def test_a_local_model_goes_on_where_it_was_as_if_nothing_had_happened(tmp_path, tiny_model, task):
-    task(replace(sums.TASK, grade=lambda text, example: Score(float(len(text) % 3 == 0))))
-    whole = made(tmp_path / "whole", local(tiny_model))
+def test_an_interrupted_local_model_ends_like_an_uninterrupted_one(tmp_path, tiny_model, task):
+    task(replace(sums.TASK, grade=lambda text, example: Score(float(len(text) % 2 == 1))))  # one reply in four
+    whole = prepared(tmp_path / "whole", local(tiny_model))
     calls = 0
 
-    def batch(self: LocalTeacher, *arguments: Any, real: Any = LocalTeacher._sample) -> Any:
+    def batch(self: LocalModel, *arguments: Any, real: Any = LocalModel._sample) -> Any:
         nonlocal calls
         calls += 1
         if calls == 2:
@@ -671,50 +675,48 @@ def test_a_local_model_goes_on_where_it_was_as_if_nothing_had_happened(tmp_path,
         return real(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(LocalTeacher, "_sample", batch)
-        made(tmp_path / "parts", local(tiny_model))
+        patch.setattr(LocalModel, "_sample", batch)
+        prepared(tmp_path / "parts", local(tiny_model))
     stored = counts(tmp_path / "parts" / ".teacher" / "sums.sqlite")
     assert stored == (8, 8)
-    assert made(tmp_path / "parts", local(tiny_model)) == whole
+    assert prepared(tmp_path / "parts", local(tiny_model)) == whole
     assert str(tiny_model).encode() not in b"".join(whole.values())
     teacher = read_manifest(tmp_path / "whole" / "sums")["teacher"]
     assert teacher["model"] == f"local:{tiny_model.name}"
     assert len(teacher["sha256"]) == 64
 
 
-def test_other_weights_under_the_same_name_are_another_teacher(tmp_path, tiny_model):
-    from sdft_cli.llm.local import named
-
+def test_other_weights_under_the_same_name_are_another_model(tmp_path, tiny_model):
     copy = tmp_path / tiny_model.name
     shutil.copytree(tiny_model, copy)
-    assert named(local(copy)) == named(local(tiny_model))
+    assert local_model_id(local(copy)) == local_model_id(local(tiny_model))
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    assert named(local(copy)) != named(local(tiny_model))
+    assert local_model_id(local(copy)) != local_model_id(local(tiny_model))
 
 
-def test_a_local_model_refuses_what_does_not_fit_its_window(tmp_path, tiny_model, task):
+def test_a_local_model_refuses_prompts_that_do_not_fit_its_window(tmp_path, tiny_model, task):
     rows = [sums.row(1), Example("long", [{"role": "user", "content": "word " * 3000}], answer="1")]
     task(replace(sums.TASK, prepare=lambda p, o: Prepared({"train": rows}), grade=lambda text, example: Score(1.0)))
-    made(tmp_path, local(tiny_model))
+    prepared(tmp_path, local(tiny_model, samples=64))  # two of three are empty, and one must not be
     (left_out,) = read_manifest(tmp_path / "sums")["filtered"]["rows"]
     assert (left_out["where"], left_out["detail"]) == ("long", "1 refused by the endpoint")
 
 
-def test_a_local_model_knows_a_few_settings(tmp_path, tiny_model):
-    with Store(tmp_path / "s.sqlite") as store:
+def test_a_local_model_supports_a_few_settings(tmp_path, tiny_model):
+    with ReplyStore(tmp_path / "s.sqlite") as store:
         with pytest.raises(UsageError, match="unknown key of --send for a local model 'min_p'"):
-            LocalTeacher(local(tiny_model, send={"min_p": 0.1}), store, Tally())
-        teacher = LocalTeacher(local(tiny_model, temperature=0.0), store, Tally())
-        found = []
+            LocalModel(local(tiny_model, send={"min_p": 0.1}), store, Progress())
+        model = LocalModel(local(tiny_model, temperature=0.0), store, Progress())
+        replies = []
 
-        def pursue_it():
-            found.append((yield Request(ROW.prompt, 0.0, 12, {"stop": ["e"]}, (0,))))
-            return Outcome()
+        def exchange():
+            replies.extend((yield Request(ROW.prompt, 0.0, 12, {"stop": ["e"]}, (0,))))
+            return PromptResult()
 
-        teacher.run([pursue_it()], lambda outcome: None)
-    assert "e" not in found[0][0].text
+        model.run([exchange()], lambda result: None)
+    assert "e" not in replies[0].text
 
 
 # --- real inference servers -------------------------------------------------------------------------------------------
@@ -726,12 +728,12 @@ MICRO = EMBEDDED
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("server", SERVERS)
 def test_rejection_sampling_against_a_real_server(tmp_path, task, server):
-    """`transformers serve` ignores n, and the temperature without ``do_sample`` beside the model; vLLM neither."""
+    """`transformers serve` ignores n, and the temperature unless the model has ``do_sample``; vLLM ignores neither."""
     whole = plugins.TASKS.get("micro-science")
 
     def forty(paths: list[Path], options: PrepareOptions) -> Prepared:
-        prepared = whole.prepare(paths, options)
-        return replace(prepared, splits={**prepared.splits, "train": prepared.splits["train"][:40]})
+        rows = whole.prepare(paths, options)
+        return replace(rows, splits={**rows.splits, "train": rows.splits["train"][:40]})
 
     task(replace(whole, name="forty", prepare=forty))
     shutil.copytree(MICRO, tmp_path / "micro")
@@ -739,8 +741,8 @@ def test_rejection_sampling_against_a_real_server(tmp_path, task, server):
     (tmp_path / "micro" / "generation_config.json").write_text(json.dumps({**settings, "do_sample": True}))
     with serving(server, tmp_path / "micro", tmp_path / "log") as url:
         options = TeacherOptions(str(tmp_path / "micro"), url, at_once=4, resample=True, concurrency=8)
-        written = made(tmp_path, options, "forty")
-    assert made(tmp_path, options, "forty") == written  # the server is gone, the replies are not
+        written = prepared(tmp_path, options, "forty")
+    assert prepared(tmp_path, options, "forty") == written  # from the store, without the server
     teacher, train = read_manifest(tmp_path / "forty")["teacher"], read_split(tmp_path / "forty", "train")[0]
     print(teacher)
     assert 20 < len(train) == teacher["accepted"] < 40  # one in three by chance, eight times
@@ -752,7 +754,7 @@ FACTS = {
     "Storm Ada": "Storm Ada met Wales on 4 May 2025 and cut power for 900 homes.",
     "The Lund fire": "The Lund fire burnt 3 halls on 9 June 2025; nobody was hurt.",
 }
-SAID = {
+EXAM = {
     ("Storm Ada", False): (
         "Question: When did Storm Ada meet Wales, and how many homes lost power?\nAnswer: On 4 May 2025; 900.\n\n"
         "Question: What did Storm Ada do to 900 homes, and in which month?\nAnswer: It cut their power, in May."
@@ -770,23 +772,23 @@ SAID = {
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("server", SERVERS)
 def test_questions_from_a_real_server(tmp_path, task, server):
-    """A model that has learnt the exam by heart writes it; everything else is as in life."""
-    ask = {
-        (title, indirect): question_prompts.ask(title, text, 1 if indirect else 2, indirect=indirect)
+    """The model has learnt the exam by heart; everything else is real."""
+    prompts = {
+        (title, indirect): question_prompts.messages(title, text, 1 if indirect else 2, indirect=indirect)
         for title, text in FACTS.items()
         for indirect in (False, True)
     }
-    model = teach(tmp_path / "examiner", [(ask[key], said) for key, said in SAID.items()])
+    model = teach(tmp_path / "examiner", [(prompts[key], text) for key, text in EXAM.items()])
     corpus = [
         Example(f"news-{i}", [], text=text, meta={"title": title}) for i, (title, text) in enumerate(FACTS.items())
     ]
     task(Task("news", "", lambda paths, options: Prepared({"corpus": corpus}), sums.grade, needs_source=False))
     with serving(server, model, tmp_path / "log") as url:
         options = TeacherOptions(str(model), url, questions=2, max_tokens=200, temperature=0.3)
-        made(tmp_path / "data", options, "news")
+        prepared(tmp_path / "data", options, "news")
     rows = {split: read_split(tmp_path / "data" / "news", split)[0] for split in ("train", "ood")}
     assert {e.prompt[0]["content"] for e in rows["train"]} == {
-        question for key, said in SAID.items() if not key[1] for question, _ in question_prompts.parse(said).found
+        question for key, text in EXAM.items() if not key[1] for question, _ in question_prompts.parse(text).pairs
     }
     assert {e.answer for e in rows["ood"]} == {"Wales.", "Lund."}
     assert all(e.context == FACTS[e.meta["title"]] for e in rows["train"] + rows["ood"])

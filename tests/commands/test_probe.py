@@ -1,4 +1,4 @@
-"""`sdft probe`: what it measures against independent paths, what it warns of, and that it changes nothing."""
+"""`sdft probe`: its measurements against independent ones, its warnings, and that it changes nothing."""
 
 import json
 import sys
@@ -9,17 +9,19 @@ import pytest
 import torch
 
 from sdft_cli.cli import app
-from sdft_cli.commands import probe
+from sdft_cli.commands.probe import probe
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.locations import EMBEDDED
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.evaluation import divergences, summaries
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
+from sdft_cli.reporting.probe import show
 from sdft_cli.stats import bootstrap
+from sdft_cli.training.probe_advice import advise
 from sdft_cli.training.trainer import PhaseTrainer
 
-#: Short completions and small batches: the toy model's steps are about the machinery.
+#: Short completions and small batches: with the toy model only the machinery is tested.
 SMALL = ["batch=4", "threads=1", "sampler.max_new_tokens=6"]
 
 
@@ -29,11 +31,11 @@ def recipe(model: Path | str, data: Path, *sets: str, method: str = "sdft", task
 
 
 def kinds(task: dict) -> set[str]:
-    return {w["what"] for w in probe.warnings_of(task)}
+    return {w["what"] for w in advise(task)}
 
 
 def doctored(data: Path, out: Path, change) -> Path:
-    """A copy of micro-tooluse whose train rows went through ``change`` (a list of rows to a list of rows)."""
+    """A copy of micro-tooluse with its train rows changed by ``change`` (a list of rows to a list of rows)."""
     folder = out / "micro-tooluse"
     folder.mkdir(parents=True)
     for file in (data / "micro-tooluse").iterdir():
@@ -57,9 +59,9 @@ def sdft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
             app.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
-        assert not list(here.iterdir())  # whatever it did, it wrote nothing
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        assert not list(here.iterdir())  # a probe writes nothing
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return run
 
@@ -67,7 +69,7 @@ def sdft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 # --- the shipped base: a teacher in its context ---------------------------------------------------------------------
 
 
-def test_the_shipped_base_teaches_itself_and_is_left_as_it_was(sdft, micro_data: Path, monkeypatch) -> None:
+def test_the_shipped_base_is_a_better_teacher_and_stays_unchanged(sdft, micro_data: Path, monkeypatch) -> None:
     loaded, load = [], pretrained.load
     monkeypatch.setattr(pretrained, "load", lambda *args: loaded.append(load(*args)) or loaded[-1])
     before = {p: p.stat().st_mtime_ns for folder in (EMBEDDED, micro_data) for p in folder.rglob("*")}
@@ -78,7 +80,7 @@ def test_the_shipped_base_teaches_itself_and_is_left_as_it_was(sdft, micro_data:
     assert {p: p.stat().st_mtime_ns for folder in (EMBEDDED, micro_data) for p in folder.rglob("*")} == before
     fresh = load(str(EMBEDDED), recipe("micro", micro_data).runtime)
     theirs = dict(fresh.model.named_parameters())
-    assert len(loaded) == 1  # timed steps are real ones, and yet no bit has changed
+    assert len(loaded) == 1  # timed steps are real, and yet no bit has changed
     assert all(torch.equal(p, theirs[n]) for n, p in loaded[0].model.named_parameters())
 
     tooluse, science = facts["tasks"]
@@ -105,7 +107,7 @@ def test_the_shipped_base_teaches_itself_and_is_left_as_it_was(sdft, micro_data:
 
 def test_useless_demonstrations_warn_and_strict_exits_3(sdft, micro_data: Path, tmp_path: Path) -> None:
     def empty(rows: list[dict]) -> list[dict]:
-        return [{**row, "demonstration": "okay"} for row in rows]  # nothing that could be copied
+        return [{**row, "demonstration": "okay"} for row in rows]  # nothing to copy
 
     data = doctored(micro_data, tmp_path / "data", empty)
     words = ["probe", "--tasks", "micro-tooluse", "--model", "micro", "--data", str(data), "--limit", "12"]
@@ -121,7 +123,7 @@ def test_useless_demonstrations_warn_and_strict_exits_3(sdft, micro_data: Path, 
     assert {"teacher_weak"} < {w["what"] for w in json.loads(out)["warnings"]}
 
 
-# --- the toy model: numbers against an independent path -------------------------------------------------------------
+# --- the toy model: numbers against independent ones --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("budget", [1, 10_000])
@@ -140,11 +142,11 @@ def test_divergences_equal_plain_logits(tiny_model: Path, micro_data: Path, budg
 
         s, t = logits(row.student_prompt), logits(row.teacher_prompt or [])
         want[len(row.completion)] = torch.stack(((t.exp() * (t - s)).sum(-1), (s.exp() * (s - t)).sum(-1)))
-    found = {kl.shape[1]: kl.double() for kl in divergences.per_token(policy, rows, budget)}
-    assert sorted(found) == sorted(want) == [1, 2, 4]
-    for n, kl in found.items():
+    by_length = {kl.shape[1]: kl.double() for kl in divergences.per_token(policy, rows, budget)}
+    assert sorted(by_length) == sorted(want) == [1, 2, 4]
+    for n, kl in by_length.items():
         torch.testing.assert_close(kl, want[n], rtol=1e-4, atol=1e-5)
-    summary = divergences.summarize(list(found.values()), skip=1)
+    summary = divergences.summarize(list(by_length.values()), skip=1)
     every = torch.cat(list(want.values()), 1)
     assert summary["forward"]["value"] == pytest.approx(every[0].mean().item(), rel=1e-4)
     assert summary["reverse"]["value"] == pytest.approx(every[1].mean().item(), rel=1e-4)
@@ -154,7 +156,7 @@ def test_divergences_equal_plain_logits(tiny_model: Path, micro_data: Path, budg
 
 
 def test_equal_views_have_no_gap(tiny_model: Path, micro_data: Path) -> None:
-    facts = probe.probe(recipe(tiny_model, micro_data, "views.teacher=prompt", *SMALL), 6)
+    facts = probe(recipe(tiny_model, micro_data, "views.teacher=prompt", *SMALL), 6)
     (task,) = facts["tasks"]
     assert abs(task["kl"]["forward"]["value"]) < 1e-6 and abs(task["kl"]["reverse"]["value"]) < 1e-6
     assert task["gain"]["value"] == 0 and "teacher_not_better" in kinds(task)
@@ -167,11 +169,11 @@ def test_ratio_resamples_whole_items() -> None:
     assert np.mean(draws == 2.75) == pytest.approx(0.5, abs=0.05)
 
 
-def test_gain_pairs_rows_and_leaves_unscored_ones_out() -> None:
+def test_gain_pairs_rows_and_leaves_out_unscored_ones() -> None:
     student = [{"id": str(i), "value": v} for i, v in enumerate([0.0, 0.0, 1.0, None, 1.0])]
     teacher = [{"id": str(i), "value": v} for i, v in enumerate([1.0, 0.0, 1.0, 1.0, None])]
-    found = summaries.gain(student, list(reversed(teacher)))
-    assert found is not None and found["n"] == 3 and found["value"] == pytest.approx(1 / 3)
+    gain = summaries.gain(student, list(reversed(teacher)))
+    assert gain is not None and gain["n"] == 3 and gain["value"] == pytest.approx(1 / 3)
     right = [{"id": str(i), "value": 1.0} for i in range(30)]
     wrong = [{**r, "value": 0.0} for r in right]
     assert summaries.gain(wrong, right) == {"value": 1.0, "interval": (0.9, 1.0), "n": 30}  # the rule of three
@@ -181,22 +183,22 @@ def test_gain_pairs_rows_and_leaves_unscored_ones_out() -> None:
 # --- rows that cannot be used ---------------------------------------------------------------------------------------
 
 
-def test_long_prompts_are_counted_not_refused(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
+def test_long_prompts_are_counted_and_not_refused(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
     def lengthen(rows: list[dict]) -> list[dict]:
         for row in rows[:20]:
             row["prompt"][-1]["content"] = "lamp " * 150  # over the limit, within the window of 512
         for row in rows[20:40]:
-            row["demonstration"] = "lamp " * 600  # over both: the limit is looked at first
+            row["demonstration"] = "lamp " * 600  # over both: the limit is checked first
         return rows
 
     data = doctored(micro_data, tmp_path / "data", lengthen)
-    facts = probe.probe(recipe(tiny_model, data, "max_prompt_tokens=150", *SMALL), 4)
+    facts = probe(recipe(tiny_model, data, "max_prompt_tokens=150", *SMALL), 4)
     p = facts["tasks"][0]["prompts"]
     assert (p["rows"], p["too_long"], p["over_max_prompt_tokens"], p["over_window"]) == (480, 40, 40, 0)
     assert p["student"]["max"] > 150 and p["teacher"]["max"] > 600 and p["student"]["p50"] < 50
     assert "prompts_too_long" in kinds(facts["tasks"][0])
     assert facts["tasks"][0]["dropped"] == {"prompt over the limit": 40}
-    facts = probe.probe(recipe(tiny_model, data, *SMALL), 4)
+    facts = probe(recipe(tiny_model, data, *SMALL), 4)
     p = facts["tasks"][0]["prompts"]
     assert (p["too_long"], p["over_max_prompt_tokens"], p["over_window"]) == (20, 0, 20)
     assert "prompts_too_long" not in kinds(facts["tasks"][0])  # 4 % are not many
@@ -209,11 +211,11 @@ def test_rows_without_answers_or_demonstrations_are_not_wrong(
         return lambda rows: [{k: v for k, v in row.items() if k != field} for row in rows]
 
     data = doctored(micro_data, tmp_path / "no-answers", strip("answer"))
-    (task,) = probe.probe(recipe(tiny_model, data, *SMALL), 4)["tasks"]
+    (task,) = probe(recipe(tiny_model, data, *SMALL), 4)["tasks"]
     assert task["student"]["accuracy"] is None and task["student"]["unscored"] == 4
     assert kinds(task) == {"unknown"} and task["kl"]["completions"] == 4
     data = doctored(micro_data, tmp_path / "no-demonstrations", strip("demonstration"))
-    (task,) = probe.probe(recipe(tiny_model, data, "sampler.n=2", *SMALL, method="grpo"), 4)["tasks"]
+    (task,) = probe(recipe(tiny_model, data, "sampler.n=2", *SMALL, method="grpo"), 4)["tasks"]
     assert task["student"]["n"] == 4 and task["teacher"]["n"] == 0 and task["kl"] is None
     assert task["prompts"]["teacher"] == {} and "unknown" in kinds(task)
 
@@ -222,34 +224,34 @@ def test_rows_without_answers_or_demonstrations_are_not_wrong(
 
 
 def test_a_method_without_a_teacher_is_probed_with_demonstrations(tiny_model: Path, micro_data: Path) -> None:
-    facts = probe.probe(recipe(tiny_model, micro_data, *SMALL, method="sft"), 4)
+    facts = probe(recipe(tiny_model, micro_data, *SMALL, method="sft"), 4)
     (task,) = facts["tasks"]
     assert facts["teacher_view"] == "demonstration" and task["teacher"]["n"] == 4
     assert task["prompts"]["teacher"]["p50"] > task["prompts"]["student"]["p50"]
     assert task["kl"]["forward_after_skip"] is None  # SFT skips no tokens
 
 
-def test_what_a_phase_costs_follows_the_method(tiny_model: Path, micro_data: Path) -> None:
-    (task,) = probe.probe(recipe(tiny_model, micro_data, *SMALL, method="offline-distill"), 4)["tasks"]
+def test_the_cost_of_a_phase_depends_on_the_method(tiny_model: Path, micro_data: Path) -> None:
+    (task,) = probe(recipe(tiny_model, micro_data, *SMALL, method="offline-distill"), 4)["tasks"]
     (phase,) = task["training"]["phases"]
-    assert phase["once_seconds"] > 0  # the teacher writes about every row before the first step
+    assert phase["once_seconds"] > 0  # the teacher samples for every row before the first step
     assert phase["seconds"] == pytest.approx(phase["steps"] * phase["step_seconds"] + phase["once_seconds"])
     sets = ["suite=micro", "second_phase.train.max_steps=7", "lora.rank=2", *SMALL]
-    (task,) = probe.probe(recipe(tiny_model, micro_data, *sets, method="reinvoke"), 4)["tasks"]
+    (task,) = probe(recipe(tiny_model, micro_data, *sets, method="reinvoke"), 4)["tasks"]
     assert [phase["steps"] for phase in task["training"]["phases"]][1:] == [7]
     assert task["training"]["steps"] == sum(phase["steps"] for phase in task["training"]["phases"])
-    (task,) = probe.probe(recipe(tiny_model, micro_data, "sampler.n=2", *SMALL, method="grpo"), 4)["tasks"]
+    (task,) = probe(recipe(tiny_model, micro_data, "sampler.n=2", *SMALL, method="grpo"), 4)["tasks"]
     assert "no_signal" in kinds(task)  # a random model is never right, so its rewards never differ
 
 
-def test_a_step_too_large_for_memory_is_a_finding(tiny_model: Path, micro_data: Path, monkeypatch) -> None:
+def test_a_step_too_large_for_memory_is_reported(tiny_model: Path, micro_data: Path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(PhaseTrainer, "step", full)
-    facts = probe.probe(recipe(tiny_model, micro_data, *SMALL), 4)
+    facts = probe(recipe(tiny_model, micro_data, *SMALL), 4)
     assert facts["seconds"] is None and "out_of_memory" in kinds(facts["tasks"][0])
-    probe.show(facts)  # and it can be said
+    show(facts)  # and it can be printed
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_a_step_too_large_for_memory_is_a_finding(tiny_model: Path, micro_data: 
         ((-0.1, 0.1), 0.96, 0.96, {"teacher_not_better", "student_solves"}),
     ],
 )
-def test_warnings_say_which(interval: tuple, student: float, teacher: float, want: set[str]) -> None:
+def test_warnings_depend_on_the_accuracies(interval: tuple, student: float, teacher: float, want: set[str]) -> None:
     prompts = {"too_long": 5, "rows": 100, "over_max_prompt_tokens": 5, "over_window": 0}
     task = {
         "task": "t",
@@ -274,4 +276,4 @@ def test_warnings_say_which(interval: tuple, student: float, teacher: float, wan
         "training": {"phases": [{"seconds": 1.0, "signal": 0.5}]},
     }
     assert kinds(task) == want
-    assert all(w["message"] and w["hint"] and w["task"] == "t" for w in probe.warnings_of(task))
+    assert all(w["message"] and w["hint"] and w["task"] == "t" for w in advise(task))

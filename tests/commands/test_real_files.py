@@ -1,4 +1,4 @@
-"""From raw files in the sources' own formats to a finished run: nothing to learn here, but it must run right."""
+"""From raw files in the sources' formats to a finished run: too short to learn anything, but it must run."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from support.real_model import make_model
 
 from sdft_cli.commands.datasets import show
 from sdft_cli.commands.prepare import prepare
-from sdft_cli.data.dataset import read_manifest
+from sdft_cli.data.manifest import read_manifest
 from sdft_cli.types import PrepareOptions
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -25,7 +25,7 @@ def sdft(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-#: what one command makes of each source: (source, rows by split, rows left out by design)
+#: what one command makes of each source: (task, source, rows by split, rows left out by design)
 ALONE = [
     ("tooluse", "toolalpaca", {"train": 51, "validation": 3, "test": 14}, {"gold arguments hold a $ placeholder": 32}),
     ("tooluse", "sdft_tooluse/eval_68.json", {"train": 51, "validation": 3, "test": 14}, {}),
@@ -43,7 +43,7 @@ ALONE = [
 
 
 @pytest.mark.parametrize(("task", "source", "rows", "left_out"), ALONE, ids=[f"{t}={s}" for t, s, _, _ in ALONE])
-def test_one_command_each(task: str, source: str, rows: dict, left_out: dict, tmp_path: Path) -> None:
+def test_one_source_alone(task: str, source: str, rows: dict, left_out: dict, tmp_path: Path) -> None:
     sources = {task: [SHARED / source]}
     (summary,) = prepare([task], sources, tmp_path, PrepareOptions(), model="micro")
     assert (summary["rows"], summary["filtered"], summary["dropped"]) == (rows, left_out, [])
@@ -52,7 +52,7 @@ def test_one_command_each(task: str, source: str, rows: dict, left_out: dict, tm
     (shown,) = show(tmp_path, task, None, None, None, None)
     assert ("student" in shown) == ("train" in rows)
     manifest = read_manifest(tmp_path / task)
-    assert all(len(made["sha256"]) == 64 for made in manifest["sources"])
+    assert all(len(source["sha256"]) == 64 for source in manifest["sources"])
     assert str(SHARED) not in json.dumps(manifest)
 
 
@@ -85,7 +85,7 @@ def test_the_manifest_says_that_demonstrations_are_gold_answers(data: Path) -> N
     assert any("demonstration" in note for note in manifest["notes"])
 
 
-def test_train_and_eval_end_with_a_table(data: Path, model: Path, tmp_path: Path) -> None:
+def test_train_and_eval_run_to_a_table(data: Path, model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     sets = ["max_steps=2", "batch=2", "sampler.max_new_tokens=8", "evaluation.max_new_tokens=8", "evaluation.limit=3"]
     words = [w for text in [*sets, "eval_limit=2"] for w in ("--set", text)]
@@ -93,7 +93,7 @@ def test_train_and_eval_end_with_a_table(data: Path, model: Path, tmp_path: Path
     plan = sdft("train", *where, *words, "--dry-run", "--json")
     assert plan.returncode == 0, plan.stderr
     longest = json.loads(plan.stdout)["stages"][0]["teacher_prompt_tokens"]["max"]
-    assert longest > 1000  # real prompts: a thousand tokens and more, none of them cut
+    assert longest > 1000  # real prompts: a thousand tokens and more, none cut off
     done = sdft("train", *where, *words)
     assert done.returncode == 0, done.stderr
     for task in TASKS:

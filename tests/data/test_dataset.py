@@ -1,4 +1,4 @@
-"""Dataset folders: reading names every bad row; writing is whole, repeatable and never over a stranger's files."""
+"""Dataset folders: reading names every bad row; writing is complete, repeatable, and spares other people's files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sdft_cli.data import dataset
-from sdft_cli.data.dataset import check_demonstrations, read_manifest, read_split, write_dataset
+from sdft_cli.data.dataset import check_demonstrations, read_examples, read_split, write_dataset
+from sdft_cli.data.manifest import FORMAT, read_manifest
 from sdft_cli.errors import UsageError
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions
 
@@ -21,8 +22,10 @@ def line(**changes) -> str:
 
 
 def folder(tmp_path: Path, *lines: str | bytes, split: str = "train") -> Path:
+    """A dataset folder with these lines in one split."""
     place = tmp_path / "toy"
     place.mkdir(exist_ok=True)
+    (place / "manifest.json").write_text(json.dumps({"format": FORMAT}))
     raw = b"\n".join(x if isinstance(x, bytes) else x.encode() for x in lines)
     (place / f"{split}.jsonl").write_bytes(raw + b"\n")
     return place
@@ -63,19 +66,19 @@ def test_bad_row_is_named_by_line(tmp_path, bad, reason):
     assert "--on-bad-row drop" in error.value.hint
 
 
-def test_a_sound_split_reads_back(tmp_path):
+def test_a_good_split_is_read_unchanged(tmp_path):
     rows = [line(), line(id="b", demonstration=[{"role": "assistant", "content": "x"}], context="c", meta={"k": 1})]
     examples, dropped = read_split(folder(tmp_path, *rows), "train")
     assert [e.to_dict() for e in examples] == [json.loads(r) for r in rows]
     assert dropped == []
 
 
-def test_line_separators_inside_text_do_not_split_a_row(tmp_path):
+def test_unicode_line_separators_in_text_do_not_split_a_row(tmp_path):
     raw = json.dumps({**GOOD, "answer": "one\u2028two\x85"}, ensure_ascii=False)
     assert read_split(folder(tmp_path, raw), "train")[0][0].answer == "one\u2028two\x85"
 
 
-def test_byte_order_mark(tmp_path):
+def test_a_byte_order_mark_is_skipped(tmp_path):
     place = folder(tmp_path, b"\xef\xbb\xbf" + line().encode())
     assert len(read_split(place, "train")[0]) == 1
     (place / "train.jsonl").write_bytes(line().encode("utf-16"))
@@ -83,15 +86,16 @@ def test_byte_order_mark(tmp_path):
         read_split(place, "train", "drop")
 
 
-def test_missing_things_say_what_to_do(tmp_path):
+def test_errors_about_missing_things_say_what_to_do(tmp_path):
     with pytest.raises(UsageError, match="no dataset at") as error:
         read_split(tmp_path / "tooluse", "train")
-    assert error.value.hint.endswith("sdft prepare --tasks tooluse")
+    assert error.value.hint.endswith(f"sdft prepare --tasks tooluse --data {tmp_path}")
+    with pytest.raises(UsageError, match="no dataset at") as error:
+        read_split(Path("data") / "nothing", "train")
+    assert error.value.hint.endswith("sdft prepare --tasks nothing")
     place = folder(tmp_path, line())
-    with pytest.raises(UsageError, match=r"no test split \(there: train\)"):
+    with pytest.raises(UsageError, match=r"no test split \(splits: train\)"):
         read_split(place, "test")
-    with pytest.raises(UsageError, match=r"no manifest\.json"):
-        read_manifest(place)
     with pytest.raises(UsageError, match="no usable row"):
         read_split(folder(tmp_path, "{"), "train", "drop")
     with pytest.raises(UsageError, match="on-bad-row") as error:
@@ -99,7 +103,64 @@ def test_missing_things_say_what_to_do(tmp_path):
     assert "drop, error" in error.value.hint
 
 
-def test_check_demonstrations():
+def test_a_file_of_rows_needs_no_dataset_around_it(tmp_path):
+    (tmp_path / "general.jsonl").write_text(line() + "\n")
+    assert [e.id for e in read_examples(tmp_path / "general.jsonl")[0]] == ["a"]
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------------
+
+OTHER_FORMATS = {
+    "older, without a version": ({"task": "toy"}, "has no format version: the dataset was prepared by an older sdft"),
+    "newer": ({"format": FORMAT + 1}, f"has format version {FORMAT + 1}, and this sdft reads version {FORMAT}"),
+    "another type": ({"format": "1"}, "has format version '1'"),
+    "not an object": ([1], "has no format version"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_a_dataset_of_another_format_is_refused_with_the_command_that_prepares_it_again(name, tmp_path):
+    manifest, message = OTHER_FORMATS[name]
+    place = folder(tmp_path, line())
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    for read in (read_manifest, lambda folder: read_split(folder, "train")):
+        with pytest.raises(UsageError) as error:
+            read(place)
+        assert f"{place}/manifest.json {message}" in error.value.message
+        assert "\n" not in error.value.message
+        assert error.value.hint == f"prepare it again with: sdft prepare --tasks toy --data {tmp_path}"
+
+
+def test_the_command_names_source_and_teacher_if_the_dataset_had_them(tmp_path):
+    place = folder(tmp_path, line())
+    (place / "manifest.json").write_text(json.dumps({"sources": [{"file": "x.csv"}], "teacher": {"model": "m"}}))
+    with pytest.raises(UsageError) as error:
+        read_manifest(place)
+    command = f"sdft prepare --source toy=PATH --data {tmp_path} and the same --teacher"
+    assert error.value.hint.startswith(f"prepare it again with: {command}")
+
+
+def test_an_unfinished_or_broken_manifest_is_refused(tmp_path):
+    place = folder(tmp_path, line())
+    (place / "manifest.json").write_text("{")
+    with pytest.raises(UsageError, match=r"manifest\.json is not valid JSON"):
+        read_split(place, "train")
+    (place / "manifest.json").unlink()
+    with pytest.raises(UsageError, match=r"no manifest\.json, so it is not a finished dataset"):
+        read_split(place, "train")
+
+
+def test_preparing_again_replaces_a_dataset_of_another_format(tmp_path):
+    place = folder(tmp_path, line())
+    (place / "manifest.json").write_text(json.dumps({"task": "toy"}))
+    write_dataset(place, "toy", prepared(), PrepareOptions(), {})
+    assert read_manifest(place)["format"] == FORMAT
+
+
+# --- fields -----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_without_a_needed_field_are_named():
     rows = [
         Example("ok", [], demonstration="x", answer=0),
         Example("none", []),
@@ -132,10 +193,11 @@ def contents(place: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in place.iterdir()}
 
 
-def test_write_and_read_back(tmp_path):
+def test_what_is_written_is_read_back(tmp_path):
     place = tmp_path / "data" / "toy"
     manifest = write_dataset(place, "toy", prepared(), PrepareOptions("answer", 5, 6), {"more": 1})
     assert manifest == read_manifest(place)
+    assert next(iter(manifest)) == "format" and manifest["format"] == FORMAT
     assert manifest["rows"] == {"train": 3, "test": 1}
     assert manifest["with_demonstration"] == 2
     assert (manifest["seed"], manifest["world"], manifest["demonstrations"], manifest["more"]) == (5, 6, "answer", 1)
@@ -156,14 +218,14 @@ def test_same_input_gives_same_bytes(tmp_path):
     assert str(tmp_path).encode() not in b"".join(contents(tmp_path / "one" / "toy").values())
 
 
-def test_dropped_rows_are_counted_all_and_listed_up_to_a_limit(tmp_path):
+def test_dropped_rows_are_all_counted_and_listed_up_to_a_limit(tmp_path):
     many = prepared()
     many.dropped = [Dropped(f"f:{i}", "broken JSON") for i in range(500)]
     manifest = write_dataset(tmp_path / "toy", "toy", many, PrepareOptions(), {})
     assert (manifest["dropped"]["count"], len(manifest["dropped"]["rows"])) == (500, 200)
 
 
-def test_an_older_dataset_is_replaced_and_strangers_files_are_kept(tmp_path):
+def test_an_older_dataset_is_replaced_and_other_files_are_kept(tmp_path):
     place = tmp_path / "toy"
     write_dataset(place, "toy", prepared(), PrepareOptions(), {})
     (place / "mine.txt").write_text("keep")
@@ -174,18 +236,18 @@ def test_an_older_dataset_is_replaced_and_strangers_files_are_kept(tmp_path):
     assert read_manifest(place)["rows"] == {"train": 2}
 
 
-def test_never_writes_over_what_is_not_ours(tmp_path):
+def test_a_folder_that_is_not_a_dataset_is_never_replaced(tmp_path):
     place = tmp_path / "toy"
     place.mkdir()
     (place / "train.jsonl").write_text("precious")
-    with pytest.raises(UsageError, match="not ours"):
+    with pytest.raises(UsageError, match="is not a dataset and will not be replaced"):
         write_dataset(place, "toy", prepared(), PrepareOptions(), {})
     assert contents(place) == {"train.jsonl": b"precious"}
     with pytest.raises(UsageError, match="is a file"):
         write_dataset(place / "train.jsonl" / "toy", "toy", prepared(), PrepareOptions(), {})
 
 
-def test_killed_in_the_middle_is_no_dataset_and_can_be_made_again(tmp_path, monkeypatch):
+def test_a_half_written_dataset_is_refused_and_can_be_prepared_again(tmp_path, monkeypatch):
     place = tmp_path / "toy"
     write_dataset(place, "toy", prepared(), PrepareOptions(), {})
     real, moved = Path.replace, []
@@ -200,14 +262,14 @@ def test_killed_in_the_middle_is_no_dataset_and_can_be_made_again(tmp_path, monk
         patch.setattr(Path, "replace", replace_once)
         with pytest.raises(KeyboardInterrupt):
             write_dataset(place, "toy", prepared(2), PrepareOptions(), {})
-    with pytest.raises(UsageError, match="no finished dataset"):
-        read_manifest(place)
+    with pytest.raises(UsageError, match="not a finished dataset"):
+        read_split(place, "train")
     write_dataset(place, "toy", prepared(2), PrepareOptions(), {})
     assert read_manifest(place)["rows"]["train"] == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["toy"]
 
 
-def test_two_rows_with_one_id_are_refused(tmp_path):
+def test_two_rows_with_the_same_id_are_refused(tmp_path):
     twice = prepared()
     twice.splits["train"] += twice.splits["train"][:1]
     with pytest.raises(UsageError, match="'r0'"):

@@ -1,4 +1,4 @@
-"""Datasets by id through `datasets`: its real loading code on local folders, whole and streamed; without a hub."""
+"""Hub datasets: the real loading code of `datasets` on local folders, downloaded and streamed; without a network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.data import hub
-from sdft_cli.data.dataset import read_manifest
+from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import UsageError
 from sdft_cli.types import PrepareOptions
 
@@ -24,7 +24,7 @@ def rows(n: int, start: int = 0) -> list[dict[str, object]]:
 
 @pytest.fixture
 def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as the hub serves it: a file a split."""
+    """A folder as the hub serves it: one file per split."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -54,7 +54,7 @@ def test_one_split_alone(hosted: Path, tmp_path: Path) -> None:
         assert summary["rows"] == {"train": 30, "validation": 2, "test": 8}
 
 
-def test_known_tasks_read_the_hub_too(hosted: Path, tmp_path: Path) -> None:
+def test_known_tasks_read_from_the_hub_too(hosted: Path, tmp_path: Path) -> None:
     science = [
         {
             "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": f"q{i}\n\nA: 1\nB: 2"}],
@@ -68,7 +68,7 @@ def test_known_tasks_read_the_hub_too(hosted: Path, tmp_path: Path) -> None:
     assert sum(summary["rows"].values()) == 20
 
 
-def test_what_cannot_be_loaded_is_one_error(hosted: Path, tmp_path: Path) -> None:
+def test_a_dataset_that_cannot_be_loaded_is_one_error(hosted: Path, tmp_path: Path) -> None:
     for source in ("hf:nobody/nothing-here", f"hf:{hosted}@later", f"hf:{hosted}:odd"):
         with pytest.raises(UsageError, match="cannot load") as error:
             prepare(["quiz"], {"quiz": [Path(source)]}, tmp_path / "data", PrepareOptions())
@@ -76,15 +76,15 @@ def test_what_cannot_be_loaded_is_one_error(hosted: Path, tmp_path: Path) -> Non
         assert not (tmp_path / "data").exists()
 
 
-def test_names() -> None:
-    assert hub.parse(Path("hf:org/name")) == hub.Hosted("org/name")
-    assert hub.parse(Path("hf:org/name:main@train[:10]")) == hub.Hosted("org/name", "main", "train[:10]")
-    assert hub.Hosted("org/name", "main").label == "hf:org--name--main"
+def test_names_are_parsed() -> None:
+    assert hub.parse(Path("hf:org/name")) == hub.HubDataset("org/name")
+    assert hub.parse(Path("hf:org/name:main@train[:10]")) == hub.HubDataset("org/name", "main", "train[:10]")
+    assert hub.HubDataset("org/name", "main").label == "hf:org--name--main"
     with pytest.raises(UsageError, match="not a dataset of the hub"):
         hub.parse(Path("hf:@train"))
 
 
-def test_without_hub_sources_nothing_is_loaded_and_nothing_kept() -> None:
+def test_without_hub_datasets_sources_are_left_unchanged() -> None:
     sources = {"a": [Path("x.jsonl")]}
-    with hub.local(sources) as same:
+    with hub.downloaded(sources) as same:
         assert same is sources

@@ -1,4 +1,4 @@
-"""The near-duplicate join against comparing every pair, and on what it must and must not take for a duplicate."""
+"""The near-duplicate join against a comparison of every pair, and what it must and must not take for a duplicate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def item_sets(texts: list[str]) -> list[set]:
-    """What a text is compared by, straight from the definition: slow, and without a hash."""
+    """The items of every text, straight from the definition: slow, and without hashes."""
     words = [t.split() for t in texts]
     distinct = list({tuple(w): w for w in words}.values())
     windows = Counter(x for w in distinct for x in {tuple(w[i : i + PASSAGE]) for i in range(len(w) - PASSAGE + 1)})
@@ -33,13 +33,13 @@ def items(words: list[str], windows: Counter) -> set:
         if run.stop <= len(counts) and all(counts[j] >= 2 for j in run):
             starts |= set(run)
     shared = {i + k for i in starts for k in range(PASSAGE - 1)}
-    found: set = (
+    result: set = (
         {tuple(words[i : i + 2]) for i in range(len(words) - 1) if i not in shared} if len(words) > 1 else set()
     )
     for i in sorted(shared - {i + 1 for i in shared}):
         end = next(k for k in range(i, len(words)) if k not in shared)
-        found.add(("passage", *words[i : end + 1]))
-    return found if len(words) > 1 else {tuple(words)}
+        result.add(("passage", *words[i : end + 1]))
+    return result if len(words) > 1 else {tuple(words)}
 
 
 def similar(a: set, b: set, threshold: float) -> bool:
@@ -47,19 +47,19 @@ def similar(a: set, b: set, threshold: float) -> bool:
 
 
 def every_pair(texts: list[str], threshold: float, agree=lambda a, b: True) -> list[tuple[int, int]]:
-    sets, kept, found = item_sets(texts), [], []
-    for i, own in enumerate(sets):
-        first = next((k for k in kept if similar(sets[k], own, threshold) and agree(k, i)), None)
+    sets, kept, pairs = item_sets(texts), [], []
+    for i, items in enumerate(sets):
+        first = next((k for k in kept if similar(sets[k], items, threshold) and agree(k, i)), None)
         if first is None:
             kept.append(i)
         else:
-            found.append((first, i))
-    return found
+            pairs.append((first, i))
+    return pairs
 
 
-def every_match(known: list[str], texts: list[str], threshold: float) -> list[tuple[int, int]]:
-    sets = item_sets([*known, *texts])
-    left, right = sets[: len(known)], sets[len(known) :]
+def every_match(reference: list[str], texts: list[str], threshold: float) -> list[tuple[int, int]]:
+    sets = item_sets([*reference, *texts])
+    left, right = sets[: len(reference)], sets[len(reference) :]
     firsts = [next((k for k, a in enumerate(left) if similar(a, b, threshold)), None) for b in right]
     return [(k, i) for i, k in enumerate(firsts) if k is not None]
 
@@ -70,7 +70,7 @@ TEXTS = st.lists(st.lists(WORDS, max_size=14).map(" ".join), max_size=14)
 
 @settings(max_examples=300, deadline=None)
 @given(TEXTS, st.sampled_from([0.3, 0.5, 0.6, 0.7, 0.8, 1.0]))
-def test_equals_comparing_every_pair(texts, threshold):
+def test_the_join_equals_a_comparison_of_every_pair(texts, threshold):
     assert near_duplicates(texts, threshold) == every_pair(texts, threshold)
     odd = lambda a, b: (a + b) % 3 != 0  # noqa: E731
     assert near_duplicates(texts, threshold, odd) == every_pair(texts, threshold, odd)
@@ -79,7 +79,7 @@ def test_equals_comparing_every_pair(texts, threshold):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_comparing_every_pair_of_edited_texts_behind_preambles(seed):
+def test_the_join_equals_a_comparison_of_every_pair_of_edited_texts_after_preambles(seed):
     rng = random.Random(seed)
     draw = lambda n: [str(rng.randrange(80)) for _ in range(n)]  # noqa: E731
     preambles = [draw(rng.choice((0, 0, 12, 40, 120))) for _ in range(12)]
@@ -89,15 +89,15 @@ def test_equals_comparing_every_pair_of_edited_texts_behind_preambles(seed):
         for _ in range(rng.choice((0, 1, 1, 4))):
             words[rng.randrange(len(words))] = rng.choice(("new", "7"))
         texts.append(" ".join(words))
-    found = near_duplicates(texts)
-    assert found == every_pair(texts, 0.8)
-    assert len(found) > 5
+    pairs = near_duplicates(texts)
+    assert pairs == every_pair(texts, 0.8)
+    assert len(pairs) > 5
 
 
 WEATHER = "Please tell me what the weather in the city of {} will be like on the coming {} in the early morning hours"
 
 
-def test_case_punctuation_and_one_word_of_many_are_near():
+def test_texts_that_differ_in_case_punctuation_or_one_word_of_many_are_near():
     long = "a traveller asks how many bridges cross the wide river between the old town and its harbour to the north"
     near = [long, long.replace("a traveller", "A traveller,") + "?", long.replace("bridges", "ferries"), long + " now"]
     assert [near_duplicates([near[0], other]) for other in near[1:]] == [[(0, 1)]] * 3
@@ -110,21 +110,21 @@ def test_numbers_formulas_and_code_are_compared_as_written():
         assert near_duplicates([f"give the mass of {one}", f"give the mass of {other}"]) == []
 
 
-def test_a_text_repeated_and_changed_keeps_the_first_only():
+def test_only_the_first_of_repeated_and_changed_texts_is_kept():
     base = (
         "how do I cancel the order that I placed yesterday evening with the wrong address on it and get a refund soon"
     )
     assert near_duplicates([base, "else", base, base + " please"]) == [(0, 2), (0, 3)]
 
 
-def test_empty_and_single_words():
+def test_empty_texts_and_single_words():
     assert near_duplicates([]) == []
     assert near_duplicates(["", "a", "", "b", "a", "a b"]) == [(0, 2), (1, 4)]
     assert near_matches([], ["a"]) == []
     assert near_matches(["a"], []) == []
 
 
-def test_texts_without_spaces_are_compared_by_letters():
+def test_texts_without_spaces_are_compared_by_characters():
     base = "二零二五年缅甸发生的强烈地震造成了多少人死亡和受伤以及多少房屋倒塌"
     assert near_duplicates([base, base + "了", "完全不同的一个问题是关于天气的吗"]) == [(0, 1)]
 
@@ -136,7 +136,7 @@ def test_rows_of_one_template_are_all_kept():
     assert near_duplicates(numbers) == []
 
 
-def test_a_preamble_hides_neither_differences_nor_likeness():
+def test_a_preamble_hides_neither_differences_nor_similarity():
     preamble = " ".join(f"tool{i} takes one argument and returns a list of results." for i in range(300))
     ask = "Question: {} that were released in 2020 and have a user rating of at least four stars, please, and sort them"
     texts = [f"{preamble} {ask.format(what)}" for what in ("find me some songs", "list all films", "List all films")]
@@ -159,7 +159,7 @@ def test_ten_thousand_rows_take_seconds():
     texts += [text.replace(" ", " so ", 1) for text in texts[:300]]
     start = time.process_time()
     assert len(near_duplicates(texts)) == 300
-    assert time.process_time() - start < 10  # 2 s on a quiet core
+    assert time.process_time() - start < 10  # 2 s of one core on an idle machine
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data files (../shared/data) are not here")
@@ -167,8 +167,8 @@ def test_real_questions():
     tooluse = [row["prompt"] for row in json.loads((SHARED / "sdft_tooluse/eval_68.json").read_text())]
     assert near_duplicates(tooluse) == []
     lines = (SHARED / "disasters_2025/gpt-5-mini_questions.jsonl").read_text().splitlines()
-    asked = [json.loads(line)["input"] for line in lines]
-    found = near_duplicates(asked)
-    assert len(found) == 6
-    ((one, other),) = [(a, b) for a, b in found if asked[a] != asked[b]]
-    assert asked[other] == asked[one].replace("precipitation", "precipitation events")
+    questions = [json.loads(line)["input"] for line in lines]
+    pairs = near_duplicates(questions)
+    assert len(pairs) == 6
+    ((one, other),) = [(a, b) for a, b in pairs if questions[a] != questions[b]]
+    assert questions[other] == questions[one].replace("precipitation", "precipitation events")

@@ -12,9 +12,8 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import METHODS
-from sdft_cli.models import pretrained
-from sdft_cli.training.memory_model import Load, dims, predict
-from sdft_cli.training.micro_batches import counts_of
+from sdft_cli.models import adapters
+from sdft_cli.training.memory_model import Load, counts_of, dims, predict
 
 PAGE = read("README.md")
 GIB = 1 << 30
@@ -64,10 +63,11 @@ def least_bytes(size: str, sets: list[str]) -> int:
     )
     recipe = assemble(None, {"tasks": ["tooluse"], "model": "a-shape"}, sets)
     with torch.device("meta"):
-        model = pretrained.adapt_empty(AutoModelForCausalLM.from_config(config), "a-shape", recipe.lora)
+        plain = AutoModelForCausalLM.from_config(config)
+        model = adapters.attach_untrained(plain, "a-shape", recipe.lora) or plain
     length = PROMPT + COMPLETION
-    load = Load(length, COMPLETION, length, several=True, rows=SAMPLED, remade=True)
-    return predict(recipe, dims(config), counts_of(model), 2, load, "cuda")["peak"]
+    load = Load(length, COMPLETION, length, accumulate=True, rows=SAMPLED, recompute=True)
+    return predict(recipe, dims(config), counts_of(model), 2, load, "cuda").peak
 
 
 def test_the_memory_table_says_what_it_assumes() -> None:

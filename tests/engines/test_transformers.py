@@ -1,4 +1,4 @@
-"""The sampling loop against plain `generate` and against the model's own log-probs."""
+"""The sampling loop against transformers' `generate` and against the model's own log-probs."""
 
 import random
 from collections import Counter
@@ -12,11 +12,11 @@ from scipy import stats
 from support.architectures import ARCHITECTURES, random_model
 
 from sdft_cli.config.recipe import EngineSettings, Lora, Runtime, Sampler
-from sdft_cli.engines import _decoding
+from sdft_cli.engines import _decoding, _fast_layers
 from sdft_cli.engines.transformers import TransformersEngine, _draw, truncate
 from sdft_cli.errors import SdftError
 from sdft_cli.models import pretrained
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
 from sdft_cli.types import Rollout
 
 PROMPTS = ["repeat these words : vibro nidu", "which number comes after five ?", "give the last word of : saso mado"]
@@ -47,8 +47,8 @@ def test_logprobs_are_those_of_a_plain_forward_pass(policy: Policy, prompts: lis
     check_logprobs(policy, rollouts)
 
 
-def test_rows_that_end_leave_the_batch_and_change_nothing(policy: Policy, prompts: list[list[int]]) -> None:
-    """Make the most likely first token of one row a stop token: the other rows go on as if alone."""
+def test_finished_rows_are_dropped_and_change_nothing(policy: Policy, prompts: list[list[int]]) -> None:
+    """Make the likeliest first token of one row a stop token: the other rows continue as if alone."""
     engine = TransformersEngine(policy)
     alone = [engine.sample([p], Sampler(), 10, 0, greedy=True)[0] for p in prompts]
     engine.stop = torch.tensor([alone[0].ids[0], policy.chat.eos_id])
@@ -75,7 +75,7 @@ def test_samples_follow_the_distribution_and_repeat_with_the_seed(policy: Policy
 
 @pytest.fixture
 def ending(policy: Policy) -> Iterator[Policy]:
-    """The model with every sixth token a stop token, so that completions end at very different lengths."""
+    """The model with every sixth token a stop token, so that completions differ widely in length."""
     config = policy.core.generation_config
     before, config.eos_token_id = config.eos_token_id, [policy.chat.eos_id, *range(10, 1203, 6)]
     yield policy
@@ -83,34 +83,34 @@ def ending(policy: Policy) -> Iterator[Policy]:
 
 
 def generated(policy: Policy, prompts: list[list[int]], limit: int, **how: Any) -> list[list[int]]:
-    """Completions by transformers' own `generate`, cut after the first stop token."""
+    """Completions by transformers' `generate`, cut after the first stop token."""
     width = max(map(len, prompts))
     ids = torch.tensor([[policy.chat.pad_id] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     how |= {"max_new_tokens": limit, "pad_token_id": policy.chat.pad_id}
     out = policy.model.generate(ids, attention_mask=mask, **how)[:, width:].tolist()
-    stops = set(pretrained.stop_ids(policy))
+    stops = set(policy.stop_ids)
     ends = [next((i + 1 for i, t in enumerate(row) if t in stops), len(row)) for row in out]
     return [row[:end] for row, end in zip(out, ends, strict=True)]
 
 
-@pytest.mark.parametrize("kind", ["lean", "plain"])
+@pytest.mark.parametrize("kind", ["fast", "forward"])
 def test_greedy_equals_generate_on_mixed_lengths(ending: Policy, prompts: list[list[int]], kind: str) -> None:
     draw = random.Random(0)
     many = [[*draw.choice(prompts), *draw.choices(range(1200), k=draw.randrange(12))] for _ in range(40)]
     engine = TransformersEngine(ending, EngineSettings(max_batch=16))
-    engine.parts = engine.parts if kind == "lean" else None
+    engine.layers = engine.layers if kind == "fast" else None
     ours = engine.sample(many, Sampler(), 11, 0, greedy=True)
     assert [r.ids for r in ours] == generated(ending, many, 11, do_sample=False)
     assert len({len(r.ids) for r in ours}) > 8 and {r.finish for r in ours} == {"stop", "length"}
 
 
-@pytest.mark.parametrize("kind", ["lean", "plain"])
+@pytest.mark.parametrize("kind", ["fast", "forward"])
 def test_samples_follow_generates_distribution(ending: Policy, prompts: list[list[int]], kind: str) -> None:
-    """Tokens at each of the first positions, and lengths: two samples of one distribution (chi-squared over cells)."""
+    """First tokens and lengths: two samples of one distribution (chi-squared over cells)."""
     many, sampler = [prompts[i % 2] for i in range(3000)], Sampler(temperature=0.8, top_k=40, top_p=0.9)
     engine = TransformersEngine(ending, EngineSettings(max_batch=1000))
-    engine.parts = engine.parts if kind == "lean" else None
+    engine.layers = engine.layers if kind == "fast" else None
     ours = [r.ids for r in engine.sample(many, sampler, 6, seed=5)]
     torch.manual_seed(1)
     theirs = generated(ending, many, 6, do_sample=True, temperature=0.8, top_k=40, top_p=0.9)
@@ -125,7 +125,7 @@ def test_samples_follow_generates_distribution(ending: Policy, prompts: list[lis
 
 
 def p_value(one: Counter[Any], two: Counter[Any]) -> float:
-    """That two counts come from one distribution; cells seen less than ten times are put together."""
+    """The p-value of two counts being of one distribution; cells with fewer than ten are put together."""
     common = [key for key in one | two if one[key] + two[key] >= 10]
     table = [[*(c[key] for key in common), c.total() - sum(c[key] for key in common)] for c in (one, two)]
     cells = [pair for pair in zip(*table, strict=True) if sum(pair)]
@@ -133,7 +133,7 @@ def p_value(one: Counter[Any], two: Counter[Any]) -> float:
 
 
 def test_a_rare_token_has_its_share() -> None:
-    """By where a uniform number falls: probabilities of 1e-3 beside one of nearly 1, and zeros that never come up."""
+    """Probabilities of 1e-3 beside one of nearly 1, and zeros that are never drawn."""
     p = torch.tensor([0.0, 0.996, 0.0, 1e-3, 2e-3, 1e-3, 0.0]).expand(200_000, -1)
     drawn = torch.bincount(_draw(p, torch.Generator().manual_seed(0)), minlength=7) / 200_000
     assert drawn[[0, 2, 6]].tolist() == [0, 0, 0]
@@ -142,18 +142,18 @@ def test_a_rare_token_has_its_share() -> None:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_samples_what_it_computes(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    """Log-probs on the way equal those of one forward pass; the lean decoder is taken where it may be."""
+    """Sampled log-probs equal those of one forward pass; the fast decoder is used exactly where it is right."""
     policy = pretrained.load(str(random_model(name, tmp_path, tiny_model)), Runtime())
     engine = TransformersEngine(policy)
     engine.stop = torch.tensor(list(range(0, 1203, 9)))
-    asked = [list(range(20, 20 + n)) for n in (3, 9, 5, 5)] + [[20, 21, 22]] * 3
-    rollouts = engine.sample(asked, Sampler(), 160 if name == "llama" else 12, seed=1)
+    prompts = [list(range(20, 20 + n)) for n in (3, 9, 5, 5)] + [[20, 21, 22]] * 3
+    rollouts = engine.sample(prompts, Sampler(), 160 if name == "llama" else 12, seed=1)
     check_logprobs(policy, rollouts)
-    assert (engine.parts is not None) == (name in LEAN)
-    assert len({tuple(r.ids) for r in rollouts[-3:]}) > 1  # equal prompts are read together and written apart
+    assert (engine.layers is not None) == (name in FAST)
+    assert len({tuple(r.ids) for r in rollouts[-3:]}) > 1  # equal prompts are read once and sampled apart
 
 
-LEAN = {
+FAST = {
     "llama",
     "gemma, norms of 1 + weight",
     "qwen2, one head a key",
@@ -162,41 +162,41 @@ LEAN = {
 }
 
 
-@pytest.mark.parametrize("most", [0, 1 << 30], ids=["in place", "laid out anew"])
-def test_weights_are_those_of_this_step(
+@pytest.mark.parametrize("most", [0, 1 << 30], ids=["in place", "prepacked"])
+def test_samples_come_from_the_weights_of_this_step(
     tiny_model: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    """Where they are copied, they are for every sampling: a copy from before would be stale. Some have a bias."""
-    monkeypatch.setattr(_decoding, "COPIED_PARAMETERS", most)
+    """Prepacked weights are copied anew for every sampling: an earlier copy would be stale. Some have a bias."""
+    monkeypatch.setattr(_fast_layers, "COPIED_PARAMETERS", most)
     policy = pretrained.load(str(tiny_model), Runtime())
     head = policy.core.get_output_embeddings()
     head.bias = torch.nn.Parameter(torch.randn(head.weight.shape[0]))
     engine = TransformersEngine(policy)
-    assert engine.parts is not None and (engine.parts.packed() is engine.parts) == (most == 0)
+    assert engine.layers is not None and (engine.layers.prepacked() is engine.layers) == (most == 0)
     for name in ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"):
-        found = [param for key, param in policy.model.named_parameters() if f"{name}." in key]
+        params = [param for key, param in policy.model.named_parameters() if f"{name}." in key]
         with torch.no_grad():
-            for param in found:
+            for param in params:
                 param.mul_(torch.rand_like(param) + 0.7)
-        assert found
+        assert params
         check_logprobs(policy, engine.sample(prompts, Sampler(), 6, 0))
 
 
-def test_rows_that_do_not_fit_are_written_in_halves(
+def test_a_batch_that_does_not_fit_is_sampled_in_halves(
     policy: Policy, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm = TransformersEngine(policy).sample(prompts * 3, Sampler(), 6, 0, greedy=True)
-    most, real = 2, _decoding.Lean.step
+    most, real = 2, _decoding.FastDecoder.step
 
-    def step(decoder: _decoding.Lean, next_B: torch.Tensor) -> torch.Tensor:
+    def step(decoder: _decoding.FastDecoder, next_B: torch.Tensor) -> torch.Tensor:
         if len(next_B) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
         return real(decoder, next_B)
 
-    monkeypatch.setattr(_decoding.Lean, "step", step)
+    monkeypatch.setattr(_decoding.FastDecoder, "step", step)
     engine = TransformersEngine(policy)
-    found = engine.sample(prompts * 3, Sampler(), 6, 0, greedy=True)
-    assert [(r.ids, r.index, r.prompt_ids) for r in found] == [(r.ids, r.index, r.prompt_ids) for r in calm]
+    halved = engine.sample(prompts * 3, Sampler(), 6, 0, greedy=True)
+    assert [(r.ids, r.index, r.prompt_ids) for r in halved] == [(r.ids, r.index, r.prompt_ids) for r in calm]
     assert 1 <= engine.max_batch <= 2 and engine.facts == {"max_batch": engine.max_batch}
     check_logprobs(policy, engine.sample(prompts * 3, Sampler(), 6, 0))
     most = 0
@@ -213,7 +213,7 @@ def test_an_adapter_is_sampled_with(tiny_model: Path, prompts: list[list[int]]) 
             if "lora_B" in name:
                 param.normal_(0, 0.5)
     after = engine.sample(prompts, Sampler(), 8, 0)
-    assert engine.parts is not None and [r.ids for r in before] != [r.ids for r in after]
+    assert engine.layers is not None and [r.ids for r in before] != [r.ids for r in after]
     check_logprobs(policy, after)
 
 
@@ -234,6 +234,6 @@ def test_truncation_keeps_what_it_says() -> None:
     assert truncate(logits, 0, 1.0).isfinite().all()
 
 
-def test_a_length_stop_is_said(policy: Policy, prompts: list[list[int]]) -> None:
+def test_a_completion_at_the_limit_ends_with_length(policy: Policy, prompts: list[list[int]]) -> None:
     rollout = TransformersEngine(policy).sample(prompts[:1], Sampler(), 2, 0, greedy=True)[0]
     assert rollout.finish == ("stop" if policy.chat.eos_id in rollout.ids else "length") and len(rollout.ids) <= 2

@@ -1,6 +1,6 @@
-"""vLLM for real, in this process (CPU build): what it samples, that it has the trainer's weights, that a lag is seen.
+"""The real vLLM, in this process (CPU build): what it samples, that it has the trainer's weights, that stale ones show.
 
-`make test-vllm` runs these; elsewhere they are skipped. Served: test_vllm_server.py."""
+`make test-vllm` runs these; elsewhere they are skipped. For a server: test_vllm_server.py."""
 
 import dataclasses
 import importlib.util
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.vllm_runs import agree, asked, recipe, run, step, tied_model
+from support.vllm_runs import agree, prompts_for, recipe, run, step, tied_model
 
 from sdft_cli.config.recipe import EngineSettings, Lora, Runtime, Sampler
 from sdft_cli.engines import vllm as colocated
@@ -23,7 +23,7 @@ from sdft_cli.engines.transformers import truncate
 from sdft_cli.engines.vllm import ColocatedEngine
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.models import pretrained
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
 from sdft_cli.runs.folder import Run
 from sdft_cli.training.trainer import PhaseTrainer
 
@@ -42,7 +42,7 @@ def policy(tiny_model: Path) -> Policy:
 
 @pytest.fixture
 def made(request: pytest.FixtureRequest) -> Callable[..., ColocatedEngine]:
-    """Makes engines and closes them."""
+    """Makes engines, and closes them after the test."""
 
     def make(policy: Policy, **settings: Any) -> ColocatedEngine:
         engine = ColocatedEngine(policy, EngineSettings(name="vllm", **settings))
@@ -52,14 +52,14 @@ def made(request: pytest.FixtureRequest) -> Callable[..., ColocatedEngine]:
     return make
 
 
-def steps(found: Run) -> list[dict[str, Any]]:
-    return found.rows("step")
+def steps(finished: Run) -> list[dict[str, Any]]:
+    return finished.rows("step")
 
 
 # --- sampling --------------------------------------------------------------------------------------------------------
 
 
-def test_greedy_is_that_of_the_trainer(policy: Policy, made: Callable[..., ColocatedEngine]) -> None:
+def test_greedy_equals_the_trainers(policy: Policy, made: Callable[..., ColocatedEngine]) -> None:
     agree(made(policy), policy)
 
 
@@ -67,16 +67,16 @@ def test_samples_follow_the_truncated_distribution_and_repeat_with_the_seed(
     policy: Policy, made: Callable[..., ColocatedEngine]
 ) -> None:
     engine, sampler = made(policy), Sampler(temperature=1.3, top_k=40, top_p=0.9)
-    prompt = asked(policy)[0]
-    found = engine.sample([prompt] * 3000, sampler, 1, seed=1)
-    first = [r.ids[0] for r in found]
+    prompt = prompts_for(policy)[0]
+    rollouts = engine.sample([prompt] * 3000, sampler, 1, seed=1)
+    first = [r.ids[0] for r in rollouts]
     assert first == [r.ids[0] for r in engine.sample([prompt] * 3000, sampler, 1, seed=1)]
     assert first != [r.ids[0] for r in engine.sample([prompt] * 3000, sampler, 1, seed=2)]
     with torch.no_grad():
         logits_V = policy.model(torch.tensor([prompt])).logits[0, -1].float()
     logprob_V = torch.log_softmax(truncate(logits_V[None] / 1.3, 40, 0.9), -1)[0]
     torch.testing.assert_close(
-        torch.tensor([r.logprobs[0] for r in found]), logprob_V[torch.tensor(first)], atol=1e-3, rtol=0
+        torch.tensor([r.logprobs[0] for r in rollouts]), logprob_V[torch.tensor(first)], atol=1e-3, rtol=0
     )
     counts_V = torch.bincount(torch.tensor(first), minlength=len(logprob_V)) / len(first)
     top = logprob_V.topk(5).indices
@@ -85,9 +85,9 @@ def test_samples_follow_the_truncated_distribution_and_repeat_with_the_seed(
 
 
 def test_many_prompts_and_long_completions(policy: Policy, made: Callable[..., ColocatedEngine]) -> None:
-    """More rows than fit into a batch, up to the end of the window: each answer still belongs to its prompt."""
+    """More rows than fit into a batch, up to the end of the window: each completion still belongs to its prompt."""
     engine = made(policy, max_batch=4)
-    prompts = [asked(policy)[i % 3][: 8 + i] for i in range(11)]
+    prompts = [prompts_for(policy)[i % 3][: 8 + i] for i in range(11)]
     rollouts = engine.sample(prompts, Sampler(), 1000, seed=5)
     assert [r.prompt_ids for r in rollouts] == prompts and [r.index for r in rollouts] == list(range(11))
     assert all(len(r.ids) == 512 - len(r.prompt_ids) for r in rollouts if r.finish == "length")
@@ -99,21 +99,21 @@ def test_many_prompts_and_long_completions(policy: Policy, made: Callable[..., C
 
 
 def test_more_prompt_tokens_than_vllm_reads_at_once(policy: Policy, made: Callable[..., ColocatedEngine]) -> None:
-    """Of a prompt that is read in parts the CPU build cannot take back the draws: such a batch was the end of it."""
-    prompts = [(asked(policy)[i % 3] * 9)[:200] for i in range(200)]
+    """The CPU build crashes on a prompt with a seed that is read in chunks."""
+    prompts = [(prompts_for(policy)[i % 3] * 9)[:200] for i in range(200)]
     rollouts = made(policy).sample(prompts, Sampler(), 3, seed=0)
     assert [r.prompt_ids for r in rollouts] == prompts
 
 
 def test_only_the_policys_own_tokens_end_a_completion(policy: Policy, made: Callable[..., ColocatedEngine]) -> None:
     engine = made(policy)
-    first = engine.sample(asked(policy), Sampler(), 5, 0, greedy=True)[0].ids[0]
+    first = engine.sample(prompts_for(policy), Sampler(), 5, 0, greedy=True)[0].ids[0]
     engine.stop = [first]
-    assert engine.sample(asked(policy)[:1], Sampler(), 5, 0, greedy=True)[0].finish == "stop"
+    assert engine.sample(prompts_for(policy)[:1], Sampler(), 5, 0, greedy=True)[0].finish == "stop"
     engine.stop = []
-    found = engine.sample(asked(policy) * 20, Sampler(temperature=2.0), 60, 0)
-    assert all(r.finish == "length" and len(r.ids) == 60 for r in found)
-    assert any(policy.chat.eos_id in r.ids for r in found)
+    rollouts = engine.sample(prompts_for(policy) * 20, Sampler(temperature=2.0), 60, 0)
+    assert all(r.finish == "length" and len(r.ids) == 60 for r in rollouts)
+    assert any(policy.chat.eos_id in r.ids for r in rollouts)
 
 
 def test_two_engines_in_one_process(policy: Policy, tiny_model: Path, made: Callable[..., ColocatedEngine]) -> None:
@@ -127,16 +127,16 @@ def test_two_engines_in_one_process(policy: Policy, tiny_model: Path, made: Call
     agree(made(policy), policy)
 
 
-def test_memory_is_given_back(policy: Policy) -> None:
-    """Also by the engines that come after one that an error left open."""
-    left = ColocatedEngine(policy, EngineSettings())
-    del left
-    held = []
+def test_memory_is_freed(policy: Policy) -> None:
+    """Also by engines that come after one that an error left open."""
+    left_open = ColocatedEngine(policy, EngineSettings())
+    del left_open
+    references = []
     for _ in range(2):
         engine = ColocatedEngine(policy, EngineSettings())
-        held.append(weakref.ref(engine.llm))
+        references.append(weakref.ref(engine.llm))
         engine.close()
-    assert [ref() for ref in held] == [None, None]
+    assert [reference() for reference in references] == [None, None]
 
 
 def test_threads_can_still_be_set(policy: Policy, made: Callable[..., ColocatedEngine]) -> None:
@@ -148,12 +148,12 @@ def test_threads_can_still_be_set(policy: Policy, made: Callable[..., ColocatedE
 def test_every_option_is_one_of_vllms(policy: Policy) -> None:
     from vllm.engine.arg_utils import EngineArgs
 
-    known = {field.name for field in dataclasses.fields(EngineArgs)}
+    options = {field.name for field in dataclasses.fields(EngineArgs)}
     for device in ("cpu", "cuda"):
         engine = ColocatedEngine.__new__(ColocatedEngine)
         engine.policy = dataclasses.replace(policy, device=torch.device(device))
         engine.settings = EngineSettings(sleep=True)
-        assert set(engine._options()) <= known
+        assert set(engine._options()) <= options
     assert engine._options()["gpu_memory_utilization"] == 0.3 and engine._options()["enable_sleep_mode"]
 
 
@@ -166,15 +166,15 @@ def test_a_model_that_vllm_cannot_hold(policy: Policy) -> None:
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
-def test_weights_that_differ_from_the_files_are_there_from_the_start(
+def test_weights_that_differ_from_the_files_are_used_from_the_start(
     policy: Policy, made: Callable[..., ColocatedEngine]
 ) -> None:
     step(policy, 1e-2)
     agree(made(policy), policy)
 
 
-def test_batches_are_written_ahead(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
-    """By a second thread, while the trainer moves the weights that the next update will bring."""
+def test_batches_are_prefetched(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
+    """By a second thread, while the trainer moves the weights."""
     settings = {"name": "vllm", "prefetch": 2}
     rows = run(recipe(tiny_model, micro_data, settings), tmp_path / "run").rows("step")
     assert [row["staleness"] for row in rows] == [0, 1, 2, 1, 2, 1]
@@ -183,23 +183,20 @@ def test_batches_are_written_ahead(tiny_model: Path, micro_data: Path, tmp_path:
 
 
 def test_every_step_of_a_run_samples_from_its_own_weights(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
-    found = run(recipe(tiny_model, micro_data, VLLM), tmp_path / "run")
-    rows = steps(found)
+    rows = steps(run(recipe(tiny_model, micro_data, VLLM), tmp_path / "run"))
     assert len(rows) == 6
     for row in rows:
         assert row["sync_gap"] < 1e-3
-        assert (
-            row["logprob_gap"] < 1e-3
-        )  # of the sampled tokens: the sampler's log-probs are those that are corrected by
+        assert row["logprob_gap"] < 1e-3
 
 
-def test_a_skipped_update_is_found_out_at_the_next_step(
+def test_a_skipped_update_is_detected_at_the_next_step(
     tiny_model: Path, micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = ColocatedEngine._push
 
     def forgetful(engine: ColocatedEngine) -> None:
-        if engine.version != 1:  # after the first step of the warm-up, the smallest of all
+        if engine.version != 1:  # after the first step of the warm-up, the smallest one
             push(engine)
 
     monkeypatch.setattr(ColocatedEngine, "_push", forgetful)
@@ -208,17 +205,17 @@ def test_a_skipped_update_is_found_out_at_the_next_step(
         run(chosen, tmp_path / "run")
 
 
-def test_tied_embeddings_are_kept_up_with(
+def test_tied_embeddings_are_updated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[..., ColocatedEngine]
 ) -> None:
-    """vLLM's CPU build keeps an old output head there; ours packs it anew, and the check sees it if nobody does."""
+    """vLLM's CPU build keeps an old output head there; the engine renews it, and without that the check fails."""
     policy = pretrained.load(str(tied_model(tmp_path / "tied")), Runtime())
     engine = made(policy)
     for _ in range(3):
         step(policy, 1e-3)
         engine.sync()
         agree(engine, policy)
-    monkeypatch.setattr(colocated, "_pack_head", lambda model: None)
+    monkeypatch.setattr(colocated, "_prepack_head", lambda model: None)
     step(policy, 1e-3)
     with pytest.raises(SdftError, match="does not hold version 4"):
         engine.sync()
@@ -228,7 +225,7 @@ def test_adapters_travel_as_adapters(tiny_model: Path, made: Callable[..., Coloc
     policy = pretrained.load(str(tiny_model), Runtime(), Lora(rank=4))
     base = [p.clone() for p in policy.core.parameters() if not p.requires_grad]
     engine = made(policy)
-    agree(engine, policy)  # an adapter that does nothing yet
+    agree(engine, policy)  # the adapter has no effect yet
     for _ in range(4):
         step(policy, 2e-2)
         engine.sync()
@@ -238,7 +235,7 @@ def test_adapters_travel_as_adapters(tiny_model: Path, made: Callable[..., Coloc
     assert all(torch.equal(a, b) for a, b in zip(base, after, strict=True))
 
 
-def test_a_skipped_adapter_is_found_out(tiny_model: Path, made: Callable[..., ColocatedEngine]) -> None:
+def test_a_skipped_adapter_is_detected(tiny_model: Path, made: Callable[..., ColocatedEngine]) -> None:
     policy = pretrained.load(str(tiny_model), Runtime(), Lora(rank=4))
     engine = made(policy)
     step(policy, 1e-4)
@@ -248,8 +245,8 @@ def test_a_skipped_adapter_is_found_out(tiny_model: Path, made: Callable[..., Co
 
 
 def test_a_run_with_an_adapter(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
-    found = run(recipe(tiny_model, micro_data, VLLM, lora={"rank": 4}), tmp_path / "run")
-    assert [row["sync_gap"] < 1e-3 for row in steps(found)] == [True] * 6
+    finished = run(recipe(tiny_model, micro_data, VLLM, lora={"rank": 4}), tmp_path / "run")
+    assert [row["sync_gap"] < 1e-3 for row in steps(finished)] == [True] * 6
 
 
 def test_bf16(tiny_model: Path, made: Callable[..., ColocatedEngine]) -> None:
@@ -293,12 +290,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
-def test_eval_scores_what_the_other_engine_scores(micro_data: Path, tmp_path: Path) -> None:
-    told = {}
+def test_eval_gives_the_scores_of_the_other_engine(micro_data: Path, tmp_path: Path) -> None:
+    results = {}
     for engine in ("transformers", "vllm"):
         words = ["eval", "micro", "--suite", "micro", "--limit", "24", "--engine", engine, "--no-cache", "--json"]
         command = [sys.executable, "-m", "sdft_cli", *words, "--set", "runtime.threads=1"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        told[engine] = json.loads(done.stdout)
-    assert told["vllm"]["suite"]["accuracy"] == told["transformers"]["suite"]["accuracy"]
+        results[engine] = json.loads(done.stdout)
+    assert results["vllm"]["suite"]["accuracy"] == results["transformers"]["suite"]["accuracy"]

@@ -35,7 +35,7 @@ def other_model(tiny_model: Path, tmp_path: Path) -> Path:
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    pretrained.save(policy, tmp_path / "other")
+    policy.save(tmp_path / "other")
     return tmp_path / "other"
 
 

@@ -1,4 +1,4 @@
-"""The client of an endpoint: its pure parts by tables, the rest against a real HTTP server with scripted faults."""
+"""A model behind an endpoint: the pure parts by tables, the rest against a real HTTP server with scripted faults."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ import pytest
 from support.fault_server import FaultServer, content
 
 from sdft_cli.errors import GateError, SdftError, UsageError
-from sdft_cli.llm import rate_limit, responses
+from sdft_cli.llm import responses, retries
 from sdft_cli.llm.api_key import HIDDEN, read_key, redacted, without_secrets
 from sdft_cli.llm.budget import Budget
-from sdft_cli.llm.endpoint import Endpoint
-from sdft_cli.llm.rate_limit import Pace, Window, backoff
-from sdft_cli.llm.reply_store import Store
-from sdft_cli.llm.responses import Fault, fault_of, read, retry_after
-from sdft_cli.llm.types import LENGTH, REFUSED, Outcome, Reply, Request, TeacherOptions
-from sdft_cli.llm.usage import Tally
+from sdft_cli.llm.endpoint import EndpointModel
+from sdft_cli.llm.http_client import HttpResponse
+from sdft_cli.llm.progress import Progress
+from sdft_cli.llm.rate_limit import ConcurrencyLimit, MinuteLimit
+from sdft_cli.llm.reply_store import ReplyStore
+from sdft_cli.llm.responses import ApiError, read, retry_after
+from sdft_cli.llm.retries import backoff
+from sdft_cli.llm.types import LENGTH, REFUSED, PromptResult, Reply, Request, TeacherOptions
 
 KEY = "sk-test-0123456789/abc"
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 class FakeClock:
-    """Time passes only while somebody sleeps."""
+    """Time passes only during a sleep."""
 
     def __init__(self) -> None:
         self.time, self.slept = 0.0, list[float]()
@@ -45,8 +47,8 @@ class FakeClock:
         await asyncio.sleep(0)
 
 
-def request(text: str = "hi", samples: tuple[int, ...] = (0,), **more: Any) -> Request:
-    return Request([{"role": "user", "content": text}], 1.0, 16, more, samples)
+def request(text: str = "hi", samples: tuple[int, ...] = (0,), **extra: Any) -> Request:
+    return Request([{"role": "user", "content": text}], 1.0, 16, extra, samples)
 
 
 def body(*texts: str | None, finish: str = "stop", **more: Any) -> str:
@@ -54,35 +56,41 @@ def body(*texts: str | None, finish: str = "stop", **more: Any) -> str:
     return json.dumps({"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 7}, **more})
 
 
-# --- what an answer is worth ------------------------------------------------------------------------------------------
+def replies_in(text: str, wanted: Request | None = None) -> list[Reply | None]:
+    """The replies in a response with this body."""
+    return read(HttpResponse(200, {}, text), wanted or request())
+
+
+# --- responses --------------------------------------------------------------------------------------------------------
 
 
 def test_a_good_body_is_read():
-    assert read(body("a", "b"), request(), 2) == [Reply("a", "stop", 5, 7), Reply("b")]
-    assert read(body("a", "b", "c"), request(), 2) == [Reply("a", "stop", 5, 7), Reply("b")]
-    assert read(body("a"), request(), 2) == [Reply("a", "stop", 5, 7)]  # a server that ignores n
-    assert read(body(None, "b"), request(), 2) == [None, Reply("b", "stop", 5, 7)]
+    two = request(samples=(0, 1))
+    assert replies_in(body("a", "b"), two) == [Reply("a", "stop", 5, 7), Reply("b")]
+    assert replies_in(body("a", "b", "c"), two) == [Reply("a", "stop", 5, 7), Reply("b")]
+    assert replies_in(body("a"), two) == [Reply("a", "stop", 5, 7)]  # a server that ignores n
+    assert replies_in(body(None, "b"), two) == [None, Reply("b", "stop", 5, 7)]
     parts = json.dumps({"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"text": "b"}]}}]})
-    assert read(parts, request("six words"), 1)[0].text == "ab"
-    assert read(parts, request("six words"), 1)[0].prompt_tokens > 0  # estimated where the server does not count
+    assert replies_in(parts, request("six words"))[0].text == "ab"
+    assert replies_in(parts, request("six words"))[0].prompt_tokens > 0  # estimated if the server does not count
 
 
-def test_an_answer_may_end_at_the_limit_or_be_a_refusal():
-    assert read(body("", finish="length"), request(), 1) == [Reply("", LENGTH, 5, 7)]
-    assert read(body("x", finish="content_filter"), request(), 1)[0].finish == REFUSED
+def test_a_reply_may_end_at_the_limit_or_be_a_refusal():
+    assert replies_in(body("", finish="length")) == [Reply("", LENGTH, 5, 7)]
+    assert replies_in(body("x", finish="content_filter"))[0].finish == REFUSED
     refusal = json.dumps({"choices": [{"message": {"content": None, "refusal": "I will not"}}]})
-    assert read(refusal, request(), 1)[0] == Reply("I will not", REFUSED, 5, 4)
+    assert replies_in(refusal)[0] == Reply("I will not", REFUSED, 5, 4)
 
 
-def test_text_beyond_a_stop_is_cut():
-    assert read(body("one\ntwo END"), request(stop=["END", "\n"]), 1)[0].text == "one"
-    assert read(body("one\ntwo"), request(stop="two"), 1)[0].text == "one\n"
+def test_text_beyond_a_stop_is_cut_off():
+    assert replies_in(body("one\ntwo END"), request(stop=["END", "\n"]))[0].text == "one"
+    assert replies_in(body("one\ntwo"), request(stop="two"))[0].text == "one\n"
 
 
-def test_log_probabilities_are_demanded_if_asked_for():
-    with pytest.raises(Fault, match="ignores logprobs") as fault:
-        read(body("a"), request(logprobs=True), 1)
-    assert fault.value.todo == responses.FATAL
+def test_missing_log_probabilities_are_an_error_if_requested():
+    with pytest.raises(ApiError, match="ignores logprobs") as error:
+        replies_in(body("a"), request(logprobs=True))
+    assert error.value.remedy == responses.ABORT
 
 
 @pytest.mark.parametrize(
@@ -93,7 +101,7 @@ def test_log_probabilities_are_demanded_if_asked_for():
         ("<html>", "broken JSON"),
         ("[" * 100_000, "broken JSON"),
         (r'{"choices": [{"message": {"content": "\ud800"}}]}', "broken JSON"),
-        ("[1]", "no JSON object"),
+        ("[1]", "not a JSON object"),
         ("{}", "no choices"),
         ('{"choices": []}', "no choices"),
         ('{"choices": [3]}', "no choices"),
@@ -104,39 +112,41 @@ def test_log_probabilities_are_demanded_if_asked_for():
         ('{"choices": [{"message": null}]}', "empty text"),
     ],
 )
-def test_a_body_that_is_no_reply(text, what):
-    with pytest.raises(Fault) as fault:
-        read(text, request(), 1)
-    assert fault.value.what.startswith(what)
-    assert (fault.value.todo, fault.value.paid) == (responses.AGAIN, True)
+def test_a_body_without_a_reply(text, what):
+    with pytest.raises(ApiError) as error:
+        replies_in(text)
+    assert error.value.what.startswith(what)
+    assert (error.value.remedy, error.value.paid) == (responses.RETRY, True)
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "todo"),
+    ("status", "text", "remedy"),
     [
-        (429, "{}", responses.SLOWER),
-        (503, "<html>busy</html>", responses.SLOWER),
-        (500, "", responses.AGAIN),
-        (502, "bad gateway", responses.AGAIN),
-        (408, "", responses.AGAIN),
-        (401, '{"error": {"message": "bad key"}}', responses.FATAL),
-        (404, '{"detail": "Not Found"}', responses.FATAL),
-        (400, '{"error": {"message": "temperature must be positive", "param": "temperature"}}', responses.FATAL),
-        (429, '{"error": {"code": "insufficient_quota"}}', responses.FATAL),
-        (400, '{"error": {"code": "context_length_exceeded"}}', responses.NEVER),
-        (400, '{"message": "This model\'s maximum context length is 512 tokens"}', responses.NEVER),
-        (400, '{"error": {"code": "content_filter"}}', responses.NEVER),
-        (422, '{"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}', responses.WITHOUT),
+        (429, "{}", responses.SLOW_DOWN),
+        (503, "<html>busy</html>", responses.SLOW_DOWN),
+        (500, "", responses.RETRY),
+        (502, "bad gateway", responses.RETRY),
+        (408, "", responses.RETRY),
+        (401, '{"error": {"message": "bad key"}}', responses.ABORT),
+        (404, '{"detail": "Not Found"}', responses.ABORT),
+        (400, '{"error": {"message": "temperature must be positive", "param": "temperature"}}', responses.ABORT),
+        (429, '{"error": {"code": "insufficient_quota"}}', responses.ABORT),
+        (400, '{"error": {"code": "context_length_exceeded"}}', responses.SKIP),
+        (400, '{"message": "This model\'s maximum context length is 512 tokens"}', responses.SKIP),
+        (400, '{"error": {"code": "content_filter"}}', responses.SKIP),
+        (422, '{"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}', responses.DROP_PARAMETER),
         (
             400,
             '{"error": {"message": "\'max_tokens\' is not supported, use \'max_completion_tokens\'"}}',
-            responses.WITHOUT,
+            responses.DROP_PARAMETER,
         ),
-        (400, '{"error": {"message": "unsupported value", "param": "n"}}', responses.WITHOUT),
+        (400, '{"error": {"message": "unsupported value", "param": "n"}}', responses.DROP_PARAMETER),
     ],
 )
-def test_what_a_status_means(status, text, todo):
-    assert fault_of(status, {}, text).todo == todo
+def test_what_a_status_means(status, text, remedy):
+    with pytest.raises(ApiError) as error:
+        read(HttpResponse(status, {}, text), request())
+    assert error.value.remedy == remedy
 
 
 @pytest.mark.parametrize(
@@ -150,7 +160,7 @@ def test_what_a_status_means(status, text, todo):
         ({"retry-after": format_datetime(NOW - timedelta(seconds=9), usegmt=True)}, 0.0),
         (
             {"retry-after": "Fri, 01 May 2026 09:00:30 GMT", "date": "Fri, 01 May 2026 09:00:00 GMT"},
-            30.0,  # by the server's own clock, whatever ours says
+            30.0,  # by the server's own clock
         ),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-1"}, None),
@@ -163,16 +173,16 @@ def test_retry_after(headers, seconds):
     assert retry_after(headers, NOW) == seconds
 
 
-# --- pace, window, budget ---------------------------------------------------------------------------------------------
+# --- rate limits, retries, budget -------------------------------------------------------------------------------------
 
 
-def test_a_pace_keeps_its_limit_in_every_minute():
+def test_a_minute_limit_holds_in_every_minute():
     clock, begun = FakeClock(), list[float]()
 
     async def all_at_once() -> None:
-        pace = Pace(30, clock)
+        limit = MinuteLimit(30, clock)
         for _ in range(100):
-            await pace.take()
+            await limit.take()
             begun.append(clock.now())
 
     asyncio.run(all_at_once())
@@ -180,50 +190,50 @@ def test_a_pace_keeps_its_limit_in_every_minute():
     assert begun[-1] == pytest.approx(99 * 2)
 
 
-def test_a_pace_of_tokens_gets_back_what_was_not_written():
+def test_tokens_that_were_not_used_are_given_back():
     clock = FakeClock()
 
     async def two() -> None:
-        pace = Pace(600, clock)
-        await pace.take(500)
-        pace.give_back(400)
-        await pace.take(100)
+        limit = MinuteLimit(600, clock)
+        await limit.take(500)
+        limit.give_back(400)
+        await limit.take(100)
         assert clock.now() == pytest.approx(10)  # 100 tokens at ten a second
 
     asyncio.run(two())
 
 
-def test_a_window_doubles_until_the_first_429_then_halves_and_grows_slowly():
+def test_concurrency_doubles_until_the_first_429_then_halves_and_grows_slowly():
     async def story() -> None:
         clock = FakeClock()
-        window = Window(64, clock)
-        assert window.size == 8
+        limit = ConcurrencyLimit(64, clock)
+        assert limit.size == 8
         for _ in range(8):
-            window.bore(0.0)
-        assert window.size == 16
-        window.overloaded(0.0, 5.0)
-        window.overloaded(-1.0, 5.0)  # of the same round trip: it says nothing new
-        assert window.size == 8
-        assert await window.enter() == 5.0  # nobody before the pause is over
-        window.bore(0.0)
+            limit.increase(0.0)
+        assert limit.size == 16
+        limit.decrease(0.0, 5.0)
+        limit.decrease(-1.0, 5.0)  # of the same round trip: it says nothing new
+        assert limit.size == 8
+        assert await limit.enter() == 5.0  # not before the pause is over
+        limit.increase(0.0)
         for _ in range(8):
-            window.bore(5.0)
-        assert window.size == pytest.approx(9, abs=0.1)
+            limit.increase(5.0)
+        assert limit.size == pytest.approx(9, abs=0.1)
         for step in range(9):
-            window.overloaded(10.0 + step, 0.0)
+            limit.decrease(10.0 + step, 0.0)
             clock.time = 11.0 + step
-        assert window.size == 1.0
+        assert limit.size == 1.0
 
     asyncio.run(story())
 
 
 def test_backoff_doubles_up_to_a_minute():
-    draw = random.Random(0)
-    for attempt, whole in ((1, 1), (2, 2), (5, 16), (7, 60), (50, 60)):
-        assert all(whole / 2 <= backoff(attempt, draw) <= whole for _ in range(50))
+    rng = random.Random(0)
+    for attempt, longest in ((1, 1), (2, 2), (5, 16), (7, 60), (50, 60)):
+        assert all(longest / 2 <= backoff(attempt, rng) <= longest for _ in range(50))
 
 
-def test_a_budget_waits_for_what_is_open_and_is_never_passed():
+def test_a_budget_waits_for_open_requests_and_is_never_exceeded():
     async def story() -> None:
         budget = Budget(TeacherOptions("m", max_cost=1.0, price_in=0.0, price_out=100_000.0))
         worst = await budget.reserve(0, 6)
@@ -263,14 +273,14 @@ def test_the_key_comes_from_the_environment_or_a_file_outside_the_project(tmp_pa
         assert KEY not in error.value.message + error.value.hint
 
 
-def test_a_key_is_taken_out_of_a_text_however_it_is_written():
-    said = f"wrong: {KEY}, {json.dumps(KEY)}, {KEY.replace('/', chr(92) + '/')}; sk-proj-ab**********yz"
-    hidden = redacted(said, KEY, guess=True)
+def test_a_key_is_removed_from_a_text_however_it_is_written():
+    text = f"wrong: {KEY}, {json.dumps(KEY)}, {KEY.replace('/', chr(92) + '/')}; sk-proj-ab**********yz"
+    hidden = redacted(text, KEY, guess=True)
     assert "0123456789" not in hidden
     assert "sk-" not in hidden
     assert hidden.count(HIDDEN) == 4
     assert redacted("nothing in sk-learn", None) == "nothing in sk-learn"
-    assert redacted("an EMPTY list", "EMPTY") == "an EMPTY list"  # what servers without keys are given is no secret
+    assert redacted("an EMPTY list", "EMPTY") == "an EMPTY list"  # a placeholder for servers without keys is not secret
 
 
 def test_a_url_is_stored_without_its_secrets():
@@ -281,25 +291,25 @@ def test_a_url_is_stored_without_its_secrets():
 
 
 @contextmanager
-def teacher(server: FaultServer, tmp_path: Path, clock: FakeClock | None = None, **options: Any):
-    asked = TeacherOptions("m", server.url, **{"timeout": 5.0, "api_key_env": "TEST_KEY", **options})
-    with Store(tmp_path / "store.sqlite") as store:
-        yield Endpoint(asked, store, Tally(), clock)
+def model_at(server: FaultServer, tmp_path: Path, clock: FakeClock | None = None, **more: Any):
+    options = TeacherOptions("m", server.url, **{"timeout": 5.0, "api_key_env": "TEST_KEY", **more})
+    with ReplyStore(tmp_path / "store.sqlite") as store:
+        yield EndpointModel(options, store, Progress(), clock)
 
 
-def replies_to(endpoint: Endpoint, *requests: Request) -> list[list[Reply]]:
-    """The replies to each request, by way of a pursuit each."""
-    found: dict[int, list[Reply]] = {}
+def replies_to(endpoint: EndpointModel, *requests: Request) -> list[list[Reply]]:
+    """The replies to each request, each in an exchange of its own."""
+    replies: dict[int, list[Reply]] = {}
 
-    def pursue(i: int, asked: Request):
-        found[i] = yield asked
-        return Outcome()
+    def exchange(i: int, request: Request):
+        replies[i] = yield request
+        return PromptResult()
 
-    endpoint.run([pursue(i, asked) for i, asked in enumerate(requests)], lambda outcome: None)
-    return [found[i] for i in range(len(requests))]
+    endpoint.run([exchange(i, request) for i, request in enumerate(requests)], lambda result: None)
+    return [replies[i] for i in range(len(requests))]
 
 
-def texts(endpoint: Endpoint, *requests: Request) -> list[list[str]]:
+def texts(endpoint: EndpointModel, *requests: Request) -> list[list[str]]:
     return [[reply.text for reply in replies] for replies in replies_to(endpoint, *requests)]
 
 
@@ -310,24 +320,24 @@ def key(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(rate_limit, "FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr(retries, "FIRST_BACKOFF", 0.01)
 
 
-def say(asked: dict[str, Any]) -> str:
-    return f"{content(asked)}!"
+def echo(sent: dict[str, Any]) -> str:
+    return f"{content(sent)}!"
 
 
 def first(*faults: str):
-    """A script: these faults for the first requests, one each, then none."""
-    return lambda asked, before: faults[before] if before < len(faults) else None
+    """A script: one of these faults for each of the first requests, then none."""
+    return lambda sent, before: faults[before] if before < len(faults) else None
 
 
-def test_what_goes_over_the_wire(tmp_path):
-    with FaultServer(say) as server, teacher(server, tmp_path) as endpoint:
+def test_what_is_sent(tmp_path):
+    with FaultServer(echo) as server, model_at(server, tmp_path) as endpoint:
         assert texts(endpoint, request("a", top_p=0.5)) == [["a!"]]
-    (asked,) = server.requests
-    assert asked.pop("seed") >= 0
-    assert asked == {
+    (sent,) = server.requests
+    assert sent.pop("seed") >= 0
+    assert sent == {
         "model": "m",
         "messages": [{"role": "user", "content": "a"}],
         "temperature": 1.0,
@@ -338,116 +348,116 @@ def test_what_goes_over_the_wire(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["429 0", "500", "503", "408", "hang", "drop", "truncated", "empty", "json {}"])
-def test_a_fault_is_answered_by_asking_again(tmp_path, impatient, fault):
+def test_a_request_is_retried_after_a_fault(tmp_path, impatient, fault):
     options = {"timeout": 0.3} if fault == "hang" else {}
-    with FaultServer(say, first(fault, fault)) as server, teacher(server, tmp_path, **options) as endpoint:
+    with FaultServer(echo, first(fault, fault)) as server, model_at(server, tmp_path, **options) as endpoint:
         assert texts(endpoint, request("a"), request("b")) == [["a!"], ["b!"]]
-        assert endpoint.tally.faults == 4
+        assert endpoint.progress.usage.errors == 4
         assert len(server.requests) == 6
         assert texts(endpoint, request("b")) == [["b!"]]  # from the store
         assert len(server.requests) == 6
     stored = sqlite3.connect(tmp_path / "store.sqlite").execute("SELECT status, body FROM response").fetchall()
-    assert len(stored) == 6  # the failed ones, too
+    assert len(stored) == 6  # the failed ones too
 
 
-def test_a_long_retry_after_is_kept(tmp_path):
+def test_a_long_retry_after_is_respected(tmp_path):
     clock = FakeClock()
-    with FaultServer(say, first("429 300")) as server, teacher(server, tmp_path, clock) as endpoint:
-        said: list[str] = []
-        endpoint.tally.say = said.append
+    with FaultServer(echo, first("429 300")) as server, model_at(server, tmp_path, clock) as endpoint:
+        notes: list[str] = []
+        endpoint.progress.note = notes.append
         assert texts(endpoint, request("a")) == [["a!"]]
     assert clock.time == pytest.approx(300, abs=0.1)
-    assert any("wants a pause of 300 s" in line for line in said)
+    assert any("asks for a pause of 300 s" in note for note in notes)
 
 
 def test_fewer_requests_are_open_after_429s(tmp_path, impatient):
-    with FaultServer(say, lambda asked, before: None if before else "429 0") as server, teacher(server, tmp_path) as e:
+    with FaultServer(echo, lambda sent, before: None if before else "429 0") as server, model_at(server, tmp_path) as e:
         texts(e, *(request(str(i)) for i in range(40)))
-        assert e.window.size < 8
+        assert e.limiter.concurrency.size < 8
     assert server.most_open <= 8
 
 
 @pytest.mark.parametrize("fault", ["401", "422"])
 def test_other_refusals_end_the_run_at_once(tmp_path, fault):
-    with FaultServer(say, lambda asked, before: fault) as server, teacher(server, tmp_path) as endpoint:
+    with FaultServer(echo, lambda sent, before: fault) as server, model_at(server, tmp_path) as endpoint:
         with pytest.raises(UsageError, match=f"refuses the request: status {fault}: no") as error:
             texts(endpoint, *(request(str(i)) for i in range(50)))
-        assert len(server.requests) <= 8  # those that were on their way
+        assert len(server.requests) <= 8  # those already under way
     assert error.value.hint
 
 
-def test_an_account_without_money_is_no_reason_to_wait(tmp_path):
+def test_an_account_without_money_ends_the_run(tmp_path):
     broke = '429 {"error": {"code": "insufficient_quota", "message": "pay"}}'
-    with FaultServer(say, lambda asked, before: broke) as server, teacher(server, tmp_path) as endpoint:
+    with FaultServer(echo, lambda sent, before: broke) as server, model_at(server, tmp_path) as endpoint:
         with pytest.raises(SdftError, match="refuses the request: status 429") as error:
             texts(endpoint, request("a"))
         assert "no money left" in error.value.hint
         assert len(server.requests) == 1
 
 
-def test_an_endpoint_that_is_not_there(tmp_path):
-    with FaultServer(say) as server:
+def test_an_endpoint_that_does_not_exist(tmp_path):
+    with FaultServer(echo) as server:
         pass
     with (
-        teacher(server, tmp_path, FakeClock()) as endpoint,
-        pytest.raises(UsageError, match="does not answer: no connection") as error,
+        model_at(server, tmp_path, FakeClock()) as endpoint,
+        pytest.raises(UsageError, match="does not respond: no connection") as error,
     ):
         texts(endpoint, request("a"))
     assert error.value.hint == "check --base-url"
 
 
-def test_a_server_that_goes_down_ends_the_run_and_what_was_answered_is_kept(tmp_path):
-    clock, down = FakeClock(), lambda asked, before: "500" if int(content(asked)) > 5 else None
-    with FaultServer(say, down) as server, teacher(server, tmp_path, clock) as endpoint:
+def test_a_server_that_goes_down_ends_the_run_and_its_replies_are_kept(tmp_path):
+    clock, down = FakeClock(), lambda sent, before: "500" if int(content(sent)) > 5 else None
+    with FaultServer(echo, down) as server, model_at(server, tmp_path, clock) as endpoint:
         with pytest.raises(SdftError, match="is down, 10 attempts each") as error:
             texts(endpoint, *(request(str(i)) for i in range(10)))
-        assert "the same command goes on" in error.value.hint
-        asked = len(server.requests)
+        assert "run the same command again" in error.value.hint
+        sent = len(server.requests)
         assert texts(endpoint, *(request(str(i)) for i in range(6))) == [[f"{i}!"] for i in range(6)]
-        assert endpoint.tally.stored == 6
-        assert len(server.requests) == asked
+        assert endpoint.progress.usage.stored == 6
+        assert len(server.requests) == sent
 
 
-def test_one_prompt_that_gets_no_reply_does_not_keep_the_others_from_theirs(tmp_path):
-    clock, sick = FakeClock(), lambda asked, before: "500" if content(asked) == "3" else None
-    with FaultServer(say, sick) as server, teacher(server, tmp_path, clock) as endpoint:
+def test_one_prompt_without_a_reply_does_not_stop_the_others(tmp_path):
+    clock, sick = FakeClock(), lambda sent, before: "500" if content(sent) == "3" else None
+    with FaultServer(echo, sick) as server, model_at(server, tmp_path, clock) as endpoint:
         with pytest.raises(SdftError, match="1 of 40 prompts got no reply; the last: status 500"):
             texts(endpoint, *(request(str(i)) for i in range(40)))
         assert len(server.requests) == 39 + 10
 
 
-def test_a_model_that_never_says_anything_has_said_so(tmp_path):
+def test_a_reply_that_stays_empty_is_accepted_as_empty(tmp_path):
     clock = FakeClock()
-    with FaultServer(say, lambda asked, before: "empty") as server, teacher(server, tmp_path, clock) as endpoint:
+    with FaultServer(echo, lambda sent, before: "empty") as server, model_at(server, tmp_path, clock) as endpoint:
         assert texts(endpoint, request("a")) == [[""]]
         assert texts(endpoint, request("a")) == [[""]]
         assert len(server.requests) == 10
 
 
-def test_a_prompt_that_is_refused_is_not_asked_again(tmp_path):
+def test_a_prompt_that_was_refused_is_not_sent_again(tmp_path):
     refuse = '400 {"error": {"code": "content_filter"}}'
-    with FaultServer(say, first(*[refuse] * 9)) as server, teacher(server, tmp_path) as endpoint:
+    with FaultServer(echo, first(*[refuse] * 9)) as server, model_at(server, tmp_path) as endpoint:
         for _ in range(2):
             assert replies_to(endpoint, request("a"))[0][0].finish == REFUSED
         assert len(server.requests) == 1
 
 
 def test_several_samples_in_one_request(tmp_path):
-    with FaultServer(lambda asked: str(asked["seed"])) as server, teacher(server, tmp_path) as endpoint:
+    with FaultServer(lambda sent: str(sent["seed"])) as server, model_at(server, tmp_path) as endpoint:
         (together,) = texts(endpoint, request("a", (0, 1, 2)))
-        assert [asked.get("n") for asked in server.requests] == [3]
+        assert [sent.get("n") for sent in server.requests] == [3]
         assert len(set(together)) == 3
         (more,) = texts(endpoint, request("a", (1, 2, 3)))
         assert more[:2] == together[1:]
-        assert [asked.get("n") for asked in server.requests] == [3, None]
+        assert [sent.get("n") for sent in server.requests] == [3, None]
 
 
-def test_a_server_that_ignores_n_is_asked_one_by_one(tmp_path):
-    with FaultServer(lambda asked: str(asked["seed"]), lambda asked, before: "ignore-n") as server:
-        with teacher(server, tmp_path) as endpoint:
+def test_samples_are_requested_one_by_one_if_the_server_ignores_n(tmp_path):
+    with FaultServer(lambda sent: str(sent["seed"]), lambda sent, before: "ignore-n") as server:
+        with model_at(server, tmp_path) as endpoint:
             one, other = texts(endpoint, request("a", (0, 1, 2)), request("b", (0, 1)))
         assert len({*one, *other}) == 5
-        assert sum("n" in asked for asked in server.requests) <= 2
+        assert sum("n" in sent for sent in server.requests) <= 2
         assert len(server.requests) == 5
 
 
@@ -460,93 +470,93 @@ def test_a_server_that_ignores_n_is_asked_one_by_one(tmp_path):
     ],
 )
 def test_a_parameter_that_the_server_does_not_take_is_left_out(tmp_path, parameter, complaint):
-    with FaultServer(say, lambda asked, before: complaint if parameter in asked else None) as server:
-        with teacher(server, tmp_path) as endpoint:
+    with FaultServer(echo, lambda sent, before: complaint if parameter in sent else None) as server:
+        with model_at(server, tmp_path) as endpoint:
             assert texts(endpoint, *(request(str(i), (0, 1)) for i in range(9))) == [[f"{i}!"] * 2 for i in range(9)]
-        assert sum(parameter in asked for asked in server.requests) <= 8
-        assert all("max_tokens" in asked or asked["max_completion_tokens"] == 16 for asked in server.requests)
+        assert sum(parameter in sent for sent in server.requests) <= 8
+        assert all("max_tokens" in sent or sent["max_completion_tokens"] == 16 for sent in server.requests)
 
 
 def test_stops_and_log_probabilities_are_checked(tmp_path):
     with (
-        FaultServer(lambda asked: "one END two", first("ignore-stop")) as server,
-        teacher(server, tmp_path) as endpoint,
+        FaultServer(lambda sent: "one END two", first("ignore-stop")) as server,
+        model_at(server, tmp_path) as endpoint,
     ):
         assert texts(endpoint, request("a", stop=["END"]), request("b", stop=["END"])) == [["one "], ["one "]]
     with (
-        FaultServer(say, lambda asked, before: "ignore-logprobs") as server,
-        teacher(server, tmp_path) as endpoint,
+        FaultServer(echo, lambda sent, before: "ignore-logprobs") as server,
+        model_at(server, tmp_path) as endpoint,
         pytest.raises(UsageError, match="ignores logprobs"),
     ):
         texts(endpoint, request("a", logprobs=True))
 
 
-def test_rows_that_ask_the_same_pay_once(tmp_path):
-    with FaultServer(say, lambda asked, before: "slow 0.05") as server, teacher(server, tmp_path) as endpoint:
+def test_equal_requests_are_paid_for_once(tmp_path):
+    with FaultServer(echo, lambda sent, before: "slow 0.05") as server, model_at(server, tmp_path) as endpoint:
         assert texts(endpoint, *(request("a") for _ in range(5))) == [["a!"]] * 5
         assert len(server.requests) == 1
 
 
-def test_a_key_that_is_echoed_is_nowhere_to_be_found(tmp_path, capfd):
-    def echo(asked: dict[str, Any]) -> str:
+def test_a_key_that_the_server_echoes_is_nowhere_to_be_found(tmp_path, capfd):
+    def echo_key(sent: dict[str, Any]) -> str:
         return f"the key is {KEY}, or {json.dumps(KEY)}"
 
-    script = lambda asked, before: "echo" if content(asked) == "b" else None  # noqa: E731
-    with FaultServer(echo, script) as server, teacher(server, tmp_path) as endpoint:
+    script = lambda sent, before: "echo" if content(sent) == "b" else None  # noqa: E731
+    with FaultServer(echo_key, script) as server, model_at(server, tmp_path) as endpoint:
         assert HIDDEN in texts(endpoint, request("a"))[0][0]
         with pytest.raises(UsageError) as error:
             texts(endpoint, request("b"))
     assert "wrong key" in error.value.message
     stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert HIDDEN.encode() in stored
-    for seen in (
+    for output in (
         stored,
         error.value.message.encode(),
         repr(error.value.__cause__).encode(),
         "".join(capfd.readouterr()).encode(),
     ):
-        assert b"0123456789" not in seen
+        assert b"0123456789" not in output
 
 
-def test_a_fault_is_mentioned_once(tmp_path, impatient):
-    said: list[str] = []
-    script = lambda asked, before: None if before else f"500 try {content(asked)}"  # noqa: E731
-    with FaultServer(say, script) as server, teacher(server, tmp_path) as endpoint:
-        endpoint.tally.say = said.append
+def test_an_error_of_one_kind_is_noted_once(tmp_path, impatient):
+    notes: list[str] = []
+    script = lambda sent, before: None if before else f"500 try {content(sent)}"  # noqa: E731
+    with FaultServer(echo, script) as server, model_at(server, tmp_path) as endpoint:
+        endpoint.progress.note = notes.append
         texts(endpoint, *(request(str(i)) for i in range(9)))
-    assert [line.split(" try")[0] for line in said] == ["asking again after: status 500:"]
+    assert [note.split(" try")[0] for note in notes] == ["trying again after: status 500:"]
 
 
-def test_budgets_stop_a_run_before_it_goes_beyond(tmp_path):
-    with FaultServer(say) as server, teacher(server, tmp_path, max_requests=7) as endpoint:
+def test_a_run_stops_before_it_exceeds_its_budget(tmp_path):
+    with FaultServer(echo) as server, model_at(server, tmp_path, max_requests=7) as endpoint:
         with pytest.raises(GateError, match="--max-requests 7 is used up"):
             texts(endpoint, *(request(str(i)) for i in range(20)))
         assert len(server.requests) == 7
         assert len(server.good) == 7
-    # 16 written tokens at most, and three read (a rough count is five), at a unit of money each
+    # at most 16 tokens written and three read (estimated as five), each at a price of one
     prices = {"max_cost": 100.0, "price_in": 1e6, "price_out": 1e6}
-    with FaultServer(say) as server, teacher(server, tmp_path / "other", **prices) as endpoint:
+    with FaultServer(echo) as server, model_at(server, tmp_path / "other", **prices) as endpoint:
         with pytest.raises(GateError, match="--max-cost 100 is used up") as error:
             texts(endpoint, *(request(str(i)) for i in range(90)))
         assert 60 < endpoint.budget.cost <= 100
     assert error.value.code == 3
 
 
-def test_a_reply_that_was_lost_counts_as_if_it_had_been_billed(tmp_path, impatient):
+def test_a_lost_reply_counts_as_if_it_had_been_billed(tmp_path, impatient):
     prices = {"price_in": 1e6, "price_out": 1e6, "max_cost": 1000.0}
-    with FaultServer(say, first("truncated", "500")) as server, teacher(server, tmp_path, **prices) as endpoint:
+    with FaultServer(echo, first("truncated", "500")) as server, model_at(server, tmp_path, **prices) as endpoint:
         texts(endpoint, request("a"))
-        assert endpoint.tally.cost == pytest.approx((5 + 16) + 2)  # the worst case, nothing, what was counted
+        assert endpoint.progress.usage.cost == pytest.approx((5 + 16) + 2)  # worst case, nothing, counted
 
 
-def test_another_model_or_setting_is_another_question(tmp_path):
-    with FaultServer(say) as server:
-        with teacher(server, tmp_path) as endpoint:
+def test_another_model_or_setting_is_another_request(tmp_path):
+    with FaultServer(echo) as server:
+        with model_at(server, tmp_path) as endpoint:
             texts(endpoint, request("a"), request("a", top_p=0.5), request("b"))
-        with teacher(server, tmp_path, temperature=0.5) as endpoint:
+        with model_at(server, tmp_path, temperature=0.5) as endpoint:
             texts(endpoint, request("a"))
             assert len(server.requests) == 3
-        asked = TeacherOptions("other", server.url, api_key_env="TEST_KEY")
-        with Store(tmp_path / "store.sqlite") as store:
-            texts(Endpoint(asked, store, Tally()), request("a"))
+        options = TeacherOptions("other", server.url, api_key_env="TEST_KEY")
+        with ReplyStore(tmp_path / "store.sqlite") as store:
+            texts(EndpointModel(options, store, Progress()), request("a"))
         assert len(server.requests) == 4

@@ -12,7 +12,7 @@ from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.evaluation import answers, scoring, summaries
 from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.models import pretrained
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 

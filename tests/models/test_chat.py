@@ -1,4 +1,4 @@
-"""Views and chat templates: nothing is cut, several turns get the right mask, odd tokenizers are refused."""
+"""Views and chat templates: nothing is truncated, several turns get the right mask, unusable tokenizers are refused."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_official_and_plain_wording() -> None:
     assert "question:\narticle\nd\n\n" in both[1]["content"]
 
 
-def test_prompt_and_completion_meet_at_the_assistants_turn(chat: Chat) -> None:
+def test_a_completion_continues_the_prompt_at_the_assistants_turn(chat: Chat) -> None:
     example = ask("which number comes after five ?", demonstration="six !")
     ids, mask = chat.completion(example)
     assert ids[-1] == chat.eos_id and all(mask) and chat.decode(ids).split() == ["six", "!"]
@@ -50,7 +50,7 @@ def test_prompt_and_completion_meet_at_the_assistants_turn(chat: Chat) -> None:
     assert text.count("<|im_start|>") == 3 and text.rstrip().endswith("assistant")
 
 
-def test_of_several_turns_only_the_assistants_are_trained_on(chat: Chat) -> None:
+def test_only_the_assistants_turns_are_trained_on(chat: Chat) -> None:
     turns = [
         {"role": "assistant", "content": "use mimkit"},
         {"role": "tool", "content": "result five"},
@@ -76,7 +76,7 @@ def test_foreign_text_falls_back_to_bytes(chat: Chat) -> None:
     assert chat.decode(chat.completion(ask("q", demonstration=text))[0]).replace(" ", "") == text.replace(" ", "")
 
 
-def test_thinking_is_switched_by_the_template_for_one_view_or_for_a_whole_chat(chat: Chat) -> None:
+def test_thinking_is_set_for_one_call_or_for_a_whole_chat(chat: Chat) -> None:
     import copy
 
     tokenizer = copy.deepcopy(chat.tokenizer)

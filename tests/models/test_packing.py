@@ -1,4 +1,4 @@
-"""Sequences laid end to end against the same ones alone and padded: hidden states, losses, gradients."""
+"""Packed sequences against the same ones alone and padded: hidden states, losses, gradients."""
 
 from pathlib import Path
 
@@ -9,35 +9,35 @@ from support.architectures import ARCHITECTURES, random_model
 from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.models import packing, pretrained
 from sdft_cli.models.batching import Row, collate, group_rows, targets
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
 
 
 def rows(seed: int = 0) -> list[Row]:
     """Rows of very different lengths, some tokens of weight 0."""
     draw = torch.Generator().manual_seed(seed)
-    found = []
+    made = []
     for prompt, written in ((3, 9), (20, 1), (1, 30), (7, 7), (2, 2)):
         ids = torch.randint(0, 1200, (prompt + written,), generator=draw).tolist()
         weights = [0.0 if t % 4 == 1 else 0.1 + 0.01 * t for t in range(written)]
-        found.append(Row(ids[:prompt], ids[prompt:], weights))
-    return found
+        made.append(Row(ids[:prompt], ids[prompt:], weights))
+    return made
 
 
 def scored(policy: Policy, group: list[Row], packed: bool) -> torch.Tensor:
     inputs = collate([r.student_prompt for r in group], group, policy.chat.pad_id, policy.device, packed)
     assert (inputs.lengths is not None) == packed
-    return pretrained.hidden_states(policy, inputs)
+    return policy.hidden_states(inputs)
 
 
 def check_packed(policy: Policy) -> None:
-    """Hidden states and every gradient of a weighted loss; each row alone is the independent path."""
+    """Hidden states and every gradient of a weighted loss, against each row alone."""
     group = rows()
     known = targets(group, policy.device)
     results = []
     for packed, groups in ((True, [group]), (False, [group]), (False, [[row] for row in group])):
         policy.model.zero_grad(set_to_none=True)
         hidden_NH = torch.cat([scored(policy, g, packed) for g in groups])
-        logits_NV = pretrained.head(policy).logits(hidden_NH)
+        logits_NV = policy.head().logits(hidden_NH)
         loss = (known.weights_N * torch.nn.functional.cross_entropy(logits_NV, known.tokens_N, reduction="none")).sum()
         loss.backward()
         grads = {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
@@ -51,7 +51,7 @@ def check_packed(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_packed_is_alone(name: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_packed_equals_alone(name: str, tiny_model: Path, tmp_path: Path) -> None:
     policy = pretrained.load(str(random_model(name, tmp_path, tiny_model)), Runtime())
     assert policy.packed == ARCHITECTURES[name][2]
     if policy.packed:
@@ -60,7 +60,7 @@ def test_packed_is_alone(name: str, tiny_model: Path, tmp_path: Path) -> None:
         assert policy.core.config._attn_implementation != packing.NAME
 
 
-def test_packed_is_alone_under_lora_and_with_checkpointing(tiny_model: Path) -> None:
+def test_packed_equals_alone_under_lora_and_with_checkpointing(tiny_model: Path) -> None:
     policy = pretrained.load(str(tiny_model), Runtime(), Lora(rank=4))
     with torch.no_grad():
         for name, param in policy.model.named_parameters():
@@ -73,15 +73,15 @@ def test_packed_is_alone_under_lora_and_with_checkpointing(tiny_model: Path) -> 
     check_packed(plain)
 
 
-def test_a_saved_model_knows_nothing_of_packing(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_saved_model_has_no_trace_of_packing(tiny_model: Path, tmp_path: Path) -> None:
     policy = pretrained.load(str(tiny_model), Runtime())
     assert policy.packed
-    pretrained.save(policy, tmp_path / "saved")
+    policy.save(tmp_path / "saved")
     assert packing.NAME not in (tmp_path / "saved" / "config.json").read_text()
 
 
-def test_a_mask_still_counts_outside(tiny_model: Path) -> None:
-    """What others do with the model, such as the harness: padded batches with a two-dimensional mask."""
+def test_attention_masks_still_work(tiny_model: Path) -> None:
+    """Others, such as the harness, give the model padded batches with a two-dimensional mask."""
     policy = pretrained.load(str(tiny_model), Runtime())
     ids = torch.randint(0, 1200, (2, 9))
     mask = torch.ones_like(ids)
@@ -92,7 +92,7 @@ def test_a_mask_still_counts_outside(tiny_model: Path) -> None:
     torch.testing.assert_close(both[1:, 4:], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_groups_hold_the_budget_packed_and_padded() -> None:
+def test_groups_keep_to_the_budget_packed_and_padded() -> None:
     each = rows()
     for packed, cost in ((True, lambda g: sum(r.length for r in g)), (False, lambda g: len(g) * g[-1].length)):
         groups = group_rows(each, 40, packed)

@@ -1,11 +1,11 @@
-"""An OpenAI-compatible server on loopback that does what a script says: right answers, and every fault of the wild.
+"""An OpenAI-compatible server on loopback that follows a script: good responses, and every fault of real servers.
 
-What it answers is a function of the request alone, so that two runs can be compared byte by byte. The script is asked
-for each request with the number of times that the same request came before; it returns the name of a fault or None::
+A response depends only on its request, so that two runs can be compared byte by byte. The script is called for each
+request with the number of equal requests before it; it returns the name of a fault, or None::
 
     with FaultServer(lambda body: "42", lambda body, before: "500" if not before else None) as server: ...
 
-Files and batches are there, too: a batch stays in progress until `FaultServer.work` has it done.
+It also has files and batches: a batch stays in progress until `FaultServer.work` finishes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 Body = dict[str, Any]
 Write = Callable[[Body], str]
 Script = Callable[[Body, int], str | None]
-#: Out of a hundred requests, and for each the fault; a time-out is the one that costs a test its time.
+#: Faults of a hundred requests; there is only one time-out, because it makes a test slow.
 FAULTS = 6 * ["500"] + 5 * ["truncated"] + 4 * ["429 0"] + 4 * ["empty"] + ["hang"]
 
 
@@ -33,9 +33,9 @@ def content(body: Body) -> str:
 
 
 def chance(body: Body, *more: object) -> float:
-    """A number in [0, 1) that belongs to the request (its prompt and seed)."""
-    said = json.dumps([content(body), body.get("seed"), *more])
-    return int(hashlib.sha256(said.encode()).hexdigest()[:8], 16) / 2**32
+    """A number in [0, 1) that depends on the request's prompt and seed only."""
+    key = json.dumps([content(body), body.get("seed"), *more])
+    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32
 
 
 def one_in_five(body: Body, before: int) -> str | None:
@@ -45,7 +45,7 @@ def one_in_five(body: Body, before: int) -> str | None:
 
 
 class FaultServer:
-    """``requests`` holds every body in the order of arrival, ``good`` how often each request got a good answer."""
+    """``requests`` has every body in order of arrival, ``good`` how often each request got a good response."""
 
     def __init__(self, write: Write, script: Script = lambda body, before: None, hang: float = 5.0):
         self.write, self.script, self.hang = write, script, hang
@@ -71,7 +71,7 @@ class FaultServer:
         self.server.server_close()
 
     def seen(self, body: Body, key: str) -> str | None:
-        """Count the request; the fault that the script wants."""
+        """Count the request; returns the fault that the script wants."""
         with self.lock:
             before = self.faults[key] + self.good[key]
             self.requests.append(body)
@@ -82,7 +82,7 @@ class FaultServer:
         return fault
 
     def completion(self, body: Body, fault: str = "") -> bytes:
-        """The good answer, but for a fault in what was asked for."""
+        """A good response, apart from a fault in its content."""
         count = 1 if fault == "ignore-n" else body.get("n", 1)
         choices = []
         for i in range(count):
@@ -98,26 +98,26 @@ class FaultServer:
         return json.dumps({"object": "chat.completion", "choices": choices, "usage": usage}).encode()
 
     def work(self, status: str = "completed") -> None:
-        """Have the batches in progress done: good answers into one file, faults (statuses only) into another."""
+        """Finish the batches in progress: good responses in one file, faults (only statuses) in another."""
         for batch in [b for b in self.batches.values() if b["status"] == "in_progress"]:
             lines: dict[str, list[str]] = {"output_file_id": [], "error_file_id": []}
             for line in map(json.loads, self.files[batch["input_file_id"]].splitlines()):
                 fault = self.seen(line["body"], json.dumps(line["body"]))
                 self.open -= 1
-                code, _, said = (fault or "200 ").partition(" ")
-                whole = json.loads(self.completion(line["body"]) if not fault else said or "{}")
-                answer = {"custom_id": line["custom_id"], "response": {"status_code": int(code), "body": whole}}
-                lines["error_file_id" if fault else "output_file_id"].append(json.dumps({**answer, "error": None}))
-            for name, said_lines in lines.items():
-                if said_lines:
-                    self.files[f"{name}-{batch['id']}"] = "\n".join(said_lines).encode()
+                code, _, text = (fault or "200 ").partition(" ")
+                body = json.loads(self.completion(line["body"]) if not fault else text or "{}")
+                response = {"custom_id": line["custom_id"], "response": {"status_code": int(code), "body": body}}
+                lines["error_file_id" if fault else "output_file_id"].append(json.dumps({**response, "error": None}))
+            for name, file_lines in lines.items():
+                if file_lines:
+                    self.files[f"{name}-{batch['id']}"] = "\n".join(file_lines).encode()
                     batch[name] = f"{name}-{batch['id']}"
             batch["status"] = status
 
     def batch_api(self, method: str, path: str, content: bytes) -> bytes:
-        """What /v1/files and /v1/batches answer, as far as it is needed."""
+        """The responses of /v1/files and /v1/batches, as far as they are needed."""
         if method == "POST" and path == "/v1/files":
-            name = f"file-{len(self.files)}"  # of the multipart form the part between the file's head and its end
+            name = f"file-{len(self.files)}"  # the part of the multipart form between the file's headers and its end
             self.files[name] = content.split(b"filename=", 1)[1].split(b"\r\n\r\n", 1)[1].split(b"\r\n--", 1)[0]
             return json.dumps({"id": name, "object": "file"}).encode()
         if method == "POST":
@@ -136,7 +136,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, *_: object) -> None:
-        """A client that has gone is no news."""
+        """Ignore clients that have disconnected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
                 owner.open -= 1
 
     def _answer(self, body: Body, fault: str | None) -> None:
-        """A status may be followed by its Retry-After, its message or its whole body in JSON, ``slow`` by seconds."""
+        """A status may be followed by Retry-After, a message or the whole body in JSON; ``slow`` by seconds."""
         name, _, more = (fault or "").partition(" ")
         if name == "hang":
             self.owner.closing.wait(self.owner.hang)
@@ -174,8 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif name == "echo":
             self._send(401, self._error(f"wrong key {self.headers['Authorization'].removeprefix('Bearer ')}"))
         elif name.isdigit():
-            said = more.encode() if more.startswith("{") else self._error(more or "no")
-            self._send(int(name), said, {"Retry-After": more} if more.isdigit() else {})
+            text = more.encode() if more.startswith("{") else self._error(more or "no")
+            self._send(int(name), text, {"Retry-After": more} if more.isdigit() else {})
         elif name == "json":
             self._send(200, more.encode())
         elif name == "truncated":
@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def response_of(body: dict) -> str:
-    """What an honest judge takes for the response: what stands between the last fences that carry the first's code."""
+    """The response as an honest judge reads it: what is between the last fences with the first fence's code."""
     text = content(body)
     code = re.match(r"=== question (\w+) begins ===\n", text)[1]
     [inside] = re.findall(f"=== response {code} begins ===\n(.*?)\n=== response {code} ends ===", text, re.DOTALL)

@@ -1,7 +1,7 @@
-"""Real inference servers on loopback, and a small model that has learnt to write questions about its articles.
+"""Real inference servers on loopback, and a small model that learns given replies by heart.
 
-`transformers serve` comes with the development dependencies. vLLM's CPU build needs an environment of its own
-(`make test-vllm` makes one): in any other, name its Python in $VLLM_PYTHON and it is tried, too.
+`transformers serve` is among the development dependencies. vLLM's CPU build needs an environment of its own
+(`make test-vllm` makes one); from any other environment, name its Python in $VLLM_PYTHON.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ SERVERS = ("transformers", "vllm")
 
 @contextmanager
 def serving(server: str, model: Path, log: Path, *options: str, seconds: float = 300.0) -> Iterator[str]:
-    """The address of an endpoint that serves ``model``; skips the test where the server is not installed.
+    """The address of an endpoint that serves ``model``; skips the test if the server is not installed.
 
-    vLLM takes ``options`` and lets its weights be changed.
+    ``options`` are vLLM's, which is started so that its weights can be changed.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    own = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **own}
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **settings}
     with log.open("w") as out:
         command = [*_command(server, model, port), *options]
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
@@ -49,7 +49,7 @@ def _command(server: str, model: Path, port: int) -> list[str]:
     if server == "transformers":
         if not all(map(importlib.util.find_spec, ("fastapi", "uvicorn"))):
             pytest.skip("transformers serve needs fastapi and uvicorn: pip install 'transformers[serving]'")
-        # by the module, for the command of that name may belong to another environment
+        # the module, since the command of that name may belong to another environment
         code = "from transformers.cli.transformers import main; main()"
         return [sys.executable, "-c", code, "serve", str(model), "--port", str(port), "--device", "cpu"]
     here = sys.executable if importlib.util.find_spec("vllm") else None
@@ -71,23 +71,23 @@ def _wait(process: subprocess.Popen[bytes], url: str, seconds: float, log: Path)
 
 
 def teach(folder: Path, pairs: Sequence[tuple[list[dict[str, str]], str]], steps: int = 400) -> Path:
-    """A small model that answers each of the prompts with its text, learnt by heart."""
+    """A small model that has learnt by heart to answer each prompt with its text."""
     import torch
     from support.real_model import make_model
     from transformers import AutoModelForCausalLM
 
     from sdft_cli.models.pretrained import load_chat
 
-    make_model(folder, [text for messages, said in pairs for text in (messages[-1]["content"], said)], window=2048)
+    make_model(folder, [text for messages, reply in pairs for text in (messages[-1]["content"], reply)], window=2048)
     model, chat = AutoModelForCausalLM.from_pretrained(folder), load_chat(str(folder))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    rows = [(chat.prompt_ids(messages), [*chat._ids(said), chat.eos_id]) for messages, said in pairs]
-    width = max(len(prompt) + len(said) for prompt, said in rows)
+    rows = [(chat.prompt_ids(messages), chat.text_ids(reply)) for messages, reply in pairs]
+    width = max(len(prompt) + len(reply) for prompt, reply in rows)
     ids = torch.full((len(rows), width), chat.pad_id)
     labels = torch.full((len(rows), width), -100)
-    for i, (prompt, said) in enumerate(rows):
-        ids[i, : len(prompt) + len(said)] = torch.tensor(prompt + said)
-        labels[i, len(prompt) : len(prompt) + len(said)] = torch.tensor(said)
+    for i, (prompt, reply) in enumerate(rows):
+        ids[i, : len(prompt) + len(reply)] = torch.tensor(prompt + reply)
+        labels[i, len(prompt) : len(prompt) + len(reply)] = torch.tensor(reply)
     for _ in range(steps):
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()

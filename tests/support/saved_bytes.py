@@ -2,9 +2,8 @@
 
 import torch
 
-from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
 
 
 def saved_bytes(policy: Policy, batch: list[Row]) -> int:
@@ -19,6 +18,6 @@ def saved_bytes(policy: Policy, batch: list[Row]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        pretrained.training(policy, False)
-        pretrained.hidden_states(policy, collate([r.student_prompt for r in batch], batch, 0, policy.device))
+        policy.train_mode(False)
+        policy.hidden_states(collate([r.student_prompt for r in batch], batch, 0, policy.device))
     return sum(size for size, _ in seen.values())

@@ -1,4 +1,4 @@
-"""A task for the tests of teachers: as many questions as $SUMS says, graded by the last word of an answer."""
+"""A task for tests with a teacher: $SUMS questions, graded by the last word of a completion."""
 
 import os
 from pathlib import Path
@@ -24,15 +24,15 @@ TASK = Task("sums", "say a number again", prepare, grade, max_new_tokens=32, nee
 
 
 def prepare_in_child(data: str, url: str, count: int) -> None:
-    """What a process that is to be killed does: `prepare` with a teacher at ``url``."""
+    """What a process does that a test kills: `prepare` with a teacher at ``url``."""
     from sdft_cli import plugins
     from sdft_cli.commands.prepare import prepare as run_prepare
-    from sdft_cli.llm import rate_limit
+    from sdft_cli.llm import retries
     from sdft_cli.llm.types import TeacherOptions
     from sdft_cli.types import PrepareOptions
 
     os.environ["SUMS"] = str(count)
-    rate_limit.FIRST_BACKOFF = 0.01
+    retries.FIRST_BACKOFF = 0.01
     plugins.load_file(__file__)
     teacher = TeacherOptions("m", url, timeout=1.5, concurrency=16)
     run_prepare(["sums"], {}, Path(data), PrepareOptions(), teacher=teacher)

@@ -1,6 +1,6 @@
-"""A server on loopback that speaks as vLLM's does, as far as an engine asks, over a real model of its own.
+"""A server on loopback that behaves like vLLM's, as far as an engine needs, with a real model of its own.
 
-``fault`` makes it wrong in one way. What it answers when it is right comes from the weights it was last given::
+It answers by the weights that it was last given; ``fault`` makes it wrong in one way::
 
     with VllmLike(model_folder) as server: ServerEngine(policy, EngineSettings(base_url=server.url))
 """
@@ -19,13 +19,14 @@ from transformers import AutoModelForCausalLM
 from sdft_cli.config.recipe import Runtime, Sampler
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.models import pretrained
+from sdft_cli.models.policy import Policy
 
 Body = dict[str, Any]
 DEVELOPMENT = ("/reset_prefix_cache", "/collective_rpc", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
 
 class VllmLike:
-    """``seen`` holds (path, body) of every request in the order of arrival."""
+    """``seen`` has (path, body) of every request in the order of arrival."""
 
     def __init__(self, model: Path, fault: str = ""):
         self.model, self.fault = model, fault
@@ -48,7 +49,7 @@ class VllmLike:
         return [body for seen, body in self.seen if seen == path]
 
     def answer(self, path: str, body: Body) -> tuple[int, Any]:
-        """Status and JSON for a request; one at a time, for the models are not for threads."""
+        """Status and JSON for a request; one at a time, as the models are not thread-safe."""
         with self.lock:
             self.seen.append((path, body))
             if self.fault == "500" and path == "/v1/completions":
@@ -90,8 +91,11 @@ class VllmLike:
         choice: Body = {"token_ids": rollout.ids, "finish_reason": rollout.finish}
         choice["logprobs"] = {"token_logprobs": logprobs[1:] if self.fault == "short" else logprobs}
         if body.get("prompt_logprobs") is not None:
-            told = self._logprobs(policy, ids)
-            choice["prompt_logprobs"] = [None, *({str(t): {"logprob": x}} for t, x in zip(ids[1:], told, strict=True))]
+            values = self._logprobs(policy, ids)
+            choice["prompt_logprobs"] = [
+                None,
+                *({str(t): {"logprob": x}} for t, x in zip(ids[1:], values, strict=True)),
+            ]
         for name in ("token_ids", "logprobs", "prompt_logprobs"):
             if self.fault == f"no-{name}":
                 choice.pop(name, None)
@@ -99,7 +103,7 @@ class VllmLike:
 
     @staticmethod
     @torch.no_grad()
-    def _logprobs(policy: pretrained.Policy, ids: list[int]) -> list[float]:
+    def _logprobs(policy: Policy, ids: list[int]) -> list[float]:
         logprob_LV = torch.log_softmax(policy.model(torch.tensor([ids])).logits[0, :-1].float(), -1)
         return logprob_LV.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
 

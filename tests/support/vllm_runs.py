@@ -13,18 +13,18 @@ from sdft_cli.config.recipe import METHODS, Recipe, Sampler, build
 from sdft_cli.console import TrainingDisplay
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.micro.tokenizer import build_tokenizer
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
 from sdft_cli.runs.folder import Run
 
 PROMPTS = ["repeat these words : vibro nidu", "which number comes after five ?", "give the last word of : saso mado"]
 
 
-def asked(policy: Policy) -> list[list[int]]:
+def prompts_for(policy: Policy) -> list[list[int]]:
     return [policy.chat.prompt_ids([{"role": "user", "content": text}]) for text in PROMPTS]
 
 
 def step(policy: Policy, size: float) -> None:
-    """A step as an optimizer would make it: every trainable weight moves by ``size``."""
+    """A step like an optimizer's: every trainable weight moves by ``size``."""
     with torch.no_grad():
         for param in policy.model.parameters():
             if param.requires_grad:
@@ -33,8 +33,8 @@ def step(policy: Policy, size: float) -> None:
 
 def agree(engine: Any, policy: Policy, longest: int = 24) -> None:
     """Greedy: the same ids and ends as by the trainer's own sampling, log-probs within 1e-3."""
-    ours = engine.sample(asked(policy), Sampler(), longest, 0, greedy=True)
-    want = TransformersEngine(policy).sample(asked(policy), Sampler(), longest, 0, greedy=True)
+    ours = engine.sample(prompts_for(policy), Sampler(), longest, 0, greedy=True)
+    want = TransformersEngine(policy).sample(prompts_for(policy), Sampler(), longest, 0, greedy=True)
     for mine, other in zip(ours, want, strict=True):
         assert (mine.prompt_ids, mine.ids, mine.finish, mine.index) == (
             other.prompt_ids,
@@ -54,7 +54,7 @@ def tied_model(folder: Path) -> Path:
 
 
 def recipe(model: Path, data: Path, engine: dict[str, Any], **more: Any) -> Recipe:
-    """Six steps of SDFT with a warm-up, at a rate usual for the model's size."""
+    """Six steps of SDFT with a warm-up, at a usual rate for the model's size."""
     settings: dict[str, Any] = {
         "tasks": ["micro-science"],
         "model": str(model),

@@ -31,7 +31,7 @@ def run(data: Path, *paths: Path, **more):
     return summary, {split: read_split(data / "knowledge", split)[0] for split in summary["rows"]}
 
 
-def test_articles_and_questions_of_one_folder(tmp_path):
+def test_articles_and_questions_from_one_folder(tmp_path):
     write(tmp_path / "in" / "articles.json", ARTICLES)
     write(tmp_path / "in" / "a_questions.jsonl", QUESTIONS)  # read before the articles
     summary, splits = run(tmp_path, tmp_path / "in")
@@ -69,7 +69,7 @@ def test_text_files_are_articles_named_by_their_file(tmp_path):
     assert {e.context for e in splits["train"]} == {"# It did not"}
 
 
-def test_indirect_questions_stand_apart_and_missing_articles_are_said(tmp_path):
+def test_indirect_questions_are_kept_apart_and_missing_articles_are_noted(tmp_path):
     rows = [*QUESTIONS, {"question": "which years were wet?", "answer": "all", "split": "ood"}]
     summary, splits = run(tmp_path, write(tmp_path / "q.jsonl", rows))
     assert summary["rows"] == {"train": 30, "validation": 2, "test": 8, "ood": 1}
@@ -92,7 +92,7 @@ def test_bad_and_repeated_articles(tmp_path):
     ]
 
 
-def test_short_answers_are_scored_and_long_ones_say_why_not():
+def test_short_answers_are_scored_and_long_ones_are_not():
     grade = TASKS.get("knowledge").grade
     gold = lambda answer: Example("a", [], answer=answer)  # noqa: E731
     assert grade("It began on 28 March 2025, they say", gold("28 March 2025.")).value == 1

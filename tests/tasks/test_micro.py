@@ -22,12 +22,12 @@ def make(name: str, **options) -> dict[str, list[Example]]:
     return plugins.TASKS.get(name).prepare([], PrepareOptions(**options)).splits
 
 
-def asked(rows: list[Example]) -> set[str]:
+def prompts(rows: list[Example]) -> set[str]:
     return {row.prompt[-1]["content"] for row in rows}
 
 
 @pytest.mark.parametrize("skill", RULE_TASKS)
-def test_rule_task_splits(skill):
+def test_splits_of_a_rule_task(skill):
     splits = make(f"micro-{skill}")
     rule = rules.draw_rule(skill, 0)
     assert {split: len(rows) for split, rows in splits.items()} == SIZES
@@ -35,13 +35,13 @@ def test_rule_task_splits(skill):
         counts = Counter(row.meta["key"] for row in rows)
         assert set(counts) == set(rule)
         assert len(set(counts.values())) == 1
-        assert len(asked(rows)) == len(rows)
+        assert len(prompts(rows)) == len(rows)
         assert len({row.id for row in rows}) == len(rows)
         for row in rows:
             assert language.extract(str(row.demonstration)) == row.answer
             assert row.answer.startswith(rule[row.meta["key"]])
-    assert not asked(splits["train"]) & asked(splits["validation"])
-    assert not asked(splits["train"]) & asked(splits["test"])
+    assert not prompts(splits["train"]) & prompts(splits["validation"])
+    assert not prompts(splits["train"]) & prompts(splits["test"])
 
 
 @pytest.mark.parametrize("skill", RULE_TASKS)
@@ -53,13 +53,13 @@ def test_test_split_uses_the_held_out_word_order(skill):
         patterns = [re.sub(r"\\{\w+\\}", r"(\\w+)", pattern) for pattern in patterns]
         return [i for i, pattern in enumerate(patterns) if re.fullmatch(pattern, question)]
 
-    assert {i for q in asked(splits["test"]) for i in form_of(q)} == {rules.TEST_FORM[skill]}
+    assert {i for q in prompts(splits["test"]) for i in form_of(q)} == {rules.TEST_FORM[skill]}
     for split in ("train", "validation"):
-        assert {i for q in asked(splits[split]) for i in form_of(q)} == set(rules.forms(skill, test=False))
+        assert {i for q in prompts(splits[split]) for i in form_of(q)} == set(rules.forms(skill, test=False))
 
 
 @pytest.mark.parametrize("name", [*(f"micro-{skill}" for skill in RULE_TASKS), "micro-almanac"])
-def test_deterministic_in_world_and_seed(name):
+def test_rows_depend_on_world_and_seed_only(name):
     first = make(name, world=1, seed=2)
     assert first == make(name, world=1, seed=2)
     assert first["train"] != make(name, world=1, seed=3)["train"]
@@ -67,7 +67,7 @@ def test_deterministic_in_world_and_seed(name):
 
 
 @pytest.mark.parametrize("skill", RULE_TASKS)
-def test_the_rule_depends_on_the_world_alone(skill):
+def test_the_rule_depends_only_on_the_world(skill):
     def rule(**options) -> dict[str, str]:
         return {row.meta["key"]: str(row.answer).split()[0] for row in make(f"micro-{skill}", **options)["train"]}
 
@@ -75,13 +75,13 @@ def test_the_rule_depends_on_the_world_alone(skill):
     assert rule(world=1) != rule(world=2)
 
 
-def test_almanac():
+def test_splits_of_the_almanac():
     splits = make("micro-almanac")
     assert {split: len(rows) for split, rows in splits.items()} == {
         "train": 80, "validation": 20, "test": 80, "ood": 80, "corpus": 20,
     }  # fmt: skip
-    assert asked(splits["train"]) == asked(splits["test"])
-    assert not asked(splits["train"]) & asked(splits["ood"])
+    assert prompts(splits["train"]) == prompts(splits["test"])
+    assert not prompts(splits["train"]) & prompts(splits["ood"])
     texts = {row.text for row in splits["corpus"]}
     assert all(row.context in texts and row.answer in row.context for row in splits["train"])
     assert all(row.prompt == [] for row in splits["corpus"])
@@ -89,7 +89,7 @@ def test_almanac():
 
 
 @pytest.mark.parametrize("name", ["micro-tooluse", "micro-almanac"])
-def test_grading_is_about_content(name):
+def test_only_content_is_graded(name):
     task = plugins.TASKS.get(name)
     row, other = task.prepare([], PrepareOptions()).splits["test"][:2]
     question = language.Question("x", row.prompt[-1]["content"], str(row.answer), "it")
@@ -102,7 +102,7 @@ def test_grading_is_about_content(name):
     assert task.grade("anything", Example("x", [])).value is None
 
 
-def test_every_answer_fits_into_the_new_tokens():
+def test_every_answer_fits_within_max_new_tokens():
     for name in [*(f"micro-{skill}" for skill in RULE_TASKS), "micro-almanac"]:
         task = plugins.TASKS.get(name)
         longest = max(
@@ -113,7 +113,7 @@ def test_every_answer_fits_into_the_new_tokens():
         assert longest < task.max_new_tokens
 
 
-def test_suite():
+def test_the_suite():
     suite = plugins.SUITES.get("micro")
     parts = suite.parts()
     assert list(parts) == list(skills.SKILLS)
@@ -121,7 +121,7 @@ def test_suite():
     for rows in parts.values():
         rng = random.Random(0)
         there_are = len({skills.SKILLS[rows[0].meta["skill"]](rng).prompt for _ in range(3000)})
-        assert len(asked(rows)) == min(60, there_are)
+        assert len(prompts(rows)) == min(60, there_are)
         for row in rows:
             assert suite.grade(f"so the answer is : {row.answer} .", row).value == 1
             assert suite.grade("so the answer is : nothing .", row).value == 0

@@ -5,7 +5,9 @@ import math
 import random
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from sdft_cli.console import TrainingDisplay
 from sdft_cli.errors import SdftError
 from sdft_cli.runs.folder import Run
 from sdft_cli.training.guards import RULES, Guards, NonFinite
+from sdft_cli.training.optimizer import MasterAdamW
 from sdft_cli.types import Score, Task
 
 # --- made-up rows ---------------------------------------------------------------------------------------------------
@@ -248,8 +251,15 @@ def stops_early(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+def only(*names: str) -> list[str]:
+    """Settings that switch off all guards but these. A model that breaks passes several limits within a few steps, and
+    which of them first is decided by rounding."""
+    return [f"guards.{name.replace('-', '_')}=none" for name in RULES if name not in names]
+
+
 def test_a_learning_rate_far_too_high(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
-    recipe = recipe_for(tiny_model, micro_data, "lr=1")
+    # KL starts at 4.9 nats and is at 15 to 80 once the weights are broken, depending on the processor
+    recipe = recipe_for(tiny_model, micro_data, "lr=1", *only("divergence-spike"), "guards.divergence_spike=1.5")
     error = stopped(recipe, tmp_path / "run")
     name, step = stop_row(tmp_path / "run")
     assert name == "divergence-spike" and step < 20 and error.code == 1
@@ -259,7 +269,7 @@ def test_a_learning_rate_far_too_high(tiny_model: Path, micro_data: Path, tmp_pa
     assert f"step-{step:06d}" in error.message and "train.lr" in error.hint
     again = overrides.change(recipe, ["lr=1e-4"])
     broken = stopped(again, tmp_path / "run", resume=True).message  # for the weights still are
-    assert broken.startswith(("divergence-spike stopped", "repetition stopped"))
+    assert broken.startswith("divergence-spike stopped")
     assert stop_row(tmp_path / "run")[1] == step + recipe.guards.patience
     assert [r["lr"] for r in logged(tmp_path / "run", "step")][step - 1 : step + 1] == [1, 1e-4]
     (row,) = logged(tmp_path / "run", "settings")
@@ -272,7 +282,8 @@ def collapsed(
     tiny_model: Path, micro_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Recipe, Path, SdftError]:
     """A run with a live teacher, uninterrupted until a guard stops it."""
-    recipe = recipe_for(tiny_model, micro_data, "teacher=live", "lr=0.1", "checkpoint_every=3")
+    # at a third of this rate some processors' runs do not collapse within 40 steps, at three times it KL may stay large
+    recipe = recipe_for(tiny_model, micro_data, "teacher=live", "lr=0.3", "checkpoint_every=3")
     out = tmp_path_factory.mktemp("live") / "whole"
     return recipe, out, stopped(recipe, out)
 
@@ -280,9 +291,10 @@ def collapsed(
 def test_a_live_teacher(collapsed: tuple[Recipe, Path, SdftError]) -> None:
     """Student and teacher drift off together: KL goes to 0, as in success, and all completions to one."""
     _, out, error = collapsed
-    assert stop_row(out)[0] == "repetition" and "teacher=ema" in error.hint
-    assert {"repetition", "entropy-collapse"} <= {r["guard"] for r in logged(out, "guard")}
-    last = logged(out, "step")[-1]
+    both = {"repetition", "entropy-collapse"}  # a few steps apart; which comes first is decided by rounding
+    assert stop_row(out)[0] in both and error.message.split()[0] in both and "teacher=ema" in error.hint
+    assert both <= {r["guard"] for r in logged(out, "guard")}
+    last = {key: median(row[key] for row in logged(out, "step")[-5:]) for key in ("kl", "entropy", "repeated")}
     assert last["kl"] < 1e-3 and last["entropy"] < 1e-2 and last["repeated"] > 0.8
 
 
@@ -313,18 +325,19 @@ def test_completions_that_grow_to_the_limit(
     wordy = Task("wordy", "-", real.prepare, lambda text, _: Score(min(1.0, len(text) / 150)), max_new_tokens=24)
     monkeypatch.setitem(plugins.TASKS.own, "wordy", wordy)
     shutil.copytree(micro_data / "micro-tooluse", tmp_path / "data" / "wordy")
-    sets = ("batch=16", "n=4", "lr=0.03", "sampler.max_new_tokens=24")
+    sets = ("batch=16", "n=4", "lr=0.03", "sampler.max_new_tokens=24", *only("truncation", "length-runaway"))
     recipe = recipe_for(stops_early, tmp_path / "data", *sets, method="grpo", task="wordy")
     stopped(recipe, tmp_path / "run")
     assert stop_row(tmp_path / "run")[0] == "truncation"
     lengths = [r["completion_tokens"] for r in logged(tmp_path / "run", "step")]
-    assert lengths[0] < 6 and lengths[-1] == 24
+    assert lengths[0] < 6 and median(lengths[-5:]) > 20  # of 24: a few may end earlier to the last
 
 
 def test_a_step_that_is_not_finite_leaves_the_weights_before_it(
     tiny_model: Path, micro_data: Path, tmp_path: Path
 ) -> None:
-    recipe = recipe_for(tiny_model, micro_data, "lr=1e4", "guards.enabled=false")
+    # Products of weights of 1e12 overflow fp32. Demonstrations, because what such a model samples is not worth a loss.
+    recipe = recipe_for(tiny_model, micro_data, "lr=1e12", "sampler.source=dataset", "guards.enabled=false")
     error = stopped(recipe, tmp_path / "run")
     assert isinstance(error.__context__, NonFinite) and error.message.startswith("non-finite stopped")
     assert stop_row(tmp_path / "run") == ("non-finite", 2)
@@ -335,8 +348,25 @@ def test_a_step_that_is_not_finite_leaves_the_weights_before_it(
     assert done is not None
     mine, theirs = weights(saved.model), weights(done.model)
     assert all(torch.equal(mine[n], theirs[n]) for n in theirs)
-    assert "non-finite" in stopped(recipe, tmp_path / "run", resume=True).message
-    assert [p.name for p in saved.folder.parent.iterdir()] == ["step-000001"]
+
+
+def test_a_resumed_run_that_is_not_finite_again_keeps_its_checkpoint(
+    tiny_model: Path, micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sound weights, and a backward pass that overflows in every step but the first."""
+
+    def clip(optimizer: MasterAdamW, real: Callable[[MasterAdamW], float] = MasterAdamW.clip) -> float:
+        if optimizer.held():  # it has made a step, in this process or before
+            next(p.grad for p in optimizer.params.values() if p.grad is not None).view(-1)[0] = math.inf
+        return real(optimizer)
+
+    monkeypatch.setattr(MasterAdamW, "clip", clip)
+    recipe = recipe_for(tiny_model, micro_data, "guards.enabled=false")
+    for resume in (False, True):
+        assert "non-finite" in stopped(recipe, tmp_path / "run", resume=resume).message
+        assert stop_row(tmp_path / "run") == ("non-finite", 2)
+        saved = Run(tmp_path / "run").latest()
+        assert saved is not None and [p.name for p in saved.folder.parent.iterdir()] == ["step-000001"]
 
 
 def test_a_model_that_writes_no_numbers(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
@@ -370,13 +400,14 @@ class Interrupted(TrainingDisplay):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", [8, 20])  # before the first warning, and between it and the stop
+@pytest.mark.parametrize("moment", ["before the first warning", "between it and the stop"])
 def test_a_resumed_run_is_stopped_where_the_uninterrupted_one_is(
-    collapsed: tuple[Recipe, Path, SdftError], tmp_path: Path, at: int
+    collapsed: tuple[Recipe, Path, SdftError], tmp_path: Path, moment: str
 ) -> None:
     recipe, whole, error = collapsed
-    warned, stop = logged(whole, "guard")[0]["step"], stop_row(whole)[1]
-    assert 8 < warned < 18 < 20 < stop
+    warned, stop = logged(whole, "guard")[0]["step"], stop_row(whole)[1]  # rounding decides when
+    at = warned - 1 if moment == "before the first warning" else (warned + stop) // 2
+    assert recipe.train.checkpoint_every < at < stop  # there is a checkpoint to go on from
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train(recipe, cut, Interrupted(at))

@@ -1,4 +1,4 @@
-"""Weights of two bytes learn: by masters or by stochastic rounding, with Adam's state in 32 bits or in 8."""
+"""bf16 weights learn, by fp32 masters or by stochastic rounding, with Adam's state in 32 or 8 bits."""
 
 import copy
 from importlib.util import find_spec
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.bf16 import needs_bf16_attention
 from support.trainers import stage
 from torch import nn
 
@@ -55,7 +56,7 @@ def neighbours(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return low, low + spacing
 
 
-def test_rounding_goes_to_a_neighbour_with_the_chance_that_keeps_the_mean() -> None:
+def test_rounding_goes_to_a_neighbour_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     x = torch.cat((torch.randn(200) * 10.0 ** torch.randint(-6, 6, (200,)), torch.tensor([1.0, -0.5, 0.0, 3.140625])))
     low, high = neighbours(x)
@@ -63,12 +64,12 @@ def test_rounding_goes_to_a_neighbour_with_the_chance_that_keeps_the_mean() -> N
     made = round_to_bf16(x.repeat(draws, 1), torch.Generator().manual_seed(1)).double()
     assert ((made.abs() == low) | (made.abs() == high)).all()
     share = (x.double().abs() - low) / (high - low)
-    found = (made.abs() == high).double().mean(0)
-    assert ((found - share).abs() <= 5 * (share * (1 - share) / draws).sqrt() + 1e-9).all()
+    rounded_up = (made.abs() == high).double().mean(0)
+    assert ((rounded_up - share).abs() <= 5 * (share * (1 - share) / draws).sqrt() + 1e-9).all()
     assert ((made.mean(0) - x.double()).abs() <= 5 * (high - low) / (4 * draws) ** 0.5).all()
 
 
-def test_rounding_is_exact_where_it_can_be_and_repeats_with_its_seed() -> None:
+def test_rounding_is_exact_where_possible_and_repeats_with_its_seed() -> None:
     exact = torch.randn(1000).to(torch.bfloat16)
     assert torch.equal(round_to_bf16(exact.float(), torch.Generator().manual_seed(3)), exact)
     odd = torch.tensor([float("inf"), float("-inf"), float("nan")])
@@ -82,7 +83,7 @@ def test_rounding_is_exact_where_it_can_be_and_repeats_with_its_seed() -> None:
 # --- learning -------------------------------------------------------------------------------------------------------
 
 
-def test_small_updates_add_up_where_plain_rounding_stands_still() -> None:
+def test_small_updates_add_up_where_plain_rounding_loses_them() -> None:
     """Weights of 1 and updates of 1e-5: the next bf16 numbers are 4e-3 and 8e-3 away. 100 steps make 1e-3."""
     plain, wide, drawn = module(), module(dtype=torch.float32), module()
     adam = torch.optim.AdamW(plain.parameters(), lr=1e-5, weight_decay=0.0)
@@ -92,11 +93,11 @@ def test_small_updates_add_up_where_plain_rounding_stands_still() -> None:
     learn(wide, MasterAdamW(wide, settings()), range(100))
     optimizer = MasterAdamW(drawn, settings(master="stochastic"))
     learn(drawn, optimizer, range(100))
-    assert torch.equal(plain.weight, torch.ones_like(plain.weight))  # stood still
+    assert torch.equal(plain.weight, torch.ones_like(plain.weight))  # never moved
     assert wide.weight.mean().item() == pytest.approx(1 - 1e-3, abs=1e-5)
     # 8,000 weights, each a sum of 100 draws of variance 1e-5 * 2^-8: a mean's deviation is 2.2e-5
     assert drawn.weight.float().mean().item() == pytest.approx(1 - 1e-3, abs=1e-4)
-    assert drawn.weight.dtype == torch.bfloat16 and optimizer.masters["weight"] is drawn.weight  # and no copy of it
+    assert drawn.weight.dtype == torch.bfloat16 and optimizer.masters["weight"] is drawn.weight  # not a copy
     masters = module()
     by_master = MasterAdamW(masters, settings())
     learn(masters, by_master, range(100))
@@ -105,30 +106,30 @@ def test_small_updates_add_up_where_plain_rounding_stands_still() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    """A parameter moved in pieces of any size, watched or not, is moved as by torch's AdamW on fp32 copies."""
+    """A parameter that is moved in pieces, watched or not, moves as with torch's AdamW on fp32 copies."""
     torch.manual_seed(0)
     start = nn.Linear(70, 11).to(dtype)
     want = {n: nn.Parameter(p.detach().float().clone()) for n, p in start.named_parameters()}
     adam = torch.optim.AdamW(want.values(), lr=1e-2, weight_decay=0.1)
     monkeypatch.setattr(optimizing, "PIECE", 64)
-    made, told = copy.deepcopy(start), {n: p.float().clone() for n, p in want.items()}
-    optimizer = MasterAdamW(made, settings(lr=1e-2, weight_decay=0.1, grad_norm=0.5), watched=True)
+    model, followed = copy.deepcopy(start), {n: p.float().clone() for n, p in want.items()}
+    optimizer = MasterAdamW(model, settings(lr=1e-2, weight_decay=0.1, grad_norm=0.5), watched=True)
 
     def moved(name: str, at: slice, before: torch.Tensor, after: torch.Tensor, generator: object) -> None:
-        told[name].detach().view(-1)[at] += after - before
+        followed[name].detach().view(-1)[at] += after - before
 
     for step in range(5):
         torch.manual_seed(step)
-        for name, param in made.named_parameters():
+        for name, param in model.named_parameters():
             param.grad = torch.randn(param.shape).to(dtype)
             want[name].grad = param.grad.float().clone()
         norm = torch.nn.utils.clip_grad_norm_(list(want.values()), 0.5)
         assert optimizer.clip() == pytest.approx(norm.item(), rel=1e-6)
         adam.step(), optimizer.step(1e-2, 0, moved)
-    for name, param in made.named_parameters():
+    for name, param in model.named_parameters():
         torch.testing.assert_close(optimizer.masters[name], want[name], rtol=1e-6, atol=1e-7)
         assert torch.equal(param, optimizer.masters[name].to(dtype))
-        torch.testing.assert_close(told[name], want[name].detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(followed[name], want[name].detach(), rtol=1e-5, atol=1e-6)
 
 
 KINDS = [
@@ -174,22 +175,22 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
         assert torch.equal(mine, theirs) and (mine != 0.3).any()
 
 
-def test_a_foreign_state_is_refused() -> None:
+def test_a_state_of_other_parameters_is_refused() -> None:
     one, other = module(), nn.Linear(2, 3)
     with pytest.raises(ValueError, match="other parameters"):
         MasterAdamW(other, settings()).load_state_dict(MasterAdamW(one, settings()).state_dict())
 
 
-# --- eight bits -----------------------------------------------------------------------------------------------------
+# --- 8 bits ---------------------------------------------------------------------------------------------------------
 
 
 @needs_bitsandbytes
 @pytest.mark.parametrize("master", ["fp32", "stochastic"])
-def test_eight_bits_hold_a_quarter_and_learn_alike(master: str) -> None:
-    """A regression that AdamW solves, too: the losses after 60 steps are within a tenth of each other."""
+def test_8_bits_hold_a_quarter_and_learn_as_well(master: str) -> None:
+    """A regression: the losses after 60 steps are within a tenth of each other."""
     torch.manual_seed(0)
     inputs, truth = torch.randn(256, 128), torch.randn(64, 128) / 11
-    found = {}
+    results = {}
     for kind in ("adamw", "adamw8bit"):
         torch.manual_seed(1)
         model = nn.Linear(128, 64).to(torch.bfloat16)
@@ -200,12 +201,12 @@ def test_eight_bits_hold_a_quarter_and_learn_alike(master: str) -> None:
             optimizer.clip()
             optimizer.step(3e-3, seed=step)
         held = [v for a in optimizer.adams for s in a.state.values() for v in s.values() if torch.is_tensor(v)]
-        found[kind] = (loss.item(), sum(v.nbytes for v in held if v.numel() > 4096))
-    assert found["adamw8bit"][0] == pytest.approx(found["adamw"][0], rel=0.1)
-    assert found["adamw8bit"][1] * 4 == found["adamw"][1] == 8 * 128 * 64
+        results[kind] = (loss.item(), sum(v.nbytes for v in held if v.numel() > 4096))
+    assert results["adamw8bit"][0] == pytest.approx(results["adamw"][0], rel=0.1)
+    assert results["adamw8bit"][1] * 4 == results["adamw"][1] == 8 * 128 * 64
 
 
-def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from sdft_cli.config.layers import assemble
 
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
@@ -221,10 +222,13 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.
 # --- a whole stage --------------------------------------------------------------------------------------------------
 
 
+@needs_bf16_attention
 @pytest.mark.parametrize("sets", [("master=stochastic", "storage=half"), ("storage=half",), ("master=stochastic",)])
-def test_a_stage_goes_on_bit_for_bit(tiny_model: Path, micro_data: Path, tmp_path: Path, sets: tuple[str, ...]) -> None:
-    """Rounding draws by (seed, stage, step) alone: no generator is stored, and none is missed. On demonstrations, so
-    that an engine has no say in it."""
+def test_a_resumed_stage_is_equal_bit_for_bit(
+    tiny_model: Path, micro_data: Path, tmp_path: Path, sets: tuple[str, ...]
+) -> None:
+    """Draws of rounding depend on (seed, stage, step) alone, so no generator needs to be stored. Trained on
+    demonstrations, so that no engine is involved."""
     chosen = ("runtime.dtype=bfloat16", "sampler.source=dataset", "teacher.update_rate=0.1", "schedule=constant", *sets)
     whole, first = (stage(tiny_model, micro_data, "sdft", *chosen) for _ in range(2))
     for step in range(4):

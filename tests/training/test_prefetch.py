@@ -1,4 +1,4 @@
-"""Batches written while others train: by the weights they claim, corrected for, and the same after a resume."""
+"""Prefetched batches: sampled by the weights that their age says, and the same whatever the threads do."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LEARNING = ["lr=3e-3", "skip_first=0", "max_steps=9"]
 
 
 def staged(model: Path, data: Path, *sets: str, quiet: tuple[int, ...] = ()) -> PhaseTrainer:
-    """A stage whose engine knows of ``ahead``, as `train` makes it."""
+    """A trainer whose engine knows about prefetching, as `train` makes it."""
     made = make(model, data, "sdft", *LEARNING, *sets)
     engine = TransformersEngine(made.policy, made.recipe.engine)
     made.batches.start(engine)
@@ -27,10 +27,10 @@ def weights(stage: PhaseTrainer) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in stage.policy.model.named_parameters()}
 
 
-def off(stage: PhaseTrainer, held: dict[str, torch.Tensor], rows: list) -> float:
-    """How far the sampled log-probs of ``rows`` are from those under the weights ``held``, at most."""
+def error(stage: PhaseTrainer, sampled_by: dict[str, torch.Tensor], rows: list) -> float:
+    """The greatest difference of the sampled log-probs of ``rows`` from those under the weights ``sampled_by``."""
     now, worst = weights(stage), 0.0
-    stage.policy.model.load_state_dict(held)
+    stage.policy.model.load_state_dict(sampled_by)
     for row in rows:
         with torch.no_grad():
             logits = stage.policy.model(torch.tensor([row.student_prompt + row.completion])).logits[0]
@@ -42,33 +42,32 @@ def off(stage: PhaseTrainer, held: dict[str, torch.Tensor], rows: list) -> float
 
 
 @pytest.mark.parametrize("lora", [0, 4])
-def test_a_batch_is_of_the_weights_that_wrote_it(tiny_model: Path, micro_data: Path, lora: int) -> None:
-    """The age that a row tells is that of the weights under which its log-probs are what was sampled."""
+def test_a_batch_was_sampled_by_the_weights_that_its_age_says(tiny_model: Path, micro_data: Path, lora: int) -> None:
     stage = staged(tiny_model, micro_data, "prefetch=2", f"lora.rank={lora}", quiet=(4,))
     history, ages = [], []
     for step in range(9):
         history.append(weights(stage))
-        told = stage.step(step)
+        logged = stage.step(step)
         rows, _ = stage.batch(step)
-        ages.append(told["staleness"])
-        assert off(stage, history[step - told["staleness"]], rows) < 1e-4
-        if told["staleness"]:
-            assert off(stage, history[step], rows) > 1e-3 and told["logprob_gap"] > 1e-4
-    # two ahead at most; nothing is written across the quiet step, after which a batch is written when it is needed
+        ages.append(logged["staleness"])
+        assert error(stage, history[step - logged["staleness"]], rows) < 1e-4
+        if logged["staleness"]:
+            assert error(stage, history[step], rows) > 1e-3 and logged["logprob_gap"] > 1e-4
+    # at most two are prefetched, and none across the quiet step, after which a batch is sampled when it is needed
     assert ages == [0, 1, 2, 1, 0, 1, 2, 1, 2]
     stage.close()
 
 
-def test_without_it_nothing_is_old(tiny_model: Path, micro_data: Path) -> None:
+def test_without_prefetching_no_batch_is_stale(tiny_model: Path, micro_data: Path) -> None:
     stage = staged(tiny_model, micro_data)
     for step in range(3):
         before = weights(stage)
         assert "staleness" not in stage.step(step)
-        assert off(stage, before, stage.batch(step)[0]) < 1e-4
+        assert error(stage, before, stage.batch(step)[0]) < 1e-4
     assert stage.engine.sampled is stage.policy  # and there is no second copy of the weights
 
 
-def test_threads_decide_nothing(tiny_model: Path, micro_data: Path) -> None:
+def test_the_timing_of_threads_changes_nothing(tiny_model: Path, micro_data: Path) -> None:
     ends = []
     for _ in range(2):
         stage = staged(tiny_model, micro_data, "prefetch=3", "updates=2")
@@ -79,7 +78,7 @@ def test_threads_decide_nothing(tiny_model: Path, micro_data: Path) -> None:
     assert all(torch.equal(ends[0][n], ends[1][n]) for n in ends[0])
 
 
-def test_what_fails_in_the_other_thread_is_raised_here(tiny_model: Path, micro_data: Path) -> None:
+def test_an_error_in_the_other_thread_is_raised_in_this_one(tiny_model: Path, micro_data: Path) -> None:
     stage = staged(tiny_model, micro_data, "prefetch=1")
     stage.step(0)
 
@@ -87,13 +86,13 @@ def test_what_fails_in_the_other_thread_is_raised_here(tiny_model: Path, micro_d
         raise RuntimeError(f"batch {numbers[0]} is broken")
 
     stage.batches.several = broken
-    stage.step(1)  # was written before
+    stage.step(1)  # its batch was prefetched before
     with pytest.raises(RuntimeError, match="batch 2 is broken"):
         stage.step(2)
     stage.close()
 
 
-def test_a_method_that_corrects_for_nothing_is_refused() -> None:
+def test_a_method_that_does_not_correct_for_staleness_is_refused() -> None:
     flags = {"method": "sdft", "model": "micro", "tasks": ["micro-science"]}
     with pytest.raises(UsageError, match="off-policy"):
         preflight.check_recipe(assemble(None, flags, ["prefetch=1", "importance_cap=none"]))

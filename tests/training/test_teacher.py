@@ -10,7 +10,7 @@ from sdft_cli.config.recipe import Teacher as Settings
 from sdft_cli.config.sections import TEACHER_KINDS
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate
-from sdft_cli.models.pretrained import Policy
+from sdft_cli.models.policy import Policy
 from sdft_cli.training.optimizer import MasterAdamW
 from sdft_cli.training.teacher import CompressedTeacher, TeacherModel, make_teacher
 
@@ -62,12 +62,12 @@ def test_ema_equals_its_closed_form(tiny_model: Path, dtype: str) -> None:
 @pytest.mark.parametrize("rank", [0, 4])
 def test_kinds(tiny_model: Path, rank: int) -> None:
     policy = load(tiny_model, rank=rank)
-    start = pretrained.hidden_states(policy, inputs(policy)).detach().clone()
+    start = policy.hidden_states(inputs(policy)).detach().clone()
     frozen = make(policy, **TEACHER_KINDS["frozen"])
     shift(policy, 0.05)
     frozen.update(1, exact(policy))
     torch.testing.assert_close(frozen.hidden_states(inputs(policy)), start)
-    now = pretrained.hidden_states(policy, inputs(policy)).detach()
+    now = policy.hidden_states(inputs(policy)).detach()
     assert not torch.allclose(now, start, atol=1e-3)
     frozen.close()
     live = make(policy, **TEACHER_KINDS["live"])
@@ -77,9 +77,7 @@ def test_kinds(tiny_model: Path, rank: int) -> None:
     periodic.update(2, exact(policy))
     torch.testing.assert_close(periodic.hidden_states(inputs(policy)), now)
     periodic.update(3, exact(policy))
-    torch.testing.assert_close(
-        periodic.hidden_states(inputs(policy)), pretrained.hidden_states(policy, inputs(policy)).detach()
-    )
+    torch.testing.assert_close(periodic.hidden_states(inputs(policy)), policy.hidden_states(inputs(policy)).detach())
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -88,9 +86,7 @@ def test_starts_as_the_student_and_stays_when_it_moves(tiny_model: Path, rank: i
     policy = load(tiny_model, rank=rank)
     shift(policy, 0.03)
     teacher = make(policy, update_rate=0.01)
-    torch.testing.assert_close(
-        teacher.hidden_states(inputs(policy)), pretrained.hidden_states(policy, inputs(policy)).detach()
-    )
+    torch.testing.assert_close(teacher.hidden_states(inputs(policy)), policy.hidden_states(inputs(policy)).detach())
     trained = [n for n, p in policy.model.named_parameters() if p.requires_grad]
     assert trained and not any("teacher" in n for n in trained)
 
@@ -101,9 +97,7 @@ def test_start_base_is_the_runs_first_weights(tiny_model: Path, rank: int) -> No
     shift(policy, 0.03)
     weights = {n: p.detach() for n, p in base.model.named_parameters()}
     teacher = make_teacher(policy, Settings(start="base", update_rate=0.0), origin=lambda: weights)
-    torch.testing.assert_close(
-        teacher.hidden_states(inputs(policy)), pretrained.hidden_states(base, inputs(base)).detach()
-    )
+    torch.testing.assert_close(teacher.hidden_states(inputs(policy)), base.hidden_states(inputs(base)).detach())
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -213,9 +207,9 @@ def test_a_lag_computes_as_a_copy_and_gives_the_student_back(
             param.copy_(pair.average()[name])
     for _ in range(2):  # also once the head is there
         found = pair.teacher.hidden_states(inputs(pair.policy))
-        assert torch.equal(found, pretrained.hidden_states(other, inputs(other)).detach())
-        assert torch.equal(pair.teacher.head().weight, pretrained.head(other).weight)
-    student = pretrained.hidden_states(pair.policy, inputs(pair.policy)).detach()
+        assert torch.equal(found, other.hidden_states(inputs(other)).detach())
+        assert torch.equal(pair.teacher.head().weight, other.head().weight)
+    student = pair.policy.hidden_states(inputs(pair.policy)).detach()
     assert not torch.allclose(found, student, atol=1e-3)
     for name, param in pair.policy.model.named_parameters():
         assert torch.equal(param, before[name][0]) and param.data_ptr() == before[name][1]
@@ -279,8 +273,8 @@ def test_a_lag_is_started_anywhere(tiny_model: Path) -> None:
     weights = {n: p.detach() for n, p in base.model.named_parameters()}
     exact = MasterAdamW(policy.model, Train(), watched=True).exact()
     teacher = make_teacher(policy, Settings(start="base", update_rate=0.1, storage="half"), lambda: weights, exact)
-    found, want = teacher.hidden_states(inputs(policy)), pretrained.hidden_states(base, inputs(base)).detach()
-    own = pretrained.hidden_states(policy, inputs(policy)).detach()
+    found, want = teacher.hidden_states(inputs(policy)), base.hidden_states(inputs(base)).detach()
+    own = policy.hidden_states(inputs(policy)).detach()
     assert (found - want).abs().mean() < 0.1 * (own - want).abs().mean()
 
 

@@ -1,4 +1,4 @@
-"""Rows of one's own: every layout and file format, splits, graders, and a task that is found again by its name."""
+"""A user's own rows: every layout and file format, splits, graders, and a task that is found again by its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 from sdft_cli import plugins
 from sdft_cli.commands.prepare import prepare
-from sdft_cli.data.dataset import read_manifest, read_split
+from sdft_cli.data.dataset import read_split
+from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import UsageError
 from sdft_cli.types import Example, PrepareOptions
 
@@ -43,7 +44,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def make(folder: Path, rows: list[dict[str, Any]] | dict[str, list], toml: str = "", name: str = "x.jsonl", **more):
-    """Prepare ``rows`` (or several files' by source key) as task ``mine``; its summary and its rows by split."""
+    """Prepare ``rows`` (or those of several files by source key) as task ``mine``; its summary and rows by split."""
     files = rows if isinstance(rows, dict) else {"mine": rows}
     sources = {key: [write(folder / f"{key}-{name}", some)] for key, some in files.items()}
     columns = {}
@@ -61,9 +62,9 @@ def first(splits: dict[str, list[Example]], number: int = 1) -> Example:
     )
 
 
-USER, SAID = {"role": "user", "content": "and then?"}, {"role": "assistant", "content": "so"}
+USER, REPLY = {"role": "user", "content": "and then?"}, {"role": "assistant", "content": "so"}
 
-ASKED, KIND = ("user", ask(1)), {"role": "system", "content": "be kind"}
+PROMPT, KIND = ("user", ask(1)), {"role": "system", "content": "be kind"}
 
 
 def asking(i: int) -> dict[str, str]:
@@ -72,10 +73,10 @@ def asking(i: int) -> dict[str, str]:
 
 #: layout -> a row, the prompt of the first one, its demonstration
 LAYOUTS = {
-    "prompt and completion": (lambda i: {"prompt": ask(i), "completion": f"so {i}"}, [ASKED], "so 1"),
+    "prompt and completion": (lambda i: {"prompt": ask(i), "completion": f"so {i}"}, [PROMPT], "so 1"),
     "instruction and output": (
         lambda i: {"instruction": ask(i), "input": "" if i % 2 else "here", "output": f"so {i}"},
-        [ASKED],
+        [PROMPT],
         "so 1",
     ),
     "instruction, input and output": (
@@ -83,29 +84,29 @@ LAYOUTS = {
         [("user", f"{ask(1)}\n\nn 1")],
         "so 1",
     ),
-    "question and answer": (lambda i: {"Question": ask(i), "Answer": f"so {i}"}, [ASKED], "so 1"),
-    "messages": (lambda i: {"messages": [KIND, asking(i), SAID]}, [("system", "be kind"), ASKED], "so"),
+    "question and answer": (lambda i: {"Question": ask(i), "Answer": f"so {i}"}, [PROMPT], "so 1"),
+    "messages": (lambda i: {"messages": [KIND, asking(i), REPLY]}, [("system", "be kind"), PROMPT], "so"),
     "messages of parts": (
-        lambda i: {"messages": [{"role": "user", "content": [{"type": "text", "text": ask(i)}]}, SAID]},
-        [ASKED],
+        lambda i: {"messages": [{"role": "user", "content": [{"type": "text", "text": ask(i)}]}, REPLY]},
+        [PROMPT],
         "so",
     ),
     "conversations": (
         lambda i: {"conversations": [{"from": "human", "value": ask(i)}, {"from": "gpt", "value": "so"}]},
-        [ASKED],
+        [PROMPT],
         "so",
     ),
-    "chat prompt and completion": (lambda i: {"prompt": [asking(i)], "completion": [SAID]}, [ASKED], "so"),
+    "chat prompt and completion": (lambda i: {"prompt": [asking(i)], "completion": [REPLY]}, [PROMPT], "so"),
     "system column": (
         lambda i: {"prompt": ask(i), "system": "be kind", "response": "so"},
-        [("system", "be kind"), ASKED],
+        [("system", "be kind"), PROMPT],
         "so",
     ),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_are_told_by_their_columns(layout, tmp_path):
+def test_layouts_are_recognized_by_their_columns(layout, tmp_path):
     row, prompt, demonstration = LAYOUTS[layout]
     summary, splits = make(tmp_path, [row(i) for i in range(1, 41)])
     example = first(splits)
@@ -119,13 +120,13 @@ def test_layouts_are_told_by_their_columns(layout, tmp_path):
 def test_file_formats_give_the_same_rows(name, tmp_path):
     rows = [{"question": ask(i) + ' "q", a\nb', "answer": str(i)} for i in range(1, 41)]
     _, splits = make(tmp_path, rows, name=name)
-    found = {(e.prompt[0]["content"], e.answer) for some in splits.values() for e in some}
-    assert found == {(row["question"], row["answer"]) for row in rows}
+    read = {(e.prompt[0]["content"], e.answer) for split in splits.values() for e in split}
+    assert read == {(row["question"], row["answer"]) for row in rows}
 
 
 def test_several_turns_and_tools(tmp_path):
-    turns = [USER, SAID, {"role": "user", "content": "x"}, SAID, {"role": "tool", "content": "7"}, SAID]
-    rows = [{"messages": [{"role": "user", "content": ask(i)}, SAID, *turns]} for i in range(1, 21)]
+    turns = [USER, REPLY, {"role": "user", "content": "x"}, REPLY, {"role": "tool", "content": "7"}, REPLY]
+    rows = [{"messages": [{"role": "user", "content": ask(i)}, REPLY, *turns]} for i in range(1, 21)]
     _, splits = make(tmp_path, rows)
     example = first(splits)
     assert [m["role"] for m in example.prompt] == ["user", "assistant", "user", "assistant", "user"]
@@ -156,7 +157,7 @@ def test_toml_names_columns_splits_and_grader(tmp_path):
     assert task.grade("that makes 13", splits["test"][0]).value == 0
 
 
-def test_semicolons_are_told_and_other_delimiters_named(tmp_path):
+def test_semicolons_are_recognized_and_other_delimiters_can_be_named(tmp_path):
     lines = [f"{ask(i)};so, {i}" for i in range(1, 21)]
     (tmp_path / "a.csv").write_text("\n".join(["prompt;completion", *lines]))
     (tmp_path / "b.csv").write_text("\n".join(["prompt|completion", *(line.replace(";", "|") for line in lines)]))
@@ -190,39 +191,39 @@ GRADERS = [
     ([{"question": ask(i), "answer": i * 1.5} for i in range(40)], "number"),
     ([{"question": ask(i), "answer": f"the {WORDS[i % 15]} one"} for i in range(40)], "contains"),
     ([{"question": ask(i), "answer": " ".join(WORDS)} for i in range(40)], "none"),
-    ([{"messages": [{"role": "user", "content": ask(i)}, SAID]} for i in range(40)], "contains"),
+    ([{"messages": [{"role": "user", "content": ask(i)}, REPLY]} for i in range(40)], "contains"),
 ]
 
 
 @pytest.mark.parametrize(("rows", "grader"), GRADERS, ids=[g for _, g in GRADERS])
-def test_a_grader_that_suits_the_answers_is_chosen_and_said(rows, grader, tmp_path):
+def test_a_grader_that_suits_the_answers_is_chosen_and_noted(rows, grader, tmp_path):
     summary, splits = make(tmp_path, rows)
     assert read_manifest(tmp_path / "data" / "mine")["grader"] == {"name": grader, "chosen": "by the answers"}
-    assert any(repr(grader) in note or "by a judge" in note for note in summary["notes"])
+    assert any(repr(grader) in note or "with a judge" in note for note in summary["notes"])
     assert all(e.answer is not None for e in splits["test"])
     value = plugins.task("mine", tmp_path / "data").grade(str(splits["test"][0].answer), splits["test"][0]).value
     assert value == (None if grader == "none" else 1.0)
 
 
-def test_any_of_several_gold_answers_will_do(tmp_path):
+def test_any_of_several_gold_answers_is_right(tmp_path):
     _, splits = make(tmp_path, [{"question": ask(i), "answer": [f"n{i}", "none"]} for i in range(20)])
     task = plugins.task("mine", tmp_path / "data")
     example = splits["test"][0]
-    assert [task.grade(said, example).value for said in (f"it is {example.answer[0]}", "None!", "what")] == [1, 1, 0]
+    assert [task.grade(text, example).value for text in (f"it is {example.answer[0]}", "None!", "what")] == [1, 1, 0]
 
 
-def test_answers_are_shown_unless_a_teacher_is_to_write(tmp_path):
+def test_answers_become_demonstrations_unless_a_teacher_is_to_write_them(tmp_path):
     rows = [{"question": ask(i), "answer": i} for i in range(20)]
     assert make(tmp_path / "a", rows)[0]["with_demonstration"] == 15
     assert make(tmp_path / "b", rows, demonstrations="teacher")[0]["with_demonstration"] == 0
 
 
-def test_columns_that_are_not_used_are_said(tmp_path):
+def test_unused_columns_are_noted(tmp_path):
     summary, _ = make(tmp_path, [{"question": ask(i), "answer": i, "topic": "a", "score": 3} for i in range(20)])
-    assert "columns that are not used: score, topic" in summary["notes"]
+    assert "unused columns: score, topic" in summary["notes"]
 
 
-def test_same_input_same_bytes_and_no_place_of_this_machine(tmp_path):
+def test_equal_input_gives_equal_bytes_without_paths_of_this_machine(tmp_path):
     rows = [{"question": ask(i), "answer": i} for i in range(50)]
     for name in ("one", "two"):
         make(tmp_path / name, rows)
@@ -240,7 +241,7 @@ def test_bad_rows_are_refused_and_can_be_dropped(tmp_path):
     assert [d["where"] for d in summary["dropped"]] == ["x.jsonl:41"]
 
 
-def test_the_task_is_found_by_its_name_or_said_to_be_unknown(tmp_path):
+def test_the_task_is_found_by_its_name(tmp_path):
     make(tmp_path, [{"question": ask(i), "answer": i} for i in range(20)])
     assert plugins.task("mine", tmp_path / "data").name == "mine"
     assert plugins.task("science", tmp_path / "data").grader is None
@@ -248,10 +249,16 @@ def test_the_task_is_found_by_its_name_or_said_to_be_unknown(tmp_path):
         plugins.task("mime", tmp_path / "data")
     assert "did you mean 'mine'" in error.value.hint
     manifest = tmp_path / "data" / "mine" / "manifest.json"
-    manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "grader"}))
+    whole = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({k: v for k, v in whole.items() if k != "grader"}))
     with pytest.raises(UsageError, match="unknown task 'mine'") as error:
         plugins.task("mine", tmp_path / "data")
     assert "--plugin" in error.value.hint
+    manifest.write_text(json.dumps({k: v for k, v in whole.items() if k != "format"}))
+    with pytest.raises(UsageError, match="has no format version"):
+        plugins.task("mine", tmp_path / "data")
+    with pytest.raises(UsageError, match="unknown task 'mime'"):  # a dataset that cannot be read is not in the way
+        plugins.task("mime", tmp_path / "data")
 
 
 def test_train_and_eval_by_name(tmp_path, tiny_model):

@@ -1,32 +1,34 @@
-"""What the tasks with real sources share: records by format, texts out of their fields, and a name for every bad row.
+"""Formats of source files: which records a task reads, how they become examples, and a reason for every bad one.
 
-A task lists its `Format`\\ s; a row goes to the first one whose ``matches`` is true, so formats are told apart by
-content, never by file name. A parser raises `BadRow` for one bad row, which is dropped by name; a file in which no
-row has a known format is refused whole.
+A task lists its `Format`\\ s. A record goes to the first one whose ``matches`` is true, so formats are recognized by
+content, never by file name. A parser raises `BadRow` for a bad record, which is then dropped and listed; a file in
+which no record has a known format is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sdft_cli.data.dataset import FILTERED, describe
 from sdft_cli.data.readers import SUFFIXES, RawRow, read_rows, source_files
 from sdft_cli.errors import UsageError
-from sdft_cli.types import Dropped, Example, Message
+from sdft_cli.types import Dropped, Example, Json, Message
+
+#: A raw record of a source: its fields by name.
+Record = dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One example made of a raw record, and the split its source meant it for.
+class SourceRow:
+    """One example made from a raw record, and the split its source put it in.
 
-    ``role`` is a split, or "pool" (the source leaves splitting to us). Rows that share one of their ``keys`` ask the
-    same thing and so must share a split; a corpus row has none. ``held_out`` is what the record becomes in validation
-    and test, where that differs from its training row.
+    ``role`` is a split, or "pool" if the source leaves the split to us. Rows with a common key in ``keys`` ask the same
+    question and must end up in the same split; a corpus row has no keys. ``held_out`` is the example for validation and
+    test, if it differs from the one for training.
     """
 
     example: Example
@@ -37,7 +39,7 @@ class Found:
 
 
 class BadRow(Exception):
-    """This record cannot be used: why (counted) and a detail."""
+    """This record cannot be used: the reason (counted) and a detail."""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(reason)
@@ -53,19 +55,19 @@ class LeftOut(BadRow):
 
 @dataclass(frozen=True)
 class Format:
-    """One layout of raw records. ``parse`` makes examples of one record and may drop parts of it."""
+    """One layout of raw records. ``parse`` makes examples from one record, and may drop parts of it."""
 
     name: str
     licence: str
-    matches: Callable[[dict[str, Any]], bool]
-    parse: Callable[[RawRow], list[Found | Dropped]]
+    matches: Callable[[Record], bool]
+    parse: Callable[[RawRow], list[SourceRow | Dropped]]
 
 
 @dataclass
 class Gathered:
-    """Everything read from the sources of one task. ``formats`` maps each format met to its files."""
+    """Everything read from the sources of one task. ``formats`` maps each format that occurred to its files."""
 
-    found: list[Found] = field(default_factory=list)
+    rows: list[SourceRow] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     formats: dict[str, list[str]] = field(default_factory=dict)
     licences: list[str] = field(default_factory=list)
@@ -79,22 +81,22 @@ class Gathered:
         return "; ".join(dict.fromkeys(self.licences))
 
 
-def gather(task: str, paths: list[Path], formats: tuple[Format, ...], more: tuple[str, ...] = ()) -> Gathered:
-    """Read all files of ``paths``; `UsageError` for one that cannot be read or that holds no known format.
+def gather(task: str, paths: list[Path], formats: tuple[Format, ...], suffixes: tuple[str, ...] = ()) -> Gathered:
+    """Read all files of ``paths``; `UsageError` for one that cannot be read or has no record of a known format.
 
-    ``more`` are suffixes of files that are read in folders beside the usual ones.
+    ``suffixes`` are those of files that are read from folders besides the usual ones.
     """
     gathered = Gathered()
     for path in paths:
-        for name, file in source_files(path, (*SUFFIXES, *more)):
+        for name, file in source_files(path, (*SUFFIXES, *suffixes)):
             gather_file(task, name, file, formats, gathered)
     need_rows(task, gathered, formats)
     return gathered
 
 
 def need_rows(task: str, gathered: Gathered, formats: tuple[Format, ...]) -> None:
-    """`UsageError` where nothing was found in any file."""
-    if not gathered.found:
+    """`UsageError` if there is no usable row in any file."""
+    if not gathered.rows:
         first = f"; the first bad row is {describe(gathered.dropped[0])}" if gathered.dropped else ""
         raise UsageError(f"task {task!r}: no usable row in its sources{first}", _formats_hint(task, formats))
 
@@ -102,8 +104,8 @@ def need_rows(task: str, gathered: Gathered, formats: tuple[Format, ...]) -> Non
 def gather_file(
     task: str, name: str, file: Path, formats: tuple[Format, ...], into: Gathered, delimiter: str | None = None
 ) -> None:
-    """Everything in one file, which is called ``name``; `UsageError` where it holds no known format."""
-    known, fields, before = False, set[str](), len(into.dropped)
+    """Add all rows of one file, called ``name`` in reasons; `UsageError` if no record has a known format."""
+    recognized, fields, before = False, set[str](), len(into.dropped)
     for row in read_rows(name, file, delimiter):
         if isinstance(row, Dropped):
             into.dropped.append(row)
@@ -111,21 +113,23 @@ def gather_file(
         match = next((f for f in formats if f.matches(row.data)), None)
         if match is None:
             fields |= set(row.data)
-            into.dropped.append(Dropped(row.where, "unknown format", f"fields: {_some(row.data)}"))
+            into.dropped.append(Dropped(row.where, "unknown format", f"fields: {_list_some(row.data)}"))
             continue
-        known = True
+        recognized = True
         if name not in into.formats.setdefault(match.name, []):
             into.formats[match.name].append(name)
             into.licences.append(match.licence)
         _parse_row(match, row, into)
-    if not known:
-        seen = f"its fields are: {_some(fields)}" if fields else "no line of it is a JSON object"
+    if not recognized:
+        content = f"its fields are: {_list_some(fields)}" if fields else "no line of it is a JSON object"
         first = f" ({describe(into.dropped[before])})" if into.dropped[before:] and not fields else ""
-        raise UsageError(f"{file}: not a format that task {task!r} reads; {seen}{first}", _formats_hint(task, formats))
+        raise UsageError(
+            f"{file}: not a format that task {task!r} reads; {content}{first}", _formats_hint(task, formats)
+        )
 
 
-def text(data: dict[str, Any], name: str, noun: str) -> str:
-    """``data[name]``, which must be text that says something; ``noun`` is what it is to us."""
+def text(data: Record, name: str, noun: str) -> str:
+    """``data[name]``, which must be text that is not blank; ``noun`` says in errors what the field is for."""
     if data.get(name) is None:
         raise BadRow(f"no {noun}", f"field {name!r} is {'null' if name in data else 'missing'}")
     if not isinstance(data[name], str):
@@ -135,24 +139,24 @@ def text(data: dict[str, Any], name: str, noun: str) -> str:
     return str(data[name])
 
 
-def texts(data: dict[str, Any], name: str, noun: str) -> str:
-    """Like `text`, but a list of texts is taken too and joined by newlines."""
+def texts(data: Record, name: str, noun: str) -> str:
+    """Like `text`, but a list of texts is accepted too, and joined by newlines."""
     value = data.get(name)
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return text({name: "\n".join(value)}, name, noun)
     return text(data, name, noun)
 
 
-def messages(data: dict[str, Any], name: str) -> list[Message]:
+def messages(data: Record, name: str) -> list[Message]:
     """``data[name]`` as chat messages that end with a user's turn."""
     value = data.get(name)
     if not isinstance(value, list) or not all(isinstance(m, dict) for m in value):
         raise BadRow("prompt is not a list of messages", f"field {name!r} is {type(value).__name__}")
-    found = [{"role": text(m, "role", "role"), "content": text(m, "content", "prompt")} for m in value]
-    roles = [m["role"] for m in found]
+    prompt = [{"role": text(m, "role", "role"), "content": text(m, "content", "prompt")} for m in value]
+    roles = [m["role"] for m in prompt]
     if not set(roles) <= {"system", "user", "assistant"} or not roles or roles[-1] != "user":
         raise BadRow("prompt does not end with a user's turn", f"roles: {', '.join(roles) or 'none'}")
-    return found
+    return prompt
 
 
 def user(content: str) -> list[Message]:
@@ -161,12 +165,12 @@ def user(content: str) -> list[Message]:
 
 
 def prompt_key(content: str) -> bytes:
-    """Two prompts with the same key are the same question; white space does not tell them apart (case may: SMILES)."""
+    """Equal for prompts that are the same question: white space is ignored, case is not (SMILES)."""
     return hashlib.blake2b(" ".join(content.split()).encode(), digest_size=16).digest()
 
 
 def slug(name: str) -> str:
-    """``name`` as part of an id: small letters, digits and hyphens."""
+    """``name`` as part of an id: lower-case letters, digits and hyphens."""
     return re.sub(r"[\W_]+", "-", name.casefold()).strip("-") or "x"
 
 
@@ -176,7 +180,7 @@ def _parse_row(match: Format, row: RawRow, into: Gathered) -> None:
             if isinstance(item, Dropped):
                 into.dropped.append(item)
             else:
-                into.found.append(item)
+                into.rows.append(item)
     except BadRow as bad:
         into.dropped.append(Dropped(row.where, bad.reason, bad.detail))
 
@@ -185,6 +189,6 @@ def _formats_hint(task: str, formats: tuple[Format, ...]) -> str:
     return f"{task} reads: {'; '.join(f.name for f in formats)}"
 
 
-def _some(fields: dict[str, Any] | set[str]) -> str:
+def _list_some(fields: Iterable[str]) -> str:
     names = sorted(fields)
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

@@ -1,0 +1,187 @@
+"""A dataset's manifest, ``data/<task>/manifest.json``: written last, checked before any row is read.
+
+Its ``format`` is the version of the whole folder: the names of the files, the fields of a row, the keys below. `FORMAT`
+is the version this code reads and writes; it goes up whenever an older reader would misread a newer folder, or the
+other way round. A folder with another version, or none, is refused: rows can be prepared again from their sources, and
+whatever a teacher was paid for is stored elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from sdft_cli.data.jsonl import read_bytes
+from sdft_cli.errors import UsageError
+from sdft_cli.types import Json
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+class DroppedRow(TypedDict):
+    """A `Dropped` as it is written."""
+
+    where: str
+    reason: str
+    detail: str
+
+
+class DropCounts(TypedDict):
+    """How many rows were left out, for which reasons, and the first ones by name."""
+
+    count: int
+    reasons: dict[str, int]
+    rows: list[DroppedRow]
+
+
+class SourceFile(TypedDict):
+    """A file that the rows were made from."""
+
+    file: str
+    sha256: str
+
+
+#: The rule that grades a task made from a user's own rows (`Task.grader`, `grading.named_rules`): its ``name``, its
+#: ``pattern`` if it has one, and ``chosen`` if it was chosen for the user.
+GraderRule = dict[str, str]
+
+
+class Percentiles(TypedDict):
+    """Percentiles of a length by nearest rank: each is a value that occurs."""
+
+    p50: int
+    p90: int
+    p99: int
+    max: int
+
+
+#: Split -> part (student, teacher, demonstration) -> percentiles.
+SplitLengths = dict[str, dict[str, Percentiles]]
+
+
+class Lengths(TypedDict):
+    """How long rows are under the views of ``method``; ``tokens`` are those of ``model``."""
+
+    method: str
+    characters: SplitLengths
+    model: NotRequired[str]
+    tokens: NotRequired[SplitLengths]
+
+
+class TeacherCounts(TypedDict, total=False):
+    """Counts for demonstrations (the first five) or for questions about articles.
+
+    ``accepted_at[i]`` counts the prompts whose sample ``i`` was the first right one.
+    """
+
+    prompts: int
+    accepted: int
+    accepted_at: list[int]
+    none_right: int
+    had_one: int
+    articles: int
+    questions_asked_for: int
+    questions: int
+    indirect_questions: int
+    articles_short_of_questions: int
+
+
+class TeacherRecord(TeacherCounts):
+    """The teacher that wrote demonstrations or questions: who it is, how it was sampled, what it wrote.
+
+    ``base_url`` is that of an endpoint's model, ``sha256`` that of a local model's files. ``rejected`` counts samples,
+    or parts of them, by reason; tokens are those of all samples that were looked at.
+    """
+
+    model: str
+    base_url: NotRequired[str]
+    sha256: NotRequired[str]
+    temperature: float
+    max_tokens: int
+    samples: int
+    send: dict[str, Json]
+    rejected: dict[str, int]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ManifestExtras(TypedDict, total=False):
+    """The keys that `sdft prepare` adds to what `write_dataset` knows by itself."""
+
+    task_note: str
+    grader: GraderRule
+    max_new_tokens: int
+    sources: list[SourceFile]
+    teacher: TeacherRecord
+    lengths: Lengths
+
+
+class Manifest(ManifestExtras):
+    """``manifest.json``. Nothing in it depends on the time or the machine."""
+
+    format: int
+    task: str
+    source: str
+    licence: str
+    rows: dict[str, int]
+    with_demonstration: int
+    demonstrations: str
+    on_overlap: str
+    seed: int
+    world: int
+    notes: list[str]
+    dropped: DropCounts
+    filtered: DropCounts
+    sha256: dict[str, str]
+    sdft: str
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a dataset folder.
+
+    Raises `UsageError`, with the command that prepares the dataset, if the folder is missing, was left half-written,
+    or has another format version.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"no dataset at {folder}", f"prepare it with: {prepare_command(folder)}")
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(
+            f"{folder} has no {MANIFEST}, so it is not a finished dataset",
+            f"prepare it again with: {prepare_command(folder)}",
+        )
+    try:
+        data: Json = json.loads(read_bytes(path).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{path} is not valid JSON: {error}", f"prepare it again with: {prepare_command(folder)}"
+        ) from error
+    if (version := _field(data, "format")) != FORMAT:
+        raise _other_format(folder, version, data)
+    manifest: Manifest = data
+    return manifest
+
+
+def prepare_command(folder: Path, needs_source: bool = False) -> str:
+    """The command that prepares the dataset in ``folder``."""
+    task = folder.name
+    words = f"--source {task}=PATH" if needs_source else f"--tasks {task}"
+    where = "" if folder.parent == Path("data") else f" --data {folder.parent}"
+    return f"sdft prepare {words}{where}"
+
+
+def _other_format(folder: Path, version: Json, data: Json) -> UsageError:
+    """The refusal of a manifest with another format version than ours, or none."""
+    if version is None:
+        message = f"{folder / MANIFEST} has no format version: the dataset was prepared by an older sdft"
+    else:
+        message = f"{folder / MANIFEST} has format version {version!r}, and this sdft reads version {FORMAT}"
+    command = prepare_command(folder, needs_source=bool(_field(data, "sources")))
+    teacher = " and the same --teacher (its replies are stored, and free)" if _field(data, "teacher") else ""
+    return UsageError(message, f"prepare it again with: {command}{teacher}")
+
+
+def _field(data: Json, name: str) -> Json:
+    return data.get(name) if isinstance(data, dict) else None

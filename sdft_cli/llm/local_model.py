@@ -1,0 +1,170 @@
+"""A local model: no network, no key, no cost, works offline.
+
+All exchanges advance in rounds, a round in batches whose composition is fixed; a batch is stored whole or not at all.
+So a run that was killed and started again writes what an uninterrupted one would have written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from sdft_cli.config.locations import locate
+from sdft_cli.config.recipe import EngineSettings, Runtime, Sampler
+from sdft_cli.errors import choose
+from sdft_cli.llm.progress import Progress
+from sdft_cli.llm.reply_store import ReplyStore, StoredResponse
+from sdft_cli.llm.types import (
+    LENGTH,
+    LOCAL,
+    REFUSED,
+    STOP,
+    Callback,
+    Exchange,
+    ModelId,
+    PromptResult,
+    Reply,
+    Request,
+    TeacherOptions,
+    advance,
+    cut_at_stop,
+)
+from sdft_cli.models.engine import ENGINES
+from sdft_cli.types import Json
+
+if TYPE_CHECKING:
+    from sdft_cli.models.engine import Engine
+    from sdft_cli.models.policy import Policy
+    from sdft_cli.types import Rollout
+
+#: The keys of ``--send`` that a local model understands.
+SUPPORTED = ("top_p", "top_k", "stop")
+
+
+class _Sample(NamedTuple):
+    """One sample to be written; ``digest`` is that of its request."""
+
+    digest: str
+    number: int
+    request: Request
+
+
+class LocalModel:
+    """See `language_model.LanguageModel`."""
+
+    def __init__(self, options: TeacherOptions, store: ReplyStore, progress: Progress):
+        for name in options.send:
+            if name not in SUPPORTED:
+                raise choose("key of --send for a local model", name, SUPPORTED)
+        self.options, self.store, self.progress = options, store, progress
+        self.model_id = local_model_id(options)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The model; loaded when first needed, since all replies may be stored."""
+        from sdft_cli.models import pretrained
+
+        return pretrained.load(locate(self.options.local or ""), Runtime())
+
+    @cached_property
+    def engine(self) -> Engine:
+        settings = EngineSettings(max_batch=self.options.concurrency)
+        engine: Engine = ENGINES.get("transformers")(self.policy, settings)
+        return engine
+
+    @cached_property
+    def context_window(self) -> int:
+        """The most tokens that the model takes."""
+        config = self.policy.core.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+
+    def run(self, exchanges: Sequence[Exchange], on_finished: Callback) -> list[PromptResult]:
+        """See `language_model.LanguageModel`."""
+        states: list[Request | PromptResult] = [advance(exchange, None) for exchange in exchanges]
+        while unfinished := [i for i, state in enumerate(states) if isinstance(state, Request)]:
+            requests = [state for state in states if isinstance(state, Request)]
+            for i, replies in zip(unfinished, self._round(requests), strict=True):
+                state = states[i] = advance(exchanges[i], replies)
+                if isinstance(state, PromptResult):
+                    on_finished(state)
+        return [state for state in states if isinstance(state, PromptResult)]
+
+    def _round(self, requests: Sequence[Request]) -> list[list[Reply]]:
+        """The replies to each request, all of its samples."""
+        samples = (_Sample(r.digest(self.model_id), number, r) for r in requests for number in r.samples)
+        distinct = list({(s.digest, s.number): s for s in samples}.values())
+        size = self.options.concurrency
+        for first in range(0, len(distinct), size):
+            self._batch(distinct[first : first + size])
+        return [self.store.replies(r.digest(self.model_id), r.samples) or [] for r in requests]
+
+    def _batch(self, batch: Sequence[_Sample]) -> None:
+        """Write the samples that are not stored yet, and store them in one transaction."""
+        missing = [s for s in batch if self.store.find(s.digest, s.number) is None]
+        self.progress.usage.stored += len(batch) - len(missing)
+        if not missing:
+            return
+        prompts = [self.policy.chat.prompt_ids(s.request.messages) for s in missing]
+        fitting = [i for i, ids in enumerate(prompts) if len(ids) < self.context_window]
+        sampled = self._sample([missing[i] for i in fitting], [prompts[i] for i in fitting])
+        written = dict(zip(fitting, sampled, strict=True))
+        replies = [written.get(i) or self._too_long(ids) for i, ids in enumerate(prompts)]
+        self.store.add(
+            *(
+                StoredResponse(s.digest, json.dumps(s.request.body()), "local", reply.text, {s.number: reply})
+                for s, reply in zip(missing, replies, strict=True)
+            )
+        )
+        self.progress.usage.requests += len(fitting)
+        self.progress.replied(replies)
+
+    def _too_long(self, ids: list[int]) -> Reply:
+        return Reply(f"{len(ids)} tokens, the model's window is {self.context_window}", REFUSED)
+
+    def _sample(self, samples: Sequence[_Sample], prompts: list[list[int]]) -> list[Reply]:
+        """One reply each; the room that the longest prompt leaves in the window is the limit of all."""
+        if not samples:
+            return []
+        request = samples[0].request  # all requests of a run have the same sampling parameters
+        sampler = Sampler(temperature=request.temperature or 1.0, **_extra(request, "top_p", "top_k"))
+        limit = min(request.max_tokens, self.context_window - max(map(len, prompts)))
+        rollouts = self.engine.sample(prompts, sampler, limit, _seed(samples), greedy=request.temperature == 0)
+        return [self._reply(rollout, request) for rollout in rollouts]
+
+    def _reply(self, rollout: Rollout, request: Request) -> Reply:
+        text, stopped = cut_at_stop(self.policy.chat.decode(rollout.ids), request.stops)
+        finish = STOP if stopped or rollout.finish == "stop" else LENGTH
+        return Reply(text, finish, len(rollout.prompt_ids), len(rollout.ids))
+
+
+def local_model_id(options: TeacherOptions) -> ModelId:
+    """The `ModelId` of a local model: a folder by its name and a digest of its files, a hub model by its id alone."""
+    name = options.local or "micro"
+    folder = Path(locate(name))
+    if not folder.is_dir():
+        return {"model": LOCAL + name}
+    return {"model": LOCAL + ("micro" if name == "micro" else folder.resolve().name), "sha256": _fingerprint(folder)}
+
+
+def _fingerprint(folder: Path) -> str:
+    """A digest of all files that define the model: other weights under the same name are another model."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja", ".bin")):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _extra(request: Request, *names: str) -> dict[str, Json]:
+    return {name: request.extra[name] for name in names if name in request.extra}
+
+
+def _seed(batch: Sequence[_Sample]) -> int:
+    """A seed that depends on these samples of these prompts only."""
+    digest = hashlib.sha256("".join(f"{s.digest}/{s.number};" for s in batch).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

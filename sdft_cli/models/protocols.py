@@ -1,0 +1,106 @@
+"""The parts of a `transformers` model, config and tokenizer that this package uses, and the adapters of `peft`.
+
+For type checking only: neither library is typed, nothing is ever an instance of these classes, and an attribute may be
+missing where its comment says so. Models are subclasses of `nn.Module` and not protocols, because torch's functions ask
+for an `nn.Module`.
+Shapes: B sequences, L tokens, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sdft_cli.types import Message
+
+
+class ModelConfig(Protocol):
+    """A model's config; `get_text_config` gives that of the language model inside a multimodal one.
+
+    Other fields differ from model to model and are read with `getattr` and a default.
+    """
+
+    _attn_implementation: str
+    _name_or_path: str
+    num_hidden_layers: int
+
+    def get_text_config(self) -> ModelConfig: ...
+
+
+class GenerationConfig(Protocol):
+    eos_token_id: int | list[int] | None
+
+
+class DecoderOutput(Protocol):
+    """``last_hidden_state`` is [B, L, H]."""
+
+    last_hidden_state: Tensor
+
+
+class CausalLMOutput(Protocol):
+    """``logits`` is [B, L, V]."""
+
+    logits: Tensor
+
+
+class Decoder(nn.Module):
+    """The layers without the output head: ids [B, L] to hidden states [B, L, H]."""
+
+    __call__: Callable[..., DecoderOutput]
+
+
+class CausalLM(nn.Module):
+    """A decoder with its output head: ids [B, L] to logits [B, L, V]."""
+
+    config: ModelConfig
+    generation_config: GenerationConfig  # may be missing
+    supports_gradient_checkpointing: bool  # may be missing
+    is_gradient_checkpointing: bool
+
+    __call__: Callable[..., CausalLMOutput]
+    get_decoder: Callable[[], Decoder]
+    get_input_embeddings: Callable[[], nn.Embedding]
+    get_output_embeddings: Callable[[], nn.Linear]
+    set_attn_implementation: Callable[[str], None]
+    gradient_checkpointing_enable: Callable[[dict[str, bool]], None]
+    gradient_checkpointing_disable: Callable[[], None]
+    disable_input_require_grads: Callable[[], None]
+    save_pretrained: Callable[..., None]
+
+
+class AdapterConfig(Protocol):
+    """A LoRA adapter's settings; ``r`` is its rank."""
+
+    r: int
+
+
+class PeftModel(CausalLM):
+    """A causal LM that `peft` has put adapters into, by name; what a `CausalLM` has, it has too."""
+
+    peft_config: dict[str, AdapterConfig]
+
+    add_adapter: Callable[[str, AdapterConfig], None]
+    set_adapter: Callable[[str], None]
+    delete_adapter: Callable[[str], None]
+
+
+class Tokenizer(Protocol):
+    """``chat_template`` is the template's source, or several by name."""
+
+    chat_template: str | dict[str, str] | None
+    eos_token_id: int | None
+    pad_token_id: int | None
+
+    def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool) -> Mapping[str, list[int]]: ...
+
+    def apply_chat_template(
+        self, conversation: list[Message], *, tokenize: bool, add_generation_prompt: bool, **variables: bool
+    ) -> str: ...
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
+
+    def save_pretrained(self, save_directory: Path) -> object: ...

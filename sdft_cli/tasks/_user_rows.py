@@ -1,0 +1,232 @@
+"""Tasks made from a user's own rows: any common layout, graded by a named rule.
+
+`read` makes a task from files for `sdft prepare`. Its rule is kept in the dataset's manifest, and `find` makes the task
+from there again, so that a prepared dataset trains and evaluates under its name. For which column is what, see
+`tasks._columns`.
+
+A row needs a demonstration or a gold answer. If it has only an answer, that becomes the demonstration, unless a teacher
+is to write one; if it has only a demonstration, that becomes the gold answer. The split comes from the flag
+(``--source mytask.test=FILE``), else from a column, else from the file's name (``test.jsonl``). All other rows are for
+training if there are test rows, and are split by seed if there are none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial, wraps
+from pathlib import Path
+
+from sdft_cli.data.manifest import MANIFEST, GraderRule, read_manifest
+from sdft_cli.data.readers import RawRow, source_files
+from sdft_cli.errors import UsageError, choose
+from sdft_cli.grading import named_rules
+from sdft_cli.grading.rubrics import KNOWLEDGE
+from sdft_cli.tasks._columns import LAYOUTS, SPLIT_NAMES, Columns, complete, split_of
+from sdft_cli.tasks._conversations import answer_of, demonstration_of, prompt_of
+from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
+from sdft_cli.tasks._splits import arrange
+from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
+
+#: Files by split; None: rows or file names decide.
+Files = dict[str | None, list[Path]]
+_FORMAT = f"{LAYOUTS}; other columns if --columns TASK=FILE.toml names them"
+
+
+def read(name: str, files: Files, columns: Columns) -> Task:
+    """The task ``name`` made from ``files``, which are read right away.
+
+    Raises `UsageError` for a file that cannot be read, for one without any usable row, and for a column that
+    ``columns`` names and no row has.
+    """
+    rows = _UserRows(name, columns)
+    for split, paths in files.items():
+        for path in paths:
+            for label, file in source_files(path):
+                rows.read(label, file, split)
+    rows.check()
+    return _task(name, rows.rule(), columns.max_new_tokens, lambda _, options: rows.prepared(options))
+
+
+def find(name: str, data: Path) -> Task | None:
+    """The task described by ``data/<name>/manifest.json``; None if there is no such dataset or it names no grader.
+
+    Raises `UsageError` for a dataset of another format version.
+    """
+    if not (data / name / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(data / name)
+    if (rule := manifest.get("grader")) is None:
+        return None
+    max_new_tokens = manifest.get("max_new_tokens", Columns.max_new_tokens)
+    columns = Columns(grader=rule["name"], pattern=rule.get("pattern"), max_new_tokens=max_new_tokens)
+    return _task(
+        name, rule, max_new_tokens, lambda paths, options: read(name, {None: paths}, columns).prepare([], options)
+    )
+
+
+def names(data: Path) -> list[str]:
+    """The datasets in ``data`` that are tasks made from a user's own rows; those that cannot be read are skipped."""
+    return [folder.name for folder in sorted(data.iterdir()) if _is_task(folder)] if data.is_dir() else []
+
+
+def _is_task(folder: Path) -> bool:
+    try:
+        return find(folder.name, folder.parent) is not None
+    except UsageError:
+        return False
+
+
+def _task(
+    name: str, rule: GraderRule, max_new_tokens: int, prepare: Callable[[list[Path], PrepareOptions], Prepared]
+) -> Task:
+    grade = named_rules.grader(rule["name"], rule.get("pattern"))
+    open_answers = rule["name"] == "none"
+
+    @wraps(grade)
+    def graded(completion: str, example: Example) -> Score:
+        return grade(completion, example.answer)
+
+    return Task(
+        name=name,
+        summary=f"rows of your own, graded by {rule['name']!r}",
+        prepare=prepare,
+        grade=graded,
+        max_new_tokens=max_new_tokens,
+        note="scored only by a judge" if open_answers else f"graded by {rule['name']!r}",
+        grader=rule,
+        rubric=KNOWLEDGE if open_answers else None,
+    )
+
+
+class _UserRows:
+    """All rows of one task, and the columns that occur in them (``seen``) and are used (``used``)."""
+
+    def __init__(self, name: str, columns: Columns):
+        self.name, self.named_columns, self.gathered = name, columns, Gathered()
+        self.seen: set[str] = set()
+        self.used: set[str] = set()
+        self.columns_by_fields: dict[tuple[str, ...], Columns] = {}
+        self.row_by_id: dict[str, int] = {}
+
+    def read(self, label: str, file: Path, split: str | None) -> None:
+        self.row_by_id.clear()
+        formats = self._formats(split, label)
+        gather_file(self.name, label, file, formats, self.gathered, self.named_columns.delimiter)
+
+    def check(self) -> None:
+        for column in self.named_columns.named.values():
+            if column not in self.seen:
+                raise choose(f"column of task {self.name!r}:", column, tuple(self.seen))
+        need_rows(self.name, self.gathered, self._formats(None, ""))
+
+    def rule(self) -> GraderRule:
+        """The rule for the manifest: the one the user named, else one that suits all gold answers."""
+        grader, pattern = self.named_columns.grader, self.named_columns.pattern
+        if pattern:
+            return {"name": grader or "regex", "pattern": pattern}
+        if grader:
+            return {"name": grader}
+        answers = [_gold_text(row.example) for row in self.gathered.rows]
+        return {"name": named_rules.suiting(answers), "chosen": "by the answers"}
+
+    def prepared(self, options: PrepareOptions) -> Prepared:
+        """The rows by split. They are handed over and not kept, since there may be many."""
+        rule, gathered = self.rule(), self.gathered
+        self.gathered = Gathered()
+        gathered.rows = [_with_answer(row) for row in gathered.rows]
+        if any(row.role == "test" for row in gathered.rows):  # then rows without a split are meant for training
+            gathered.rows = [replace(row, role="train") if row.role == "pool" else row for row in gathered.rows]
+        if options.demonstrations == "source" and any(row.example.demonstration is None for row in gathered.rows):
+            options = replace(options, demonstrations="answer")
+        prepared = arrange(self.name, gathered, options, _first)
+        prepared.source = f"rows of your own: {', '.join(gathered.formats[_FORMAT])}"
+        if unused := sorted(self.seen - self.used):
+            prepared.notes.append(f"unused columns: {', '.join(unused)}")
+        if "chosen" in rule:
+            prepared.notes.append(_CHOSEN[rule["name"] == "none"].format(rule["name"]))
+        return prepared
+
+    def _formats(self, split: str | None, label: str) -> tuple[Format, ...]:
+        return (Format(_FORMAT, self.named_columns.licence, self._has_prompt, partial(self._parse, split, label)),)
+
+    def _has_prompt(self, data: Record) -> bool:
+        columns = self._columns(data)
+        return bool(columns.prompt or columns.messages)
+
+    def _columns(self, data: Record) -> Columns:
+        fields = tuple(data)
+        if fields not in self.columns_by_fields:
+            self.columns_by_fields[fields] = complete(self.named_columns, fields)
+            self.seen.update(name for name in fields if name)
+            self.used.update(self.columns_by_fields[fields].named.values())
+        return self.columns_by_fields[fields]
+
+    def _parse(self, split: str | None, label: str, row: RawRow) -> list[SourceRow | Dropped]:
+        columns = self._columns(row.data)
+        role = split or _split_by_column(row, columns) or _split_by_name(label) or "pool"
+        prompt, rest = prompt_of(row.data, columns)
+        demonstration = demonstration_of(row.data, columns, rest)
+        answer = answer_of(row.data, columns.answer)
+        if demonstration is None and answer is None:
+            raise BadRow("no demonstration and no answer", f"fields: {', '.join(map(str, row.data))}")
+        context = row.data.get(columns.context) if columns.context else None
+        if context is not None and not isinstance(context, str):
+            raise BadRow("context is not text", f"field {columns.context!r}")
+        name = self._id(row, columns) or f"{self.name}-{f'{role}-' * (role != 'pool')}{row.number}"
+        example = Example(name, prompt, demonstration, ((context or "").strip() and context) or None, answer)
+        return [SourceRow(example, role, (prompt_key("\n".join(m["content"] for m in prompt)),), row.where)]
+
+    def _id(self, row: RawRow, columns: Columns) -> str | None:
+        """The row's own id, which no other row of its file may have; None if there is no id column."""
+        if columns.id is None:
+            return None
+        value = row.data.get(columns.id)
+        if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+            raise BadRow("no id", f"field {columns.id!r} is {value!r}")
+        if (first := self.row_by_id.setdefault(str(value), row.number)) != row.number:
+            raise BadRow("duplicate id", f"{value!r} is also the id of row {first}")
+        return str(value)
+
+
+_CHOSEN = {
+    False: "graded by {!r}, which suits the gold answers; --columns can name another grader",
+    True: "the answers are long texts: score them with a judge (sdft eval --judge), or name a grader with --columns",
+}
+
+
+def _split_by_column(row: RawRow, columns: Columns) -> str | None:
+    if columns.split is None:
+        return None
+    if (split := split_of(row.data.get(columns.split), columns)) is None:
+        detail = f"{columns.split!r} is {row.data.get(columns.split)!r}; splits: {', '.join(SPLIT_NAMES)}"
+        raise BadRow("unknown split", detail)
+    return split
+
+
+def _split_by_name(label: str) -> str | None:
+    """The split that a file (``test.csv``, ``train-00000-of-00002.parquet``) or a folder above it is named after."""
+    _, *folders = Path(label).parent.parts or ("",)
+    pieces = (Path(label).stem, *reversed(folders))
+    splits = (SPLIT_NAMES.get(re.split(r"[-_.]?\d", piece)[0].lower()) for piece in pieces)
+    return next((split for split in splits if split), None)
+
+
+def _gold_text(example: Example) -> str:
+    """What a row would be graded by; "" for a demonstration of several turns, which cannot be compared with."""
+    if example.answer is not None:
+        return _first(example.answer)
+    return example.demonstration if isinstance(example.demonstration, str) else ""
+
+
+def _first(answer: str | list[str]) -> str:
+    return answer if isinstance(answer, str) else answer[0]
+
+
+def _with_answer(row: SourceRow) -> SourceRow:
+    """A row without a gold answer is graded by its demonstration."""
+    example = row.example
+    if example.answer is not None or not isinstance(example.demonstration, str):
+        return row
+    return replace(row, example=replace(example, answer=example.demonstration))

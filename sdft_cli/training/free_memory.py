@@ -1,0 +1,63 @@
+"""Memory as it is now: what is free on a device, and what this process holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+#: The files of a memory limit in cgroup v2 and v1: the limit, what is used, and the name of file cache in memory.stat.
+_CGROUP_V2 = ("memory.max", "memory.current", "inactive_file")
+_CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that this process could still take on ``device``; None where that cannot be found out."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return min((free for free in (_available(), _cgroup()) if free is not None), default=None)
+
+
+def resident(what: Literal["VmRSS", "VmHWM"] = "VmRSS") -> int:
+    """Bytes of this process in memory, now (VmRSS) or at most so far (VmHWM), from Linux's /proc; 0 elsewhere."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:")), 0)
+
+
+def _available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _cgroup(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes left by the tightest memory limit on this process (cgroup v2 or v1); file cache counts as free."""
+    try:
+        entries = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return None
+    left = []
+    for _, controllers, path in entries:
+        if controllers not in ("", "memory"):
+            continue
+        mount = root / controllers if controllers else root
+        names = _CGROUP_V1 if controllers else _CGROUP_V2
+        group = mount / path.strip("/")
+        left += [bytes_ for folder in (group, *group.parents) if (bytes_ := _left(folder, *names)) is not None]
+    return min(left, default=None)
+
+
+def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
+    try:
+        most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    return None if most == "max" else max(0, int(most) - used + int(stat.get(cache, 0)))
