@@ -86,6 +86,7 @@ def make_trainer(
     """A trainer as `train` makes it."""
     from sdft_cli import plugins
     from sdft_cli.models import pretrained
+    from sdft_cli.models.engine import ENGINES
     from sdft_cli.training.batches import Batches
     from sdft_cli.training.trainer import build_trainer
 
@@ -93,9 +94,9 @@ def make_trainer(
     chosen = recipe(case, method, model, engine)
     policy = pretrained.load(str(model), chosen.runtime, chosen.lora)
     turn.has_loaded(policy.model)
-    task = plugins.get("task", chosen.tasks[0])
+    task = plugins.TASKS.get(chosen.tasks[0])
     batches = Batches(policy.chat, chosen, task, examples(case, data), (1,), case.new)
-    sampler = plugins.get("engine", engine)(policy, chosen.engine)
+    sampler = ENGINES.get(engine)(policy, chosen.engine)
     return build_trainer(policy, sampler, batches, stored=[])
 
 

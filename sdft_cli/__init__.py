@@ -2,7 +2,7 @@
 
 import os
 
-# before any file here imports torch, which reads it once: spinning threads are far slower on shared cores
+# before anything imports torch, which reads it once: on shared cores, spinning threads are far slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""``python -m sdft_cli`` is the command ``sdft``."""
+"""``python -m sdft_cli`` is the same as the command ``sdft``."""
 
 from sdft_cli.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The errors a person is meant to read; ``cli`` prints them as ``error:`` and ``hint:`` lines."""
+"""Errors written for people; the command line prints them as an ``error:`` and a ``hint:`` line."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ class SdftError(Exception):
 
 
 class UsageError(SdftError):
-    """Wrong usage or bad input (exit code 2), raised before anything is written."""
+    """Wrong usage or bad input (exit code 2); raised before anything is written."""
 
     code = 2
 
 
 class GateError(SdftError):
-    """A gate that the caller set was broken (exit code 3)."""
+    """A gate set by the caller was broken (exit code 3)."""
 
     code = 3
 
 
 def choose(kind: str, name: str, choices: list[str] | tuple[str, ...], hint: str = "") -> UsageError:
-    """The error for an unknown ``name`` of a ``kind``: names the choices and the nearest of them."""
+    """The error for an unknown ``name`` of a ``kind``; its hint has the choices and the nearest of them."""
     import difflib
 
-    near = difflib.get_close_matches(name, choices, n=1)
+    near = difflib.get_close_matches(str(name), choices, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return UsageError(f"unknown {kind} {name!r}", hint or f"{guess}choices: {', '.join(sorted(choices))}")

@@ -1,4 +1,4 @@
-"""The nouns that cross floors: example, score, task, suite, rollout. Plain data, no IO, no torch."""
+"""The nouns that every folder shares: example, score, task, suite, rollout. Plain data, no IO, no torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sdft_cli.errors import UsageError
 
-#: A JSON value of a form that only its reader knows (a gold answer, a source's own record); never a record of ours.
+#: JSON whose shape only its reader knows (a gold answer, a source's row, a table of settings); never a record of ours.
 Json = Any
 #: One chat message: ``{"role": "system" | "user" | "assistant" | "tool", "content": str}``.
 Message = dict[str, str]
@@ -21,28 +21,28 @@ _FIELDS = ("id", "prompt", "demonstration", "context", "answer", "text", "meta")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a dataset. Which fields are needed is the method's to say.
+    """One row of a dataset; the method decides which fields it needs.
 
-    ``prompt`` is a list of messages that ends with the user's turn; ``demonstration`` is an expert's
-    response (text, or messages for several turns); ``context`` an article or the like; ``answer`` the
-    gold answer (any JSON); ``text`` raw text for a corpus row.
+    ``prompt``: messages that end with a user turn. ``demonstration``: an expert's response, as text or (several turns)
+    as messages. ``context``: an article or the like. ``answer``: the gold answer, any JSON. ``text``: the raw text of a
+    corpus row.
     """
 
     id: str
     prompt: list[Message]
     demonstration: str | list[Message] | None = None
     context: str | None = None
-    answer: Any = None
+    answer: Json = None
     text: str | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Json] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON row; fields without a value are left out."""
+    def to_dict(self) -> dict[str, Json]:
+        """The row as JSON, without its empty fields."""
         row = {name: getattr(self, name) for name in _FIELDS}
         return {k: v for k, v in row.items() if v is not None and v != {} and (v != [] or k == "prompt")}
 
     @classmethod
-    def from_dict(cls, row: Any, where: str) -> Example:
+    def from_dict(cls, row: object, where: str) -> Example:
         """Parse one JSON row; raises `UsageError` that names ``where`` (file and line) and the field."""
         if not isinstance(row, dict):
             raise UsageError(f"{where}: a row must be a JSON object, not {type(row).__name__}")
@@ -66,7 +66,7 @@ class Example:
         return cls(**{"prompt": [], **row})
 
 
-def _check_messages(value: Any, where: str) -> None:
+def _check_messages(value: object, where: str) -> None:
     if not isinstance(value, list):
         raise UsageError(f"{where} must be a list of messages")
     for message in value:
@@ -78,7 +78,7 @@ def _check_messages(value: Any, where: str) -> None:
 
 @dataclass(frozen=True)
 class Score:
-    """What a grader says of one completion. ``value`` None means unscored, which is not wrong."""
+    """A grader's verdict on one completion. A ``value`` of None means unscored, which is not the same as wrong."""
 
     value: float | None
     extracted: str | None = None
@@ -88,7 +88,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that was left out: where it stood, why, and a short detail."""
+    """A row that was dropped: its file and line, the reason, and a short detail."""
 
     where: str
     reason: str
@@ -97,9 +97,9 @@ class Dropped:
 
 @dataclass
 class Prepared:
-    """What a task makes of raw sources: examples a split, and every row it had to drop.
+    """What a task makes of raw sources: examples by split, and every row it had to drop.
 
-    ``drawn`` says that it was not the sources but our seed that put rows into ``train``.
+    ``drawn``: the training rows were chosen by our seed, not by the source.
     """
 
     splits: dict[str, list[Example]]
@@ -112,10 +112,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What the user said about preparing.
+    """How to prepare.
 
-    ``demonstrations='answer'`` renders the gold answer as one. ``on_overlap`` is what becomes of a training row that
-    asks what a test row asks, where the sources say which is which: ``error``, or ``drop`` the training row.
+    ``demonstrations='answer'`` uses the gold answer as the demonstration. ``on_overlap``: what to do with a training
+    row whose question is also in the test set, where the source fixes the splits (``error``, or ``drop`` the training
+    row).
     """
 
     demonstrations: str = "source"
@@ -126,7 +127,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class Rubric:
-    """How a judge grades: what it is told, and the (strict, lenient) score of each one-word verdict."""
+    """How a judge grades: its instructions, and the (strict, lenient) score of each one-word verdict."""
 
     instructions: str
     verdicts: Mapping[str, tuple[float, float]]
@@ -136,10 +137,10 @@ class Rubric:
 class Task:
     """One skill: how sources become examples, and how a completion is graded.
 
-    ``prepare`` gets the given source paths (none for a task that makes its own rows) and may raise
-    `UsageError`; ``grade`` gets the completion's text and its example. ``question`` is what tells its rows apart, for
-    prompts that share a long preamble (None: the whole prompt). ``grader`` is kept in the manifest by a task that is
-    made of data, to make it again from there (`tasks._user_rows`). ``rubric`` is for a judge, where one is asked.
+    ``prepare`` takes the source paths (none if the task generates its own rows) and may raise `UsageError`. ``grade``
+    takes the text of a completion and its example. ``question``: the part of a prompt that distinguishes rows which
+    share a long preamble (None: the whole prompt). ``grader``: for a task that is nothing but a dataset, the rule that
+    its manifest stores (`tasks._user_rows`). ``rubric``: the instructions for a judge.
     """
 
     name: str
@@ -153,28 +154,31 @@ class Task:
     note: str = ""
     suffixes: tuple[str, ...] = ()
     question: Callable[[Example], str] | None = None
-    grader: dict[str, Any] | None = None
+    grader: dict[str, str] | None = None
     rubric: Rubric | None = None
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A fixed set of graded examples by part; its accuracy is the plain mean over parts."""
+    """A fixed set of graded examples in named parts; its accuracy is the unweighted mean over the parts."""
 
     name: str
     summary: str
     parts: Callable[[], dict[str, list[Example]]]
     grade: Callable[[str, Example], Score]
     max_new_tokens: int = 1024
-    #: prompts of the same kind that are none of the suite's items: what re-invocation samples on
+    #: similar prompts that are not items of the suite, for methods that rehearse on general prompts
     general: Callable[[], list[Example]] | None = None
 
 
-class Battery(ABC):
-    """A suite that another library measures, part by part: its items are not prompts with completions alone.
+#: The settings that a battery is measured under; `config.recipe.Evaluation` for ours.
+S_contra = TypeVar("S_contra", contravariant=True)
 
-    What is called ``settings`` here is a `recipe.Evaluation`, an engine is that of `scoring` with its ``policy``, and
-    the accuracy is the plain mean over parts.
+
+class Battery(ABC, Generic[S_contra]):
+    """A suite that another library measures, part by part: its items are more than prompts with completions.
+
+    Its accuracy is the unweighted mean over the parts.
     """
 
     name: str
@@ -182,26 +186,29 @@ class Battery(ABC):
     general: Callable[[], list[Example]] | None = None
 
     @abstractmethod
-    def parts(self, settings: Any) -> list[str]:
-        """The names of what would be measured; `UsageError` where nothing would be."""
+    def parts(self, settings: S_contra) -> list[str]:
+        """The names of the parts to measure; `UsageError` if there are none."""
 
     @abstractmethod
-    def note(self, settings: Any) -> str:
-        """What a reader must know of the mean, such as what is left out of it."""
+    def note(self, settings: S_contra) -> str:
+        """A caveat for readers of the mean, such as what it leaves out."""
 
     @abstractmethod
-    def settings(self, settings: Any, part: str | None = None) -> dict[str, Any]:
-        """Everything in which two measurements (of one ``part``, or of all) must agree to be compared, found without a
-        model; `UsageError` where something that is needed is not there."""
+    def settings(self, settings: S_contra, part: str | None = None) -> dict[str, Json]:
+        """Everything that two measurements (of one ``part``, or of all) must share to be comparable, without loading a
+        model; `UsageError` if something required is missing."""
 
     @abstractmethod
-    def measure(self, engine: Any, settings: Any, part: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The records of one part (each names it), and what its summary holds besides what follows from them."""
+    def measure(self, engine: Any, settings: S_contra, part: str) -> tuple[list[dict[str, Json]], dict[str, Json]]:
+        """The records of one part, each with the part's name, and whatever its summary has beyond them.
+
+        ``engine`` is a `models.engine.Engine`, of which a battery may use no more than the ``policy``.
+        """
 
 
 @dataclass
 class Rollout:
-    """One sampled completion. ``logprobs`` are the sampler's own, temperature and truncation applied (nats)."""
+    """One sampled completion. ``logprobs`` are the sampler's, in nats, after temperature and truncation."""
 
     prompt_ids: list[int]
     ids: list[int]

@@ -38,10 +38,12 @@ def micro_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sdft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     """Run `sdft …` in an empty folder; (exit code, stdout, stderr). Loading weights is not expected here."""
+    from sdft_cli import plugins
     from sdft_cli.cli import app
     from sdft_cli.models import pretrained
 
     monkeypatch.chdir(tmp_path)
+    plugins.unload_all()
 
     def no_weights(*_: object) -> None:
         raise AssertionError("a model was loaded")
@@ -55,7 +57,7 @@ def sdft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return run

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Gate a trained run in any CI: exit 0 if it kept what it knew, 3 if a gate broke, 2 if something could not be checked.
+# Gates for a trained run in any CI: exit code 0 if all hold, 3 if one breaks, 2 if one cannot be checked.
 #
-#     recipes/ci/gate.sh RUN [more flags of `sdft eval`, such as --min-accuracy tooluse=0.6]
+#     recipes/ci/gate.sh RUN [more flags for `sdft eval`, such as --min-accuracy tooluse=0.6]
 #
-# Writes gates.xml (JUnit) and gates.md (for a pull request) into the working folder. What the run holds is read, what
-# lacks is measured. Variables: MAX_FORGETTING, MAX_PRIOR_DROP, GATE (point, proven or safe), SDFT (the command).
+# Writes gates.xml (JUnit) and gates.md (for a pull request) into the working folder. Scores that the run already has are
+# read, missing ones are measured. Variables: MAX_FORGETTING, MAX_PRIOR_DROP, GATE (point, proven or safe), SDFT (the
+# command).
 set -u
 
 if [ $# -lt 1 ]; then

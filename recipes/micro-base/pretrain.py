@@ -1,14 +1,14 @@
 """Pre-train the micro world's base model: ``python recipes/micro-base/pretrain.py --out DIR``.
 
-One plain loop on purpose: this is the recipe of a file we ship, not a trainer. Every draw comes from
-``--seed``, so one machine makes the same bytes twice (threads and torch version being equal).
+One plain loop on purpose: this makes a file that we ship, it is not a trainer. All randomness comes from ``--seed``, so
+a machine makes the same bytes twice, given the same number of threads and version of torch.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two spinning threads on shared cores are 20x slower
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on shared cores, two spinning threads are 20x slower
 
 import argparse
 import json
@@ -51,17 +51,18 @@ def build_model(args: argparse.Namespace, tokenizer) -> Qwen2ForCausalLM:
 
 @torch.no_grad()
 def plant_look_up(model: Qwen2ForCausalLM, heads: int = 2, strength: float = 4.0, gain: float = 1.5) -> None:
-    """Start with the two-step circuit that finds a word again and goes on from there (an induction head).
+    """Initialize with the two-step circuit that finds an earlier occurrence of a word and copies what followed it (an
+    induction head).
 
-    Heads of the first layer look one token back: biases alone, turned by the position code of one step. Heads of the
-    second layer compare the present word with what the first wrote down, and copy what they find. Left to chance, no
-    base of ours found this circuit in 12 M tokens; planted, it works after 0.3 M. Everything stays trainable.
+    Heads of the first layer attend one token back, by biases that their rotary embedding turns by one position. Heads
+    of the second layer compare the current word with what the first layer stored, and copy the match. Without this, no
+    base model of ours found the circuit in 12 M tokens; planted, it works after 0.3 M. All weights stay trainable.
     (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; Olsson et al. 2022, arXiv 2209.11895.)
     """
     first, second = (layer.self_attn for layer in model.model.layers[:2])
     size, width, spread = first.head_dim, model.config.hidden_size, 0.1
-    turn_F = model.model.rotary_emb.inv_freq  # radians a position, fastest first
-    slow_D = (torch.cat([turn_F, turn_F]) < 0.06).float()  # dimensions that distance does not wash out
+    turn_F = model.model.rotary_emb.inv_freq  # radians per position, fastest first
+    slow_D = (torch.cat([turn_F, turn_F]) < 0.06).float()  # dimensions that distance does not blur
     model.model.embed_tokens.weight.normal_(0, spread)
     for head in range(heads):
         rows, fast = slice(head * size, (head + 1) * size), 6
@@ -80,7 +81,7 @@ def plant_look_up(model: Qwen2ForCausalLM, heads: int = 2, strength: float = 4.0
 
 
 class Stream:
-    """Batches of conversations of similar length; ids and loss mask, right-padded."""
+    """Right-padded batches of conversations of similar length: ids and loss mask."""
 
     def __init__(self, tokenizer, seed: int, tokens: int, rehearsal_steps: int = 0):
         self.tokenizer, self.rehearsal_steps, self.taken = tokenizer, rehearsal_steps, 0
@@ -123,7 +124,7 @@ class Stream:
 
 @torch.no_grad()
 def answer(model: Qwen2ForCausalLM, tokenizer, questions: list[Question], shown: bool = False) -> float:
-    """Greedy accuracy on ``questions``, with or without a demonstration in view."""
+    """Greedy accuracy on ``questions``, with or without a demonstration in the prompt."""
     rng = random.Random(5)
     prompts = []
     for q in questions:
@@ -144,7 +145,7 @@ def answer(model: Qwen2ForCausalLM, tokenizer, questions: list[Question], shown:
 
 @torch.no_grad()
 def look_up(model: Qwen2ForCausalLM, tokenizer) -> float:
-    """How often the right value is the first choice after its key in an exercise of pairs: have the heads formed?"""
+    """How often the right value is the top prediction after its key in practice with pairs: have the heads formed?"""
     rng, right, count = random.Random(7), 0, 0
     stream = Stream(tokenizer, 0, 0)
     for ids, start in stream.encode([_pairs(rng) for _ in range(60)]):
@@ -174,11 +175,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--tokens", type=int, default=2048, help="tokens a batch, padding included")
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens per batch, padding included")
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--intermediate", type=int, default=512)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--rehearsal-steps", type=int, default=400, help="first steps on rehearsal() alone")
+    parser.add_argument("--rehearsal-steps", type=int, default=400, help="steps at the start that use rehearsal() only")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)

@@ -21,7 +21,6 @@ def list_(data: Data = None, plugin: Plugin = None, json: Json = False) -> None:
     """List datasets with their rows, demonstrations, grader and source."""
     from sdft_cli.commands.datasets import list_datasets, print_datasets
 
-    _load(plugin)
     entries = list_datasets(data or Path("data"))
     print(jsonlib.dumps({"datasets": entries})) if json else print_datasets(entries)
 
@@ -39,7 +38,6 @@ def stats(
     from sdft_cli.commands.datasets import print_stats
     from sdft_cli.commands.datasets import stats as run_stats
 
-    _load(plugin)
     entries = run_stats(data or Path("data"), tasks or [], model, method)
     print(jsonlib.dumps({"datasets": entries})) if json else print_stats(entries)
 
@@ -62,14 +60,5 @@ def show(
     from sdft_cli.commands.datasets import print_rows
     from sdft_cli.commands.datasets import show as run_show
 
-    _load(plugin)
     rows = run_show(data or Path("data"), task, split, row, model, method, limit)
     print(jsonlib.dumps({"rows": rows})) if json else print_rows(rows)
-
-
-def _load(plugin: list[Path] | None) -> None:
-    """Load plug-ins before any name is looked up."""
-    from sdft_cli import plugins
-
-    for path in plugin or []:
-        plugins.load_file(path)

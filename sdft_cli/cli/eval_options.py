@@ -100,14 +100,6 @@ GradedTask = Annotated[str, typer.Argument(help="The task whose grader and test 
 Completions = Annotated[Path, typer.Option(help='JSONL file with one completion per line: {"id": …, "completion": …}.')]
 
 
-def load(plugin: list[Path] | None) -> None:
-    """Load plug-ins, after which the names they define are known."""
-    from sdft_cli import plugins
-
-    for path in plugin or []:
-        plugins.load_file(path)
-
-
 def judge_options(judge: str | None, base_url: str | None, key_env: str | None) -> TeacherOptions | None:
     """The judge's model and endpoint; None without ``--judge``."""
     if judge is None:
@@ -172,7 +164,7 @@ def recipe_layer(
 ) -> dict[str, Json]:
     """A recipe layer made of these flags; it may only hold what decides how something is measured."""
     from sdft_cli.config.overrides import parse_sets
-    from sdft_cli.config.recipe import merge
+    from sdft_cli.config.tables import merge
 
     section = _harness_section(arguments)
     if benchmarks:

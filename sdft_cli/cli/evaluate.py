@@ -52,7 +52,6 @@ def evaluate(
     from sdft_cli.evaluation.request import EvalRequest
     from sdft_cli.evaluation.target import Target
 
-    option.load(plugin)
     gates = gates_of(max_forgetting, max_prior_drop, min_accuracy or [], gate, junit, markdown)
     request = EvalRequest(
         target=Target.named(target),  # first: a run's plug-ins are loaded with it, before names are checked
@@ -97,7 +96,6 @@ def compare(
     """Did a checkpoint change, on the same items? With --by: is a method better, over seeds?"""
     from sdft_cli.commands import compare as command
 
-    option.load(plugin)
     if by is None and len(targets) != 2:
         raise UsageError(
             f"compare takes two checkpoints, not {len(targets)}", "add --by method to compare many runs over seeds"
@@ -124,7 +122,6 @@ def grade(
     from sdft_cli.commands.grade import grade as run_grade
     from sdft_cli.commands.grade import show
 
-    option.load(plugin)
     judge_with = option.judge_options(judge, judge_base_url, judge_key_env)
     report = run_grade(task, completions, data or Path("data"), judge_with)
     if json:

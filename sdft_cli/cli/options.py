@@ -1,10 +1,11 @@
-"""The flags that several verbs share, and how they become a recipe. Nothing heavy comes in before they are checked."""
+"""The flags that several commands share, and how they become a recipe. Heavy imports come after they are checked."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,36 +13,56 @@ from sdft_cli.errors import UsageError, choose
 
 if TYPE_CHECKING:
     from sdft_cli.config.recipe import Recipe
+    from sdft_cli.config.tables import Layer
 
 MICRO_TASKS = "micro-tooluse,micro-science,micro-medical"
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-File = Annotated[Path | None, typer.Argument(help="A recipe file (TOML); flags override it.")]
-Tasks = Annotated[str | None, typer.Option("--tasks", help="Task names, separated by commas, in their order.")]
-Method = Annotated[str | None, typer.Option(help="How to learn; `sdft methods` lists them.")]
-Model = Annotated[str | None, typer.Option(help="A model folder or hub id; the embedded one when not given.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder that holds one dataset folder a task.")]
+
+def load_plugins(files: list[Path] | None) -> list[Path] | None:
+    """Load plug-in files, as soon as ``--plugin`` is read and before any other flag: those may name what they bring."""
+    from sdft_cli import plugins
+
+    for file in files or []:
+        plugins.load_file(file)
+    return files
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+File = Annotated[Path | None, typer.Argument(help="Recipe file (TOML); flags override it.")]
+Tasks = Annotated[str | None, typer.Option("--tasks", help="Task names in order, separated by commas.")]
+Method = Annotated[str | None, typer.Option(help="Training method; `sdft methods` lists them.")]
+Model = Annotated[str | None, typer.Option(help="Model folder or hub id; the embedded model if not given.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder that holds one dataset folder per task.")]
 Watched = Annotated[str | None, typer.Option("--suite", help="Suite of prior skills to watch.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of data order and sampling.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value of the recipe; repeatable.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Set a recipe key, as key=value; repeatable.")]
 Sampling = Annotated[
-    str | None, typer.Option("--engine", help="What samples completions: transformers (default), vllm or vllm-server.")
+    str | None,
+    typer.Option("--engine", help="Sampling engine: transformers (default), vllm, vllm-server or a plug-in's."),
 ]
-Plugin = Annotated[list[Path] | None, typer.Option("--plugin", help="A .py file with a task, method, … of your own.")]
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        callback=load_plugins,
+        is_eager=True,
+        help="Python file with a task, method, engine, … of your own; repeatable.",
+    ),
+]
 
 
-def split(text: str | None) -> list[str] | None:
+def split(text: str | None, flag: str = "--tasks") -> list[str] | None:
     """The names in ``a,b,c``; None for a flag that was not given."""
     if text is None:
         return None
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
-        raise UsageError("--tasks names no task", "write --tasks a,b,c")
+        raise UsageError(f"{flag} names nothing", f"write {flag} a,b,c")
     return names
 
 
 def say(text: str) -> None:
-    """One line for a person, where it does not disturb ``--json``."""
+    """One line for people, on stderr because stdout may be read by a program (``--json``)."""
     print(text, file=sys.stderr)
 
 
@@ -52,47 +73,50 @@ def choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def with_engine(sets: list[str] | None, engine: str | None) -> list[str]:
-    """``--set`` assignments with what ``--engine`` says as one of them."""
-    from sdft_cli import plugins
+    """``--set`` assignments, with ``--engine`` as one of them. Its name is checked with the recipe's other names."""
+    return [*(sets or []), *([] if engine is None else [f'engine.name="{engine}"'])]
 
-    if engine is None:
-        return sets or []
-    if engine not in plugins.names("engine"):
-        raise choose("engine", engine, plugins.names("engine"))
-    return [*(sets or []), f"engine.name={engine}"]
+
+def recipe_flags(
+    tasks: str | None, method: str | None, model: str | None, data: Path | None, **more: object
+) -> dict[str, object]:
+    """The flags that are recipe keys, as a layer; None for those not given."""
+    return {"tasks": split(tasks), "method": method, "model": model, "data": str(data) if data else None, **more}
 
 
 def new_recipe(
     file: Path | None,
-    flags: dict[str, Any],
+    flags: Mapping[str, object],
     sets: list[str],
     plugin: list[Path] | None,
-    point: dict[str, Any] | None = None,
+    point: Layer | None = None,
 ) -> Recipe:
-    """The recipe of a new run, or (with a ``point``) of a sweep; says which defaults it fell back on."""
+    """The recipe of a new run, or (with a ``point``) of a sweep; reports the defaults it falls back on."""
     from sdft_cli.config.layers import assemble
 
-    settled = assemble(file, flags, sets, plugin, point)
-    if not settled.model:
+    recipe = assemble(file, flags, sets, plugin, point)
+    if not recipe.model:
         say("no model named: using the embedded micro model (--model PATH_OR_HUB_ID to choose)")
-        settled = settled.model_copy(update={"model": "micro"})
-    if not settled.tasks:
+        recipe = recipe.model_copy(update={"model": "micro"})
+    if not recipe.tasks:
         say(f"no task named: using {MICRO_TASKS} (--tasks a,b,c to choose)")
-        settled = settled.model_copy(update={"tasks": tuple(MICRO_TASKS.split(","))})
-    return settled
+        recipe = recipe.model_copy(update={"tasks": tuple(MICRO_TASKS.split(","))})
+    return recipe
 
 
-def recipe_of(out: Path, plugin: list[Path] | None, sets: list[str]) -> Recipe:
-    """The recipe of a run that goes on: the one it was started with, and ``sets`` where they can still change."""
-    from sdft_cli import plugins
+def recipe_of(run: Path, plugin: list[Path] | None, sets: list[str]) -> Recipe:
+    """The recipe of a run to go on with: the one it was started with, with plug-ins added, and ``sets`` if they can
+    still change."""
+    from sdft_cli.config.layers import check_names
     from sdft_cli.config.overrides import change
     from sdft_cli.runs.folder import Run
 
-    if not (out / "recipe.json").is_file():
-        raise UsageError(f"{out} is not a run: it has no recipe.json", "leave --resume out to start one there")
-    for path in plugin or []:
-        plugins.load_file(path)
-    settled = Run.open(out).recipe
-    for name in settled.plugins:
-        plugins.load_file(name)
-    return change(settled, sets)
+    if not (run / "recipe.json").is_file():
+        raise UsageError(f"{run} is not a run: it has no recipe.json", "leave out --resume to start one there")
+    recipe = Run.open(run).recipe
+    load_plugins([Path(name) for name in recipe.plugins])
+    files = [str(path.resolve()) for path in plugin or []]
+    recipe = recipe.model_copy(update={"plugins": tuple(dict.fromkeys([*recipe.plugins, *files]))})
+    recipe = change(recipe, sets)
+    check_names(recipe)
+    return recipe

@@ -80,15 +80,12 @@ def prepare(
 ) -> None:
     """Turn raw sources into dataset folders, one per task; every dropped row is listed."""
     flags = dict(locals())  # first, while the flags are the only locals: `teacher_options` takes its own from these
-    from sdft_cli import plugins
     from sdft_cli.types import PrepareOptions
 
     choice("--demonstrations", demonstrations, ("source", "answer"))
     choice("--on-bad-row", on_bad_row or "drop", ("drop", "error"))
     choice("--on-overlap", on_overlap, ("error", "drop"))
     teacher_options = ask.teacher_options(flags)
-    for path in plugin or []:
-        plugins.load_file(path)
     options = PrepareOptions(demonstrations, seed, world, on_overlap)
     inputs = _inputs(tasks, source or [], columns or [], data or Path("data"), options, on_bad_row)
     _run(inputs, teacher_options, model, dry_run, json)

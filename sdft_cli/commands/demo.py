@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sdft_cli import plugins
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.commands.report import report, show
 from sdft_cli.config.layers import assemble
@@ -24,13 +23,15 @@ from sdft_cli.types import PrepareOptions
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 
 
-def demo(out: Path, methods: list[str], seed: int, world: int, quick: bool, quiet: bool = False) -> DemoResults:
+def demo(
+    out: Path, methods: list[str], seed: int, world: int, quick: bool, quiet: bool = False, plugins: Sequence[Path] = ()
+) -> DemoResults:
     """Train the embedded model on three tasks in a row, once with each method; returns what ``results.json`` holds.
 
     Finished runs in ``out`` are kept, so a demo that was interrupted goes on where it stopped.
     """
     began = time.perf_counter()
-    recipes = {m: _recipe(out, m, seed, world, quick) for m in methods}
+    recipes = {m: _recipe(out, m, seed, world, quick, plugins) for m in methods}
     _check(out, recipes)
     prepare(list(TASKS), {}, out / "data", PrepareOptions(world=world))
     runs = _train(out, recipes, quiet)
@@ -44,12 +45,11 @@ def demo(out: Path, methods: list[str], seed: int, world: int, quick: bool, quie
     return record
 
 
-def _recipe(out: Path, method: str, seed: int, world: int, quick: bool) -> Recipe:
-    plugins.get("method", method)
+def _recipe(out: Path, method: str, seed: int, world: int, quick: bool, plugins: Sequence[Path]) -> Recipe:
     flags = {"method": method, "model": "micro", "tasks": list(TASKS), "suite": "micro", "seed": seed, "world": world}
     sets = ["threads=1"]  # a tiny model gains nothing from more, and figures then do not depend on their number
     sets += ["max_steps=4", "evaluation.limit=16", "eval_every=2", "eval_limit=8"] if quick else []
-    return assemble(None, {**flags, "data": str(out / "data")}, sets)
+    return assemble(None, {**flags, "data": str(out / "data")}, sets, plugins)
 
 
 def _check(out: Path, recipes: Mapping[str, Recipe]) -> None:

@@ -1,1 +1,1 @@
-"""The recipe: its sections, its layers, and how a person writes it."""
+"""The recipe: its sections, its layers, and how users write it."""

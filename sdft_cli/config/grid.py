@@ -1,7 +1,7 @@
 """The grid of a sweep: its values, their product, and the name and recipe of every point.
 
-Values come from a recipe file's ``[grid]`` table, a method's own from ``[methods.NAME.grid]``, and from ``--grid``,
-which wins. A key's values are tried in the order in which they are written; the last key moves fastest.
+Values come from a recipe file's ``[grid]`` table, one method's from ``[methods.NAME.grid]``, and from ``--grid``, which
+wins. Values are tried in the order in which they are written; the last key varies fastest.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sdft_cli import plugins
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.overrides import as_layer, path_of, split_assignment, value_of
-from sdft_cli.config.recipe import Recipe, for_method, paths, read_toml
+from sdft_cli.config.recipe import METHODS, Recipe, paths
+from sdft_cli.config.tables import for_method, read_toml
 from sdft_cli.errors import UsageError
+from sdft_cli.types import Json
 
-#: Values by dotted key; ``None`` among them switches a setting off.
-Grid = dict[str, list[Any]]
+#: Values by dotted key; ``None`` among them turns a setting off.
+Grid = dict[str, list[Json]]
+#: One value per dotted key.
+Settings = dict[str, Json]
 
 NO_GRID = ("no grid", "add --grid lr=5e-6,1e-5, or name a recipe file that has a [grid] table")
-_MEASURE = "points must be measured alike to be compared: make one sweep of each"
-#: Keys that are no matter of choice, with what to do instead.
+_MEASURE = "points must be measured in the same way to be comparable: make a sweep for each"
+#: Keys that cannot be chosen by validation accuracy, with what to do instead.
 _FIXED = {
-    "seed": "a seed is not chosen: name seeds with --seeds 0,1,2",
+    "seed": "seeds are not tuned: name them with --seeds 0,1,2",
     **dict.fromkeys(("tasks", "data", "suite", "world", "plugins"), _MEASURE),
     **dict.fromkeys(("train.eval_every", "train.eval_limit"), _MEASURE),
     **dict.fromkeys((key for key in paths() if key.split(".")[0] == "evaluation"), _MEASURE),
@@ -38,20 +40,20 @@ _LONGEST_NAME = 120
 
 @dataclass(frozen=True)
 class Asked:
-    """What the caller said: the layers of a recipe, and what to lay over them. Paths and texts, so that JSON holds it.
+    """What the caller asked for: the layers of a recipe, and the grid. Paths and texts, so that JSON can hold it.
 
-    The first of ``seeds`` is that of every point; the others are run at the chosen points, or everywhere.
+    Every point is run with the first of ``seeds``; the others are run at the chosen points, or everywhere.
     """
 
     file: str | None
-    flags: dict[str, Any]
+    flags: dict[str, Json]
     sets: list[str]
     plugins: list[str]
     grid: list[str]
     seeds: list[int]
     all_seeds: bool
 
-    def recipe(self, settings: Mapping[str, Any], seed: int | None = None) -> Recipe:
+    def recipe(self, settings: Mapping[str, Json], seed: int | None = None) -> Recipe:
         """The recipe with ``settings`` (by dotted path) laid over it; without any, the base of the sweep."""
         layer = as_layer({**settings, "seed": self.seeds[0] if seed is None else seed})
         file = Path(self.file) if self.file else None
@@ -63,7 +65,7 @@ class Point:
     """One run of the sweep; ``settings`` are the grid's, without the method."""
 
     method: str
-    settings: dict[str, Any]
+    settings: Settings
     seed: int
     recipe: Recipe
 
@@ -73,104 +75,106 @@ class Point:
 
 
 def points(asked: Asked, grids: Mapping[str, Grid], seeds: list[int]) -> list[Point]:
-    """Every point of every method's grid, once a seed. A wrong value is an error here, before anything runs."""
+    """Every point of every method's grid, once per seed. A wrong value is an error here, before anything runs."""
     return [point(asked, m, s, seed) for m, grid in grids.items() for s in product(grid) for seed in seeds]
 
 
-def point(asked: Asked, method: str, settings: dict[str, Any], seed: int) -> Point:
+def point(asked: Asked, method: str, settings: Settings, seed: int) -> Point:
+    """The run of ``method`` with ``settings`` and ``seed``."""
     return Point(method, settings, seed, asked.recipe({**settings, "method": method}, seed))
 
 
-def product(grid: Grid) -> list[dict[str, Any]]:
+def product(grid: Grid) -> list[Settings]:
     """Settings of every point in grid order."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def grids_of(asked: Asked) -> dict[str, Grid]:
-    """The grid of each method; one method, the base recipe's, where ``method`` is not swept."""
-    base = asked.recipe({})  # loads plugins and checks the file
+    """The grid of each method; one method, the base recipe's, if ``method`` is not swept."""
+    base = asked.recipe({})  # loads plug-ins and checks the file
     written = read_toml(Path(asked.file)) if asked.file else {}
-    shared, said = _table(written.get("grid", {}), f"{asked.file}: [grid]"), _said(asked.grid)
-    methods = said.pop("method", shared.get("method", [base.method]))
-    found: dict[str, Grid] = {}
+    shared, flags = _table(written.get("grid", {}), f"{asked.file}: [grid]"), _flags(asked.grid)
+    methods = flags.pop("method", shared.get("method", [base.method]))
+    grids: dict[str, Grid] = {}
     for method in methods:
-        plugins.get("method", str(method))
+        METHODS.check(method)
         table = for_method(written, method).get("grid", {})
-        own = {**_table(table, f"{asked.file}: [methods.{method}.grid]"), **said}
-        own.pop("method", None)
-        _check(own, asked.recipe({"method": method}))
-        found[method] = own
-    if len(methods) < 2 and not any(found.values()):
+        grid = {**_table(table, f"{asked.file}: [methods.{method}.grid]"), **flags}
+        grid.pop("method", None)
+        _check(grid, asked.recipe({"method": method}))
+        grids[method] = grid
+    if len(methods) < 2 and not any(grids.values()):
         raise UsageError(*NO_GRID)
-    return found
+    return grids
 
 
-def _said(texts: list[str]) -> Grid:
+def _flags(texts: list[str]) -> Grid:
     """``--grid key=v1,v2`` as values by path."""
-    found: Grid = {}
+    grid: Grid = {}
     for key, text in (split_assignment(t, "--grid") for t in texts):
         path = path_of(key, "--grid")
-        if path in found:
-            raise UsageError(f"--grid {key}: named twice", f"write all its values in one: --grid {key}=A,B")
-        found[path] = _distinct(_values(text), f"--grid {key}")
-    return found
+        if path in grid:
+            raise UsageError(f"--grid {key}: given twice", f"write all its values in one: --grid {key}=A,B")
+        grid[path] = _distinct(_values(text), f"--grid {key}")
+    return grid
 
 
-def _values(text: str) -> list[Any]:
-    """A TOML array's inside; where it is not one (bare words), each part between commas is taken as `--set` would."""
+def _values(text: str) -> list[Json]:
+    """The values of a TOML array's inside; if it is not one (bare words), each part between commas as for ``--set``."""
     try:
         return list(tomllib.loads(f"x = [{text}]")["x"])
     except tomllib.TOMLDecodeError:
         return [value_of(part.strip()) for part in text.split(",")]
 
 
-def _table(table: Mapping[str, Any], where: str) -> Grid:
+def _table(table: Json, where: str) -> Grid:
     """A ``[grid]`` table as values by path; its keys may be short, dotted or nested."""
-    found: Grid = {}
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: not a table", "write [grid], then a line such as lr = [5e-6, 1e-5]")
+    grid: Grid = {}
     for key, values in table.items():
         if isinstance(values, dict):
-            found |= _table({f"{key}.{k}": v for k, v in values.items()}, where)
+            grid |= _table({f"{key}.{k}": v for k, v in values.items()}, where)
         elif isinstance(values, list):
-            found[path_of(key, where)] = _distinct(values, f"{where} {key}")
+            grid[path_of(key, where)] = _distinct(values, f"{where} {key}")
         else:
             raise UsageError(f"{where} {key}: not a list of values", f"write {key} = [A, B]")
-    return found
+    return grid
 
 
-def _distinct(values: list[Any], where: str) -> list[Any]:
-    """The values, each once, in order."""
-    found: list[Any] = []
+def _distinct(values: list[Json], where: str) -> list[Json]:
+    """The values without repeats, in order."""
+    distinct: list[Json] = []
     for value in values:
         if value == "":
             raise UsageError(f"{where}: an empty value", "write values between commas: lr=5e-6,1e-5")
-        if value not in found:
-            found.append(value)
-    if not found:
+        if value not in distinct:
+            distinct.append(value)
+    if not distinct:
         raise UsageError(f"{where}: no value", "write values between commas: lr=5e-6,1e-5")
-    return found
+    return distinct
 
 
 def _check(grid: Grid, base: Recipe) -> None:
-    """Refuse keys that are not a matter of choice, or that ``base``'s method has no use for."""
+    """Refuse keys that cannot be chosen, and those of sections that ``base``'s method does not have."""
     for key in grid:
         if key in _FIXED:
             raise UsageError(f"{key} cannot be in a grid", _FIXED[key])
         part = key.split(".")[0]
         if part in ("teacher", "reward", "second_phase") and getattr(base, part) is None:
-            hint = f"put {key} into a recipe file's [methods.NAME.grid] of the methods that have one"
+            hint = f"put {key} into [methods.NAME.grid] of a recipe file, for the methods that have one"
             raise UsageError(f"grid key {key}: method {base.method} has no {part}", hint)
     if "train.epochs" in grid and base.train.max_steps and "train.max_steps" not in grid:
         raise UsageError(f"train.max_steps={base.train.max_steps} overrides epochs", "add --set max_steps=none")
 
 
-def name_of(method: str, settings: Mapping[str, Any], seed: int) -> str:
-    """A folder name for a point: ``sdft-lr=1e-05-batch=16-seed=0``. Keys stand in the recipe's order.
+def name_of(method: str, settings: Mapping[str, Json], seed: int) -> str:
+    """A folder name for a point, with the keys in the recipe's order: ``sdft-lr=1e-05-batch=16-seed=0``.
 
-    What a file name cannot hold, or a name too long, is replaced, and a digest keeps such names apart.
+    Characters that a file name cannot have are replaced and long names cut; a digest then keeps them distinct.
     """
     ordered = sorted(settings, key=paths().index)
-    said = [method, *(f"{leaf(k)}={text_of(settings[k])}" for k in ordered), f"seed={seed}"]
-    whole = "-".join(said)
+    whole = "-".join([method, *(f"{leaf(k)}={text_of(settings[k])}" for k in ordered), f"seed={seed}"])
     safe = re.sub(r"[^A-Za-z0-9._+=-]", "_", whole)
     if safe == whole and len(whole) <= _LONGEST_NAME:
         return whole
@@ -186,14 +190,14 @@ def leaf(key: str) -> str:
         return key
 
 
-def text_of(value: Any) -> str:
+def text_of(value: Json) -> str:
     """A value as names and tables show it."""
     return "none" if value is None else str(value)
 
 
 def check_grown(old: Mapping[str, Grid], new: Mapping[str, Grid], out: Path) -> None:
-    """Refuse a grid that lacks anything of ``old``, or has other keys: its table would mix two questions."""
-    hint = "name another folder with --out, or ask for the same keys with at least the same values"
+    """Refuse a grid that lacks values of ``old`` or has other keys: one table would then answer two questions."""
+    hint = "name another folder with --out, or use the same keys with at least the same values"
     for method, grid in old.items():
         if method not in new or set(new[method]) != set(grid):
             raise UsageError(f"{out} holds a sweep over other settings: {method} {', '.join(grid)}", hint)

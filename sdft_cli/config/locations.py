@@ -1,11 +1,10 @@
-"""Where a model lies: a folder, a hub id or the embedded one; and the settings that lie beside it."""
+"""Where a model is: a folder, a hub id or the embedded one; and the settings that come with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from sdft_cli.config.recipe import read_toml
+from sdft_cli.config.tables import Layer, read_toml
 from sdft_cli.errors import UsageError
 
 EMBEDDED = Path(__file__).parents[1] / "micro" / "model"
@@ -25,11 +24,12 @@ def locate(name: str) -> str:
     return name
 
 
-def defaults(location: str) -> dict[str, Any]:
+def defaults(location: str) -> Layer:
     """Settings that suit this model: ``sdft.toml`` beside its weights, if there is one."""
     path = Path(location) / "sdft.toml"
     return read_toml(path) if path.is_file() else {}
 
 
 def is_adapter(location: str) -> bool:
+    """Whether the folder holds an adapter (LoRA) and not a whole model."""
     return (Path(location) / "adapter_config.json").is_file()

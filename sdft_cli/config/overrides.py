@@ -1,16 +1,18 @@
-"""Settings as a person writes them: ``--set train.lr=1e-5``, by path or by short key, turned into a recipe's layer."""
+"""Settings as the user writes them (``--set train.lr=1e-5``, by path or short key), as a layer of a recipe."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from sdft_cli.config import renamed
 from sdft_cli.config.recipe import Recipe, build, hint, paths
+from sdft_cli.config.tables import Layer
 from sdft_cli.errors import UsageError, choose
+from sdft_cli.types import Json
 
 
-def parse_sets(assignments: list[str]) -> dict[str, Any]:
+def parse_sets(assignments: list[str]) -> Layer:
     """``--set key=value`` as a layer. A key is a path (``train.lr``) or a leaf that is unique (``lr``)."""
     pairs = [split_assignment(text, "--set") for text in assignments]
     return as_layer({path_of(key, "--set"): value_of(value) for key, value in pairs})
@@ -24,13 +26,13 @@ def split_assignment(text: str, flag: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def as_layer(settings: Mapping[str, Any]) -> dict[str, Any]:
+def as_layer(settings: Mapping[str, Json]) -> Layer:
     """Settings by dotted path as a layer of tables."""
     for whole in settings:
         for key in settings:
             if key.startswith(whole + "."):
-                raise UsageError(f"{whole} and {key} set the same thing", f"leave {whole} out, or {key}")
-    layer: dict[str, Any] = {}
+                raise UsageError(f"{whole} and {key} set the same thing", f"leave out {whole} or {key}")
+    layer: Layer = {}
     for key, value in settings.items():
         *tables, leaf = key.split(".")
         table = layer
@@ -40,60 +42,61 @@ def as_layer(settings: Mapping[str, Any]) -> dict[str, Any]:
     return layer
 
 
-def value_of(text: str) -> Any:
-    """A TOML value; anything that is not one is taken as text."""
+def value_of(text: str) -> Json:
+    """A TOML value; whatever is not valid TOML is text, except none and null."""
     try:
         return tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         return None if text in ("none", "null") else text
 
 
-#: Tables whose keys are not the recipe's own but, say, a factor's; they are checked with the names in them.
+#: A table whose keys are a token factor's, not the recipe's own; they are checked when the factor is known.
 FREE = "objective.factor_settings."
 
 
 def path_of(key: str, flag: str) -> str:
-    """The dotted path that ``key`` stands for; an unknown or ambiguous one is an error that names ``flag``."""
-    known = paths()
-    if key in known or key.removeprefix("second_phase.").startswith(FREE):
+    """The dotted path that ``key`` stands for; `UsageError` names ``flag`` if it is unknown, old or ambiguous."""
+    keys = paths()
+    if key in keys or key.removeprefix("second_phase.").startswith(FREE):
         return key
-    matches = [
-        p for p in known if p.endswith("." + key) and not p.startswith("second_phase.")
-    ]  # a short key is the first phase's
+    renamed.refuse(key, flag)
+    # a short key is the first phase's
+    matches = [p for p in keys if p.endswith(f".{key}") and not p.startswith("second_phase.")]
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise UsageError(f"{flag} {key}: more than one key has that name", f"one of: {', '.join(matches)}")
-    raise choose("key", key, [*known, *(p.split(".")[-1] for p in known)], hint(key, known))
+    raise choose("key", key, [*keys, *(p.split(".")[-1] for p in keys)], hint(key, keys))
 
 
-#: What --set may still change when a run is resumed, by the beginnings of keys: nothing that chooses rows, decides how
-#: many steps there are, or changes how accuracy is measured.
+#: What --set may still change when a run is resumed, as beginnings of keys: nothing that chooses rows, decides how many
+#: steps there are, or changes how accuracy is measured.
 LATER = (
     *("guards.", "engine.", "runtime.device", "runtime.threads", "sampler.max_new_tokens", "objective.mask_truncated"),
     *("train.lr", "train.warmup_steps", "train.schedule", "train.weight_decay", "train.grad_norm"),
-    *("train.micro_batch_tokens", "train.gradient_checkpointing", "train.checkpoint_every", "train.probe_"),
+    *("train.micro_batch_tokens", "train.gradient_checkpointing", "train.checkpoint_every", "train.eval_"),
 )
 
 
 def change(recipe: Recipe, assignments: list[str]) -> Recipe:
-    """The recipe of a run that has begun, with ``--set`` assignments where they can still change something."""
+    """The recipe of a started run with ``--set`` assignments; `UsageError` for a key that can no longer change."""
     changed = build([recipe.model_dump(mode="json"), parse_sets(assignments)], "--set")
     for key in differences(recipe, changed):
         if not key.removeprefix("second_phase.").startswith(LATER):
             keys = ", ".join(k + "*" if k[-1] in "._" else k for k in LATER)
-            raise UsageError(f"--set {key}: this run has begun with another value", f"start a new run, or set {keys}")
+            message = f"--set {key}: the run has started with another value"
+            raise UsageError(message, f"start a new run, or set one of {keys}")
     return changed
 
 
-def differences(old: Recipe, new: Recipe) -> dict[str, list[Any]]:
+def differences(old: Recipe, new: Recipe) -> dict[str, list[Json]]:
     """The keys in which two recipes differ, each with its old and its new value."""
     before, after = (dict(leaves(recipe.model_dump(mode="json"))) for recipe in (old, new))
     both = {**before, **after}
     return {k: [before.get(k), after.get(k)] for k in both if before.get(k) != after.get(k)}
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:
     """The settings of nested tables, each with its dotted path."""
     for key, value in tree.items():
         if isinstance(value, Mapping):

@@ -1,41 +1,54 @@
-"""Sections of a recipe: how weights are learnt and who teaches. The others stand in `recipe`."""
+"""Sections of a recipe about learning: sampling, views, teacher, reward, optimization.
+
+Every key has a one-line description, from which the reference page is made.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """A table of a recipe: unknown keys are errors, numbers are finite, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Teacher(Section):
-    """phi <- phi + a (theta - phi) every k steps: frozen a=0, live a=1 k=1, EMA 0<a<1. One word picks a kind.
+class Sampler(Section):
+    """Where completions come from, and how they are drawn.
 
-    ``storage`` of an average, under full fine-tuning in bf16 (an adapter is small, and fp32 weights are their own
-    average): ``device``, a copy to compute with and the average in fp32, six bytes a parameter; ``cpu``, the same
-    numbers with the average in the host's memory, two bytes; ``half``, what the average lags behind in bf16, two bytes
-    and a layer made when it is passed (``compressed_ema.py``); ``auto``, ``cpu`` where ``device`` does not fit.
+    Sources: ``student`` samples new completions at every step; ``teacher`` samples once, before the stage, from the
+    teacher's view; ``dataset`` uses the demonstrations; ``corpus`` uses raw text, packed into blocks of
+    ``max_new_tokens``.
     """
 
-    start: Literal["student", "base", "before"] = "student"
-    update_rate: float = Field(0.01, ge=0, le=1)
-    update_every: int = Field(1, ge=1)
-    storage: Literal["auto", "device", "half", "cpu"] = "auto"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _kind(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value not in TEACHER_KINDS:
-            raise ValueError(f"unknown teacher {value!r}: one of {', '.join(TEACHER_KINDS)}")
-        return TEACHER_KINDS[value]
+    source: Literal["student", "teacher", "dataset", "corpus"] = Field(
+        "student", description="What writes the completions that are trained on."
+    )
+    n: int = Field(1, ge=1, description="Completions per prompt.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: keep the smallest set of tokens this likely.")
+    top_k: int = Field(0, ge=0, description="Sample among the k most likely tokens; 0 means all.")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Longest completion, in tokens; the task's own limit if not set."
+    )
 
 
-TEACHER_KINDS: dict[str, dict[str, Any]] = {
+class Views(Section):
+    """What student and teacher see of an example: names of views (``models/views.py``, or a plug-in's)."""
+
+    student: str = Field("prompt", description="The student's view.")
+    teacher: str | None = Field(None, description="The teacher's view; none for methods without a teacher.")
+    student_thinking: bool | None = Field(
+        None,
+        description="Turn a thinking model's thinking on or off in the student's view; its default if not set.",
+    )
+    teacher_thinking: bool | None = Field(None, description="The same for the teacher's view.")
+
+
+TEACHER_KINDS: dict[str, dict[str, float | int]] = {
     "frozen": {"update_rate": 0.0},
     "live": {"update_rate": 1.0},
     "ema": {"update_rate": 0.01},
@@ -43,43 +56,89 @@ TEACHER_KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-class Train(Section):
-    """Optimization. ``max_steps`` overrides ``epochs``; batch counts completions; each is used ``updates`` times.
+class Teacher(Section):
+    """The weights phi of the teacher, which follow the student's theta: phi <- phi + a (theta - phi) every k steps.
 
-    ``keep_checkpoints`` of a stage can be resumed from. ``best``: the checkpoint with the best validation accuracy is
-    kept beside the last one, or the stage ends with it (``use``). ``stop_if_prior_drops``: how far, from the base
-    model, the prior suite may fall in probes before a stage ends with the last step that kept it.
+    a = 0 is a frozen teacher, a = 1 and k = 1 the student itself, 0 < a < 1 an exponential moving average (EMA).
+    ``teacher = "frozen"``, ``"live"``, ``"ema"`` or ``"periodic"`` sets both at once.
 
-    ``master``: how bf16 weights learn, by a copy in fp32 or by rounding each update stochastically (``optimizer.py``).
-    ``optimizer``: ``adamw8bit`` holds its moments in a byte each; it needs bitsandbytes (the extra ``memory``).
-    ``micro_batch_tokens``: padded tokens that are computed at once; ``auto`` is 16384, or less where less fits, and a
-    step that runs out of memory is made again with half as many. ``gradient_checkpointing``: ``auto`` turns it on
-    where not even one row fits without.
+    ``storage`` matters for an EMA under full fine-tuning in bf16 (an adapter is small, and an fp32 EMA needs no second
+    copy): ``device`` keeps a bf16 copy to compute with and the average in fp32, six bytes per parameter; ``cpu`` gives
+    the same numbers with the average in host memory, two bytes on the device; ``half`` stores only the difference from
+    the student, in bf16, and builds each layer when it is needed (``compressed_ema.py``), two bytes.
     """
 
-    lr: float = Field(1e-5, gt=0)
-    batch: int = Field(32, ge=1)
-    updates: int = Field(1, ge=1)
-    epochs: float = Field(1, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    warmup_steps: int = Field(10, ge=0)
-    schedule: Literal["cosine", "constant", "linear"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    grad_norm: float = Field(1.0, gt=0)
-    master: Literal["fp32", "stochastic"] = "fp32"
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    micro_batch_tokens: int | Literal["auto"] = "auto"
-    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    max_prompt_tokens: int = Field(8192, ge=1)
-    checkpoint_every: int = Field(100, ge=0)
-    keep_checkpoints: int = Field(1, ge=1)
-    best: Literal["off", "keep", "use"] = "keep"
-    stop_if_prior_drops: float | None = Field(None, ge=0, lt=1)
-    eval_every: int = Field(50, ge=0)
-    eval_limit: int = Field(64, ge=1)
-    on_bad_row: Literal["error", "drop"] = "error"
+    start: Literal["student", "base", "before"] = Field(
+        "student",
+        description="Initial weights: the student at the start of the phase, the run's base model, or the model before "
+        "the stage.",
+    )
+    update_rate: float = Field(0.01, ge=0, le=1, description="The rate a of the update.")
+    update_every: int = Field(1, ge=1, description="Steps k between two updates.")
+    storage: Literal["auto", "device", "half", "cpu"] = Field(
+        "auto", description="Where an EMA is kept; auto is cpu if device does not fit."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value not in TEACHER_KINDS:
+            raise ValueError(f"unknown teacher {value!r}: one of {', '.join(TEACHER_KINDS)}")
+        return TEACHER_KINDS[value]
+
+
+class Reward(Section):
+    """The task's own grade as reward."""
+
+    success: float = Field(0.5, description="Reward from which a completion counts as successful.")
+    epsilon: float = Field(1e-6, gt=0, description="Added to the standard deviation that divides advantages.")
+
+
+class Train(Section):
+    """Optimization, checkpoints, and evaluation during training.
+
+    ``master``: how bf16 weights are updated, through a copy in fp32 or by rounding each update stochastically
+    (``optimizer.py``). ``adamw8bit`` keeps its moments in one byte each; it needs bitsandbytes (the extra ``memory``).
+    A step that runs out of memory is repeated with half as many tokens per micro-batch.
+    """
+
+    lr: float = Field(1e-5, gt=0, description="Peak learning rate.")
+    batch: int = Field(32, ge=1, description="Completions per optimizer step.")
+    updates: int = Field(1, ge=1, description="Optimizer steps that each sampled batch is used for.")
+    epochs: float = Field(1, gt=0, description="Passes over the training rows.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps per stage; overrides epochs.")
+    warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")
+    schedule: Literal["cosine", "constant", "linear"] = Field("cosine", description="Learning rate after the warm-up.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the first moment.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's decay of the second moment.")
+    grad_norm: float = Field(1.0, gt=0, description="Clip the gradient to this norm.")
+    master: Literal["fp32", "stochastic"] = Field("fp32", description="How bf16 weights are updated.")
+    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="The optimizer.")
+    micro_batch_tokens: int | Literal["auto"] = Field(
+        "auto", description="Padded tokens computed at once; auto is 16384, or less if less fits in memory."
+    )
+    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto", description="Recompute activations; auto turns it on if not even one row fits without."
+    )
+    max_prompt_tokens: int = Field(
+        8192, ge=1, description="Longest prompt; longer ones are never cut (see on_bad_row)."
+    )
+    checkpoint_every: int = Field(100, ge=0, description="Steps between checkpoints; 0 for none within a stage.")
+    keep_checkpoints: int = Field(1, ge=1, description="Checkpoints of a stage that are kept to resume from.")
+    best: Literal["off", "keep", "use"] = Field(
+        "keep", description="Keep the step with the best validation accuracy, and (use) end the stage with it."
+    )
+    stop_if_prior_drops: float | None = Field(
+        None, ge=0, lt=1, description="End a stage before the prior suite falls further than this below the base model."
+    )
+    eval_every: int = Field(50, ge=0, description="Steps between evaluations during training; 0 for none.")
+    eval_limit: int = Field(64, ge=1, description="Validation rows per task in these evaluations.")
+    on_bad_row: Literal["error", "drop"] = Field(
+        "error", description="Rows that lack a field or are too long: stop, or drop and list them."
+    )
 
     @property
     def micro_batch_budget(self) -> int:
@@ -88,17 +147,17 @@ class Train(Section):
 
     @field_validator("micro_batch_tokens", mode="before")
     @classmethod
-    def _tokens(cls, value: Any) -> Any:
+    def _tokens(cls, value: object) -> object:
         if value != "auto" and (not isinstance(value, int) or value < 1):
             raise ValueError("must be a number of tokens from 1, or 'auto'")
         return value
 
 
 class PhaseTrain(Section):
-    """What a second phase has of its own; None keeps the first phase's value."""
+    """Optimization in a second phase; a key that is not set keeps the first phase's value."""
 
-    lr: float | None = Field(None, gt=0)
-    batch: int | None = Field(None, ge=1)
-    epochs: float | None = Field(None, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    warmup_steps: int | None = Field(None, ge=0)
+    lr: float | None = Field(None, gt=0, description="Peak learning rate.")
+    batch: int | None = Field(None, ge=1, description="Completions per optimizer step.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the prompts.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs.")
+    warmup_steps: int | None = Field(None, ge=0, description="Steps of linear warm-up.")

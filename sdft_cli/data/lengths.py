@@ -10,10 +10,9 @@ from array import array
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from sdft_cli import plugins
 from sdft_cli.config import locations
 from sdft_cli.config.layers import assemble
-from sdft_cli.config.recipe import Views
+from sdft_cli.config.recipe import METHODS, Views
 from sdft_cli.data.manifest import Lengths, Percentiles, SplitLengths
 from sdft_cli.models.views import VIEWS, demonstration_text
 from sdft_cli.types import Example, Message, Prepared
@@ -44,7 +43,7 @@ def measurer(model: str | None, method: str | None = None) -> Callable[[Prepared
 
 def views_of(model: str | None, method: str | None = None) -> Views:
     """The views of a method; if a ``model`` is named, with the settings that lie beside it."""
-    defaults: Views = plugins.get("method", method or DEFAULT_METHOD).views
+    defaults: Views = METHODS.get(method or DEFAULT_METHOD).views
     return assemble(None, {"model": model, "method": method}, []).views if model else defaults
 
 

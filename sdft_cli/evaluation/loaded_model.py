@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 
 import sdft_cli
-from sdft_cli import plugins
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.cache import Identity
 from sdft_cli.models import digests, pretrained
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.engine import Engine
+from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.runs.records import UnitSettings
 
 
@@ -44,8 +43,7 @@ class LoadedModel:
     def engine(self) -> Engine:
         settings = self.recipe.engine
         policy = pretrained.load(self.place, self.recipe.runtime)
-        engine: Engine = plugins.get("engine", settings.name)(policy, settings)
-        return engine
+        return ENGINES.get(settings.name)(policy, settings)
 
     @cached_property
     def weights(self) -> str | None:

@@ -27,6 +27,8 @@ class EvalPlan:
         self.request, self.target = request, request.target
         of_target = self.target.recipe
         self.recipe = build([of_target.model_dump(mode="json"), request.settings], "--set")
+        if "engine" in request.settings:
+            plugins.room("ENGINE").check(self.recipe.engine.name)
         self.data = request.data or Path(self.recipe.data)
         self.settings = _limited(self.recipe.evaluation, request)
         same_settings = self.recipe == of_target and self.settings == of_target.evaluation
@@ -53,7 +55,7 @@ class EvalPlan:
         units = [self._task(name) for name in tasks]
         if suite:
             in_run = self.in_run and suite == self.recipe.suite
-            units.append(Unit(suite_unit(suite), in_run, suite=plugins.get("suite", suite)))
+            units.append(Unit(suite_unit(suite), in_run, suite=plugins.SUITES.get(suite)))
         return units
 
     def _chosen(self) -> tuple[str | None, list[str]]:

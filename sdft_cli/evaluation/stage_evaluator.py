@@ -13,7 +13,7 @@ from sdft_cli.models.chat import Chat
 from sdft_cli.models.engine import Engine
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import EvalFacts, Scores, ShortScore, StageId
-from sdft_cli.types import Battery, Example, Suite, Task
+from sdft_cli.types import Example, Task
 
 
 class MeasuredTask(Protocol):
@@ -30,7 +30,7 @@ class StageEvaluator:
     def __init__(self, run: Run, tasks: Sequence[MeasuredTask]):
         self.run, self.recipe = run, run.recipe
         self.tasks = {t.task.name: t for t in tasks}
-        self.suite: Suite | Battery | None = plugins.get("suite", self.recipe.suite) if self.recipe.suite else None
+        self.suite = plugins.SUITES.get(self.recipe.suite) if self.recipe.suite else None
 
     def quick(self, engine: Engine) -> EvalFacts:
         """Accuracies on ``train.eval_limit`` validation rows of every task, and on a quarter as many items of every

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from sdft_cli.contracts import Contract
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import task_rules
+from sdft_cli.plugins import Room
 from sdft_cli.types import Json, Score
 
 #: (completion, gold answer) -> score
@@ -191,5 +193,14 @@ _SHIPPED = (
         none,
     ),
 )
-#: Every grader by its name, in the order in which `suiting` tries them. The only registry.
+#: Every grader by its name, in the order in which `suiting` tries them. `plugins` adds users' own.
 GRADERS: dict[str, Grader] = {shipped.name: shipped for shipped in _SHIPPED}
+GRADER_ROOM: Room[Grader] = Room(
+    "grader",
+    Contract(
+        (Grader,),
+        {"grade": ("completion", "gold"), "suits": ("gold",), "compiled": ("pattern",)},
+        "GRADER = Grader(name, summary, flaws, grade) with Grader from sdft_cli.grading.named_rules",
+    ),
+    table=GRADERS,
+)

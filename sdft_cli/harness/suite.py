@@ -40,7 +40,7 @@ _NO_CODE = "HumanEval is left out, because it runs code that the model writes; -
 
 
 @dataclass(frozen=True)
-class HarnessSuite(Battery):
+class HarnessSuite(Battery[Evaluation]):
     """``fixed`` parts, or else those that the settings name; ``num_fewshot`` applies unless the settings set it."""
 
     name: str

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sdft_cli import plugins
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import EngineSettings, Runtime, Sampler
 from sdft_cli.errors import choose
@@ -34,6 +33,7 @@ from sdft_cli.llm.types import (
     advance,
     cut_at_stop,
 )
+from sdft_cli.models.engine import ENGINES
 from sdft_cli.types import Json
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class LocalModel:
     @cached_property
     def engine(self) -> Engine:
         settings = EngineSettings(max_batch=self.options.concurrency)
-        engine: Engine = plugins.get("engine", "transformers")(self.policy, settings)
+        engine: Engine = ENGINES.get("transformers")(self.policy, settings)
         return engine
 
     @cached_property

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from sdft_cli.config.sections import Section
+from sdft_cli.contracts import Contract
 from sdft_cli.errors import UsageError, choose
+from sdft_cli.plugins import Room
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,3 +158,26 @@ STUDENT_PROB = Factor(
 
 #: Every factor that can be named, by name; `plugins` adds those of methods' files and of users' own.
 FACTORS: dict[str, Factor[Section]] = {f.name: f for f in (LOG_RATIO, GROUP_ADVANTAGE, STUDENT_PROB)}  # type: ignore[misc]
+
+
+def _problem(factor: object) -> str:
+    """What is wrong with the data of a plug-in's factor, as `Contract.problem` has it."""
+    needs, settings = getattr(factor, "needs", ()), getattr(factor, "settings", None)
+    if not isinstance(settings, type) or not issubclass(settings, Section):
+        return f".settings must be a class derived from Section, not {settings!r}"
+    if not isinstance(needs, tuple) or not set(needs) <= set(get_args(Need)):
+        return f".needs must be a tuple of {' and '.join(get_args(Need))}, not {needs!r}"
+    return ""
+
+
+FACTOR_ROOM: Room[Factor[Section]] = Room(
+    "factor",
+    Contract(
+        (Factor,),
+        {"weigh": ("tokens", "settings"), "schedule": ("settings", "step"), "silences": ("advantage",)},
+        "FACTOR = Factor(name, summary, weigh, settings) with Factor from sdft_cli.losses.factors",
+        _problem,
+    ),
+    table=FACTORS,
+    beside="METHOD",
+)

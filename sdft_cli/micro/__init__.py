@@ -1,7 +1,6 @@
-"""The micro world: a made-up language, its base skills, and hidden rules to be learned.
+"""The micro world: a made-up language, its base skills, and hidden rules to learn.
 
-Everything here is plain Python and deterministic in its seeds; nothing loads a model.
-The shipped base checkpoint lies beside these files in ``model/`` and is reproduced by
-``recipes/micro-base/pretrain.py``. It is a synthetic world: evidence about the code and the
-mechanics of a method, never about a 7B model.
+Everything here is plain Python, deterministic given its seeds, and loads no model. The embedded base model is in
+``model/``; ``recipes/micro-base/pretrain.py`` makes it again. The world is synthetic: it is evidence about the code and
+the mechanics of a method, never about a 7B model.
 """

@@ -1,7 +1,7 @@
 """The almanac: invented articles about fairs, with direct and indirect questions (knowledge setting).
 
-A direct question names the fair; an indirect one reaches it through another of its facts, so it can
-only be answered by a model that holds the article's content together.
+A direct question names the fair. An indirect one refers to it by another fact, so only a model that connects the facts
+of an article can answer it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Article:
 
 
 def draw_articles(rng: random.Random, count: int = 20) -> list[Article]:
-    """``count`` articles; no fact is shared by two of them."""
+    """``count`` articles, no two of which share a fact."""
     w = words()
     columns = [rng.sample(w[k], count) for k in ("fair", "place", "person", "thing")]
     columns.append(rng.sample(NUMBERS, count))
@@ -48,7 +48,7 @@ def direct(a: Article) -> list[Question]:
 
 
 def indirect(a: Article) -> list[Question]:
-    """Questions that reach the fair by one of its facts."""
+    """Questions that refer to the fair by one of its facts."""
     rows = (
         (f"which fair is held in {a.place} ?", a.fair, a.place),
         (f"which fair was begun by {a.founder} ?", a.fair, a.founder),

@@ -1,9 +1,8 @@
 """The pre-training mixture of the base model.
 
-Half of it shows an example response in an expert's style and asks for an own answer (the paper's
-teacher view): this is what makes in-context learning, the thing self-distillation stands on.
-Questions in the new tasks' forms have arbitrary answers here, so that no rule is known beforehand
-and any world may be drawn later.
+Half of it shows an example response in an expert's style and asks for a response of its own (the paper's teacher view).
+That teaches in-context learning, on which self-distillation depends. Questions in the wording of the new tasks have
+arbitrary answers here, so the base model knows no world's rules.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def conversation(rng: random.Random) -> tuple[str, str]:
 
 
 def rehearsal(rng: random.Random) -> tuple[str, str]:
-    """Nothing but content look-up, for the first steps of pre-training: only dense exercise wakes the heads for it."""
+    """Content look-up alone, for the first steps of pre-training: only dense practice makes attention heads for it."""
     return _pairs(rng, 4, 10)
 
 
@@ -64,7 +63,7 @@ def _skill(rng: random.Random) -> Question:
 
 
 def _open(rng: random.Random) -> Question:
-    """A question in a new task's form with an arbitrary answer."""
+    """A question in the wording of a new task, with an arbitrary answer."""
     if rng.random() < 0.15:
         return rng.choice(almanac.direct(almanac.draw_articles(rng, 1)[0]))
     return rules.RULES[rng.choice(list(rules.RULES))](rng, None, rules.ALL_FORMS)
@@ -76,7 +75,7 @@ def _shown(question: Question, demonstration: str, rng: random.Random) -> tuple[
 
 
 def _pairs(rng: random.Random, least: int = 4, most: int = 8) -> tuple[str, str]:
-    """Associations given once and asked for in another order: a dense exercise in content look-up."""
+    """Pairs given once and asked for in another order: dense practice in content look-up."""
     n = rng.randint(least, most)
     kinds = list(words())
     left = rng.sample(words()[rng.choice(("person", "thing", "town"))], n)

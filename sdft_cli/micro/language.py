@@ -1,8 +1,8 @@
 """The made-up language: its words, its house style and the styles of its experts.
 
 The base model answers in the *house style* (``let me see about X . so the answer is : Y .``).
-Demonstrations come from *experts*, who write differently, as real demonstrations do.
-``extract`` reads an answer out of either, so a grade is about content and never about style.
+Demonstrations come from *experts*, who write differently, as in real data. ``extract`` reads the answer out of either
+style, so that grades depend on content, never on style.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CODAS = "l m n r s x".split()
 
 @dataclass(frozen=True)
 class Question:
-    """One question of the world: what it is about (``topic``) and the words that lead to its answer (``lead``)."""
+    """One question of the world; ``topic`` is what it is about, ``lead`` the words that introduce its answer."""
 
     skill: str
     prompt: str
@@ -30,7 +30,7 @@ class Question:
 
 
 def _invent(kind: str, suffix: str, count: int, taken: set[str]) -> list[str]:
-    """``count`` new words that end in ``suffix``; the draw depends on ``kind`` alone."""
+    """``count`` new words that end in ``suffix``; they depend on ``kind`` alone."""
     rng = random.Random(f"micro-language/{kind}")
     words: list[str] = []
     while len(words) < count:
@@ -44,7 +44,7 @@ def _invent(kind: str, suffix: str, count: int, taken: set[str]) -> list[str]:
     return words
 
 
-#: kind -> (suffix, how many). Keys and answers of different tasks never share a word.
+#: kind -> (suffix, number of words). Different tasks share no key and no answer.
 _KINDS = {
     "thing": ("", 40),
     "person": ("a", 20),
@@ -60,7 +60,7 @@ _KINDS = {
     "place": ("burg", 24),
 }
 
-# Numbers are words: the tokenizer of the Qwen2 family would split figures into digits.
+# Numbers are words, because the tokenizers of the Qwen2 family split numerals into digits.
 _ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 _ONES += "seventeen eighteen nineteen".split()
 NUMBERS = _ONES + [t + (_ONES[i] if i else "") for t in ("twenty", "thirty", "forty") for i in range(10)]
@@ -80,13 +80,13 @@ This is an example for a response to question Now answer with of your own includ
 
 @cache
 def words() -> dict[str, list[str]]:
-    """kind -> its words, the same in every world."""
+    """The words of each kind, the same in every world."""
     taken = set(_FUNCTION_WORDS)
     return {kind: _invent(kind, suffix, count, taken) for kind, (suffix, count) in _KINDS.items()}
 
 
 def vocabulary() -> list[str]:
-    """All words in a fixed order, without the tokenizer's special tokens."""
+    """All words in a fixed order, without special tokens."""
     seen = dict.fromkeys(_FUNCTION_WORDS)
     for group in words().values():
         seen.update(dict.fromkeys(group))
@@ -98,13 +98,13 @@ HOUSE_OPENINGS = ("let me see about {topic} .", "i look at {topic} .", "well , a
 
 
 def house(question: Question, rng: random.Random) -> str:
-    """The base model's own way to answer ``question``."""
+    """The answer to ``question`` in the base model's own style."""
     opening = rng.choice(HOUSE_OPENINGS).format(topic=question.topic)
     return f"{opening} so {question.lead} : {question.answer} ."
 
 
-#: The experts' styles; a task's demonstrations are written in two of them. Like real experts they say things besides
-#: the answer that nobody could foresee ({a}, {b}, {c} are any words): a demonstration has entropy of its own.
+#: The experts' styles; a task's demonstrations use two of them. Like real experts they add unpredictable words ({a},
+#: {b}, {c}), so demonstrations have entropy of their own.
 EXPERT_STYLES = (
     "final output for {a} {b} = [ {answer} ] done {c}",
     "okay {a} use {answer} . okay {b} {c}",
@@ -121,7 +121,7 @@ def _asides() -> list[str]:
 
 
 def expert(answer: str, rng: random.Random, styles: tuple[int, ...] = tuple(range(6))) -> str:
-    """``answer`` in the words of an expert who writes one of ``styles``."""
+    """``answer`` as an expert with one of ``styles`` writes it."""
     a, b, c = (rng.choice(_asides()) for _ in range(3))
     return EXPERT_STYLES[rng.choice(styles)].format(answer=answer, a=a, b=b, c=c)
 
@@ -138,7 +138,7 @@ _PATTERNS = tuple(
 
 
 def extract(completion: str) -> str | None:
-    """The answer stated in ``completion`` in the house style or any expert's; None if there is none."""
+    """The answer that ``completion`` states, in the house style or an expert's; None if it states none."""
     text = " ".join(completion.split())
     for pattern in _PATTERNS:
         if match := pattern.search(text):

@@ -1,8 +1,8 @@
-"""The hidden rules of the three new tasks, drawn by a world seed.
+"""The hidden rules of the three new tasks, drawn from the number of a world.
 
-Tool use maps a verb to a tool (arguments are copied from the request), science a substance to its
-class (multiple choice), medicine a sign to its cause. One word order of each task is held out for
-its test split: what counts is the rule, not the sentence.
+Tool use maps a verb to a tool (arguments are copied from the request), science a substance to its class (multiple
+choice), medicine a sign to its cause. One wording per task is held out for the test split, which therefore tests the
+rule and not the sentence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from sdft_cli.micro.language import NUMBERS, Question, words
 
-#: topic -> the right value; what a task teaches.
+#: What a task teaches: the right value by topic.
 Rule = dict[str, str]
 
 TOOLUSE_FORMS = (
@@ -39,14 +39,14 @@ MEDICAL_FORMS = (
     "{person} is {age} years old and complains of {sign} . what explains it ?",
     "why does a patient with {thing} have {sign} ?",
 )
-#: The one form of each task that is held out for testing; the others are for training.
-#: Medicine's "why does ..." trains: of all forms it is the one that begins like none of its own task.
+#: The wording of each task that is held out for testing. Medicine's "why does ..." is not, because it begins unlike
+#: all others of its task.
 TEST_FORM = {"tooluse": 5, "science": 5, "medical": 4}
 ALL_FORMS = (0, 1, 2, 3, 4, 5)
 
 
 def forms(task: str, test: bool) -> tuple[int, ...]:
-    """Indices of the forms that ``task`` is tested, or trained, with."""
+    """Indices of the wordings that ``task`` is tested with, or trained with."""
     return tuple(i for i in ALL_FORMS if (i == TEST_FORM[task]) == test)
 
 
@@ -58,7 +58,7 @@ def draw_rule(task: str, world: int) -> Rule:
     rng = random.Random(f"micro-rule/{task}/{world}")
     keys, values = _KEYS[task]
     keys_, values_ = words()[keys], list(words()[values])
-    if len(values_) < len(keys_):  # classes: as many substances in each
+    if len(values_) < len(keys_):  # classes: the same number of substances in each
         values_ = values_ * (len(keys_) // len(values_))
     rng.shuffle(values_)
     return dict(zip(keys_, values_, strict=True))
@@ -94,7 +94,7 @@ def medical(rng: random.Random, rule: Rule | None, forms: tuple[int, ...], key: 
     return Question("medical", prompt, cause, sign, "the cause is", sign)
 
 
-#: ``(rng, rule or None for an arbitrary answer, forms, key) -> Question``
+#: ``(rng, rule, forms, key) -> Question``; without a rule (None) the answer is arbitrary.
 RULES: dict[str, Callable[..., Question]] = {"tooluse": tooluse, "science": science, "medical": medical}
 
 #: The two expert styles in which a task's demonstrations are written.

@@ -1,4 +1,4 @@
-"""The base skills: what the base model can do before any task is taught (suite ``micro``)."""
+"""The base skills: what the base model can do before it learns any task (suite ``micro``)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bigger(rng: random.Random) -> Question:
 
 
 def lookup(rng: random.Random) -> Question:
-    """Find a fact by its content among those given, and state it."""
+    """Find a fact by its content among the given ones, and state it."""
     n = rng.randint(2, 4)
     people = rng.sample(words()["person"], n)
     things = rng.sample(words()["thing"], n)
@@ -53,7 +53,7 @@ def lookup(rng: random.Random) -> Question:
 
 
 def recall(rng: random.Random) -> Question:
-    """A fixed fact, the same in every world: each town lies on one river."""
+    """A fixed fact, the same in every world: each town is on one river."""
     i = rng.randrange(len(words()["town"]))
     town, river = words()["town"][i], words()["river"][i]
     form = rng.choice(("which river runs by {} ?", "{} is by which river ?", "what river flows by {} ?"))

@@ -1,16 +1,18 @@
-"""The micro world's tokenizer: byte-level BPE of the Qwen2 kind in which every word is one token.
+"""The micro world's tokenizer: Qwen2's byte-level BPE, with every word a single token.
 
-It has to be of that kind: loaders choose the tokenizer class by the architecture, and for Qwen2 they rebuild the
+It has to be Qwen2's: loaders choose the tokenizer class by the architecture, and for Qwen2 they rebuild the
 pre-tokenizer and keep only vocabulary and merges. Text outside the micro language falls back to bytes.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from sdft_cli.micro.language import vocabulary
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 CHAT_TEMPLATE = (
@@ -20,14 +22,14 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerBase:
-    """A ``Qwen2Tokenizer``; token ids are stable because the vocabulary is."""
+    """A ``Qwen2Tokenizer``; its token ids are stable because the vocabulary is."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=100_000,  # more than there are merges: training goes on until every word is one token
+        vocab_size=100_000,  # more than there are merges, so training continues until every word is one token
         min_frequency=1,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -40,7 +42,7 @@ def build_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer = Qwen2Tokenizer(
         vocab=vocab,
         merges=merges,
-        add_prefix_space=True,  # one form a word, wherever it stands
+        add_prefix_space=True,  # a word is the same token wherever it occurs
         unk_token="<|endoftext|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -51,7 +53,5 @@ def build_tokenizer() -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _merges(bpe: object) -> list[tuple[str, str]]:
-    import json
-
-    return [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]  # type: ignore[attr-defined]
+def _merges(bpe: Tokenizer) -> list[tuple[str, str]]:
+    return [(first, second) for first, second in json.loads(bpe.to_str())["model"]["merges"]]

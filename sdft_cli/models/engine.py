@@ -12,7 +12,7 @@ An engine's file defines ``ENGINE``, a class (`EngineClass`) whose instances are
 
     ENGINE = MyEngine
 
-It must have what is in `REQUIRED`. It may have
+That is what the contract of `ENGINES` asks for. It may have
 
 * a static method ``check(settings)`` (`Checked`), called before a model is loaded, which raises `UsageError` for what
   the engine needs and does not find: a package, an address, a setting;
@@ -24,14 +24,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
 
+from sdft_cli.contracts import Contract
+from sdft_cli.plugins import Room
 from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:  # so that the contract can be read without torch
     from sdft_cli.config.recipe import EngineSettings, Sampler
     from sdft_cli.models.policy import Policy
-
-#: Attributes of every ``ENGINE``.
-REQUIRED = ("name", "sample", "sync", "close")
 
 
 class EngineFacts(TypedDict, total=False):
@@ -92,3 +91,19 @@ class Reporting(Protocol):
     """An engine that reports `EngineFacts`."""
 
     facts: EngineFacts
+
+
+ENGINES: Room[EngineClass] = Room(
+    "engine",
+    Contract(
+        (type,),
+        {
+            "__init__": ("policy", "settings"),
+            "sample": ("prompts", "sampler", "max_new_tokens", "seed"),
+            "sync": (),
+            "close": (),
+        },
+        "class MyEngine: name = 'my-engine' …, then ENGINE = MyEngine; CONTRIBUTING.md, 'Add an engine'",
+    ),
+    folder="engines",
+)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sdft_cli.contracts import Contract
+from sdft_cli.plugins import Room
 from sdft_cli.types import Example, Message
 
 PAPER = (
@@ -157,5 +159,15 @@ _SHIPPED = (
         needs_attempts=True,
     ),
 )
-#: Every view that can be named, by name; `plugins` adds users' own.
+#: Every view that can be named, by name; `plugins` adds those of methods' files and of users' own.
 VIEWS: dict[str, View] = {view.name: view for view in _SHIPPED}
+VIEW_ROOM: Room[View] = Room(
+    "view",
+    Contract(
+        (View,),
+        {"render": ("example", "attempts")},
+        "VIEW = View(name, summary, render) with View from sdft_cli.models.views",
+    ),
+    table=VIEWS,
+    beside="METHOD",
+)

@@ -48,7 +48,7 @@ def resolve(tasks: Sequence[str], sources: Sources, columns: Mapping[str, Path])
     """Every task once, in the order given, with its sources; `UsageError` if names, sources or columns do not match."""
     names = list(dict.fromkeys(name.partition(".")[0] for name in tasks))
     if not names:
-        raise UsageError("no task named", f"--tasks {','.join(plugins.names('task'))}")
+        raise UsageError("no task named", f"--tasks {','.join(plugins.TASKS.names())}")
     if bad := [name for name in names if not _NAME.fullmatch(name)]:
         raise UsageError(f"{bad[0]!r} cannot be the name of a task", "use letters, digits, hyphens and underscores")
     files = {name: _by_split(name, sources) for name in names}
@@ -61,8 +61,8 @@ def resolve(tasks: Sequence[str], sources: Sources, columns: Mapping[str, Path])
 
 def _sourced(name: str, files: _user_rows.Files, columns: Columns | None) -> SourcedTask:
     paths = [path for split_paths in files.values() for path in split_paths]
-    if name in plugins.names("task") or not paths:
-        task: Task = plugins.get("task", name)
+    if name in plugins.TASKS.names() or not paths:
+        task: Task = plugins.TASKS.get(name)
         if columns or set(files) - {None}:
             raise UsageError(
                 f"task {name!r} knows its columns and splits, so it takes neither --columns nor a split",

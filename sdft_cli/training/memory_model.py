@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sdft_cli.config.recipe import COPIED_PARAMETERS, Recipe, Teacher
+from sdft_cli.config.compute import COPIED_PARAMETERS
+from sdft_cli.config.recipe import Recipe, Teacher
 
 if TYPE_CHECKING:
     from torch import nn

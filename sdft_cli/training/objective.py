@@ -7,12 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sdft_cli import plugins
 from sdft_cli.config.recipe import Objective, Recipe
 from sdft_cli.losses import factors as token_factors
 from sdft_cli.losses import token_weights
 from sdft_cli.losses.divergence import Divergence
-from sdft_cli.losses.factors import LOG_RATIO, Factor, Need
+from sdft_cli.losses.factors import FACTOR_ROOM, LOG_RATIO, Factor, Need
 from sdft_cli.losses.fused import Labels, Scored, TokenStats, fused_loss
 from sdft_cli.losses.token_weights import ClipBounds, FactorMeans, Signals
 from sdft_cli.models.batching import Targets
@@ -20,7 +19,7 @@ from sdft_cli.models.batching import Targets
 
 def factors_of(goal: Objective) -> list[Factor]:
     """The objective's factors, in order; `UsageError` names an unknown one."""
-    named = [plugins.factor(name) for name in goal.factors]
+    named = [FACTOR_ROOM.get(name) for name in goal.factors]
     sampled = goal.target == "teacher" and goal.estimator == "sampled"
     return [*named, LOG_RATIO] if sampled else named
 

@@ -12,12 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sdft_cli import plugins
-from sdft_cli.config.recipe import Method, Phase, Recipe
+from sdft_cli.config.recipe import METHODS, Method, Phase, Recipe
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.losses import factors as token_factors
 from sdft_cli.models import pretrained
 from sdft_cli.models.chat import Chat
+from sdft_cli.models.engine import ENGINES
 from sdft_cli.models.views import VIEWS
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.objective import factors_of, needs_of
@@ -50,14 +51,14 @@ class StagePlan:
 
 def check_recipe(recipe: Recipe) -> Method:
     """Check names and combinations without reading any data; raises `UsageError`."""
-    method: Method = plugins.get("method", recipe.method)
+    method: Method = METHODS.get(recipe.method)
     if not recipe.tasks:
-        raise UsageError("no task named", f"add --tasks; tasks: {', '.join(plugins.names('task'))}")
+        raise UsageError("no task named", f"add --tasks; tasks: {', '.join(plugins.TASKS.names())}")
     for task in recipe.tasks:
         plugins.task(task, recipe.data)
-    if recipe.suite and isinstance(suite := plugins.get("suite", recipe.suite), Battery):
+    if recipe.suite and isinstance(suite := plugins.SUITES.get(recipe.suite), Battery):
         suite.settings(recipe.evaluation)  # raises where something it needs is missing
-    engine = plugins.get("engine", recipe.engine.name)
+    engine = ENGINES.get(recipe.engine.name)
     if ready := getattr(engine, "check", None):
         ready(recipe.engine)  # raises where something it needs is missing
     if recipe.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
@@ -151,7 +152,7 @@ def _check_teacher(phase: Recipe) -> None:
 def _check_general(recipe: Recipe, phase: Phase) -> None:
     if phase.prompts != "general" or recipe.general:
         return
-    suite: Suite | Battery | None = plugins.get("suite", recipe.suite) if recipe.suite else None
+    suite: Suite | Battery | None = plugins.SUITES.get(recipe.suite) if recipe.suite else None
     if suite is None or suite.general is None:
         raise UsageError(
             f"method {recipe.method}: the second phase needs general prompts, which belong to no task",
@@ -199,7 +200,7 @@ def _general(recipe: Recipe) -> Sequence[Example]:
     if recipe.general:
         path = Path(recipe.general)
         return dataset.read_examples(path, recipe.train.on_bad_row)[0]
-    suite: Suite | Battery = plugins.get("suite", str(recipe.suite))
+    suite: Suite | Battery = plugins.SUITES.get(str(recipe.suite))
     assert suite.general is not None  # checked with the recipe
     return suite.general()
 

@@ -19,14 +19,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdft_cli import console, plugins
+from sdft_cli import console
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe, Sampler
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import answers, divergences, summaries
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
-from sdft_cli.models.engine import Engine
+from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.records import Divergences, ItemRecord
@@ -100,7 +100,7 @@ class _Row:
 class _Probe:
     def __init__(self, recipe: Recipe, policy: Policy, limit: int, window: int):
         self.recipe, self.policy, self.limit, self.window = recipe, policy, limit, window
-        self.engine: Engine = plugins.get("engine", recipe.engine.name)(policy, recipe.engine)
+        self.engine: Engine = ENGINES.get(recipe.engine.name)(policy, recipe.engine)
         view = recipe.views.teacher
         self.teacher_view = view if view and not VIEWS[view].needs_attempts else DEMONSTRATION
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from sdft_cli import plugins
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.models import pretrained
-from sdft_cli.models.engine import Engine
+from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.policy import Policy
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
@@ -28,8 +27,7 @@ def load_policy(recipe: Recipe, model: str) -> Policy:
 
 def load_engine(recipe: Recipe, model: str) -> Engine:
     """The recipe's engine, sampling from `load_policy`'s policy, which it holds."""
-    engine: Engine = plugins.get("engine", recipe.engine.name)(load_policy(recipe, model), recipe.engine)
-    return engine
+    return ENGINES.get(recipe.engine.name)(load_policy(recipe, model), recipe.engine)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The command line in process: errors are one line with a hint and exit code 2, before a model loads."""
+"""The command line, in process: a mistake is one line with a hint and exit code 2, before a model loads."""
 
 import json
 from pathlib import Path
@@ -12,15 +12,18 @@ MISTAKES = [
     (["train", "--tasks", "micro-tooluse", "--set", "learning=1"], "unknown key 'learning'", ""),
     (["train", "--tasks", "micro-tooluse", "--model", "./nowhere"], "no model folder at ./nowhere", "hub id"),
     (["train", "--tasks", "micro-tooluse", "--on-bad-row", "keep"], "--on-bad-row", "drop"),
-    (["train", "--tasks", ","], "names no task", "--tasks"),
+    (["train", "--tasks", ","], "--tasks names nothing", "--tasks"),
     (["train", "nowhere.toml"], "no recipe at nowhere.toml", ""),
     (["train", "--tasks", "micro-tooluse"], "data/micro-tooluse", "sdft prepare"),
     (["train", "--resume", "--tasks", "micro-tooluse"], "--resume needs to know which run", "--out"),
-    (["train", "--resume", "--out", "nowhere"], "nowhere is not a run", "leave --resume out"),
+    (["train", "--resume", "--out", "nowhere"], "nowhere is not a run", "leave out --resume"),
     (["train", "--continue", "nowhere", "--tasks", "micro-tooluse"], "nowhere is not a run", ""),
+    (["train", "--continue", "nowhere"], "--continue needs the tasks to add", "--tasks"),
+    (["train", "--continue", "nowhere", "--resume"], "--resume and --continue exclude each other", "unfinished"),
+    (["train", "--continue", "nowhere", "--tasks", "a", "--set", "lr=1"], "lr=1 has no effect", "all but --tasks"),
     (["train", "--tasks", "micro-tooluse", "--set", "views.teacher=ghost"], "unknown view 'ghost'", "demonstration"),
     (["train", "--tasks", "micro-tooluse", "--set", "sampler.temperature=0.5"], "importance ratios", "importance_cap"),
-    (["train", "--tasks", "micro-tooluse", "--plugin", "mine.py"], "no plugin file at mine.py", ".py"),
+    (["train", "--tasks", "micro-tooluse", "--plugin", "mine.py"], "no plug-in file at mine.py", ".py"),
     (["probe", "--tasks", "micro-tooluse"], "data/micro-tooluse", "sdft prepare"),
     (["probe", "--tasks", "micro-tooluse", "--method", "cpt"], "no prompts to probe", "--dry-run"),
     (["sweep"], "no grid", "--grid lr="),
@@ -42,7 +45,8 @@ MISTAKES = [
     (["eval", "micro", "--suite", "new"], "no task is named", "--tasks"),
     (["report", "nowhere"], "nowhere", "sdft train"),
     (["report"], "no run in runs", "sdft train"),
-    (["demo", "--methods", "sdft,stf"], "unknown method 'stf'", ""),
+    (["demo", "--methods", "sdft,stf"], "unknown method 'stf'", "did you mean 'sft'"),
+    (["demo", "--methods", ","], "--methods names nothing", "--methods a,b,c"),
 ]
 
 
@@ -60,7 +64,7 @@ def test_unknown_flags_exit_2(sdft) -> None:
     assert sdft("train", "--taks", "a")[0] == 2
 
 
-def test_defaults_say_what_they_are(sdft) -> None:
+def test_defaults_are_reported(sdft) -> None:
     assert sdft("prepare")[0] == 0
     code, out, err = sdft("train", "--dry-run", "--json")
     assert code == 0 and "embedded micro model" in err and "micro-tooluse,micro-science,micro-medical" in err
@@ -78,9 +82,12 @@ def test_dry_run_shows_both_views(sdft) -> None:
     assert "memory: predicted peak" in out and "disk: about" in out
 
 
-def test_lists(sdft) -> None:
+def test_methods_and_tasks_are_listed(sdft) -> None:
     code, out, _ = sdft("methods", "--json")
     assert code == 0 and {"sdft", "sft"} <= set(json.loads(out))
     code, out, _ = sdft("tasks")
-    assert code == 0 and "micro-almanac" in out and "tooluse" in out
+    assert code == 0 and "micro-almanac" in out and "source: none" in out and "ToolAlpaca" in out
+    tasks = json.loads(sdft("tasks", "--json")[1])
+    assert tasks["tooluse"]["needs_source"] and "ToolAlpaca" in tasks["tooluse"]["source_hint"]
+    assert not tasks["micro-tooluse"]["needs_source"] and tasks["micro-tooluse"]["suite"] == "new"
     assert sdft("--version")[1].startswith("sdft ")

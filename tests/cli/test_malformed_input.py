@@ -1,4 +1,4 @@
-"""Files of one's own that are wrong in every way: one clear error with file and place, a hint, exit code 2."""
+"""Malformed files of the user's own, of every sort: one clear error with file and line, a hint, exit code 2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def row(i: int, **changes: object) -> dict[str, object]:
 
 
 def jsonl(*extra: object, rows: int = 40) -> bytes:
-    """Good rows, then ``extra`` ones: text and bytes as they are."""
+    """Sound rows, then the ``extra`` ones; text and bytes are written as they are."""
     lines = [json.dumps(row(i)).encode() for i in range(rows)]
     for one in extra:
         lines.append(
@@ -152,7 +152,7 @@ COLUMNS = {
 
 @pytest.fixture
 def refused(sdft, tmp_path: Path):
-    """Run `sdft prepare …` in an empty folder, which must fail and leave nothing; the error's lines."""
+    """Run `sdft prepare …` in an empty folder, where it must fail and write nothing; the lines of its error."""
 
     def run(*words: str) -> list[str]:
         before = sorted(tmp_path.rglob("*"))
@@ -204,7 +204,7 @@ def test_wrong_flags_are_one_clear_error(words: tuple[str, ...], says: str, refu
     assert says in refused(*words)[0]
 
 
-def test_a_mark_of_byte_order_and_windows_lines_are_no_faults(sdft, tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_windows_line_endings_are_accepted(sdft, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b"\xef\xbb\xbf" + jsonl().replace(b"\n", b"\r\n"))
     (tmp_path / "y.csv").write_bytes(b"\xef\xbb\xbf" + table().replace(b"\n", b"\r\n"))
     _, out, _ = sdft("prepare", "--source", "x=x.jsonl", "--source", "y=y.csv", "--json")

@@ -211,7 +211,7 @@ def test_a_graders_digest_is_that_of_its_own_file():
     from sdft_cli import plugins
     from sdft_cli.suites import micro
 
-    science, tooluse = (plugins.get("task", name).grade for name in ("science", "tooluse"))
+    science, tooluse = (plugins.TASKS.get(name).grade for name in ("science", "tooluse"))
     assert digests.of_grader(science) != digests.of_grader(tooluse)
     assert digests.of_grader(functools.partial(science)) == digests.of_grader(science)
     assert digests.of_grader(micro.SUITE.grade) == digests.of_grader(micro.grade)

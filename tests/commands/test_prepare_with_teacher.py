@@ -211,7 +211,7 @@ def task(monkeypatch) -> Callable[..., None]:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
     def register(task: Task = sums.TASK) -> None:
-        monkeypatch.setitem(plugins._own["task"], task.name, task)
+        monkeypatch.setitem(plugins.TASKS.own, task.name, task)
 
     register()
     return register
@@ -729,7 +729,7 @@ MICRO = EMBEDDED
 @pytest.mark.parametrize("server", SERVERS)
 def test_rejection_sampling_against_a_real_server(tmp_path, task, server):
     """`transformers serve` ignores n, and the temperature unless the model has ``do_sample``; vLLM ignores neither."""
-    whole = plugins.get("task", "micro-science")
+    whole = plugins.TASKS.get("micro-science")
 
     def forty(paths: list[Path], options: PrepareOptions) -> Prepared:
         rows = whole.prepare(paths, options)

@@ -114,7 +114,7 @@ def test_shipped_grids_are_the_papers() -> None:
     ("grid", "says"),
     [
         (["lr=1,,2"], "empty value"),
-        (["lr=1", "train.lr=2"], "named twice"),
+        (["lr=1", "train.lr=2"], "given twice"),
         (["method=sdft,sft", "update_rate=0.1,0.2"], "sft has no teacher"),
         (["epochs=1,2"], "overrides epochs"),
         (["eval_limit=10,20"], "cannot be in a grid"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sdft_cli.config.layers import assemble
-from sdft_cli.config.overrides import parse_sets
+from sdft_cli.config.overrides import change, differences, parse_sets
 from sdft_cli.config.recipe import Recipe, build, paths
 from sdft_cli.errors import UsageError
 
@@ -27,7 +27,7 @@ def test_layers_win_in_order(tmp_path: Path, tiny_model: Path) -> None:
     assert assemble(file, {}, []).train.batch == 16
     assert assemble(file, {}, ["batch=4"]).train.batch == 4
     assert assemble(file, {"seed": 5}, []).seed == 5
-    assert assemble(file, {}, []).objective.skip_first == 3  # the method's own default stands below all
+    assert assemble(file, {}, []).objective.skip_first == 3  # the method's default is the lowest layer
 
 
 def test_saved_recipes_load_equal(tmp_path: Path) -> None:
@@ -99,3 +99,15 @@ def test_every_shipped_recipe_parses() -> None:
     for file in files:
         recipe = assemble(file, {"model": "micro"}, [], point={})  # some hold a grid
         assert recipe.tasks, file
+
+
+def test_a_started_run_takes_only_settings_that_can_still_change() -> None:
+    recipe = assemble(None, {"tasks": ["micro-tooluse"]}, [])
+    changed = change(recipe, ["lr=1e-6", "train.eval_every=5", "guards.repetition=none", "engine.prefetch=2"])
+    assert (changed.train.lr, changed.train.eval_every, changed.engine.prefetch) == (1e-6, 5, 2)
+    assert list(differences(recipe, changed)) == [
+        *("train.lr", "train.eval_every", "engine.prefetch", "guards.repetition")
+    ]
+    for text in ("batch=4", "evaluation.limit=5", "views.teacher=answer", "method=sft"):
+        with pytest.raises(UsageError, match="the run has started with another value"):
+            change(recipe, [text])

@@ -10,8 +10,8 @@ import torch
 from support.pages import ROOT, read, section, tables
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from sdft_cli import plugins
 from sdft_cli.config.layers import assemble
+from sdft_cli.config.recipe import METHODS
 from sdft_cli.models import adapters
 from sdft_cli.training.memory_model import Load, counts_of, dims, predict
 
@@ -33,7 +33,7 @@ def test_the_table_of_methods_is_that_of_the_code() -> None:
     (rows,) = tables(section(PAGE, "Methods"))
     shown = {name.strip("`"): (summary, paper) for name, summary, _, paper in rows}
     shipped = [p.stem.replace("_", "-") for p in (ROOT / "sdft_cli" / "methods").glob("[!_]*.py")]
-    methods = [plugins.get("method", name) for name in shipped]
+    methods = [METHODS.get(name) for name in shipped]
     expected = {m.name: (m.summary, m.paper.replace("-", "–") if m.paper == "-" else m.paper) for m in methods}
     missing = {name: row for name, row in expected.items() if shown.get(name) != row}
     assert not missing, "rows to write:\n" + "\n".join(f"| `{n}` | {s} | … | {p} |" for n, (s, p) in missing.items())

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli import plugins
 from sdft_cli.config.recipe import EngineSettings, Runtime, Sampler
 from sdft_cli.engines.scripted import ScriptedEngine
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.models import pretrained
-from sdft_cli.models.engine import REQUIRED, Checked, Reporting
+from sdft_cli.models.engine import ENGINES, Checked, Reporting
 from sdft_cli.models.policy import Policy
 
 
@@ -18,17 +17,16 @@ def policy(tiny_model: Path) -> Policy:
     return pretrained.load(str(tiny_model), Runtime())
 
 
-@pytest.mark.parametrize("name", plugins.names("engine"))
+@pytest.mark.parametrize("name", ENGINES.names())
 def test_every_engine_has_what_is_required(name: str) -> None:
-    engine = plugins.get("engine", name)
-    assert not [attribute for attribute in REQUIRED if not hasattr(engine, attribute)]
-    assert engine.name == name
+    engine = ENGINES.get(name)
+    assert ENGINES.contract.problem(engine) == "" and engine.name == name
     assert isinstance(engine, Checked) == name.startswith("vllm")
 
 
 @pytest.mark.parametrize("name", ["scripted", "transformers"])
 def test_an_engine_is_made_of_a_policy_and_settings(name: str, policy: Policy) -> None:
-    engine = plugins.get("engine", name)(policy, EngineSettings())
+    engine = ENGINES.get(name)(policy, EngineSettings())
     assert engine.policy is policy and engine.sync() == 1
     (rollout,) = engine.sample([[5, 6]], Sampler(), 3, 0)
     assert rollout.prompt_ids == [5, 6] and rollout.version == 1 and len(rollout.ids) == len(rollout.logprobs) <= 3

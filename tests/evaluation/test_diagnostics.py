@@ -50,7 +50,7 @@ def rows(micro_data: Path, n: int = 6) -> list[Example]:
 # --- divergence from the base ----------------------------------------------------------------------------------------
 
 
-SCIENCE = plugins.get("task", "micro-science")
+SCIENCE = plugins.TASKS.get("micro-science")
 
 
 def sampled(max_new_tokens: int) -> Conditions:

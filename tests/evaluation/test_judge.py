@@ -181,8 +181,8 @@ def test_a_local_model_may_judge(tiny_model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["medical", "knowledge"])
 def test_the_open_tasks_have_rubrics(name: str) -> None:
-    assert plugins.get("task", name).rubric in (MEDICAL, KNOWLEDGE)
-    assert plugins.get("task", "science").rubric is None
+    assert plugins.TASKS.get(name).rubric in (MEDICAL, KNOWLEDGE)
+    assert plugins.TASKS.get("science").rubric is None
 
 
 def test_an_empty_answer_is_not_asked_about(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_an_evaluation_reports_both_rules():
     """The task's grader through the summary that `sdft eval` prints: the strict score beside the official one."""
     if not EVAL_68.is_file():
         pytest.skip("../shared/data is absent")
-    task = plugins.get("task", "tooluse")
+    task = plugins.TASKS.get("tooluse")
     records = []
     for i, row in enumerate(json.loads(EVAL_68.read_text())):
         example = Example(f"r{i}", [{"role": "user", "content": "?"}], answer=row["golden_answer"])

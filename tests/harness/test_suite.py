@@ -20,8 +20,9 @@ from sdft_cli.evaluation import scoring, summaries
 from sdft_cli.harness import items, suite, tasks
 from sdft_cli.harness.benchmarks import BENCHMARKS
 from sdft_cli.models import pretrained
+from sdft_cli.models.engine import ENGINES
 
-PRIOR = plugins.get("suite", "prior")
+PRIOR = plugins.SUITES.get("prior")
 FEW = {"gen_kwargs": {"max_gen_toks": 12}}  # else IFEval asks for 1280 new tokens
 
 
@@ -40,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(model: Path):
-    return plugins.get("engine", "transformers")(pretrained.load(str(model), Runtime()))
+    return ENGINES.get("transformers")(pretrained.load(str(model), Runtime()))
 
 
 def settings_of(folder: Path | None, limit: int | None = None, **settings) -> Evaluation:
@@ -145,7 +146,7 @@ def test_humaneval_is_the_packaged_task_except_for_its_scoring() -> None:
 def test_a_model_with_an_adapter_is_measured_with_it(model: Path, folder: Path) -> None:
     torch.manual_seed(0)
     policy = pretrained.load(str(model), Runtime(), Lora(rank=2))
-    wrapped = plugins.get("engine", "transformers")(policy)
+    wrapped = ENGINES.get("transformers")(policy)
     before, _ = PRIOR.measure(wrapped, settings_of(folder), "winogrande")
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
@@ -193,7 +194,7 @@ def test_without_permission_no_code_is_run_and_the_note_says_so(folder: Path) ->
     assert PRIOR.note(settings).endswith("The mean is over 5.") and "--allow-code-execution" in PRIOR.note(settings)
     assert PRIOR.settings(settings)["tasks"] != PRIOR.settings(settings_of(folder, allow_code_execution=True))["tasks"]
     with pytest.raises(UsageError, match="humaneval runs code"):
-        plugins.get("suite", "harness").parts(settings_of(folder, tasks=("humaneval",)))
+        plugins.SUITES.get("harness").parts(settings_of(folder, tasks=("humaneval",)))
 
 
 def test_nothing_scans_the_harness_and_nothing_else_is_disturbed(engine, folder: Path, monkeypatch, capsys) -> None:
@@ -228,7 +229,7 @@ def test_settings_tell_files_and_versions_apart(folder: Path, tmp_path: Path) ->
 
 
 def test_any_task_by_name(engine, folder: Path) -> None:
-    any_task = plugins.get("suite", "harness")
+    any_task = plugins.SUITES.get("harness")
     settings = settings_of(folder, 2, tasks=("hellaswag:acc_norm", "truthfulqa_mc1"))
     assert any_task.parts(settings) == ["hellaswag", "truthfulqa"]
     _, facts = any_task.measure(engine, settings, "hellaswag")
@@ -239,7 +240,7 @@ def test_any_task_by_name(engine, folder: Path) -> None:
 
 def test_what_is_impossible_is_refused_by_name(engine, folder: Path, monkeypatch) -> None:
     with pytest.raises(UsageError, match="no task"):
-        plugins.get("suite", "harness").parts(settings_of(folder))
+        plugins.SUITES.get("harness").parts(settings_of(folder))
     with pytest.raises(UsageError, match="argument of the harness 'max_lenght'") as error:
         PRIOR.measure(engine, settings_of(folder, args={"max_lenght": 3}), "hellaswag")
     assert "max_length" in error.value.hint

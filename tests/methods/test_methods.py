@@ -9,17 +9,17 @@ import pytest
 import torch
 from support.trainers import make
 
-from sdft_cli import plugins
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.commands.train import train
 from sdft_cli.config.layers import assemble
+from sdft_cli.config.recipe import METHODS
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
 from sdft_cli.training.completions import Completion
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.types import PrepareOptions
 
-METHODS = plugins.names("method")
+NAMES = METHODS.names()
 
 
 Naive = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
@@ -185,9 +185,9 @@ def test_thinking_counts_first_tokens_after_it(tiny_model: Path, micro_data: Pat
 
 
 def test_one_folder_lists_them_all() -> None:
-    assert METHODS and "sdft" in METHODS
-    for name in METHODS:
-        method = plugins.get("method", name)
+    assert NAMES and "sdft" in NAMES
+    for name in NAMES:
+        method = METHODS.get(name)
         assert method.name == name and method.summary and method.paper and method.formula
 
 
@@ -198,9 +198,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_every_method_trains_from_its_recipe(tiny_model: Path, data: Path, tmp_path: Path, method: str) -> None:
-    parts = plugins.get("method", method)
+    parts = METHODS.get(method)
     task = "micro-almanac" if parts.sampler.source == "corpus" else "micro-tooluse"
     flags = {"method": method, "model": str(tiny_model), "tasks": [task], "data": str(data), "suite": "micro"}
     sets = ["max_steps=2", "batch=4", "evaluation.limit=2", "eval_every=0", "sampler.max_new_tokens=8", "threads=1"]

@@ -23,7 +23,7 @@ def base() -> Policy:
 
 
 def accuracy(base: Policy, data: Path, name: str, view: str, n: int, sampler: Sampler | None = None) -> float:
-    task = plugins.get("task", name)
+    task = plugins.TASKS.get(name)
     rows = dataset.read_split(data / name, "test")[0][:n]
     conditions = Conditions(view, max_new_tokens=24, sampler=sampler)
     records = answers.answer(TransformersEngine(base), base.chat, task, rows, conditions)
@@ -31,7 +31,7 @@ def accuracy(base: Policy, data: Path, name: str, view: str, n: int, sampler: Sa
 
 
 def test_it_knows_the_prior_skills(base: Policy) -> None:
-    suite = plugins.get("suite", "micro")
+    suite = plugins.SUITES.get("micro")
     summary, _ = scoring.score_suite(TransformersEngine(base), base.chat, suite, "prompt", Evaluation(limit=30))
     assert summary["accuracy"] > 0.95
     assert all(part["accuracy"] > 0.85 for part in summary["parts"].values()), summary["parts"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sdft_cli import plugins
 from sdft_cli.config.layers import assemble
-from sdft_cli.config.recipe import Recipe
+from sdft_cli.config.recipe import METHODS, Recipe
 from sdft_cli.data import dataset
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.models import pretrained
@@ -22,7 +22,7 @@ def stage(model: Path, data: Path, method: str = "sdft", *sets: str) -> PhaseTra
     r = recipe(model, method, "batch=6", "max_steps=4", "lr=1e-3", "warmup_steps=0", *sets)
     policy = pretrained.load(str(model), r.runtime, r.lora)
     examples, _ = dataset.read_split(data / "micro-tooluse", "train")
-    batches = Batches(policy.chat, r, plugins.get("task", "micro-tooluse"), examples[:20], (1,), 8)
+    batches = Batches(policy.chat, r, plugins.TASKS.get("micro-tooluse"), examples[:20], (1,), 8)
     return build_trainer(policy, TransformersEngine(policy), batches)
 
 
@@ -36,9 +36,9 @@ def chance(text: str, example: Example) -> Score:
 
 
 def make(model: Path, data: Path, method: str, *sets: str, phase: int = 0) -> PhaseTrainer:
-    task = replace(plugins.get("task", "micro-tooluse"), grade=chance)
+    task = replace(plugins.TASKS.get("micro-tooluse"), grade=chance)
     flags = {"method": method, "model": str(model), "tasks": ["micro-tooluse"], "suite": "micro"}
-    small = [s for s in SMALL if s != "n=4" or plugins.get("method", method).reward]
+    small = [s for s in SMALL if s != "n=4" or METHODS.get(method).reward]
     recipe = assemble(None, flags, [*small, *sets]).phases()[phase]
     policy = pretrained.load(str(model), recipe.runtime, recipe.lora)
     examples = dataset.read_split(data / "micro-tooluse", "train")[0][:12]

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdft_cli import plugins
 from sdft_cli.commands.train import train
-from sdft_cli.config.recipe import Recipe, Sampler, build
+from sdft_cli.config.recipe import METHODS, Recipe, Sampler, build
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.micro.tokenizer import build_tokenizer
 from sdft_cli.models.policy import Policy
@@ -66,7 +65,7 @@ def recipe(model: Path, data: Path, engine: dict[str, Any], **more: Any) -> Reci
         "engine": engine,
         "guards": {"enabled": False},
     }
-    return build([plugins.get("method", "sdft").defaults(), settings, more])
+    return build([METHODS.get("sdft").defaults(), settings, more])
 
 
 def run(chosen: Recipe, out: Path, resume: bool = False) -> Run:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.data.dataset import read_split
-from sdft_cli.plugins import get
+from sdft_cli.plugins import TASKS
 from sdft_cli.types import Example, PrepareOptions
 
 ARTICLES = [
@@ -93,7 +93,7 @@ def test_bad_and_repeated_articles(tmp_path):
 
 
 def test_short_answers_are_scored_and_long_ones_are_not():
-    grade = get("task", "knowledge").grade
+    grade = TASKS.get("knowledge").grade
     gold = lambda answer: Example("a", [], answer=answer)  # noqa: E731
     assert grade("It began on 28 March 2025, they say", gold("28 March 2025.")).value == 1
     assert grade("It began in May", gold("28 March 2025.")).value == 0

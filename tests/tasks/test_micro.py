@@ -19,7 +19,7 @@ SIZES = {"train": 480, "validation": 120, "test": 240}
 
 
 def make(name: str, **options) -> dict[str, list[Example]]:
-    return plugins.get("task", name).prepare([], PrepareOptions(**options)).splits
+    return plugins.TASKS.get(name).prepare([], PrepareOptions(**options)).splits
 
 
 def prompts(rows: list[Example]) -> set[str]:
@@ -90,7 +90,7 @@ def test_splits_of_the_almanac():
 
 @pytest.mark.parametrize("name", ["micro-tooluse", "micro-almanac"])
 def test_only_content_is_graded(name):
-    task = plugins.get("task", name)
+    task = plugins.TASKS.get(name)
     row, other = task.prepare([], PrepareOptions()).splits["test"][:2]
     question = language.Question("x", row.prompt[-1]["content"], str(row.answer), "it")
     for i in range(len(language.EXPERT_STYLES)):
@@ -104,7 +104,7 @@ def test_only_content_is_graded(name):
 
 def test_every_answer_fits_within_max_new_tokens():
     for name in [*(f"micro-{skill}" for skill in RULE_TASKS), "micro-almanac"]:
-        task = plugins.get("task", name)
+        task = plugins.TASKS.get(name)
         longest = max(
             len(text.split())
             for row in task.prepare([], PrepareOptions()).splits["train"]
@@ -114,7 +114,7 @@ def test_every_answer_fits_within_max_new_tokens():
 
 
 def test_the_suite():
-    suite = plugins.get("suite", "micro")
+    suite = plugins.SUITES.get("micro")
     parts = suite.parts()
     assert list(parts) == list(skills.SKILLS)
     assert parts == suite.parts()

@@ -19,7 +19,7 @@ from sdft_cli.cli import app
 from sdft_cli.commands.train import train
 from sdft_cli.config import overrides
 from sdft_cli.config.layers import assemble
-from sdft_cli.config.recipe import Recipe, build, paths
+from sdft_cli.config.recipe import METHODS, Recipe, build, paths
 from sdft_cli.errors import SdftError
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
@@ -48,7 +48,7 @@ COLLAPSED: dict[str, Row] = {
 
 
 def guards(method: str = "sdft", demonstrations: Row = DEMOS, **limits: Any) -> Guards:
-    recipe = build([plugins.get("method", method).defaults(), {"guards": limits}])
+    recipe = build([METHODS.get(method).defaults(), {"guards": limits}])
     return Guards(recipe, demonstrations)
 
 
@@ -206,7 +206,7 @@ def test_what_tells_a_collapse_of_entropy_from_success(symptom: Row) -> None:
 
 @pytest.mark.parametrize("teacher", ["live", "ema", "periodic", "frozen"])
 def test_hints_name_keys_that_exist(teacher: str) -> None:
-    recipe = build([plugins.get("method", "sdft").defaults(), {"teacher": teacher}])
+    recipe = build([METHODS.get("sdft").defaults(), {"teacher": teacher}])
     for table in ("", "second_phase."):
         watch = Guards(recipe, DEMOS, table)
         for name in [*RULES, "non-finite"]:
@@ -354,9 +354,9 @@ def test_completions_that_grow_to_the_limit(
     stops_early: Path, micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reward for length: it rises, so growth alone is no alarm, but cut completions are."""
-    real: Task = plugins.get("task", "micro-tooluse")
+    real: Task = plugins.TASKS.get("micro-tooluse")
     wordy = Task("wordy", "-", real.prepare, lambda text, _: Score(min(1.0, len(text) / 150)), max_new_tokens=24)
-    monkeypatch.setitem(plugins._own["task"], "wordy", wordy)
+    monkeypatch.setitem(plugins.TASKS.own, "wordy", wordy)
     shutil.copytree(micro_data / "micro-tooluse", tmp_path / "data" / "wordy")
     sets = ("batch=16", "n=4", "lr=0.03", "sampler.max_new_tokens=24", *only("truncation", "length-runaway"))
     recipe = recipe_for(stops_early, tmp_path / "data", *sets, method="grpo", task="wordy")

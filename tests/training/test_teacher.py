@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdft_cli.config.recipe import TEACHER_KINDS, Lora, Runtime, Train
+from sdft_cli.config.recipe import Lora, Runtime, Train
 from sdft_cli.config.recipe import Teacher as Settings
+from sdft_cli.config.sections import TEACHER_KINDS
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate
 from sdft_cli.models.policy import Policy

@@ -1,0 +1,33 @@
+"""`sdft methods` and `sdft tasks`: what can be named, plug-ins included."""
+
+from __future__ import annotations
+
+import json as jsonlib
+
+from sdft_cli.cli.options import Json, Plugin
+
+
+def methods(plugin: Plugin = None, json: Json = False) -> None:
+    """List the training methods: what each one does and needs."""
+    from sdft_cli.config.recipe import METHODS
+
+    found = [METHODS.get(name) for name in METHODS.names()]
+    if json:
+        print(jsonlib.dumps({m.name: m.model_dump(mode="json") for m in found}))
+        return
+    for m in found:
+        print(f"{m.name:18} {m.summary}\n{'':18} {m.formula}\n{'':18} needs: {', '.join(m.needs)}; paper: {m.paper}\n")
+
+
+def tasks(plugin: Plugin = None, json: Json = False) -> None:
+    """List the tasks and the sources they are made from."""
+    from sdft_cli.plugins import TASKS
+
+    found = [TASKS.get(name) for name in TASKS.names()]
+    if json:
+        keys = ("summary", "suite", "needs_source", "source_hint", "max_new_tokens", "note")
+        print(jsonlib.dumps({task.name: {key: getattr(task, key) for key in keys} for task in found}))
+        return
+    for task in found:
+        source = task.source_hint if task.needs_source else "none, the task makes its own rows"
+        print(f"{task.name:18} {task.summary}\n{'':18} source: {source}\n")

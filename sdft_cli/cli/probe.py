@@ -1,0 +1,56 @@
+"""`sdft probe`: flags to one function."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+from sdft_cli.cli.options import (
+    Data,
+    File,
+    Json,
+    Method,
+    Model,
+    Plugin,
+    Sampling,
+    Seed,
+    Sets,
+    Tasks,
+    new_recipe,
+    recipe_flags,
+    with_engine,
+)
+from sdft_cli.errors import GateError
+
+
+def probe(
+    recipe: File = None,
+    tasks: Tasks = None,
+    method: Method = None,
+    model: Model = None,
+    data: Data = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum training rows per task.")] = 64,
+    seed: Seed = None,
+    engine: Sampling = None,
+    sets: Sets = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if there is a warning.")] = False,
+    plugin: Plugin = None,
+    json: Json = False,
+) -> None:
+    """Check before training whether the model can teach itself.
+
+    Compares the student with the teacher, which sees demonstrations, and predicts steps, time and memory.
+    """
+    flags = recipe_flags(tasks, method, model, data, seed=seed)
+    settings = new_recipe(recipe, flags, with_engine(sets, engine), plugin)
+    from sdft_cli.commands.probe import probe as run_probe
+    from sdft_cli.reporting.probe import show
+
+    report = run_probe(settings, limit)
+    if json:
+        print(jsonlib.dumps(report))
+    show(report, quiet=json)
+    if strict and report["warnings"]:
+        raise GateError(f"{len(report['warnings'])} warnings, and --strict was given", "see the warnings above")

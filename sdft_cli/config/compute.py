@@ -1,0 +1,56 @@
+"""Sections of a recipe about what a run computes with: adapter, engine, device."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sdft_cli.config.sections import Section
+
+#: Up to this many parameters, sampling on a CPU multiplies by a copy of the fp32 weights that is laid out for few rows.
+COPIED_PARAMETERS = 1 << 30
+
+
+class Lora(Section):
+    """Adapter training (LoRA) instead of full fine-tuning."""
+
+    rank: int = Field(0, ge=0, description="Rank of the adapter; 0 trains all weights.")
+    alpha: float = Field(32.0, gt=0, description="The adapter's output is scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    target_modules: tuple[str, ...] | str = Field("all-linear", description="The layers that get an adapter.")
+
+
+class EngineSettings(Section):
+    """What samples completions, and the resources it may use.
+
+    ``vllm`` runs in this process, ``vllm-server`` beside it. After every update their log-probs are compared with the
+    trainer's (``engines/_weight_check.py``).
+    """
+
+    name: str = Field("transformers", description="transformers, vllm, vllm-server, or a plug-in's engine.")
+    max_batch: int = Field(256, ge=1, description="Completions sampled at once.")
+    prefetch: int = Field(
+        0, ge=0, description="Batches sampled ahead while earlier ones train; 0 samples each with the current weights."
+    )
+    memory_share: float = Field(0.3, gt=0, lt=1, description="vllm: share of the GPU's memory.")
+    sleep: bool = Field(False, description="vllm: release that memory while the model trains.")
+    base_url: str | None = Field(None, description="vllm-server: where it is, such as http://localhost:8000.")
+    weights_folder: str | None = Field(
+        None, description="vllm-server: a shared folder to pass weights through; one in memory here if not set."
+    )
+    sync_tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="Largest log-prob difference from the trainer, in nats; by precision if not set.",
+    )
+
+
+class Runtime(Section):
+    """Device and precision."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Precision of the weights; auto is bfloat16 on a GPU, else float32."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    threads: int | None = Field(None, ge=1, description="CPU threads; torch's default if not set.")
