@@ -398,7 +398,7 @@ def test_a_resumed_run_that_is_not_finite_again_keeps_its_checkpoint(
     for resume in (False, True):
         assert "non-finite" in stopped(recipe, tmp_path / "run", resume=resume).message
         assert stop_row(tmp_path / "run") == ("non-finite", 2)
-        saved = Run(tmp_path / "run").latest()
+        saved = Run(tmp_path / "run").checkpoints.latest()
         assert saved is not None and [p.name for p in saved.folder.parent.iterdir()] == ["step-000001"]
 
 
