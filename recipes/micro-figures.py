@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft_cli.runs import results
-from sdft_cli.runs.logged import validation
+from sdft_cli.runs.metrics import validation
 from sdft_cli.stats import selection
 from sdft_cli.stats.seeds import seed_mean, seed_test
 

@@ -109,11 +109,11 @@ def recipe_of(run: Path, plugin: list[Path] | None, sets: list[str]) -> Recipe:
     still change."""
     from sdft_cli.config.layers import check_names
     from sdft_cli.config.overrides import change
-    from sdft_cli.config.recipe import Recipe
+    from sdft_cli.runs.folder import Run
 
     if not (run / "recipe.json").is_file():
         raise UsageError(f"{run} is not a run: it has no recipe.json", "leave out --resume to start one there")
-    recipe = Recipe.load(run / "recipe.json")
+    recipe = Run.open(run).recipe
     load_plugins([Path(name) for name in recipe.plugins])
     files = [str(path.resolve()) for path in plugin or []]
     recipe = recipe.model_copy(update={"plugins": tuple(dict.fromkeys([*recipe.plugins, *files]))})

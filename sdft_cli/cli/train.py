@@ -84,7 +84,7 @@ def train(
         print(jsonlib.dumps(report.facts) if json else report.text)
         return
     from sdft_cli.commands.train import train as run_train
-    from sdft_cli.console import TrainingDisplay
+    from sdft_cli.training.display import TrainingDisplay
 
     with TrainingDisplay(quiet=json) as display:
         run = run_train(settings, out, display, resume)
@@ -106,19 +106,19 @@ def _sets(
 
 def _extend(run: Path, tasks: list[str] | None, sets: list[str], plugin: list[Path] | None, json: bool) -> None:
     """``--continue``."""
-    from sdft_cli.console import TrainingDisplay
     from sdft_cli.runs.folder import Run
+    from sdft_cli.training.display import TrainingDisplay
 
     if not tasks:
         raise UsageError("--continue needs the tasks to add", "add --tasks NEW_TASK")
     if sets:
         raise UsageError(f"--continue keeps the run's settings: {sets[0]} has no effect", "leave out all but --tasks")
     Run.open(run)
-    recipe_of(run, plugin, [])
+    plugin_files = recipe_of(run, plugin, []).plugins
     from sdft_cli.commands.train import extend
 
     with TrainingDisplay(quiet=json) as display:
-        extend(run, tuple(tasks), display)
+        extend(run, tuple(tasks), display, plugin_files)
     _show(run, json)
 
 

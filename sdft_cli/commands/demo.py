@@ -1,11 +1,11 @@
-"""The composition `demo`: prepare, train with each method, report. Nothing here that the verbs do not do alone."""
+"""The `demo` command: prepare, train with each method, report. It does nothing that these commands do not do alone."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sdft_cli.commands.prepare import prepare
@@ -15,7 +15,8 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.reporting.results_json import DemoResults, demo_results
 from sdft_cli.runs import results
-from sdft_cli.runs.folder import Run, write_whole
+from sdft_cli.runs.files import write_whole
+from sdft_cli.runs.folder import Run
 from sdft_cli.runs.parallel import Job, cores, train_all
 from sdft_cli.types import PrepareOptions
 
@@ -25,23 +26,22 @@ TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 def demo(
     out: Path, methods: list[str], seed: int, world: int, quick: bool, quiet: bool = False, plugins: Sequence[Path] = ()
 ) -> DemoResults:
-    """Three tasks in a row on the embedded model, once a method; returns what ``results.json`` holds.
+    """Train the embedded model on three tasks in a row, once with each method; returns what ``results.json`` holds.
 
-    A demo that was interrupted goes on where it stopped; finished runs in ``out`` are kept.
+    Finished runs in ``out`` are kept, so a demo that was interrupted goes on where it stopped.
     """
     began = time.perf_counter()
     recipes = {m: _recipe(out, m, seed, world, quick, plugins) for m in methods}
     _check(out, recipes)
     prepare(list(TASKS), {}, out / "data", PrepareOptions(world=world))
     runs = _train(out, recipes, quiet)
-    loaded = [results.load_run(run) for run in runs]
-    record = demo_results(loaded, seed, world, time.perf_counter() - began)
-    told = report(runs, out)
+    seconds = time.perf_counter() - began
+    record = demo_results([results.load_run(run) for run in runs], seed, world, seconds)
+    summary = report(runs, out)
     write_whole(out / "results.json", json.dumps(record, indent=1) + "\n")
     if not quiet:
-        show(told)
-        minutes = f"({record['seconds'] / 60:.1f} minutes)"
-        print(f"report:  {out / 'report.html'}\nresults: {out / 'results.json'}   {minutes}")
+        show(summary)
+        print(f"report:  {out / 'report.html'}\nresults: {out / 'results.json'}   ({seconds / 60:.1f} minutes)")
     return record
 
 
@@ -52,16 +52,16 @@ def _recipe(out: Path, method: str, seed: int, world: int, quick: bool, plugins:
     return assemble(None, {**flags, "data": str(out / "data")}, sets, plugins)
 
 
-def _check(out: Path, recipes: dict[str, Recipe]) -> None:
-    """Refuse a folder whose runs were made by other settings."""
+def _check(out: Path, recipes: Mapping[str, Recipe]) -> None:
+    """Refuse a folder whose runs have other settings."""
     for method, recipe in recipes.items():
-        path = out / method / "recipe.json"
-        if path.is_file() and Recipe.load(path) != recipe:
+        folder = out / method
+        if (folder / "recipe.json").is_file() and Run.open(folder).recipe != recipe:
             raise UsageError(f"{out} holds a demo with other settings", "name another folder with --out, or remove it")
 
 
-def _train(out: Path, recipes: dict[str, Recipe], quiet: bool) -> list[Path]:
-    """Every method's run, side by side where there are cores for it."""
+def _train(out: Path, recipes: Mapping[str, Recipe], quiet: bool) -> list[Path]:
+    """Every method's run, side by side as far as there are cores."""
     for method, recipe in recipes.items():
         if not (out / method / "recipe.json").is_file():
             Run.create(out / method, recipe)

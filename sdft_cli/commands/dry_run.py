@@ -1,24 +1,39 @@
-"""`train --dry-run`: what would happen, without weights: views as the model would see them, steps, lengths, sizes."""
+"""`train --dry-run`: what a run would do, without loading weights: the views as the model would see them, steps, prompt
+lengths, memory and disk."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from sdft_cli import console
 from sdft_cli.config.locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
-from sdft_cli.training.estimates import GIB, Footprint, footprint, load_of, memory_text, percentiles
+from sdft_cli.training.estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
+
+
+class StageOutlook(TypedDict):
+    """One stage; ``rows`` by split, prompt lengths as percentiles (``p50``, ``p95``, ``max``) in tokens."""
+
+    task: str
+    rows: dict[str, int]
+    dropped: int
+    steps: int
+    steps_per_epoch: int
+    max_new_tokens: int
+    student_prompt_tokens: Percentiles
+    teacher_prompt_tokens: Percentiles
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """``facts`` for machines, ``text`` for people."""
+    """``facts`` for programs, ``text`` for people."""
 
-    facts: dict[str, Any]
+    facts: Mapping[str, object]
     text: str
 
 
@@ -31,19 +46,21 @@ def dry_run(recipe: Recipe) -> DryRun:
     for line in complaints(plans):
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
     sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
-    stages = [_stage(recipe, p) for p in plans]
-    facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
-    return DryRun(facts, "\n".join([*_views(recipe, chat, plans[0]), "", *_summary(facts, sizes)]))
+    stages = [_outlook(recipe, p) for p in plans]
+    model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
+    disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most"
+    lines = [*_views(recipe, chat, plans[0]), "", model, *_lines(stages), memory_text(sizes), disk]
+    return DryRun({"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}, "\n".join(lines))
 
 
-def _stage(recipe: Recipe, p: StagePlan) -> dict[str, Any]:
+def _outlook(recipe: Recipe, p: StagePlan) -> StageOutlook:
     splits = {"train": p.train, "validation": p.validation, **p.tests}
     return {
         "task": p.task.name,
         "rows": {split: len(rows) for split, rows in splits.items()},
         "dropped": len(p.dropped),
         "steps": p.steps,
-        "steps_an_epoch": -(-len(p.train) * recipe.sampler.n // recipe.train.batch),
+        "steps_per_epoch": -(-len(p.train) * recipe.sampler.n // recipe.train.batch),
         "max_new_tokens": p.max_new_tokens,
         "student_prompt_tokens": percentiles([s for s, _ in p.lengths]),
         "teacher_prompt_tokens": percentiles([t for _, t in p.lengths if t]),
@@ -62,13 +79,14 @@ def _views(recipe: Recipe, chat: Chat, first: StagePlan) -> list[str]:
     return lines
 
 
-def _summary(facts: dict[str, Any], sizes: Footprint) -> list[str]:
-    lines = [f"method {facts['method']}, model {facts['model']}, {facts['parameters'] / 1e6:.1f} M parameters"]
-    for i, s in enumerate(facts["stages"], 1):
-        rows = ", ".join(f"{n} {k}" for k, n in s["rows"].items())
-        lines.append(f"stage {i} {s['task']}: {s['steps']} steps ({s['steps_an_epoch']} an epoch); rows: {rows}")
-        for who in ("student", "teacher"):
-            if p := s[f"{who}_prompt_tokens"]:
-                lines.append(f"    {who}'s prompt: median {p['p50']}, 95 % {p['p95']}, longest {p['max']} tokens")
+def _lines(stages: Sequence[StageOutlook]) -> list[str]:
+    lines = []
+    for number, s in enumerate(stages, 1):
+        rows = ", ".join(f"{n} {split}" for split, n in s["rows"].items())
+        lines.append(f"stage {number} {s['task']}: {s['steps']} steps ({s['steps_per_epoch']} per epoch); rows: {rows}")
+        for who, p in (("student", s["student_prompt_tokens"]), ("teacher", s["teacher_prompt_tokens"])):
+            if p:
+                lengths = f"median {p['p50']}, 95th percentile {p['p95']}, longest {p['max']} tokens"
+                lines.append(f"    {who}'s prompt: {lengths}")
         lines.append(f"    up to {s['max_new_tokens']} new tokens; {s['dropped']} rows dropped")
-    return [*lines, memory_text(sizes), f"disk: about {facts['disk_bytes'] / GIB:.2f} GiB at most"]
+    return lines

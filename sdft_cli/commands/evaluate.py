@@ -12,7 +12,7 @@ from sdft_cli.evaluation.measurement import EvalScores, Measurement
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.request import EvalRequest
 from sdft_cli.reporting.by_stage import stage_metrics
-from sdft_cli.runs.folder import write_evaluation
+from sdft_cli.runs.evaluations import write_evaluation
 from sdft_cli.runs.results import RunResult, load_run
 
 NO_GATES = GateSet()

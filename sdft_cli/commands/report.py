@@ -21,7 +21,7 @@ from sdft_cli.reporting.excerpts import excerpts
 from sdft_cli.reporting.groups import Group, groups_of
 from sdft_cli.reporting.report_json import Report
 from sdft_cli.reporting.sections import sections
-from sdft_cli.runs.folder import write_whole
+from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.results import RunResult, load_run
 
 

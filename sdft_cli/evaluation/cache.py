@@ -22,9 +22,10 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.measurement import Items, Measurement
 from sdft_cli.evaluation.units import SAMPLES, SUITE, samples_unit, suite_unit, task_unit
 from sdft_cli.models import digests
-from sdft_cli.runs.folder import RUNS, Run, write_evaluation
+from sdft_cli.runs.evaluations import item_rows, json_object, settings_of, write_evaluation
+from sdft_cli.runs.folder import RUNS, Run
+from sdft_cli.runs.format import check_run_folder
 from sdft_cli.runs.records import FurtherScores, ItemRecord, Scores, StageId, SuiteSummary, Summary, UnitSettings
-from sdft_cli.runs.scores import item_rows, json_object, settings_of
 from sdft_cli.types import SPLITS
 
 CACHE = RUNS / "evals"
@@ -112,7 +113,8 @@ class InRun:
         tasks: dict[str, Summary] = {name: summary for name, summary in scores["tasks"].items() if name in names}
         suite = scores["suite"] if scores["suite"] and suite_unit(scores["suite"]["name"]) == self.unit else None
         settings = {name: unit for name, unit in scores.get("settings", {}).items() if name in names}
-        files = {name: self.run.eval_folder(*self.stage) / f"{name}.jsonl" for name in names}
+        folder = self.run.evaluation(self.stage).folder
+        files = {name: folder / f"{name}.jsonl" for name in names}
         items = {name: item_rows(file) for name, file in files.items() if file.is_file()}
         return Measurement(tasks, suite, settings, items) if tasks or suite else None
 
@@ -127,13 +129,13 @@ class InRun:
         scores["suite"] = measurement.suite or scores["suite"]
         scores["settings"] = scores.get("settings", {}) | measurement.settings
         scores["seconds"] = scores.get("seconds", 0.0) + measurement.seconds
-        self.run.write_scores(*self.stage, scores, measurement.items)
+        self.run.evaluation(self.stage).write(scores, measurement.items)
 
     def _scores(self) -> Scores:
         """The stage's scores as they are on disk, or empty ones."""
         number, task = self.stage
         scores: Scores = {"stage": number, "task": task, "tasks": {}, "suite": None, "settings": {}, "seconds": 0.0}
-        if stored := self.run.read_scores(number, task):
+        if stored := self.run.evaluation(self.stage).scores():
             scores["tasks"], scores["suite"] = stored["tasks"], stored.get("suite")
             scores["settings"], scores["seconds"] = settings_of(stored), stored.get("seconds", 0.0)
         return scores
@@ -181,6 +183,7 @@ def read(target: str, cache: Path = CACHE) -> Evaluated:
 
 
 def _of_run(run: Path) -> Evaluated:
+    check_run_folder(run)
     stages = sorted((run / "evals").glob("[0-9]*-*/scores.json"), key=lambda path: int(path.parent.name.split("-")[0]))
     if not stages:
         raise UsageError(f"{run} has no evaluation yet", f"finish it with `sdft train --resume --out {run}`")

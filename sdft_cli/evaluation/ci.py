@@ -21,7 +21,7 @@ from sdft_cli.errors import UsageError, choose
 from sdft_cli.evaluation import comparable, gates
 from sdft_cli.evaluation.gates import Gate, GateReport, Interval, Measured
 from sdft_cli.evaluation.measurement import EvalScores
-from sdft_cli.runs.folder import write_whole
+from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.records import Summary
 from sdft_cli.runs.results import RunResult
 from sdft_cli.stats import bootstrap, continual

@@ -41,11 +41,11 @@ class Target:
         recipe = run.recipe
         for file in filter(Path.is_file, map(Path, recipe.plugins)):  # reading what the run holds needs none of them
             plugins.load_file(file)
-        for number, task in reversed(list(enumerate(recipe.tasks, 1))):
-            checkpoint = run.finished(number, task)
-            if checkpoint or run.read_scores(number, task):
+        for stage in reversed(run.stages()):
+            checkpoint = run.checkpoints.of(stage).finished()
+            if checkpoint or run.evaluation(stage).scores():
                 location = str(checkpoint.model) if checkpoint else None
-                return cls(str(run.folder), location, run, StageId(number, task))
+                return cls(str(run.folder), location, run, stage)
         return cls(str(run.folder), recipe.model, run)
 
     @property

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sdft_cli.runs.evaluations import read_items
 from sdft_cli.runs.records import ItemRecord, Scores, Summary
-from sdft_cli.runs.scores import read_items
 from sdft_cli.stats.continual import Draws
 from sdft_cli.stats.intervals import Interval, wilson
 

@@ -1,4 +1,4 @@
-"""Several runs at once, each in a process of its own, with one bar each.
+"""Several runs at once, each in a process of its own, with a progress bar each.
 
 A small model gains nothing from a second thread, so two methods side by side take half the time of one after the
 other. The run folder is the only channel: a job is ``sdft train --resume`` on a folder that holds a recipe, and its
@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from sdft_cli import console
 from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.runs.records import MetricsRow, StepRow
 
 
 def cores() -> int:
@@ -35,49 +35,51 @@ def cores() -> int:
 
 @dataclass
 class Job:
-    """A run folder with its recipe; ``steps`` is the sum over its stages, for the bar."""
+    """A run folder with its recipe; ``steps`` is the total over its stages, for the bar. ``output`` collects the lines
+    that its process prints on stderr, ``offset`` is how far its metrics have been read, in bytes."""
 
     label: str
     folder: Path
     steps: int
-    said: list[str] = field(default_factory=list)
-    read: int = 0
+    output: list[str] = field(default_factory=list)
+    offset: int = 0
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Rows logged since the last call; a line still being written waits for the next."""
+    def last_step(self) -> StepRow | None:
+        """The newest step logged since the last call; a line still being written waits for the next."""
         path = self.folder / "metrics.jsonl"
         if not path.is_file():
-            return []
-        if path.stat().st_size < self.read:  # a resumed run forgets the rows after its checkpoint
-            self.read = 0
+            return None
+        if path.stat().st_size < self.offset:  # a resumed run drops the rows after its checkpoint
+            self.offset = 0
         with path.open("rb") as f:
-            f.seek(self.read)
-            whole = f.read().rpartition(b"\n")[0]
-        self.read += len(whole) + bool(whole)
-        return [row for line in whole.splitlines() if (row := _row(line))]
+            f.seek(self.offset)
+            complete = f.read().rpartition(b"\n")[0]
+        self.offset += len(complete) + bool(complete)
+        rows = (_row(line) for line in reversed(complete.splitlines()))
+        return next((row for row in rows if row and row["kind"] == "step"), None)
 
     def complaint(self, code: int) -> str:
-        """What it said last of why it stopped."""
-        return self._last("error: ") or "\n".join([f"exit code {code}", *self.said[-3:]])
+        """Why it stopped, as far as it reported that."""
+        return self._last("error: ") or "\n".join([f"exit code {code}", *self.output[-3:]])
 
     def hint(self) -> str:
-        return self._last("hint: ") or f"sdft train --resume --out {self.folder} goes on with it alone"
+        return self._last("hint: ") or f"sdft train --resume --out {self.folder} goes on with this run alone"
 
     def _last(self, begin: str) -> str:
-        return next((line.removeprefix(begin) for line in reversed(self.said) if line.startswith(begin)), "")
+        return next((line.removeprefix(begin) for line in reversed(self.output) if line.startswith(begin)), "")
 
 
-def _row(line: bytes) -> dict[str, Any]:
-    """A logged row; empty for the rest of a line whose file was written anew since the last look."""
+def _row(line: bytes) -> MetricsRow | None:
+    """A logged row; None for the rest of a line whose file was rewritten since the last look."""
     try:
-        row: dict[str, Any] = json.loads(line)
+        row: MetricsRow = json.loads(line)
     except ValueError:
-        return {}
+        return None
     return row
 
 
 class _Running:
-    """A job's process; a thread puts the lines it says into ``lines``."""
+    """A job's process; a thread puts the lines it prints into ``lines``."""
 
     def __init__(self, job: Job, threads: int, lines: SimpleQueue[tuple[Job, str]]):
         words = [sys.executable, "-m", "sdft_cli", "train", "--resume", "--out", str(job.folder)]
@@ -94,7 +96,7 @@ class _Running:
             lines.put((self.job, line.rstrip()))
 
     def code(self) -> int | None:
-        """Its exit code, once all that it said has arrived; None while it runs."""
+        """Its exit code, once all its output has arrived; None while it runs."""
         code = self.process.poll()
         if code is not None:
             self.relay.join(timeout=5)
@@ -106,10 +108,10 @@ class _Running:
 
 
 def train_all(jobs: Sequence[Job], at_once: int, quiet: bool = False, keep_going: bool = False) -> dict[str, str]:
-    """Run every job to its end in their order, ``at_once`` side by side; returns the complaints of those that failed.
+    """Run every job to its end in their order, ``at_once`` side by side; returns the failed ones' complaints by label.
 
-    A failure stops the others and is raised; with ``keep_going`` only bad input (exit code 2) is, since it is likely to
-    be the others' too. Stopped or failed, a folder can be resumed.
+    A failure stops the others and is raised. With ``keep_going`` only bad input (exit code 2) is, for the others are
+    likely to share it. A folder whose job was stopped or failed can be resumed.
     """
     lines: SimpleQueue[tuple[Job, str]] = SimpleQueue()
     waiting, failed = list(jobs), {}
@@ -124,7 +126,8 @@ def train_all(jobs: Sequence[Job], at_once: int, quiet: bool = False, keep_going
                 codes = [(r, r.code()) for r in running]
                 _relay(lines, display)
                 for r, code in codes:
-                    display.show(r.job, [row for row in r.job.rows() if row["kind"] == "step"])
+                    if row := r.job.last_step():
+                        display.show(r.job, row)
                     if code is None:
                         continue
                     running.remove(r)
@@ -146,7 +149,7 @@ def _error(job: Job, code: int) -> SdftError:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Being told to terminate ends the jobs too, as an interrupt does."""
+    """SIGTERM ends the jobs too, as an interrupt does."""
 
     def stop(*_: object) -> None:
         sys.exit(128 + signal.SIGTERM)
@@ -164,14 +167,14 @@ def _relay(lines: SimpleQueue[tuple[Job, str]], display: _Display) -> None:
             job, line = lines.get_nowait()
         except Empty:
             return
-        job.said.append(line)
+        job.output.append(line)
         display.line(job, line)
 
 
 class _Display:
-    """A bar a running job on a terminal, with the jobs' notes above; elsewhere their lines, labelled.
+    """On a terminal a bar for each running job, with the jobs' notes above; elsewhere their lines, labelled.
 
-    Lines of steps are left out where bars show them, and where there are too many jobs to follow each.
+    Step lines are left out where bars show the steps, and where there are too many jobs to follow each.
     """
 
     def __init__(self, jobs: Sequence[Job], quiet: bool):
@@ -185,7 +188,7 @@ class _Display:
             TextColumn("{task.fields[stage]}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[figures]}"),
             console=console.err,
             expand=True,
             disable=not self.live,
@@ -199,22 +202,19 @@ class _Display:
         self.progress.stop()
 
     def start(self, job: Job) -> None:
-        self.bars[job.label] = self.progress.add_task(job.label, total=job.steps, stage="starts", facts="")
+        self.bars[job.label] = self.progress.add_task(job.label, total=job.steps, stage="starting", figures="")
 
-    def finish(self, job: Job, well: bool) -> None:
+    def finish(self, job: Job, succeeded: bool) -> None:
         self.ended += 1
         self.progress.remove_task(self.bars.pop(job.label))
-        self.line(job, f"{'finished' if well else 'failed'} ({self.ended} of {self.of})")
+        self.line(job, f"{'finished' if succeeded else 'failed'} ({self.ended} of {self.of})")
 
-    def show(self, job: Job, rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        row, now = rows[-1], time.monotonic()
-        done = row["global_step"]
+    def show(self, job: Job, row: StepRow) -> None:
+        done, now = row["global_step"], time.monotonic()
         first, since = self.first.setdefault(job.label, (done, now))
-        left = (job.steps - done) * (now - since) / (done - first) if done > first else None
-        facts = f"loss {row['loss']:.3f}  left {console.clock(left) if left is not None else '-:--'}"
-        self.progress.update(self.bars[job.label], completed=done, stage=row["task"], facts=facts)
+        left = console.clock((job.steps - done) * (now - since) / (done - first)) if done > first else "-:--"
+        figures = f"loss {row['loss']:.3f}  left {left}"
+        self.progress.update(self.bars[job.label], completed=done, stage=row["task"], figures=figures)
 
     def line(self, job: Job, text: str) -> None:
         if self.quiet or (not self.steps and "  step " in text):

@@ -1,7 +1,7 @@
 """The records of a run folder, one definition each: rows of ``metrics.jsonl``, items and scores of evaluations.
 
 They are plain dictionaries on disk and in memory, so that a reader needs nothing of ours; the types are for mypy, which
-finds a mistyped key. Shares are of 1, lengths in tokens, divergences in nats a token, times in seconds.
+finds a mistyped key. Shares are between 0 and 1, lengths in tokens, divergences in nats per token, times in seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ class StageId(NamedTuple):
         return f"{self.number:02d}-{self.task}"
 
 
+#: The untrained model, measured like a stage.
+BASE = StageId(0, "base")
+
+
 class Position(NamedTuple):
     """Where a run stands: ``step`` optimizer steps of the stage are done, the last of them in ``phase`` (from 0)."""
 
@@ -34,23 +38,28 @@ class Position(NamedTuple):
 
 
 class At(TypedDict):
-    """What every row of ``metrics.jsonl`` begins with. ``global_step`` goes on over stages."""
+    """Where in a run a row was logged: a stage, by number and task, and its optimizer step."""
 
-    kind: str
     stage: int
     task: str
     step: int
-    global_step: NotRequired[int]
+
+
+class TrainingAt(At):
+    """Where in training a row was logged: a `Position`, and the steps since the start of the run."""
+
+    phase: int
+    global_step: int
 
 
 class StepFacts(TypedDict, total=False):
-    """What one optimizer step tells, as the trainer returns it.
+    """What the trainer reports of one optimizer step.
 
     ``kl`` is KL(teacher || student) in nats, whatever the loss; ``divergence`` the method's own, where it has one;
     ``reverse_kl`` the sampled estimate of KL(student || teacher), where only the sampled tokens were scored.
     ``factors`` has the mean of every token factor, ``staleness`` how many optimizer steps a prefetched batch is old.
     ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer,
-    ``sync_gap`` the greatest one of an engine's weight check after its last update.
+    ``sync_gap`` the largest one that an engine's weight check found after its last update.
     """
 
     loss: float
@@ -79,8 +88,10 @@ class StepFacts(TypedDict, total=False):
     max_batch: int
 
 
-class StepRow(At, StepFacts):
-    """``kind`` step."""
+class StepRow(TrainingAt, StepFacts):
+    """One optimizer step."""
+
+    kind: Literal["step"]
 
 
 class ShortScore(TypedDict):
@@ -91,18 +102,20 @@ class ShortScore(TypedDict):
 
 
 class EvalFacts(TypedDict):
-    """Quick accuracies on a few validation rows of every task, and of the prior suite, in the midst of a stage."""
+    """Mid-training evaluation: accuracies on a few validation rows of every task, and on a few items of the suite."""
 
     scores: dict[str, ShortScore]
     suite: ShortScore | None
 
 
-class EvalRow(At, EvalFacts):
-    """``kind`` eval."""
+class EvalRow(TrainingAt, EvalFacts):
+    """One mid-training evaluation."""
+
+    kind: Literal["eval"]
 
 
 class GuardFacts(TypedDict):
-    """What a guard said after a step."""
+    """A guard's finding after a step: ``text`` has the figures, ``hint`` the recipe keys to change."""
 
     guard: str
     level: Literal["warn", "stop"]
@@ -110,12 +123,14 @@ class GuardFacts(TypedDict):
     hint: str
 
 
-class GuardRow(At, GuardFacts):
-    """``kind`` guard."""
+class GuardRow(TrainingAt, GuardFacts):
+    """One finding of a guard; ``step`` is the step it looked at."""
+
+    kind: Literal["guard"]
 
 
 class MarkRecord(TypedDict):
-    """A mid-training evaluation in short: accuracy on the stage's own validation rows and on the prior suite."""
+    """A step and its mid-training accuracies: on the stage's own validation rows, and on the prior suite."""
 
     step: int
     validation: float | None
@@ -123,16 +138,29 @@ class MarkRecord(TypedDict):
 
 
 class EndingFacts(TypedDict):
-    """How a stage ended: the step whose model it ends with (0: the model it began with), why, and the evaluations."""
+    """The step whose model a stage ends with (0: the model it began with), why, and its best and last evaluation."""
 
     model_of: int
-    why: Literal["last step", "prior dropped", "best validation"]
+    why: Literal["last step", "best validation", "prior dropped"]
     best: MarkRecord | None
     last: MarkRecord | None
 
 
-class EndingRow(At, EndingFacts):
-    """``kind`` ending."""
+class EndingRow(TrainingAt, EndingFacts):
+    """How a stage ended; ``step`` is the last step that was trained."""
+
+    kind: Literal["ending"]
+
+
+class SettingsRow(At):
+    """From here on a resumed run follows another recipe; ``changed`` has the old and the new value of each key."""
+
+    kind: Literal["settings"]
+    changed: dict[str, list[Json]]
+
+
+#: Any row of ``metrics.jsonl``; ``kind`` tells which.
+MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from typing import NamedTuple, TypeVar
 
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.columns import Column, part_columns, task_column
-from sdft_cli.runs.logged import Logged, read_log
+from sdft_cli.runs.evaluations import json_object, read_items, read_stages, settings_of
+from sdft_cli.runs.format import check_run_folder
+from sdft_cli.runs.metrics import Logged, MetricsLog
 from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, ItemRecord, Scores, StepRow, Summary, TaskSummary
-from sdft_cli.runs.scores import json_object, read_items, read_stages, settings_of
 from sdft_cli.stats import bootstrap, continual
 from sdft_cli.stats.continual import Draws, Metric
 from sdft_cli.stats.intervals import Interval, stratified
@@ -115,9 +116,7 @@ class RunResult:
 def load_run(folder: str | Path) -> RunResult:
     """Read a run folder; raises `UsageError` for one that is not a run or has no evaluation yet."""
     folder = Path(folder)
-    if not (folder / "recipe.json").is_file():
-        problem = "is not a run folder: it has no recipe.json" if folder.is_dir() else "does not exist"
-        raise UsageError(f"{folder} {problem}", "a run folder is what `sdft train --out` writes, such as runs/<name>")
+    check_run_folder(folder)
     recipe: dict[str, object] = json_object(folder / "recipe.json")
     by_stage = read_stages(folder)
     if not by_stage:
@@ -132,7 +131,7 @@ def load_run(folder: str | Path) -> RunResult:
     parts = part_columns(folder, by_stage, suite) if suite else {}
     prior = _prior(list(parts.values())) if parts else None
     metrics = _metrics(list(columns.values()), list(parts.values()), trained)
-    rows = read_log(folder / "metrics.jsonl")
+    rows = MetricsLog(folder / "metrics.jsonl").read()
     environment = folder / "environment.json"
     return RunResult(
         name=folder.resolve().name,

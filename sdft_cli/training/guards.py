@@ -1,19 +1,19 @@
 """Guards: watch the step rows of one phase; a run that collapses is warned about, then stopped, by name.
 
-    non-finite          loss or gradient norm is no number: stops at once, and cannot be switched off
+    non-finite          the loss or the gradient norm is not finite: stops at once, and cannot be switched off
     repetition          completions repeat their own 4-grams
     truncation          nearly all completions hit the token limit, which they did not at the start
     length-runaway      completions have grown far beyond both their start and the demonstrations
     length-collapse     completions have shrunk far below both
-    entropy-collapse    the student has become sure of everything, and what it writes is odd
-    divergence-spike    KL to the teacher, or the loss on given texts, is far above its start
+    entropy-collapse    the student's entropy is near 0, and its completions have changed for the worse
+    divergence-spike    the KL to the teacher, or the loss on given texts, is far above its start
 
-A figure is the median of the latest steps; its start is that of the phase's first. A guard warns when its limit is
-passed, and stops when it has been passed for ``patience`` steps in a row. The state is a function of the rows alone:
-a resumed run builds it anew from what was logged.
+A figure is the median over the latest steps; its start is the median over the phase's first steps. A guard warns when
+its limit is passed, and stops the run when it has been passed for ``patience`` steps in a row. Its state is a function
+of the step rows alone: a resumed run rebuilds it from what was logged.
 
-Left out: whether answers are right. A task well learned brings KL and entropy to nearly 0 as well, so low entropy
-alone is no collapse; a student that is sure, fluent, different from prompt to prompt and wrong is for probes to see.
+Left out: whether answers are right. A task learned well brings KL and entropy to nearly 0 too, so low entropy alone is
+no collapse; a student that is confident, fluent, different from prompt to prompt and wrong shows only in evaluations.
 """
 
 from __future__ import annotations
@@ -23,90 +23,91 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import SdftError
+from sdft_cli.runs.records import GuardFacts, StepFacts
 
 LATEST = 5  # steps whose median is a figure's present value
-GROWTH = 32  # tokens above the start that are no runaway yet: completions of a few tokens vary by factors
-SURE = 0.05  # nats a token; above it a student is not sure of everything
-LEAST = 0.5  # nats a token that a start counts as at least: a multiple of next to nothing is no spike
+GROWTH = 32  # tokens above the start that are no runaway yet: the lengths of short completions vary by factors
+SURE = 0.05  # nats per token; a student with more entropy has not collapsed
+LEAST = 0.5  # nats per token; a start below it counts as this much, for a multiple of next to nothing is no spike
 
-#: What rules look at; the first three mean something only where a row carries signal.
-_LOSSES = ("loss", "kl", "entropy")
-_FIGURES = (*_LOSSES, "completion_tokens", "truncated", "repeated", "distinct", "reward")
+#: Keys of step rows that the rules look at.
+Figure = Literal[
+    "loss", "kl", "reverse_kl", "entropy", "completion_tokens", "truncated", "repeated", "distinct", "reward"
+]
+#: Those that mean something only where at least one completion of the batch carries signal.
+_OF_SIGNAL: tuple[Figure, ...] = ("loss", "kl", "reverse_kl", "entropy")
+_FIGURES: tuple[Figure, ...] = (*_OF_SIGNAL, "completion_tokens", "truncated", "repeated", "distinct", "reward")
+#: The distances that divergence-spike knows, the one it prefers first.
+_DISTANCES: dict[Figure, str] = {
+    "kl": "KL(teacher‖student)",
+    "reverse_kl": "the sampled KL(student‖teacher)",
+    "loss": "the loss",
+}
 
 
 class NonFinite(SdftError):
-    """A step whose loss or gradient norm is no finite number, given up before it touched the weights."""
+    """A step whose loss or gradient norm is not finite, discarded before it touched the weights."""
 
     def __init__(self, loss: float, norm: float):
         super().__init__(f"the loss is {loss}, the gradient norm {norm}", "lower train.lr, or raise train.warmup_steps")
-        self.row = {"loss": loss, "grad_norm": norm}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a guard says of a step: ``text`` has the figures, ``hint`` the recipe's keys to turn."""
-
-    guard: str
-    level: Literal["warn", "stop"]
-    text: str
-    hint: str
+        self.facts: StepFacts = {"loss": loss, "grad_norm": norm}
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A limit is passed. One that is not ``fatal`` only warns."""
+    """A limit is passed. One that is not ``fatal`` only warns, however long it lasts."""
 
     text: str
     fatal: bool = True
 
 
 class Figures:
-    """The first and the latest values of what is watched. ``shown`` holds what demonstrations are like, by the same
-    names (`batches.Batches.demonstrations`); ``source`` says where completions come from."""
+    """The first and the latest values of what is watched. ``demonstrations`` has the same figures of demonstrations
+    (`batches.Batches.demonstrations`); ``source`` says where completions come from."""
 
-    def __init__(self, window: int, source: str, shown: Mapping[str, float]):
-        self.window, self.source, self.shown = window, source, shown
-        self.first: dict[str, list[float]] = {key: [] for key in _FIGURES}
-        self.latest: dict[str, deque[float]] = {key: deque(maxlen=LATEST) for key in _FIGURES}
-        self.told: set[str] = set()  # what the last row told; a step without signal tells nothing of KL or entropy
+    def __init__(self, window: int, source: str, demonstrations: Mapping[str, float]):
+        self.window, self.source, self.demonstrations = window, source, demonstrations
+        self.first: dict[Figure, list[float]] = {key: [] for key in _FIGURES}
+        self.latest: dict[Figure, deque[float]] = {key: deque(maxlen=LATEST) for key in _FIGURES}
+        self.present: set[Figure] = set()  # what the last row had; a step without signal has no KL and no entropy
 
-    def take(self, row: Mapping[str, Any]) -> None:
+    def take(self, row: StepFacts) -> None:
         """One more step."""
-        self.told.clear()
+        self.present.clear()
         for key in _FIGURES:
             value = row.get(key)
-            if value is None or not math.isfinite(value) or (key in _LOSSES and not row.get("signal", 1)):
+            if value is None or not math.isfinite(value) or (key in _OF_SIGNAL and not row.get("signal", 1)):
                 continue
-            self.told.add(key)
+            self.present.add(key)
             self.latest[key].append(value)
             if len(self.first[key]) < self.window:
                 self.first[key].append(value)
 
-    def has(self, key: str) -> bool:
+    def has(self, key: Figure) -> bool:
         return bool(self.latest[key])
 
-    def now(self, key: str) -> float:
+    def now(self, key: Figure) -> float:
         return median(self.latest[key])
 
-    def least(self, key: str) -> float:
-        """The start of a figure that must not rise. Where the first step broke the model, only the first row is from
-        before, so it counts beside the first rows' median."""
+    def least(self, key: Figure) -> float:
+        """The start of a figure that must not rise. If the first step broke the model, only the first row is sound,
+        so it counts as well as the median of the first rows."""
         return min(self.first[key][0], median(self.first[key]))
 
-    def most(self, key: str) -> float:
+    def most(self, key: Figure) -> float:
         """The start of a figure that must not fall."""
         return max(self.first[key][0], median(self.first[key]))
 
-    def settled(self, key: str) -> bool:
+    def settled(self, key: Figure) -> bool:
         """Whether the start is known from a whole window."""
         return len(self.first[key]) == self.window
 
     def graded_better(self) -> bool:
-        """Whether rewards have risen: then a change of length is what was asked for."""
+        """Whether rewards have risen: then completions have changed their length because it pays."""
         return self.has("reward") and self.now("reward") > median(self.first["reward"])
 
 
@@ -116,16 +117,16 @@ Rule = Callable[[Figures, float], Alarm | None]
 
 
 def repetition(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: share of 4-grams that stood in the same completion before; demonstrations that repeat raise it."""
-    bound = limit + (1 - limit) * f.shown.get("repeated", 0.0)
+    """``limit``: share of 4-grams that occurred earlier in the same completion; repetitive demonstrations raise it."""
+    bound = limit + (1 - limit) * f.demonstrations.get("repeated", 0.0)
     if f.now("repeated") <= bound:
         return None
     return Alarm(f"{_share(f.now('repeated'))} of a completion's 4-grams are repeats (limit {_share(bound)})")
 
 
 def truncation(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: share of completions. Where most were cut from the start, the limit is too small for this model:
-    worth a warning, but no change for the worse."""
+    """``limit``: share of completions. Where most were cut from the start, the token limit is too small for this model:
+    that is worth a warning, but is no collapse."""
     start, now = f.least("truncated"), f.now("truncated")
     if now < limit:
         return None
@@ -136,11 +137,11 @@ def truncation(f: Figures, limit: float) -> Alarm | None:
 
 
 def length_runaway(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: times the start, or the demonstrations' length if that is more."""
+    """``limit``: a multiple of the start, or of the demonstrations' length if that is more."""
     if f.graded_better():
         return None
     start, now = f.most("completion_tokens"), f.now("completion_tokens")
-    normal = max(start, f.shown.get("completion_tokens", 0.0))
+    normal = max(start, f.demonstrations.get("completion_tokens", 0.0))
     return Alarm(_lengths(f, now, start)) if now > max(limit * normal, normal + GROWTH) else None
 
 
@@ -149,41 +150,41 @@ def length_collapse(f: Figures, limit: float) -> Alarm | None:
     if f.graded_better():
         return None
     start, now = f.most("completion_tokens"), f.now("completion_tokens")
-    normal = min(start, f.shown.get("completion_tokens", math.inf))
+    normal = min(start, f.demonstrations.get("completion_tokens", math.inf))
     return Alarm(_lengths(f, now, start)) if now < limit * normal else None
 
 
 def entropy_collapse(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: share of the start. A learned task looks the same, so something must be odd besides."""
+    """``limit``: share of the start. A learned task looks the same, so something else must look wrong too."""
     if f.now("entropy") > min(SURE, limit * f.most("entropy")):
         return None
-    text = f"entropy is {f.now('entropy'):.2g} nats a token, {f.most('entropy'):.2g} at the start, and "
-    return Alarm(text + odd) if (odd := _odd(f)) else None
+    text = f"entropy is {f.now('entropy'):.2g} nats per token, {f.most('entropy'):.2g} at the start, and "
+    return Alarm(text + symptom) if (symptom := _symptom(f)) else None
 
 
 def divergence_spike(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: times the start. The loss only where there is no KL, and not a policy gradient's, no distance."""
-    key = "kl" if f.has("kl") else "loss"
-    if key not in f.told or (key == "loss" and f.source == "student"):
+    """``limit``: a multiple of the start. The loss counts only without a KL, and not if it is a policy gradient's,
+    which is no distance."""
+    key = next(key for key in _DISTANCES if f.has(key))
+    if key not in f.present or (key == "loss" and f.source == "student"):
         return None
     if f.now(key) <= limit * max(f.least(key), LEAST):
         return None
-    name = "KL to the teacher" if key == "kl" else "the loss"
-    return Alarm(f"{name} is {f.now(key):.2f} nats a token, {f.least(key):.2f} at the start")
+    return Alarm(f"{_DISTANCES[key]} is {f.now(key):.2f} nats per token, {f.least(key):.2f} at the start")
 
 
-def _odd(f: Figures) -> str:
-    """What tells a collapse from a task that is learned; empty if nothing does."""
-    if f.has("repeated") and f.now("repeated") > max(f.least("repeated"), f.shown.get("repeated", 0.0)) + 0.25:
+def _symptom(f: Figures) -> str:
+    """What tells a collapse from a task that has been learned; empty if nothing does."""
+    if f.has("repeated") and f.now("repeated") > max(f.least("repeated"), f.demonstrations.get("repeated", 0.0)) + 0.25:
         return f"{_share(f.now('repeated'))} of 4-grams are repeats"
     if f.has("truncated") and f.now("truncated") > f.least("truncated") + 0.25:
         return f"{_share(f.now('truncated'))} of completions are cut"
-    if f.has("distinct") and f.now("distinct") < f.shown.get("distinct", 0.0) / 2:
+    if f.has("distinct") and f.now("distinct") < f.demonstrations.get("distinct", 0.0) / 2:
         return "different prompts get the same completion"
     if f.has("reward") and f.now("reward") < f.least("reward") / 2:
         return f"rewards have fallen from {f.least('reward'):.2f} to {f.now('reward'):.2f}"
-    if f.has("completion_tokens") and "completion_tokens" in f.shown:
-        now, ends = f.now("completion_tokens"), (f.most("completion_tokens"), f.shown["completion_tokens"])
+    if f.has("completion_tokens") and "completion_tokens" in f.demonstrations:
+        now, ends = f.now("completion_tokens"), (f.most("completion_tokens"), f.demonstrations["completion_tokens"])
         if not min(ends) / 2 <= now <= max(ends) * 2:
             return _lengths(f, now, ends[0])
     return ""
@@ -195,15 +196,15 @@ def _share(value: float) -> str:
 
 def _lengths(f: Figures, now: float, start: float) -> str:
     text = f"completions have {now:.1f} tokens, {start:.1f} at the start"
-    return text + (f" and {f.shown['completion_tokens']:.1f} in demonstrations" if f.shown else "")
+    return text + (f" and {f.demonstrations['completion_tokens']:.1f} in demonstrations" if f.demonstrations else "")
 
 
-_WRITTEN, _ALL = ("student", "teacher"), ("student", "teacher", "dataset", "corpus")
-#: Guard -> its rule, the figure it cannot do without, and the sources of completions for which it means something.
+_SAMPLED, _ALL = ("student", "teacher"), ("student", "teacher", "dataset", "corpus")
+#: Guard -> its rule, the figure it needs, and the sources of completions for which it means something.
 #: Of several that stop at once, the first names the stop.
-RULES: dict[str, tuple[Rule, str, tuple[str, ...]]] = {
-    "repetition": (repetition, "repeated", _WRITTEN),
-    "truncation": (truncation, "truncated", _WRITTEN),
+RULES: dict[str, tuple[Rule, Figure, tuple[str, ...]]] = {
+    "repetition": (repetition, "repeated", _SAMPLED),
+    "truncation": (truncation, "truncated", _SAMPLED),
     "length-runaway": (length_runaway, "completion_tokens", ("student",)),
     "length-collapse": (length_collapse, "completion_tokens", ("student",)),
     "entropy-collapse": (entropy_collapse, "entropy", ("student",)),
@@ -212,40 +213,40 @@ RULES: dict[str, tuple[Rule, str, tuple[str, ...]]] = {
 
 
 class Guards:
-    """The guards of one phase, whose recipe this is; ``shown`` as in `Figures`. ``table`` stands before the phase's
-    keys in hints: "second_phase." for a second phase."""
+    """The guards of one phase, whose recipe this is; ``demonstrations`` as in `Figures`. ``table`` is put before the
+    phase's keys in hints: "second_phase." for a second phase."""
 
-    def __init__(self, recipe: Recipe, shown: Mapping[str, float], table: str = ""):
+    def __init__(self, recipe: Recipe, demonstrations: Mapping[str, float], table: str = ""):
         self.recipe, self.table, settings = recipe, table, recipe.guards
-        self.figures = Figures(settings.window, recipe.sampler.source, shown)
+        self.figures = Figures(settings.window, recipe.sampler.source, demonstrations)
         limits = {name: getattr(settings, name.replace("-", "_")) for name in RULES if settings.enabled}
         self.limits = {n: x for n, x in limits.items() if x is not None and recipe.sampler.source in RULES[n][2]}
         self.passed: Counter[str] = Counter()  # steps in a row past a guard's limit
         self.calm: Counter[str] = Counter()  # steps in a row within it
         self.warned: set[str] = set()
 
-    def look(self, row: Mapping[str, Any]) -> list[Finding]:
-        """What there is to say after the step of ``row``; stops come first."""
-        broken = [f"{key} is {row[key]}" for key in ("loss", "grad_norm") if not math.isfinite(row.get(key, 0))]
-        if broken:
+    def look(self, row: StepFacts) -> list[GuardFacts]:
+        """The findings after a step; stops come first."""
+        values = {"loss": row.get("loss", 0.0), "grad_norm": row.get("grad_norm", 0.0)}
+        if broken := [f"{key} is {value}" for key, value in values.items() if not math.isfinite(value)]:
             return [self._finding("non-finite", "stop", " and ".join(broken))]
         self.figures.take(row)
-        found = []
+        findings = []
         for name, limit in self.limits.items():
             rule, figure, _ = RULES[name]
-            if figure in self.figures.told:  # else the step counts neither for nor against it
-                found.append(self._judge(name, rule(self.figures, limit)))
-        findings = sorted((f for f in found if f), key=lambda f: f.level != "stop")
-        if findings and findings[0].level == "stop":
-            self.passed.clear()  # a run that is resumed all the same gets as many steps again
-        return findings
+            if figure in self.figures.present:  # otherwise the step counts neither for nor against it
+                findings.append(self._judge(name, rule(self.figures, limit)))
+        stops_first = sorted((f for f in findings if f), key=lambda f: f["level"] != "stop")
+        if stops_first and stops_first[0]["level"] == "stop":
+            self.passed.clear()  # a run that is resumed all the same gets the whole patience again
+        return stops_first
 
-    def _judge(self, name: str, alarm: Alarm | None) -> Finding | None:
+    def _judge(self, name: str, alarm: Alarm | None) -> GuardFacts | None:
         patience = self.recipe.guards.patience
         self.passed[name] = self.passed[name] + 1 if alarm and alarm.fatal else 0
         self.calm[name] = 0 if alarm else self.calm[name] + 1
         if self.calm[name] == patience:
-            self.warned.discard(name)  # it has recovered, and would be warned about again
+            self.warned.discard(name)  # it has recovered: the next alarm is worth a new warning
         if alarm is None:
             return None
         if self.passed[name] == patience:
@@ -255,21 +256,22 @@ class Guards:
         self.warned.add(name)
         return self._finding(name, "warn", alarm.text)
 
-    def _finding(self, name: str, level: Literal["warn", "stop"], text: str) -> Finding:
-        return Finding(name, level, text, self._hint(name))
+    def _finding(self, name: str, level: Literal["warn", "stop"], text: str) -> GuardFacts:
+        return {"guard": name, "level": level, "text": text, "hint": self._hint(name)}
 
     def _hint(self, name: str) -> str:
-        at, teacher, masked = self.table, self.recipe.teacher, self.recipe.objective.mask_truncated
-        knobs = [f"lower {at}train.lr"]
+        table, teacher = self.table, self.recipe.teacher
+        changes = [f"lower {table}train.lr"]
         if name in ("non-finite", "divergence-spike"):
-            knobs.append(f"raise {at}train.warmup_steps")
+            changes.append(f"raise {table}train.warmup_steps")
         if name == "truncation":
-            knobs.insert(0, f"raise {at}sampler.max_new_tokens")
-        if name in ("truncation", "length-runaway") and not masked:
-            knobs.append(f"set {at}objective.mask_truncated=true")
+            changes.insert(0, f"raise {table}sampler.max_new_tokens")
+        if name in ("truncation", "length-runaway") and not self.recipe.objective.mask_truncated:
+            changes.append(f"set {table}objective.mask_truncated=true")
         if name == "non-finite":
-            return ", or ".join(knobs)
+            return ", or ".join(changes)
         if teacher and teacher.update_rate > 0:
             live = teacher.update_rate == 1 and teacher.update_every == 1
-            knobs.append(f"set {at}teacher=ema (a live one follows the student)" if live else f"slow {at}teacher down")
-        return ", or ".join(knobs) + f"; guards.{name.replace('-', '_')}=none switches this guard off"
+            ema = f"set {table}teacher=ema (a live teacher follows the student)"
+            changes.append(ema if live else f"slow {table}teacher down")
+        return ", or ".join(changes) + f"; guards.{name.replace('-', '_')}=none switches this guard off"

@@ -1,8 +1,8 @@
 """Which checkpoints of a stage stay on disk, and with which one the stage ends. Pure: measurements in, steps out.
 
-A probe leaves a mark; a mark is worth a copy of the model where it is the best so far on validation (arXiv 2601.19897,
-appendix B.1, reports that checkpoint), or where the prior suite still holds and the run was told to go back to such a
-step. Left out: marks of earlier phases of a stage, which are not what the stage is for.
+A mid-training evaluation leaves a mark. A mark is worth a copy of the model where it is the best so far on validation
+(arXiv 2601.19897, appendix B.1, reports that checkpoint), or where the prior suite still holds and the run is to go
+back to such a step. Marks of a stage's earlier phases are left out: they are not what the stage is for.
 """
 
 from __future__ import annotations
@@ -10,31 +10,36 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from sdft_cli.runs.records import MarkRecord
+
 
 @dataclass(frozen=True)
 class Mark:
-    """What a probe found at a step: accuracy on the stage's own validation rows and on the prior suite; None where
-    that was not measured."""
+    """Accuracies measured at a step: on the stage's own validation rows and on the prior suite; None: not measured."""
 
     step: int
     validation: float | None = None
     prior: float | None = None
 
+    def record(self) -> MarkRecord:
+        return {"step": self.step, "validation": self.validation, "prior": self.prior}
+
 
 @dataclass(frozen=True)
 class Rule:
-    """``newest`` checkpoints can be resumed from; ``best`` is kept or not; below ``floor`` the prior counts as lost."""
+    """Keep the ``newest`` so many checkpoints to resume from, and the ``best`` model or not; an accuracy of the prior
+    suite below ``floor`` counts as lost."""
 
     newest: int = 1
     best: bool = True
     floor: float | None = None
 
     def holds(self, mark: Mark) -> bool:
-        """Whether the prior suite is where the caller wants it; always, where he set no floor."""
+        """Whether the prior suite is at or above the floor; always true without one."""
         return self.floor is None or (mark.prior is not None and mark.prior >= self.floor)
 
     def worth(self, mark: Mark, earlier: Sequence[Mark]) -> bool:
-        """Whether the model at ``mark`` is to be kept for now, given the stage's earlier marks."""
+        """Whether to keep the model at ``mark`` for now, given the stage's earlier marks."""
         if not self.holds(mark):
             return False
         return self.floor is not None or (self.best and best([*earlier, mark]) == mark)
@@ -57,6 +62,6 @@ class Rule:
 
 
 def best(marks: Sequence[Mark]) -> Mark | None:
-    """The highest validation accuracy, of equals the earliest, which has moved the model least; None without any."""
+    """The mark with the highest validation accuracy; of equals the earliest, which has moved the model least."""
     scored = [m for m in marks if m.validation is not None]
     return max(scored, key=lambda m: (m.validation, -m.step)) if scored else None

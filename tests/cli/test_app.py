@@ -70,7 +70,7 @@ def test_defaults_are_reported(sdft) -> None:
     assert code == 0 and "embedded micro model" in err and "micro-tooluse,micro-science,micro-medical" in err
     facts = json.loads(out)
     assert [s["task"] for s in facts["stages"]] == ["micro-tooluse", "micro-science", "micro-medical"]
-    assert facts["parameters"] > 1e6 and facts["stages"][0]["steps_an_epoch"] == 15
+    assert facts["parameters"] > 1e6 and facts["stages"][0]["steps_per_epoch"] == 15
 
 
 def test_dry_run_shows_both_views(sdft) -> None:

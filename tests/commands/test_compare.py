@@ -228,7 +228,7 @@ def test_the_command(sdft, pair, seeds):
         (["compare", "one"], "takes two checkpoints, not 1"),
         (["compare", "a", "b", "c"], "--by method"),
         (["compare", "./a", "./b"], "no model folder at ./a"),
-        (["compare", "a", "b", "--by", "method"], "a does not exist"),
+        (["compare", "a", "b", "--by", "method"], "a is not a run folder"),
     ],
 )
 def test_bad_usage(sdft, words, says):

@@ -1,4 +1,4 @@
-"""`sdft demo --quick` on the shipped base model: the shape of results.json, the page, and running it twice."""
+"""`sdft demo --quick` on the shipped base model: the shape of results.json, the report page, and a second run."""
 
 import json
 import subprocess
@@ -27,10 +27,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_results_have_the_promised_shape(out: Path) -> None:
-    found = json.loads((out / "results.json").read_text())
-    assert set(found) == {"methods", "n", "intervals", "seed", "world", "seconds"} and found["world"] == 3
+    results = json.loads((out / "results.json").read_text())
+    assert set(results) == {"methods", "n", "intervals", "seed", "world", "seconds"} and results["world"] == 3
     for method in ("sdft", "sft"):
-        record = found["methods"][method]
+        record = results["methods"][method]
         assert record["tasks"] == TASKS
         assert [len(row) for row in record["matrix"]] == [3] * 4 and len(record["prior"]) == 4
         assert set(record["metrics"]) == {
@@ -39,7 +39,7 @@ def test_results_have_the_promised_shape(out: Path) -> None:
         assert all(isinstance(v, float) for v in record["metrics"].values())
         assert record["metrics"]["average_accuracy"] == pytest.approx(sum(record["matrix"][3]) / 3)
         assert record["metrics"]["prior_change"] == pytest.approx(record["prior"][3] - record["prior"][0])
-    assert found["methods"]["sdft"]["matrix"][0] == found["methods"]["sft"]["matrix"][0]  # one base
+    assert results["methods"]["sdft"]["matrix"][0] == results["methods"]["sft"]["matrix"][0]  # one base
     assert (out / "report.html").stat().st_size > 50_000
 
 

@@ -27,6 +27,7 @@ from sdft_cli.grading import task_rules
 from sdft_cli.grading.named_rules import GRADERS
 from sdft_cli.models import digests, pretrained
 from sdft_cli.runs.folder import Run
+from sdft_cli.runs.records import StageId
 from sdft_cli.types import Example, Task
 
 A, B = "micro-tooluse", "micro-science"
@@ -266,13 +267,14 @@ def run(model: str, data: Path) -> Run:
     """A run of one stage that was trained and not yet evaluated."""
     layer = {"tasks": [A], "model": model, "data": str(data), "evaluation": FEW, "runtime": {"threads": 1}}
     run = Run.create(Path("runs/mine"), build([layer]))
-    run.write_checkpoint(1, A, 1, lambda folder, _: shutil.copytree(model, folder, dirs_exist_ok=True) and None, True)
+    stage = run.checkpoints.of(StageId(1, A))
+    stage.write(1, lambda folder, _: shutil.copytree(model, folder, dirs_exist_ok=True) and None, stage_done=True)
     return run
 
 
 def test_a_run_keeps_its_own_scores(run, loads):
     measured = scores(target="runs/mine", limit=None, max_new_tokens=None)
-    stored = run.read_scores(1, A)
+    stored = run.evaluation(StageId(1, A)).scores()
     assert stored["tasks"][A] == measured["tasks"][A] and stored["settings"] == measured["settings"]
     assert measured["settings"][A]["limit"] == 3  # the run's own
     assert measured["metrics"]["average_accuracy"]["value"] == measured["tasks"][A]["accuracy"]
@@ -283,35 +285,35 @@ def test_a_run_keeps_its_own_scores(run, loads):
 
 def test_scores_under_other_settings_are_kept_apart_from_the_run(run, loads):
     scores(target="runs/mine", limit=None, max_new_tokens=None)
-    stored = run.read_scores(1, A)
+    stored = run.evaluation(StageId(1, A)).scores()
     measured = scores(target="runs/mine", limit=2, max_new_tokens=None)
     assert measured["tasks"][A]["n"] == 2 and "metrics" not in measured
-    assert run.read_scores(1, A) == stored and kept() == [A]
+    assert run.evaluation(StageId(1, A)).scores() == stored and kept() == [A]
     scores(target="runs/mine", tasks=(B,), limit=None, max_new_tokens=None)  # no task of this run
-    assert run.read_scores(1, A) == stored and kept() == [B, A]
+    assert run.evaluation(StageId(1, A)).scores() == stored and kept() == [B, A]
 
 
 def test_samples_of_a_run_are_kept_in_the_run(run, loads):
     request = {"target": "runs/mine", "limit": None, "max_new_tokens": None}
     measured = scores(**request, pass_at=(1, 2))
-    stored = run.read_scores(1, A)
+    stored = run.evaluation(StageId(1, A)).scores()
     assert (
         stored["tasks"][A]["pass_at"] == measured["tasks"][A]["pass_at"] and stored["tasks"][A]["accuracy"] is not None
     )
-    assert (run.eval_folder(1, A) / f"{A}-samples.jsonl").is_file() and not Path("runs/evals").exists()
+    assert (run.evaluation(StageId(1, A)).folder / f"{A}-samples.jsonl").is_file() and not Path("runs/evals").exists()
     assert scores(**request, pass_at=(1, 2)) == measured and len(loads) == 1
     assert f"{A}-samples" not in cache.read("runs/mine").items
 
 
 def test_scores_on_changed_rows_are_kept_apart_from_the_run(run, data, loads, capsys):
     scores(target="runs/mine", limit=None, max_new_tokens=None)
-    stored = run.read_scores(1, A)
+    stored = run.evaluation(StageId(1, A)).scores()
     path = data / A / "test.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     plan = EvalPlan(EvalRequest(Target.named("runs/mine")))
     assert not plan.covers_run and "has changed since" in capsys.readouterr().err
     measure(plan)
-    assert run.read_scores(1, A) == stored and kept() == [A] and len(loads) == 2
+    assert run.evaluation(StageId(1, A)).scores() == stored and kept() == [A] and len(loads) == 2
 
 
 def test_what_a_run_holds_is_read_without_its_data_and_model(run, data, loads):
@@ -348,7 +350,8 @@ def test_names_that_plugins_define_are_known(model, data, capsys):
         Path(f"{name}.py").write_text(PLUGIN.format(name))
     layer = {"tasks": [A], "model": model, "data": str(data), "plugins": ["of-the-run.py"], "evaluation": FEW}
     run = Run.create(Path("runs/plugged"), build([layer]))
-    run.write_checkpoint(1, A, 1, lambda folder, _: shutil.copytree(model, folder, dirs_exist_ok=True) and None, True)
+    stage = run.checkpoints.of(StageId(1, A))
+    stage.write(1, lambda folder, _: shutil.copytree(model, folder, dirs_exist_ok=True) and None, stage_done=True)
     app(["eval", "runs/plugged", "--suite", "of-the-run", "--tasks", A], standalone_mode=False)
     assert "suite of-the-run" in capsys.readouterr().out
     app(["eval", model, "--suite", "of-the-command", "--plugin", "of-the-command.py"], standalone_mode=False)

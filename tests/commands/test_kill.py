@@ -1,4 +1,4 @@
-"""SIGKILL at ten random moments of a run, and in the midst of its writes: resumed, it ends as the uninterrupted one.
+"""SIGKILL at ten random moments of a run, and in the middle of its writes: resumed, it equals the uninterrupted run.
 
 Importing torch and transformers takes far longer than these runs. So one process, the nursery (this file, run as a
 script), imports them once and forks one ``python -m sdft_cli`` after the other. As their parent it can also watch their
@@ -106,14 +106,14 @@ def watch(pid: int, out: Path, moment: Moment | None, began: float) -> int:
 
 def seen(out: Path, pattern: str) -> set[tuple[str, int, int]]:
     """What matches ``pattern`` in ``out``, told apart from what had the same name before."""
-    found = set()
+    matches = set()
     for path in out.glob(pattern):
         try:
-            facts = path.stat()
+            stat = path.stat()
         except FileNotFoundError:  # it has been renamed since
             continue
-        found.add((path.name, facts.st_ino, facts.st_mtime_ns))
-    return found
+        matches.add((path.name, stat.st_ino, stat.st_mtime_ns))
+    return matches
 
 
 class Nursery:
@@ -147,9 +147,9 @@ class Nursery:
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    found = Nursery()
-    yield found
-    found.close()
+    started = Nursery()
+    yield started
+    started.close()
 
 
 # --- the ordeal ---------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def nursery() -> Iterator[Nursery]:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of run, and what it is told."""
+    """A kind of run and its settings."""
 
     method: str
     tasks: tuple[str, ...]
@@ -209,26 +209,26 @@ class Ordeal:
         more = ["--resume"] if (out / "recipe.json").is_file() else []
         if not more:  # not started yet, or killed before it was a run
             shutil.rmtree(out, ignore_errors=True)
-        told = self.nursery.ask([*self.words, "--out", str(out), *more], out, moment)
+        outcome = self.nursery.ask([*self.words, "--out", str(out), *more], out, moment)
         left = (out / "latest").read_text().strip() if (out / "latest").is_file() else "no checkpoint"
-        self.story.append(f"{out.name} {moment}: {told}, {left}")
+        self.story.append(f"{out.name} {moment}: {outcome}, {left}")
         expected = (0, -signal.SIGKILL) if moment else (0,)
-        assert told["code"] in expected, f"{self}\n{out.with_suffix('.log').read_text()[-3000:]}"
-        return told
+        assert outcome["code"] in expected, f"{self}\n{out.with_suffix('.log').read_text()[-3000:]}"
+        return outcome
 
     def kill(self, wait: float = 0.0, sight: str | None = None, share: float = 0.0) -> None:
         """One kill: ``share`` of a whole run's time after the start, or at a sight. A run that ends before is compared,
         and the next one meets its moment."""
         while True:
             fresh = not self.out.exists()
-            told = self.go(self.out, Moment(wait + share * self.shortest, sight))
-            if told["code"]:
+            outcome = self.go(self.out, Moment(wait + share * self.shortest, sight))
+            if outcome["code"]:
                 break
             if fresh:
-                self.shortest = min(self.shortest, told["seconds"])
+                self.shortest = min(self.shortest, outcome["seconds"])
             self.compare()
         self.kills += 1
-        self.half += bool(told["half"])
+        self.half += bool(outcome["half"])
 
     def finish(self) -> None:
         self.go(self.out, None)
@@ -255,8 +255,9 @@ def weights(run: Path, number: int, task: str) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     from sdft_cli.runs.folder import Run
+    from sdft_cli.runs.records import StageId
 
-    final = Run.open(run).finished(number, task)
+    final = Run.open(run).checkpoints.of(StageId(number, task)).finished()
     assert final is not None, f"{run}: stage {number} is not finished"
     (file,) = final.model.glob("*.safetensors")
     return load_file(file)
@@ -264,8 +265,8 @@ def weights(run: Path, number: int, task: str) -> dict[str, Any]:
 
 def rows(run: Path) -> list[dict[str, Any]]:
     """What was logged, without what a clock says."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in found]
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in logged]
 
 
 @pytest.fixture(params=list(KINDS))

@@ -1,4 +1,4 @@
-"""`sdft sweep`: the rule, the grid, choosing and tabling, and a real sweep that is stopped and goes on."""
+"""`sdft sweep`: the rule, the grid, the choice and the table, and a real sweep that is stopped and resumed."""
 
 import json
 import os
@@ -71,10 +71,10 @@ def test_the_last_key_moves_fastest_and_the_method_slowest() -> None:
 
 def test_every_point_is_assembled_anew() -> None:
     question = asked("method=sdft,sft", "lr=1e-4,1e-3", seeds=(3,))
-    found = {p.name: p.recipe for p in points(question, grids_of(question), [3])}
+    recipes = {p.name: p.recipe for p in points(question, grids_of(question), [3])}
     for method, lr in (("sdft", "0.001"), ("sft", "0.0001")):
         flags = {**question.flags, "method": method, "seed": 3}
-        assert found[f"{method}-lr={lr}-seed=3"] == assemble(None, flags, [*question.sets, f"lr={lr}"])
+        assert recipes[f"{method}-lr={lr}-seed=3"] == assemble(None, flags, [*question.sets, f"lr={lr}"])
 
 
 def test_values_are_toml_or_words() -> None:
@@ -86,8 +86,8 @@ def test_values_are_toml_or_words() -> None:
 def test_names_are_safe_short_and_distinct() -> None:
     assert name_of("sdft", {"train.batch": 16, "train.lr": 1e-5}, 0) == "sdft-lr=1e-05-batch=16-seed=0"
     assert name_of("sdft", {"sampler.max_new_tokens": 4}, 0) == "sdft-sampler.max_new_tokens=4-seed=0"
-    told = [name_of("sdft", {"model": text}, 0) for text in ("a/b", "a b", "a_b", "x" * 300, "x" * 301)]
-    assert len(set(told)) == 5 and all(len(t) <= 120 and "/" not in t and " " not in t for t in told)
+    folder_names = [name_of("sdft", {"model": text}, 0) for text in ("a/b", "a b", "a_b", "x" * 300, "x" * 301)]
+    assert len(set(folder_names)) == 5 and all(len(t) <= 120 and "/" not in t and " " not in t for t in folder_names)
 
 
 GRID = "[grid]\nmethod = ['sdft', 'sft']\ntrain.lr = [1e-4, 1e-3]\n[methods.sdft.grid]\nupdate_rate = [0.01, 0.05]\n"
@@ -126,7 +126,7 @@ def test_grids_that_make_no_sense_are_refused(grid: list[str], says: str) -> Non
         names(asked(*grid))
 
 
-# --- choosing and tabling: runs are written, not trained ----------------------------------------------------------
+# --- the choice and the table: runs are written, not trained ----------------------------------------------------------
 
 PRIOR = [0.9, 0.9, 0.9, 0.9]
 STRONG = ([[0.1, 0.3, 0.05], [0.9, 0.3, 0.05], [0.9, 0.9, 0.1], [0.8, 0.8, 0.9]], PRIOR)
@@ -134,7 +134,7 @@ WEAK = ([[0.1, 0.3, 0.05], [0.5, 0.3, 0.05], [0.5, 0.5, 0.1], [0.4, 0.4, 0.5]], 
 
 
 class Trainer:
-    """Stands in for `parallel.train_all`: writes a finished run, good where the rate is high; remembers which."""
+    """Stands in for `parallel.train_all`: writes finished runs, good ones at a high rate, and remembers them."""
 
     def __init__(self) -> None:
         self.trained: list[str] = []
@@ -182,9 +182,11 @@ def test_each_method_gets_its_lowest_good_rate_and_more_seeds_there(trainer: Tra
     assert [n for n, r in rows.items() if r["chosen"]] == [
         f"{m}-lr=0.0001-seed={k}" for m in ("sdft", "sft") for k in (0, 1)
     ]
-    row = rows["sdft-lr=0.001-seed=0"]
-    assert row["validation_n"] == 180 and len(row["stages"]) == 3 and row["steps"] == 30 and row["seconds"] > 0
-    assert record["chosen"]["sdft"]["over_seeds"]["seeds"] == [0, 1]
+    result = rows["sdft-lr=0.001-seed=0"]["result"]
+    assert result["validation_n"] == 180 and len(result["stages"]) == 3
+    assert result["steps"] == 30 and result["seconds"] > 0
+    over = record["chosen"]["sdft"]["over_seeds"]
+    assert over["seeds"] == [0, 1] and set(over["metrics"]) >= {"average_accuracy", "backward_transfer", "prior_change"}
     assert {"out": str(tmp_path / "out"), **stored(tmp_path / "out")} == json.loads(json.dumps(record))
     table = (tmp_path / "out" / "sweep.md").read_text().splitlines()
     assert len([line for line in table if line.startswith("| ")]) == 2 + 8
@@ -211,18 +213,19 @@ def test_a_sweep_grows_and_is_not_mixed_with_another(trainer: Trainer, tmp_path:
         sweep(asked("lr=1e-5,1e-4"), tmp_path / "full", quiet=True)
 
 
-def test_a_run_that_fails_is_listed_and_the_others_stand(
+def test_a_run_that_fails_is_listed_and_the_others_keep_their_results(
     trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer.fails = {"sdft-lr=0.0001-seed=0"}
     record = sweep(asked(*THREE), tmp_path / "out")
     assert record["failed"] == {"sdft-lr=0.0001-seed=0": "it diverged"}
+    assert [r["name"] for r in record["points"] if "result" not in r] == ["sdft-lr=0.0001-seed=0"]
     assert record["chosen"]["sdft"]["settings"] == {"train.lr": 1e-3}
-    told = capsys.readouterr()
-    assert "choosing by 60 of up to 120 validation rows" in told.err
-    assert "failed: sdft-lr=0.0001-seed=0: it diverged" in told.out
-    assert "chosen for sft: lr=0.0001" in told.out
-    assert max(map(len, told.out.split("rule:")[0].splitlines())) <= 80
+    printed = capsys.readouterr()
+    assert "choosing by 60 of up to 120 validation rows per task" in printed.err
+    assert "failed: sdft-lr=0.0001-seed=0: it diverged" in printed.out
+    assert "chosen for sft: lr=0.0001" in printed.out
+    assert max(map(len, printed.out.split("rule:")[0].splitlines())) <= 80
     trainer.fails = set()
     record = sweep(None, tmp_path / "out", resume=True, quiet=True)
     assert not record["failed"] and record["chosen"]["sdft"]["settings"] == {"train.lr": 1e-4}
@@ -235,10 +238,10 @@ def test_bad_input_of_one_run_stops_them_all(tmp_path: Path) -> None:
     jobs = [Job(name, tmp_path / name, 1) for name in ("a", "b")]
     with pytest.raises(UsageError, match=r"a stopped: .* is not a run") as caught:
         train_all(jobs, 1, quiet=True, keep_going=True)
-    assert "--resume" in caught.value.hint and not jobs[1].said
+    assert "--resume" in caught.value.hint and not jobs[1].output
 
 
-def test_a_sweep_that_is_stopped_goes_on_where_it_was(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
+def test_a_sweep_that_is_stopped_resumes_where_it_was(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
     sets = ["max_steps=2", "batch=4", "eval_limit=4", "evaluation.limit=4", "evaluation.max_new_tokens=4"]
     flags = {"tasks": [TASKS[0]], "model": str(tiny_model), "data": str(micro_data)}
     few = [*sets, "sampler.max_new_tokens=4", "threads=1"]
@@ -264,5 +267,5 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(tiny_model: Path, micro_da
     record = sweep(None, out, jobs=1, resume=True, quiet=True)
     assert (first / "metrics.jsonl").read_bytes() == before
     assert [r["settings"]["train.lr"] for r in record["points"]] == [1e-3, 1e-4]
-    assert all(r["steps"] == 2 and r["validation_n"] == 4 for r in record["points"])
+    assert all(r["result"]["steps"] == 2 and r["result"]["validation_n"] == 4 for r in record["points"])
     assert record["chosen"]["sdft"]["settings"] in ({"train.lr": 1e-3}, {"train.lr": 1e-4}) and not record["failed"]

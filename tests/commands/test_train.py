@@ -1,4 +1,4 @@
-"""The verb `train` from outside: a run's files, refusals, and SIGKILL followed by --resume."""
+"""The `train` command from outside: a run's files, refusals, and SIGKILL followed by --resume."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run
+from sdft_cli.runs.records import StageId
 
 FEW = [
     "max_steps=8",
@@ -104,8 +105,8 @@ def test_sigkill_in_stage_2_then_resume_equals_the_uninterrupted_run(
         mine, theirs = weights(out, stage), weights(reference, stage)
         assert set(mine) == set(theirs)
         assert all(torch.equal(mine[n], theirs[n]) for n in mine)
-    told = [(r["kind"], r["global_step"]) for r in rows(out)]
-    assert told == [(r["kind"], r["global_step"]) for r in rows(reference)]
+    logged = [(r["kind"], r["global_step"]) for r in rows(out)]
+    assert logged == [(r["kind"], r["global_step"]) for r in rows(reference)]
     assert results.load_run(out).matrix == results.load_run(reference).matrix
 
 
@@ -166,5 +167,5 @@ def test_lora_runs_save_adapters(tiny_model: Path, micro_data: Path, tmp_path: P
     assert done.returncode == 0, done.stderr
     names = set(weights(out, "01-micro-tooluse"))
     assert names and all("lora_" in n and "teacher" not in n for n in names)
-    final = Run.open(out).finished(1, "micro-tooluse")
+    final = Run.open(out).checkpoints.of(StageId(1, "micro-tooluse")).finished()
     assert final is not None and (final.model / "adapter_config.json").is_file()

@@ -25,6 +25,7 @@ from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.models import pretrained
 from sdft_cli.models.policy import Policy
 from sdft_cli.runs.folder import Run
+from sdft_cli.runs.records import StageId
 from sdft_cli.training.trainer import PhaseTrainer
 
 pytestmark = [
@@ -53,7 +54,7 @@ def made(request: pytest.FixtureRequest) -> Callable[..., ColocatedEngine]:
 
 
 def steps(finished: Run) -> list[dict[str, Any]]:
-    return finished.rows("step")
+    return finished.metrics.read().steps
 
 
 # --- sampling --------------------------------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def test_weights_that_differ_from_the_files_are_used_from_the_start(
 def test_batches_are_prefetched(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
     """By a second thread, while the trainer moves the weights."""
     settings = {"name": "vllm", "prefetch": 2}
-    rows = run(recipe(tiny_model, micro_data, settings), tmp_path / "run").rows("step")
+    rows = run(recipe(tiny_model, micro_data, settings), tmp_path / "run").metrics.read().steps
     assert [row["staleness"] for row in rows] == [0, 1, 2, 1, 2, 1]
     assert all(row["sync_gap"] < 1e-3 for row in rows)
     assert rows[0]["logprob_gap"] < 1e-3 and all(row["logprob_gap"] > 0 for row in rows)
@@ -285,7 +286,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     halved = run(chosen, tmp_path / "halved", resume=True)
     assert len(steps(halved)) == 6
     assert [r["loss"] for r in steps(halved)] == pytest.approx([r["loss"] for r in steps(whole)], rel=1e-4)
-    ends = [pretrained.load(str(r.finished(1, "micro-science").model), Runtime()) for r in (whole, halved)]  # type: ignore[union-attr]
+    finals = [r.checkpoints.of(StageId(1, "micro-science")).finished() for r in (whole, halved)]
+    ends = [pretrained.load(str(final.model), Runtime()) for final in finals if final]
     for a, b in zip(*(e.model.parameters() for e in ends), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 

@@ -76,7 +76,7 @@ def test_every_step_of_a_run_samples_from_its_own_weights(
     tiny_model: Path, micro_data: Path, tmp_path: Path, url: str
 ) -> None:
     settings = {"name": "vllm-server", "base_url": url, "weights_folder": str(tmp_path)}
-    rows = run(recipe(tiny_model, micro_data, settings), tmp_path / "run").rows("step")
+    rows = run(recipe(tiny_model, micro_data, settings), tmp_path / "run").metrics.read().steps
     assert len(rows) == 6
     assert all(row["sync_gap"] < 1e-3 and row["logprob_gap"] < 1e-3 for row in rows)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -136,4 +136,4 @@ def test_adapters_travel_as_adapters(tiny_model: Path, micro_data: Path, tmp_pat
         engine.close()
         settings = {"name": "vllm-server", "base_url": address}
         finished = run(recipe(tiny_model, micro_data, settings, lora={"rank": 4}), tmp_path / "run")
-    assert [row["sync_gap"] < 1e-3 for row in finished.rows("step")] == [True] * 6
+    assert [row["sync_gap"] < 1e-3 for row in finished.metrics.read().steps] == [True] * 6

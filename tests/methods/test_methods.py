@@ -13,9 +13,10 @@ from sdft_cli.commands.prepare import prepare
 from sdft_cli.commands.train import train
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import METHODS
-from sdft_cli.console import TrainingDisplay
 from sdft_cli.runs.folder import Run
+from sdft_cli.runs.records import StageId
 from sdft_cli.training.completions import Completion
+from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.types import PrepareOptions
 
 NAMES = METHODS.names()
@@ -210,4 +211,4 @@ def test_every_method_trains_from_its_recipe(tiny_model: Path, data: Path, tmp_p
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     steps = [r for r in rows if r["kind"] == "step"]
     assert [r["step"] for r in steps] == list(range(1, (4 if parts.second_phase else 2) + 1))
-    assert run.finished(1, task) is not None and (run.folder / "done.json").is_file()
+    assert run.checkpoints.of(StageId(1, task)).finished() is not None and (run.folder / "done.json").is_file()

@@ -11,8 +11,8 @@ from support.trainers import make
 from sdft_cli import plugins
 from sdft_cli.commands.train import train
 from sdft_cli.config.layers import assemble
-from sdft_cli.console import TrainingDisplay
 from sdft_cli.errors import UsageError
+from sdft_cli.training.display import TrainingDisplay
 
 RLRT = '''\
 """RLRT (arXiv 2605.10781): GRPO that leans away from a teacher which knows the answer, on right completions alone.

@@ -10,6 +10,7 @@ from support.run_folder import KEEPS, TASKS, make_run, write_json
 
 from sdft_cli.errors import UsageError
 from sdft_cli.runs import results
+from sdft_cli.runs.format import write_format
 from sdft_cli.stats import continual
 
 
@@ -175,6 +176,7 @@ def test_a_folder_that_is_not_a_run_is_refused_with_a_hint(tmp_path):
     with pytest.raises(UsageError, match="not a run folder"):
         results.load_run(tmp_path)
     write_json(tmp_path / "recipe.json", {"tasks": ["a"]})
+    write_format(tmp_path)
     with pytest.raises(UsageError, match="no evaluation yet") as caught:
         results.load_run(tmp_path)
     assert "--resume" in caught.value.hint

@@ -8,6 +8,7 @@ from pathlib import Path
 from support.run_folder import summary, write_items, write_json
 
 from sdft_cli.runs import results
+from sdft_cli.runs.format import write_format
 
 #: Percent right by stage and task; stages train the tasks in order.
 ORACLE = [[40, 68, 20, 30], [70, 66, 18, 34], [74, 60, 26, 30], [64, 50, 58, 42], [60, 54, 64, 80]]
@@ -24,6 +25,7 @@ def oracle_run(
     prior: Sequence[Sequence[int]] = PRIOR,
 ) -> results.RunResult:
     """A run whose items give the matrix: the first of 100 items are right, as many as it says."""
+    write_format(folder)
     write_json(folder / "recipe.json", {"tasks": list(stages), "method": "sdft", "suite": "micro", "seed": 0})
     for k, row in enumerate(matrix):
         name = stages[k - 1] if k else "base"

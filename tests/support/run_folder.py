@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sdft_cli.runs.format import write_format
 from sdft_cli.stats.intervals import stratified, wilson
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
@@ -45,6 +46,7 @@ def make_run(
         "world": 0,
         "suite": "micro" if suite else None,
     }
+    write_format(folder)
     write_json(folder / "recipe.json", recipe)
     write_json(folder / "environment.json", {"python": "3.11", "torch": "2.11", "device": "cpu"})
     last = len(stages) if evaluated is None else evaluated

@@ -10,11 +10,11 @@ import torch
 
 from sdft_cli.commands.train import train
 from sdft_cli.config.recipe import METHODS, Recipe, Sampler, build
-from sdft_cli.console import TrainingDisplay
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.micro.tokenizer import build_tokenizer
 from sdft_cli.models.policy import Policy
 from sdft_cli.runs.folder import Run
+from sdft_cli.training.display import TrainingDisplay
 
 PROMPTS = ["repeat these words : vibro nidu", "which number comes after five ?", "give the last word of : saso mado"]
 

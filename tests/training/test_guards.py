@@ -1,4 +1,4 @@
-"""Guards on made-up rows (what each stops and what it lets pass), and real collapses stopped through `train`."""
+"""Guards on made-up rows (what each stops and what it lets pass), and real collapses that stop `train`."""
 
 import json
 import math
@@ -20,9 +20,10 @@ from sdft_cli.commands.train import train
 from sdft_cli.config import overrides
 from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import METHODS, Recipe, build, paths
-from sdft_cli.console import TrainingDisplay
 from sdft_cli.errors import SdftError
 from sdft_cli.runs.folder import Run
+from sdft_cli.runs.records import StageId
+from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.guards import RULES, Guards, NonFinite
 from sdft_cli.training.optimizer import MasterAdamW
 from sdft_cli.types import Score, Task
@@ -33,7 +34,8 @@ Row = dict[str, Any]
 #: The embedded model under SDFT, about its first step.
 SOUND: Row = {"loss": 0.2, "kl": 0.2, "entropy": 0.25, "grad_norm": 0.3, "signal": 1.0}
 SOUND |= {"completion_tokens": 18.0, "truncated": 0.0, "repeated": 0.02, "distinct": 1.0}
-SHOWN = {"completion_tokens": 15.0, "repeated": 0.0, "distinct": 1.0}
+STAGE = StageId(1, "micro-tooluse")
+DEMOS = {"completion_tokens": 15.0, "repeated": 0.0, "distinct": 1.0}
 #: What each guard is for, as a change of `SOUND`.
 COLLAPSED: dict[str, Row] = {
     "repetition": {"repeated": 0.95},
@@ -45,14 +47,14 @@ COLLAPSED: dict[str, Row] = {
 }
 
 
-def guards(method: str = "sdft", shown: Row = SHOWN, **limits: Any) -> Guards:
+def guards(method: str = "sdft", demonstrations: Row = DEMOS, **limits: Any) -> Guards:
     recipe = build([METHODS.get(method).defaults(), {"guards": limits}])
-    return Guards(recipe, shown)
+    return Guards(recipe, demonstrations)
 
 
 def play(watch: Guards, rows: list[Row]) -> list[tuple[int, str, str]]:
     """(step, guard, level) of every finding; a stop does not end it."""
-    return [(step, f.guard, f.level) for step, row in enumerate(rows, 1) for f in watch.look(row)]
+    return [(step, f["guard"], f["level"]) for step, row in enumerate(rows, 1) for f in watch.look(row)]
 
 
 def test_every_guard_has_a_limit_and_a_collapse() -> None:
@@ -100,10 +102,10 @@ def test_after_a_stop_every_guard_has_its_patience_again() -> None:
 
 @pytest.mark.parametrize("key", ["loss", "grad_norm"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_no_number_stops_at_once_and_always(key: str, value: float) -> None:
+def test_what_is_not_finite_stops_at_once_and_always(key: str, value: float) -> None:
     for watch in (guards(), guards(enabled=False)):
-        (found,) = watch.look({**SOUND, key: value})
-        assert (found.guard, found.level) == ("non-finite", "stop") and str(value) in found.text
+        (finding,) = watch.look({**SOUND, key: value})
+        assert (finding["guard"], finding["level"]) == ("non-finite", "stop") and str(value) in finding["text"]
 
 
 def noisy(row: Row, random_: random.Random) -> Row:
@@ -122,24 +124,40 @@ def path(steps: int, **ends: tuple[float, float]) -> list[Row]:
 SPIKE = {**SOUND, "kl": 1000.0, "completion_tokens": 900.0, "repeated": 1.0}
 FINE: dict[str, tuple[str, Row, list[Row]]] = {
     # the embedded model's own figures: KL and entropy at a hundredth of their start, and every answer right
-    "a task is learned": ("sdft", SHOWN, path(200, loss=(0.2, 3e-4), kl=(0.2, 3e-4), entropy=(0.25, 3e-3))),
-    "sure from the start": ("sdft", SHOWN, path(100, loss=(0.01, 1e-5), kl=(0.01, 1e-5), entropy=(0.05, 1e-4))),
-    "reasoning is learned": ("sdft", {**SHOWN, "completion_tokens": 300}, path(100, completion_tokens=(5, 320))),
-    "short answers are learned": ("sdft", {**SHOWN, "completion_tokens": 4}, path(100, completion_tokens=(120, 4))),
+    "a task is learned": ("sdft", DEMOS, path(200, loss=(0.2, 3e-4), kl=(0.2, 3e-4), entropy=(0.25, 3e-3))),
+    "sure from the start": (
+        "sdft",
+        DEMOS,
+        path(100, loss=(0.01, 1e-5), kl=(0.01, 1e-5), entropy=(0.05, 1e-4)),
+    ),
+    "reasoning is learned": (
+        "sdft",
+        {**DEMOS, "completion_tokens": 300},
+        path(100, completion_tokens=(5, 320)),
+    ),
+    "short answers are learned": (
+        "sdft",
+        {**DEMOS, "completion_tokens": 4},
+        path(100, completion_tokens=(120, 4)),
+    ),
     "longer answers earn more": ("grpo", {}, path(100, completion_tokens=(300, 4000), reward=(0.1, 0.8))),
     "a few tokens": ("sdft", {}, [{**SOUND, "completion_tokens": n} for n in (3, 5, 2, 9, 4, 20, 30, 30, 2, 1) * 5]),
     "four answers to choose from": (
         "sdft",
-        {**SHOWN, "distinct": 4 / 64},
+        {**DEMOS, "distinct": 4 / 64},
         [{**row, "distinct": 4 / 32} for row in path(100, entropy=(0.5, 1e-3), completion_tokens=(2, 2))],
     ),
-    "tables": ("sdft", {**SHOWN, "repeated": 0.8}, [{**r, "repeated": 0.8} for r in path(99, entropy=(0.3, 0.001))]),
-    "one strange batch in ten": ("sdft", SHOWN, ([SOUND] * 9 + [SPIKE]) * 20),
+    "tables": (
+        "sdft",
+        {**DEMOS, "repeated": 0.8},
+        [{**r, "repeated": 0.8} for r in path(99, entropy=(0.3, 0.001))],
+    ),
+    "one strange batch in ten": ("sdft", DEMOS, ([SOUND] * 9 + [SPIKE]) * 20),
     "no row carries signal": ("grpo", {}, [SOUND] * 5 + [{**SOUND, "signal": 0.0, "kl": 0.0, "entropy": 0.0}] * 30),
     "re-invocation starts far off": ("sdft", {}, path(100, kl=(1.3, 0.05), loss=(1.3, 0.05))),
     "demonstrations are learned by heart": (
         "sft",
-        SHOWN,
+        DEMOS,
         [{**r, "kl": None} for r in path(200, loss=(3, 1e-4), entropy=(2, 1e-4))],
     ),
     # figures of given texts, which no training can change
@@ -149,12 +167,25 @@ FINE: dict[str, tuple[str, Row, list[Row]]] = {
 
 @pytest.mark.parametrize("case", FINE)
 def test_sound_runs_are_left_alone(case: str) -> None:
-    method, shown, rows = FINE[case]
-    assert play(guards(method, shown), rows) == []
+    method, demonstrations, rows = FINE[case]
+    assert play(guards(method, demonstrations), rows) == []
 
 
 def test_a_limit_that_was_too_small_from_the_start_is_worth_one_warning() -> None:
     assert play(guards(), [{**SOUND, "truncated": 1.0}] * 60) == [(10, "truncation", "warn")]
+
+
+def test_a_divergence_spike_names_what_has_risen() -> None:
+    """KL where the teacher's distribution was scored, its sampled reverse where only tokens were, else the loss."""
+    names = {"kl": "KL(teacher‖student) is 9.00", "reverse_kl": "the sampled KL(student‖teacher) is 9.00"}
+    for key, text in names.items():
+        sound = {**SOUND, "kl": None, "reverse_kl": None, "loss": 0.5, key: 1.0}
+        watch = guards("grpo", {})
+        findings = [f for row in [sound] * 20 + [{**sound, key: 9.0}] * 3 for f in watch.look(row)]
+        assert [(f["guard"], f["level"]) for f in findings] == [("divergence-spike", "warn")]
+        assert findings[0]["text"] == f"{text} nats per token, 1.00 at the start"
+    both = {**SOUND, "kl": 1.0, "reverse_kl": 1.0}
+    assert play(guards(), [both] * 20 + [{**both, "reverse_kl": 50.0, "loss": 50.0}] * 20) == []
 
 
 def test_the_loss_counts_where_a_given_text_is_the_target_and_not_for_a_policy_gradient() -> None:
@@ -163,11 +194,13 @@ def test_the_loss_counts_where_a_given_text_is_the_target_and_not_for_a_policy_g
     assert play(guards("grpo", {}), rows) == []
 
 
-@pytest.mark.parametrize("odd", [{"repeated": 0.5}, {"truncated": 0.5}, {"completion_tokens": 5.0}, {"reward": 0.1}])
-def test_what_tells_a_collapse_of_entropy_from_success(odd: Row) -> None:
+@pytest.mark.parametrize(
+    "symptom", [{"repeated": 0.5}, {"truncated": 0.5}, {"completion_tokens": 5.0}, {"reward": 0.1}]
+)
+def test_what_tells_a_collapse_of_entropy_from_success(symptom: Row) -> None:
     learned = {**SOUND, "entropy": 0.001, "kl": 0.0, "loss": 0.0, "reward": 0.5}
     assert play(guards(), [{**SOUND, "reward": 0.5}] * 10 + [learned] * 20) == []
-    rows = [{**SOUND, "reward": 0.5}] * 10 + [{**learned, **odd}] * 20
+    rows = [{**SOUND, "reward": 0.5}] * 10 + [{**learned, **symptom}] * 20
     assert (22, "entropy-collapse", "stop") in play(guards(), rows)
 
 
@@ -175,7 +208,7 @@ def test_what_tells_a_collapse_of_entropy_from_success(odd: Row) -> None:
 def test_hints_name_keys_that_exist(teacher: str) -> None:
     recipe = build([METHODS.get("sdft").defaults(), {"teacher": teacher}])
     for table in ("", "second_phase."):
-        watch = Guards(recipe, SHOWN, table)
+        watch = Guards(recipe, DEMOS, table)
         for name in [*RULES, "non-finite"]:
             keys = re.findall(r"[a-z_]+(?:\.[a-z_]+)+", watch._hint(name))
             assert keys and set(keys) <= set(paths()), name
@@ -211,7 +244,7 @@ def logged(out: Path, kind: str) -> list[Row]:
 def stop_row(out: Path) -> tuple[str, int]:
     """Name and step of the last stop; the checkpoint that goes with it is whole, in force and finite."""
     row = [r for r in logged(out, "guard") if r["level"] == "stop"][-1]
-    saved = Run(out).latest()
+    saved = Run(out).checkpoints.latest()
     assert saved is not None and not saved.stage_done and (saved.state / "state.pt").is_file()
     assert all(torch.isfinite(w).all() for w in weights(saved.model).values())
     return row["guard"], row["step"]
@@ -302,7 +335,7 @@ def test_the_same_run_with_an_averaged_teacher_is_left_alone(
     tiny_model: Path, micro_data: Path, tmp_path: Path
 ) -> None:
     run = go(recipe_for(tiny_model, micro_data, "lr=0.1", "max_steps=30"), tmp_path / "run")
-    assert run.finished(1, "micro-tooluse") is not None
+    assert run.checkpoints.of(STAGE).finished() is not None
     # an untrained model writes until it is cut
     assert [(r["guard"], r["level"]) for r in logged(run.folder, "guard")] == [("truncation", "warn")]
 
@@ -313,7 +346,7 @@ def test_a_student_that_repeats_one_token(one_token: Path, micro_data: Path, tmp
     assert stop_row(tmp_path / "run") == ("repetition", 10) and "repeats" in error.message
     steps = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     run = go(recipe, tmp_path / "run", resume=True)  # that was its last step: what is left is to close the stage
-    assert run.finished(1, "micro-tooluse") is not None and (run.folder / "done.json").is_file()
+    assert run.checkpoints.of(STAGE).finished() is not None and (run.folder / "done.json").is_file()
     assert (run.folder / "metrics.jsonl").read_bytes() == steps
 
 
@@ -341,10 +374,10 @@ def test_a_step_that_is_not_finite_leaves_the_weights_before_it(
     error = stopped(recipe, tmp_path / "run")
     assert isinstance(error.__context__, NonFinite) and error.message.startswith("non-finite stopped")
     assert stop_row(tmp_path / "run") == ("non-finite", 2)
-    saved = Run(tmp_path / "run").latest()
+    saved = Run(tmp_path / "run").checkpoints.latest()
     assert saved is not None and saved.step == 1 and len(logged(tmp_path / "run", "step")) == 1
     one = go(recipe.model_copy(update={"train": recipe.train.model_copy(update={"max_steps": 1})}), tmp_path / "one")
-    done = one.finished(1, "micro-tooluse")
+    done = one.checkpoints.of(STAGE).finished()
     assert done is not None
     mine, theirs = weights(saved.model), weights(done.model)
     assert all(torch.equal(mine[n], theirs[n]) for n in theirs)
@@ -369,7 +402,7 @@ def test_a_resumed_run_that_is_not_finite_again_keeps_its_checkpoint(
         assert saved is not None and [p.name for p in saved.folder.parent.iterdir()] == ["step-000001"]
 
 
-def test_a_model_that_writes_no_numbers(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
+def test_a_model_whose_outputs_are_nan(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
     """It samples noise, so that it comes to the guard rather than to an error of the sampler."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -379,7 +412,7 @@ def test_a_model_that_writes_no_numbers(tiny_model: Path, micro_data: Path, tmp_
         model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids("<|im_start|>")] = math.nan
     model.save_pretrained(tmp_path / "model")
     assert "non-finite stopped" in stopped(recipe_for(tmp_path / "model", micro_data), tmp_path / "run").message
-    latest = Run(tmp_path / "run").latest()
+    latest = Run(tmp_path / "run").checkpoints.latest()
     assert latest is not None and latest.step == 0
     with torch.no_grad():
         model.lm_head.weight[7] = math.nan
@@ -389,7 +422,7 @@ def test_a_model_that_writes_no_numbers(tiny_model: Path, micro_data: Path, tmp_
 
 
 class Interrupted(TrainingDisplay):
-    """A run that ends without warning once it has shown step ``at``."""
+    """A run that dies without warning once it has shown step ``at``."""
 
     def __init__(self, at: int):
         super().__init__(quiet=True)
@@ -413,7 +446,7 @@ def test_a_resumed_run_is_stopped_where_the_uninterrupted_one_is(
         train(recipe, cut, Interrupted(at))
     assert stopped(recipe, cut, resume=True).message == error.message.replace(str(whole), str(cut))
     assert logged(cut, "guard") == logged(whole, "guard")
-    mine, theirs = (Run(out).latest() for out in (cut, whole))
+    mine, theirs = (Run(out).checkpoints.latest() for out in (cut, whole))
     assert mine is not None and theirs is not None
     for name, weight in weights(theirs.model).items():
         assert torch.equal(weight, weights(mine.model)[name])
@@ -421,7 +454,7 @@ def test_a_resumed_run_is_stopped_where_the_uninterrupted_one_is(
     (kept,) = (p for p in mine.folder.parent.iterdir() if p != mine.folder)
     assert f"or from {kept.name}, once you have removed {mine.folder.name}" in error.hint
     shutil.rmtree(mine.folder)
-    back = Run(cut).latest()
+    back = Run(cut).checkpoints.latest()
     assert back is not None and back.folder == kept and back.step < stop
 
 
@@ -439,11 +472,11 @@ def test_a_second_phase_has_its_own_guards(one_token: Path, micro_data: Path, tm
     stopped(recipe, tmp_path / "run", resume=True)
     assert stop_row(tmp_path / "run") == ("repetition", 3 + 8)
     run = go(overrides.change(recipe, ["guards.repetition=none"]), tmp_path / "run", resume=True)
-    assert run.finished(1, "micro-tooluse") is not None
+    assert run.checkpoints.of(STAGE).finished() is not None
     assert [r["step"] for r in logged(tmp_path / "run", "step")] == list(range(1, 13))
 
 
-def test_the_command_says_what_happened_and_goes_on_with_another_setting(
+def test_the_command_reports_the_stop_and_resumes_with_another_setting(
     one_token: Path, micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def command(*words: str) -> tuple[int, str]:
@@ -455,10 +488,10 @@ def test_the_command_says_what_happened_and_goes_on_with_another_setting(
     first = ["--tasks", "micro-tooluse", "--model", str(one_token), "--data", str(micro_data)]
     for text in [*QUICK, "lr=1e-5", "max_steps=7", "guards.patience=5"]:
         first += ["--set", text]
-    code, said = command(*first)
-    assert code == 1 and "\nerror: repetition stopped stage 1" in said and "\nhint: lower train.lr" in said
-    assert sum("warning: repetition at step 1:" in line for line in said.splitlines()) == 1
-    code, said = command("--resume", "--set", "train.batch=8")
-    assert code == 2 and "train.batch" in said and "another value" in said
-    code, said = command("--resume", "--set", "guards.enabled=false")
-    assert code == 0 and "resumed at stage 1, step 5" in said and (tmp_path / "run" / "done.json").is_file()
+    code, err = command(*first)
+    assert code == 1 and "\nerror: repetition stopped stage 1" in err and "\nhint: lower train.lr" in err
+    assert sum("warning: repetition at step 1:" in line for line in err.splitlines()) == 1
+    code, err = command("--resume", "--set", "train.batch=8")
+    assert code == 2 and "train.batch" in err and "another value" in err
+    code, err = command("--resume", "--set", "guards.enabled=false")
+    assert code == 0 and "resumed at stage 1, step 5" in err and (tmp_path / "run" / "done.json").is_file()

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 
 from sdft_cli.commands.train import train
 from sdft_cli.config.recipe import Recipe, build
-from sdft_cli.console import TrainingDisplay
 from sdft_cli.errors import UsageError
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run
+from sdft_cli.runs.records import StageId
+from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.retention import Mark, Rule, best
 
 RISES_AND_FALLS = [Mark(25, 0.5, 0.99), Mark(50, 0.9, 0.98), Mark(75, 0.9, 0.95), Mark(100, 0.7, 0.9)]
@@ -67,30 +68,30 @@ def go(recipe: Recipe, out: Path) -> results.RunResult:
 
 
 def final(run: results.RunResult) -> dict[str, torch.Tensor]:
-    found = Run(run.folder).finished(1, "micro-science")
-    assert found is not None
-    return load_file(found.model / "model.safetensors")
+    last = Run(run.folder).checkpoints.of(StageId(1, "micro-science")).finished()
+    assert last is not None
+    return load_file(last.model / "model.safetensors")
 
 
-def probed(run: results.RunResult) -> dict[int, tuple[float, float]]:
+def evaluated(run: results.RunResult) -> dict[int, tuple[float, float]]:
     """(validation, prior) by step."""
-    found = {r["step"]: (r["scores"]["micro-science"]["accuracy"], r["suite"]["accuracy"]) for r in run.evals}
-    return {step: pair for step, pair in found.items() if step}
+    pairs = {r["step"]: (r["scores"]["micro-science"]["accuracy"], r["suite"]["accuracy"]) for r in run.evals}
+    return {step: pair for step, pair in pairs.items() if step}
 
 
 def folders(run: results.RunResult) -> list[str]:
     return sorted(p.name for p in (run.folder / "stages" / "01-micro-science").iterdir())
 
 
-def test_a_stage_goes_back_to_the_last_step_that_kept_the_prior(micro_data: Path, tmp_path: Path) -> None:
+def test_a_stage_goes_back_to_the_last_step_that_kept_the_prior_suite(micro_data: Path, tmp_path: Path) -> None:
     plain = go(recipe(micro_data, lr=1e-3), tmp_path / "plain")
-    priors = {step: prior for step, (_, prior) in probed(plain).items()}
+    priors = {step: prior for step, (_, prior) in evaluated(plain).items()}
     base = plain.evals[0]["suite"]["accuracy"]
     assert priors[2] > priors[8], "the rate is to wreck the prior suite step by step"
     drop = base - (priors[2] + min(priors[4], priors[6], priors[8])) / 2
     watched = go(recipe(micro_data, lr=1e-3, stop_if_prior_drops=drop), tmp_path / "watched")
-    seen = probed(watched)
-    assert max(seen) < 8 or seen[8][1] < base - drop  # it ends at the first probe below
+    seen = evaluated(watched)
+    assert max(seen) < 8 or seen[8][1] < base - drop  # it ends at the first evaluation below
     last = max(seen)
     assert seen[last][1] < base - drop and all(p >= base - drop for s, (_, p) in seen.items() if s < last)
     (ending,) = watched.endings
@@ -100,7 +101,7 @@ def test_a_stage_goes_back_to_the_last_step_that_kept_the_prior(micro_data: Path
     assert any(not torch.equal(mine[n], end[n]) for n in mine)
 
 
-def test_without_a_step_that_kept_the_prior_it_ends_as_it_began(micro_data: Path, tmp_path: Path) -> None:
+def test_without_a_step_that_kept_the_prior_suite_it_ends_as_it_began(micro_data: Path, tmp_path: Path) -> None:
     run = go(recipe(micro_data, lr=3e-2, stop_if_prior_drops=0.0), tmp_path / "run")
     (ending,) = run.endings
     assert (ending["why"], ending["model_of"], ending["step"]) == ("prior dropped", 0, 2)
@@ -113,12 +114,12 @@ def test_without_a_step_that_kept_the_prior_it_ends_as_it_began(micro_data: Path
 def test_the_best_step_is_kept_and_can_end_the_stage(micro_data: Path, tmp_path: Path) -> None:
     """The task's answers are guessed right a third of the time at first, and SFT at this rate ends that."""
     run = go(recipe(micro_data, lr=1e-3, best="use", max_steps=12), tmp_path / "run")
-    seen = probed(run)
+    seen = evaluated(run)
     top = max(seen, key=lambda s: (seen[s][0], -s))
     (ending,) = run.endings
     assert ending["best"]["step"] == top and ending["model_of"] == top
     kept = go(recipe(micro_data, lr=1e-3, max_steps=12), tmp_path / "keep")
-    assert probed(kept) == seen and kept.endings[0]["model_of"] == 12
+    assert evaluated(kept) == seen and kept.endings[0]["model_of"] == 12
     assert seen[top][0] > seen[12][0], "the rate is to make validation fall"
     assert folders(kept) == [f"step-{top:06d}", "step-000012"]
     there = load_file(kept.folder / "stages" / "01-micro-science" / f"step-{top:06d}" / "model" / "model.safetensors")
@@ -144,7 +145,7 @@ def test_several_checkpoints_can_be_kept_to_resume_from(micro_data: Path, tmp_pa
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["train"]["keep_checkpoints"] == 2
 
 
-def test_the_prior_is_watched_only_where_it_is_measured(micro_data: Path, tmp_path: Path) -> None:
+def test_the_prior_suite_is_watched_only_where_it_is_measured(micro_data: Path, tmp_path: Path) -> None:
     blind = recipe(micro_data, stop_if_prior_drops=0.03).model_copy(update={"suite": None})
     with pytest.raises(UsageError, match="prior suite"):
         go(blind, tmp_path / "run")

@@ -1,15 +1,55 @@
-"""What evaluations leave on disk: the scores and the graded items of each stage of a run. Only reads."""
+"""Evaluations on disk, one folder per stage: ``evals/NN-<task>/{scores.json, <unit>.jsonl}``.
+
+An item file has one graded completion per line. ``scores.json`` is written last: where it exists, the rest is complete.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.records import ItemRecord, Scores
+from sdft_cli.runs.files import write_whole
+from sdft_cli.runs.records import ItemRecord, Scores, StageId
 from sdft_cli.types import Json
+
+
+@dataclass(frozen=True)
+class StageEvaluation:
+    """What was measured of a run after one stage."""
+
+    run: Path
+    stage: StageId
+
+    @property
+    def folder(self) -> Path:
+        return self.run / "evals" / str(self.stage)
+
+    def scores(self) -> Scores | None:
+        """What is on disk; None before the first measurement."""
+        path = self.folder / "scores.json"
+        if not path.is_file():
+            return None
+        scores: Scores = json_object(path)
+        return scores
+
+    def write(self, scores: Mapping[str, object], items: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+        write_evaluation(self.folder, scores, items)
+
+
+def write_evaluation(
+    folder: Path, scores: Mapping[str, object], items: Mapping[str, Sequence[Mapping[str, object]]]
+) -> None:
+    """Item files first, ``scores.json`` last: where it exists, they are complete."""
+    for unit, rows in items.items():
+        write_whole(folder / f"{unit}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
 
 
 def json_object(path: Path) -> Json:

@@ -1,0 +1,162 @@
+"""Checkpoints on disk: ``stages/NN-<task>/step-000400/{model/, state/, done.json}``, and the file ``latest``.
+
+A checkpoint is written under another name and renamed once it is complete; then ``latest`` is pointed at it. So an
+interrupted write leaves the previous checkpoint in force. Steps are compared as numbers, never as names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdft_cli.errors import UsageError
+from sdft_cli.runs.files import write_whole
+from sdft_cli.runs.records import StageId
+
+_STEP = re.compile(r"step-(\d+)$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint: its stage, the steps trained in that stage, and whether the stage is done."""
+
+    folder: Path
+    stage: StageId
+    step: int
+    stage_done: bool
+
+    @property
+    def resumable(self) -> bool:
+        """Whether training can go on from here: its state is there, or no longer needed."""
+        return self.stage_done or self.state.is_dir()
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """All checkpoints of the run in ``run``."""
+
+    run: Path
+
+    def of(self, stage: StageId) -> StageCheckpoints:
+        return StageCheckpoints(self, stage)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest complete checkpoint, or None before the first. Where somebody has removed it to go further back,
+        the newest that is left of its stage."""
+        pointer = self.run / "latest"
+        if not pointer.is_file():
+            return None
+        folder = self.run / pointer.read_text().strip()
+        for candidate in (folder, folder.with_name(folder.name + ".old"), *_newest_first(folder.parent)):
+            if (candidate / "done.json").is_file() and (checkpoint := _read(candidate)).resumable:
+                return checkpoint
+        raise UsageError(f"{folder}: the checkpoint that `latest` names is missing", "restore it, or start a new run")
+
+    def point_to(self, checkpoint: Checkpoint) -> None:
+        """Make it the ``latest``."""
+        write_whole(self.run / "latest", str(checkpoint.folder.relative_to(self.run)) + "\n")
+
+    def recover(self) -> None:
+        """Undo what a kill between the two renames of a checkpoint left: put the one that was replaced back."""
+        for replaced in self.run.glob("stages/*/step-*.old"):
+            if not replaced.with_suffix("").exists():
+                replaced.rename(replaced.with_suffix(""))
+
+
+@dataclass(frozen=True)
+class StageCheckpoints:
+    """The checkpoints of one stage."""
+
+    checkpoints: Checkpoints
+    stage: StageId
+
+    @property
+    def folder(self) -> Path:
+        return self.checkpoints.run / "stages" / str(self.stage)
+
+    def write(self, step: int, fill: Callable[[Path, Path], None], stage_done: bool = False) -> Checkpoint:
+        """Let ``fill(model folder, state folder)`` write a checkpoint, then make it the latest."""
+        folder = self._write(step, fill, stage_done)
+        if stage_done:
+            shutil.rmtree(folder / "state", ignore_errors=True)
+        checkpoint = _read(folder)
+        self.checkpoints.point_to(checkpoint)
+        return checkpoint
+
+    def write_model(self, step: int, save: Callable[[Path], None]) -> Checkpoint:
+        """A checkpoint without state: a model worth going back to, but nothing to resume from."""
+
+        def fill(model: Path, state: Path) -> None:
+            save(model)
+            state.rmdir()  # before the folder gets its name: with a state, even an empty one, it would be resumable
+
+        return _read(self._write(step, fill, stage_done=False))
+
+    def _write(self, step: int, fill: Callable[[Path, Path], None], stage_done: bool) -> Path:
+        final = self.folder / f"step-{step:06d}"
+        unfinished = final.with_name(final.name + ".tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        (unfinished / "model").mkdir(parents=True)
+        (unfinished / "state").mkdir()
+        fill(unfinished / "model", unfinished / "state")
+        done = {"stage": self.stage.number, "task": self.stage.task, "step": step, "stage_done": stage_done}
+        write_whole(unfinished / "done.json", json.dumps(done) + "\n")
+        if final.exists():  # the stage's last step also had a regular checkpoint
+            replaced = final.with_name(final.name + ".old")
+            shutil.rmtree(replaced, ignore_errors=True)
+            final.rename(replaced)
+        unfinished.rename(final)
+        return final
+
+    def all(self) -> list[Checkpoint]:
+        """The complete checkpoints by step, models without state among them."""
+        return [_read(folder) for folder in reversed(_newest_first(self.folder)) if (folder / "done.json").is_file()]
+
+    def at(self, step: int) -> Checkpoint:
+        """The complete checkpoint of ``step``, which must exist."""
+        return _read(self.folder / f"step-{step:06d}")
+
+    def finished(self) -> Checkpoint | None:
+        """The final checkpoint of a stage that is done."""
+        return next((checkpoint for checkpoint in reversed(self.all()) if checkpoint.stage_done), None)
+
+    def settle(self, final: Checkpoint) -> None:
+        """Make the stage's final checkpoint the latest, in case a kill came between its writing and that."""
+        latest = self.checkpoints.latest()
+        if latest is None or (latest.stage.number, latest.step) < (final.stage.number, final.step):
+            self.checkpoints.point_to(final)
+
+    def prune(self, models: Collection[int], states: Collection[int]) -> None:
+        """Keep the models of the steps ``models``, models and states of the steps ``states``, and nothing else."""
+        for folder in self.folder.iterdir():
+            match = _STEP.search(folder.name)
+            step = int(match[1]) if match else None  # half-written and replaced ones have no number
+            if step not in {*models, *states}:
+                (folder / "done.json").unlink(missing_ok=True)  # first: half a checkpoint must not look complete
+                shutil.rmtree(folder, ignore_errors=True)
+            elif step not in states and (folder / "state").is_dir():
+                (folder / "state").rename(folder / "state.old")
+                shutil.rmtree(folder / "state.old", ignore_errors=True)
+
+
+def _newest_first(stage: Path) -> list[Path]:
+    """The checkpoints in a stage's folder, by number."""
+    numbers = {path: int(match[1]) for path in stage.glob("step-*") if (match := _STEP.search(path.name))}
+    return sorted(numbers, key=lambda path: numbers[path], reverse=True)
+
+
+def _read(folder: Path) -> Checkpoint:
+    done = json.loads((folder / "done.json").read_text())
+    return Checkpoint(folder, StageId(done["stage"], done["task"]), done["step"], done["stage_done"])

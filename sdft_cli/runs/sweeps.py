@@ -1,0 +1,103 @@
+"""The records of ``sweep.json``: what a sweep is to run, and, once it is done, its points and what it chose.
+
+Like those of a run folder they are plain dictionaries; ``settings`` hold a grid's values by dotted recipe key.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from sdft_cli.runs.files import write_whole
+from sdft_cli.stats.continual import Metric
+from sdft_cli.types import Json
+
+FILE = "sweep.json"
+Settings = dict[str, Json]
+
+
+class SweepSpec(TypedDict):
+    """What a sweep is to run: the command's ``arguments`` (the fields of `grid.Asked`), the ``grid``'s values by method
+    and key, the ``base`` recipe that its settings are laid over, and the ``rule`` to choose by."""
+
+    arguments: Settings
+    grid: dict[str, dict[str, list[Json]]]
+    base: Settings
+    rule: str
+
+
+class PointResult(TypedDict):
+    """A trained point: validation accuracy and the items behind it, the accuracy on each stage's own task after that
+    stage, the side scores of the last task, and the run's metrics by name."""
+
+    validation: float | None
+    validation_n: int
+    stages: list[float | None]
+    side: dict[str, float | None]
+    metrics: dict[Metric, float | None]
+    steps: int
+    seconds: float
+
+
+class PointRow(TypedDict):
+    """One run of the sweep; ``result`` is missing where it failed."""
+
+    name: str
+    method: str
+    settings: Settings
+    seed: int
+    chosen: bool
+    result: NotRequired[PointResult]
+
+
+class BestPoint(TypedDict):
+    """The point with the highest validation accuracy, whose standard error decides which others tie with it."""
+
+    settings: Settings
+    validation: float
+    standard_error: float
+
+
+class SeedMean(TypedDict):
+    """``interval`` is the 95 % t-interval, None for a single seed."""
+
+    mean: float
+    interval: list[float] | None
+
+
+class OverSeeds(TypedDict):
+    """The chosen point over its seeds, by metric and by side score."""
+
+    seeds: list[int]
+    metrics: dict[str, SeedMean]
+
+
+class Choice(TypedDict):
+    """What was chosen for one method."""
+
+    settings: Settings
+    validation: float
+    best: BestPoint
+    over_seeds: OverSeeds
+
+
+class SweepRecord(SweepSpec):
+    """A finished sweep; ``chosen`` by method, ``failed`` has the reasons by the names of points."""
+
+    points: list[PointRow]
+    chosen: dict[str, Choice]
+    failed: dict[str, str]
+
+
+def read_spec(folder: Path) -> SweepSpec | None:
+    """The spec of the sweep in ``folder``; None where there is none."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    record: SweepSpec = json.loads(path.read_text(encoding="utf-8"))
+    return {"arguments": record["arguments"], "grid": record["grid"], "base": record["base"], "rule": record["rule"]}
+
+
+def write(folder: Path, record: SweepSpec) -> None:
+    write_whole(folder / FILE, json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,154 @@
+"""The progress of training on stderr: a live bar on a terminal, elsewhere a plain line about every tenth of a stage."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from sdft_cli import console as terminal
+from sdft_cli.console import clock, number
+from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, Scores, StageId, StepFacts, StepRow
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.progress import Progress
+
+
+def step_line(row: StepFacts) -> str:
+    """``loss 0.1234  KL 0.0200  ...`` of a step; what its method does not have is left out.
+
+    ``KL`` is that of the teacher from the student, or the sampled estimate of the reverse where only that is known.
+    """
+    kl = row.get("kl") if row.get("kl") is not None else row.get("reverse_kl")
+    fields = (
+        ("loss", row.get("loss"), ".4f"),
+        ("KL", kl, ".4f"),
+        ("entropy", row.get("entropy"), ".3f"),
+        ("length", row.get("completion_tokens"), ".1f"),
+        ("tokens/s", row.get("tokens_per_second"), ",.0f"),
+    )
+    return "  ".join(f"{label} {value:{form}}" for label, value, form in fields if value is not None)
+
+
+class TrainingDisplay:
+    """Shows what training logs; nothing at all if ``quiet``."""
+
+    def __init__(self, quiet: bool = False, console: Console | None = None):
+        self.console = console or terminal.err
+        self.quiet = quiet
+        self.live: Live | None = None
+        self.bar: Progress | None = None
+        self.stage, self.stages, self.steps = StageId(0, ""), 0, 1
+        self.first: tuple[int, float] | None = None  # the stage's first step in this process, and when it was shown
+        self.printed = 0
+
+    def __enter__(self) -> TrainingDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start_stage(self, stage: StageId, stages: int, steps: int) -> None:
+        """A stage of ``steps`` steps begins, one of ``stages``; if it is resumed, its first row may be any step's."""
+        self.close()
+        self.stage, self.stages, self.steps = stage, stages, max(1, steps)
+        self.first, self.printed = None, 0
+        if self.quiet:
+            return
+        if self.console.is_terminal:
+            self._start_live()
+        else:
+            self.note(f"{self._stage()}  {steps} steps")
+
+    def step(self, row: StepRow) -> None:
+        now, step = time.monotonic(), row["step"]
+        self.first = self.first or (step, now)
+        if self.quiet:
+            return
+        if self.live and self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=step, left=self._left(step, now))
+            self.live.update(Group(self.bar, Text("  " + step_line(row), overflow="ellipsis", no_wrap=True)))
+            if step >= self.steps:
+                self.close()
+        elif self._due(step):
+            self.printed = step
+            self.note(f"{self._stage()}  step {step}/{self.steps}  {step_line(row)}  left {self._left(step, now)}")
+
+    def eval(self, row: EvalRow) -> None:
+        """The quick accuracies of a mid-training evaluation."""
+        scores = {**row["scores"], **({"prior": row["suite"]} if row["suite"] else {})}
+        cells = [f"{name} {number(score['accuracy'])} (n {score['n']})" for name, score in scores.items() if score["n"]]
+        self.note(f"  eval at step {row['step']}  " + "  ".join(cells))
+
+    def guard(self, row: GuardRow) -> None:
+        """A warning; a stop ends the run with an error that says the same."""
+        if row["level"] == "warn":
+            self.note(f"warning: {row['guard']} at step {row['step']}: {row['text']} ({row['hint']})")
+
+    def ending(self, row: EndingRow) -> None:
+        """How a stage ended, unless with its last step and no better one before it."""
+        best, last = row["best"], row["last"]
+        if row["why"] == "prior dropped":
+            model = f"the model of step {row['model_of']}" if row["model_of"] else "the model it began with"
+            prior = number(last["prior"] if last else None)
+            self.note(f"stage stopped at step {row['step']}: prior suite at {prior}; it ends with {model}")
+        elif row["why"] == "best validation" and best:
+            self.note(
+                f"stage ends with the model of step {row['model_of']}, "
+                f"the best on validation: {number(best['validation'])}"
+            )
+        elif best and last and (best["validation"] or 0.0) > (last["validation"] or 0.0):
+            figures = f"{number(best['validation'])} at step {best['step']}, {number(last['validation'])} at the last"
+            self.note(f"best validation accuracy: {figures} (--set best=use ends a stage with its best step)")
+
+    def scores(self, scores: Scores) -> None:
+        """The accuracies measured after a stage."""
+        cells = [f"{t} {number(s['accuracy'])}" for t, s in scores["tasks"].items() if s["accuracy"] is not None]
+        if scores["suite"]:
+            cells.append(f"prior suite {number(scores['suite']['accuracy'])}")
+        self.note(f"after stage {scores['stage']} ({scores['task']}): " + ", ".join(cells))
+
+    def note(self, text: str) -> None:
+        """One line of plain text, above the live display while there is one."""
+        if not self.quiet:
+            self.console.print(Text(text), soft_wrap=not self.live)
+
+    def close(self) -> None:
+        """Stop the live display and leave its last state on screen; may be called twice."""
+        if self.live:
+            self.live.stop()
+        self.live = self.bar = None
+
+    def _start_live(self) -> None:
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            TextColumn("left {task.fields[left]}"),
+            console=self.console,
+            expand=True,
+        )
+        self.bar.add_task(self._stage(), total=self.steps, left="-:--")
+        self.live = Live(self.bar, console=self.console, refresh_per_second=4)
+        self.live.start()
+
+    def _stage(self) -> str:
+        return f"stage {self.stage.number}/{self.stages} {self.stage.task}"
+
+    def _left(self, step: int, now: float) -> str:
+        """Time left in this stage, from the pace since the first step shown."""
+        first, since = self.first or (step, now)
+        return clock((self.steps - step) * (now - since) / (step - first)) if step > first else "-:--"
+
+    def _due(self, step: int) -> bool:
+        """Whether a plain line is due: at the first row and the last, and every tenth of the stage or 50 steps,
+        whichever is less."""
+        every = max(1, min(50, self.steps // 10))
+        return not self.printed or step >= self.steps or step // every > self.printed // every

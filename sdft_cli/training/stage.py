@@ -1,0 +1,119 @@
+"""One stage of a run, trained to its end: its phases in order, then the model that it ends with."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from sdft_cli.evaluation.stage_evaluator import StageEvaluator
+from sdft_cli.models.engine import Engine
+from sdft_cli.runs.checkpoints import Checkpoint
+from sdft_cli.runs.folder import Run
+from sdft_cli.runs.records import EvalRow, Position, StageId
+from sdft_cli.training.batches import Batches
+from sdft_cli.training.checkpointer import Checkpointer
+from sdft_cli.training.guards import Guards
+from sdft_cli.training.log import TrainingLog
+from sdft_cli.training.phase_loop import PhaseLoop, Schedule
+from sdft_cli.training.preflight import StagePlan
+from sdft_cli.training.stage_start import StageStart, load_engine, load_policy
+from sdft_cli.training.trainer import build_trainer
+from sdft_cli.types import Rollout
+
+
+class StageTrainer:
+    """Trains ``stage`` of ``run``, from the start or from the checkpoint that the run folder has of it."""
+
+    def __init__(self, run: Run, stage: StageId, plan: StagePlan, log: TrainingLog, evaluator: StageEvaluator):
+        self.run, self.recipe, self.stage, self.plan = run, run.recipe, stage, plan
+        self.log, self.evaluator = log, evaluator
+        self.start, self.schedule = StageStart(run, stage), Schedule(self.recipe.train, plan.steps)
+
+    def finished(self) -> Checkpoint | None:
+        """The final checkpoint of a stage that is done; deletes what a kill may have left beside it."""
+        final = self.run.checkpoints.of(self.stage).finished()
+        if final:
+            self._checkpointer().tidy(final)
+        return final
+
+    def train(self) -> Checkpoint:
+        """Train to the end of the stage; returns its final checkpoint. If that has the weights at hand, the stage is
+        measured too, which saves loading them again.
+
+        Raises `SdftError` where a guard stops the run.
+        """
+        resumed = self.start.checkpoint()
+        engine = load_engine(self.recipe, str(resumed.model) if resumed else self.start.model())
+        if resumed:
+            self.log.display.note(f"resumed at stage {self.stage.number}, step {resumed.step}")
+        self.run.metrics.rewind(self.stage, resumed.step if resumed else -1)
+        self.log.start_stage(self.stage)
+        if self.recipe.train.eval_every and self.stage.number == 1 and resumed is None:
+            self._evaluate(engine, Position(self.stage, 0, 0))
+        checkpointer = self._checkpointer()  # it reads the evaluations logged so far
+        final = self._close(self._phases(engine, resumed, checkpointer), engine, checkpointer)
+        engine.close()
+        return final
+
+    def _checkpointer(self) -> Checkpointer:
+        return Checkpointer(self.run, self.stage, self.plan.steps - self.plan.phases[-1].steps)
+
+    def _phases(self, engine: Engine, resumed: Checkpoint | None, checkpointer: Checkpointer) -> Position:
+        """Train every phase that is not done; returns where the stage ends."""
+        at, end = Position(self.stage, 0, resumed.step if resumed else 0), 0
+        for phase, batches in enumerate(self.plan.phases):
+            begin, end = end, end + batches.steps
+            # a stage that a guard stopped at its very last step still has to be closed
+            if at.step < end or end == self.plan.steps:
+                loop = self._loop(at._replace(phase=phase), begin, engine, resumed, checkpointer)
+                at = loop.run(at._replace(phase=phase))
+                loop.trainer.close()
+        return at
+
+    def _loop(
+        self, at: Position, begin: int, engine: Engine, resumed: Checkpoint | None, checkpointer: Checkpointer
+    ) -> PhaseLoop:
+        """The loop of a phase that begins at step ``begin`` of the stage, as it stands ``at`` a step of that phase."""
+        batches = self.plan.phases[at.phase]
+        recipe = batches.recipe
+        teacher = recipe.teacher.start if recipe.teacher else "student"
+        trainer = build_trainer(
+            engine.policy,
+            engine,
+            batches,
+            stored=self._rollouts(at.phase, batches, engine),
+            origin=lambda: self.start.teacher_weights(teacher),
+            quiet=lambda steps: self.schedule.pauses(begin + steps),
+        )
+        if resumed and at.step > begin:
+            trainer.restore(resumed.state)
+        guards = Guards(recipe, batches.demonstrations(), "second_phase." if at.phase else "")
+        for row in self.run.metrics.steps(self.stage, after=begin):
+            guards.look(row)  # what they had seen at the checkpoint; later rows have been dropped
+        evaluate = partial(self._evaluate, engine)
+        return PhaseLoop(trainer, guards, checkpointer, self.log, self.schedule, begin, evaluate)
+
+    def _rollouts(self, phase: int, batches: Batches, engine: Engine) -> list[Rollout]:
+        """The completions of a teacher that writes once, before the phase; stored before they are used."""
+        if batches.recipe.sampler.source != "teacher":
+            return []
+        stored = self.run.rollouts(self.stage, phase)
+        rollouts = stored.read()
+        if rollouts is None:
+            rollouts = batches.write_once(engine)
+            stored.write(rollouts)
+        return rollouts
+
+    def _evaluate(self, engine: Engine, at: Position) -> EvalRow:
+        return self.log.eval(at, self.evaluator.quick(engine))
+
+    def _close(self, at: Position, engine: Engine, checkpointer: Checkpointer) -> Checkpoint:
+        """Write the final checkpoint: the weights as they are, an earlier step's, or those the stage began with."""
+        if checkpointer.marks:
+            self.log.ending(at, checkpointer.report(at.step))
+        chosen = checkpointer.ending(at.step)
+        if chosen and chosen.step == at.step:
+            final = checkpointer.close(at.step, engine.policy.save)
+            self.log.display.scores(self.evaluator.measure(engine, self.stage))
+            return final
+        model = str(checkpointer.checkpoints.at(chosen.step).model) if chosen else self.start.model()
+        return checkpointer.close(at.step, load_policy(self.recipe, model).save)

@@ -1,0 +1,64 @@
+"""What a stage of a run starts from: the weights to train, and those that its teacher starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sdft_cli.config.locations import locate
+from sdft_cli.config.recipe import Recipe
+from sdft_cli.errors import UsageError
+from sdft_cli.models import pretrained
+from sdft_cli.models.engine import ENGINES, Engine
+from sdft_cli.models.policy import Policy
+from sdft_cli.runs.checkpoints import Checkpoint
+from sdft_cli.runs.folder import Run
+from sdft_cli.runs.records import StageId
+from sdft_cli.training.batches import seed_of
+from sdft_cli.training.teacher import Weights
+
+
+def load_policy(recipe: Recipe, model: str) -> Policy:
+    """The model named ``model``, to be trained (and given an adapter) as ``recipe`` says."""
+    torch.manual_seed(seed_of(recipe.seed, "adapter"))  # the weights of a new adapter are drawn when it is created
+    return pretrained.load(locate(model), recipe.runtime, recipe.lora)
+
+
+def load_engine(recipe: Recipe, model: str) -> Engine:
+    """The recipe's engine, sampling from `load_policy`'s policy, which it holds."""
+    return ENGINES.get(recipe.engine.name)(load_policy(recipe, model), recipe.engine)
+
+
+@dataclass(frozen=True)
+class StageStart:
+    """Where ``stage`` of ``run`` starts: from the stage before it, or the run's first model."""
+
+    run: Run
+    stage: StageId
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint inside the stage that it is resumed from; None where the stage has none."""
+        latest = self.run.checkpoints.latest()
+        return latest if latest and latest.stage.number == self.stage.number else None
+
+    def model(self) -> str:
+        """The name or folder of the model that the stage begins with."""
+        if self.stage.number == 1:
+            return self.run.recipe.model
+        if before := self._stage_before():
+            return str(before.model)
+        missing = f"stage {self.stage.number - 1} has no final checkpoint"
+        raise UsageError(f"{self.run.folder}: {missing}", "start a new run")
+
+    def teacher_weights(self, start: str) -> Weights:
+        """The weights that a teacher starts from, by name: those of the run's first model (``base``), or those that
+        the stage begins with."""
+        before = None if start == "base" else self._stage_before()
+        policy = load_policy(self.run.recipe, str(before.model) if before else self.run.recipe.model)
+        return {name: parameter.detach() for name, parameter in policy.model.named_parameters()}
+
+    def _stage_before(self) -> Checkpoint | None:
+        """The final checkpoint of the stage before; None for the first stage, or where it is missing."""
+        before = self.run.stages()[: self.stage.number - 1]
+        return self.run.checkpoints.of(before[-1]).finished() if before else None
