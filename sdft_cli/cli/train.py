@@ -114,11 +114,11 @@ def _extend(run: Path, tasks: list[str] | None, sets: list[str], plugin: list[Pa
     if sets:
         raise UsageError(f"--continue keeps the run's settings: {sets[0]} has no effect", "leave out all but --tasks")
     Run.open(run)
-    recipe_of(run, plugin, [])
+    plugin_files = recipe_of(run, plugin, []).plugins
     from sdft_cli.commands.train import extend
 
     with TrainingDisplay(quiet=json) as display:
-        extend(run, tuple(tasks), display)
+        extend(run, tuple(tasks), display, plugin_files)
     _show(run, json)
 
 

@@ -37,14 +37,16 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
     return run
 
 
-def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay) -> Run:
-    """``--continue``: add ``tasks`` to a finished run; its matrix grows by as many rows and columns."""
+def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay, plugins: tuple[str, ...] = ()) -> Run:
+    """``--continue``: add ``tasks`` to a finished run; its matrix grows by as many rows and columns. ``plugins`` are
+    the files that it needs from now on, if they are not those of before."""
     run = Run.open(folder)
     for stage in run.stages():
         if run.checkpoints.of(stage).finished() is None:
             problem = f"stage {stage.number} ({stage.task}) is not finished"
             raise UsageError(f"{folder}: {problem}", "finish it first with --resume")
-    recipe = run.recipe.model_copy(update={"tasks": (*run.recipe.tasks, *tasks)})
+    longer = {"tasks": (*run.recipe.tasks, *tasks), "plugins": plugins or run.recipe.plugins}
+    recipe = run.recipe.model_copy(update=longer)
     plans = _plans(recipe)
     with run.locked():
         run.reopen()

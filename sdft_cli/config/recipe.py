@@ -124,13 +124,9 @@ class Recipe(Section):
         second = {name: getattr(self.second_phase, name) for name in parts}
         return [first, first.model_copy(update={**second, "train": self.train.model_copy(update=own)})]
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
-
     @classmethod
     def load(cls, path: Path) -> Recipe:
-        """A recipe that `save` wrote; `UsageError` if the file is damaged or of an earlier version."""
+        """A recipe from a run folder (JSON); `UsageError` if the file is damaged or has keys of an earlier version."""
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

@@ -12,6 +12,7 @@ from sdft_cli.config.layers import assemble
 from sdft_cli.errors import UsageError
 from sdft_cli.losses.factors import FACTORS
 from sdft_cli.models.views import VIEWS
+from sdft_cli.runs.folder import Run
 
 IMPORT_TASK, IMPORT_SUITE = "from sdft_cli.types import Task\n", "from sdft_cli.types import Suite\n"
 CLASS = "class Fast:\n    name = 'fast'\n    def __init__(self, policy, settings): ...\n"
@@ -185,9 +186,10 @@ def test_every_shipped_thing_keeps_its_contract() -> None:
 def test_a_resumed_run_may_take_further_plugins_and_remembers_them(write, tmp_path: Path) -> None:
     files = [tmp_path / "a.py", tmp_path / "b.py"]
     write(a=METHOD, b=ENGINE)
-    assemble(None, {"tasks": ["micro-tooluse"], "method": "my-method"}, [], files[:1]).save(tmp_path / "recipe.json")
+    run = tmp_path / "run"
+    Run.create(run, assemble(None, {"tasks": ["micro-tooluse"], "method": "my-method"}, [], files[:1]))
     plugins.unload_all()
-    recipe = recipe_of(tmp_path, load_plugins(files[1:]), ["engine.name=my-engine"])
+    recipe = recipe_of(run, load_plugins(files[1:]), ["engine.name=my-engine"])
     assert recipe.plugins == tuple(map(str, files)) and recipe.engine.name == "my-engine"
     with pytest.raises(UsageError, match="unknown engine 'vlm'"):
-        recipe_of(tmp_path, [], ["engine.name=vlm"])
+        recipe_of(run, [], ["engine.name=vlm"])
