@@ -23,13 +23,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
-from sdft_cli.config.layers import assemble
-from sdft_cli.config.locations import locate
+from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Lora, Recipe
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.models import adapters, pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.models.policy import Policy
-from sdft_cli.training import free_memory, memory_model
+from sdft_cli.training import available_memory, memory_model
 from sdft_cli.training.batches import Batch, seed_of
 from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 
@@ -166,12 +166,12 @@ def measure(case: Case) -> dict[str, Any]:
     warm.step(0), warm.step(1)
     del warm
     gc.collect()
-    before = free_memory.resident()
+    before = available_memory.resident()
     trainer = trainer_of(case)
     for number in range(2):  # in the second step there are gradients, moments and activations together
         trainer.step(number)
     step = predicted(case, trainer)
-    return {"predicted": step.peak, "measured": free_memory.resident("VmHWM") - before, "parts": step.parts}
+    return {"predicted": step.peak, "measured": available_memory.resident("VmHWM") - before, "parts": step.parts}
 
 
 def fresh(case: Case) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def _long(words: Any, texts: list[str], start: int, length: int) -> str:
 
 def recipe(case: Case, method: str, folder: Path, engine: str = "transformers") -> Any:
     """Our recipe: the method as shipped, with the case's batch, lengths, device and precision, and one CPU thread."""
-    from sdft_cli.config.layers import assemble
+    from sdft_cli.config.recipe_layers import assemble
 
     budget = "auto" if case.device == "cuda" else 16384
     flags = {"method": method, "model": str(folder), "tasks": [TASK], "suite": "micro"}

@@ -18,7 +18,7 @@ from typing import Any
 from sdft_cli.runs import results
 from sdft_cli.runs.metrics import validation
 from sdft_cli.stats import selection
-from sdft_cli.stats.seeds import seed_mean, seed_test
+from sdft_cli.stats.across_seeds import seed_mean, seed_test
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 GRID = ("5e-5", "1e-4", "2e-4", "4e-4")

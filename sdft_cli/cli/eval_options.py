@@ -164,7 +164,7 @@ def recipe_layer(
 ) -> dict[str, Json]:
     """A recipe layer made of these flags; it may only hold what decides how something is measured."""
     from sdft_cli.config.overrides import parse_sets
-    from sdft_cli.config.tables import merge
+    from sdft_cli.config.toml_tables import merge
 
     section = _harness_section(arguments)
     if benchmarks:

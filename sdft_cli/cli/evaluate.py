@@ -12,7 +12,7 @@ from sdft_cli.cli.options import Data, Json, Plugin, Sampling, Sets, Tasks, spli
 from sdft_cli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from sdft_cli.evaluation.ci import GateSet
+    from sdft_cli.evaluation.gate_reports import GateSet
     from sdft_cli.evaluation.request import EvalRequest
 
 
@@ -48,7 +48,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a run's final model, or any model, on tasks and suites. With gates: exit with 3 if one of them fails."""
-    from sdft_cli.evaluation.ci import gates_of
+    from sdft_cli.evaluation.gate_reports import gates_of
     from sdft_cli.evaluation.request import EvalRequest
     from sdft_cli.evaluation.target import Target
 
@@ -76,7 +76,7 @@ def evaluate(
 
 def _evaluate(request: EvalRequest, gates: GateSet, json: bool) -> None:
     from sdft_cli.commands.evaluate import evaluate as run_evaluate
-    from sdft_cli.evaluation.ci import show
+    from sdft_cli.evaluation.gate_reports import show
     from sdft_cli.evaluation.printing import print_scores
 
     scores, report = run_evaluate(request, gates)

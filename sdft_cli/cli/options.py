@@ -13,7 +13,7 @@ from sdft_cli.errors import UsageError, choose
 
 if TYPE_CHECKING:
     from sdft_cli.config.recipe import Recipe
-    from sdft_cli.config.tables import Layer
+    from sdft_cli.config.toml_tables import Layer
 
 MICRO_TASKS = "micro-tooluse,micro-science,micro-medical"
 
@@ -92,7 +92,7 @@ def new_recipe(
     point: Layer | None = None,
 ) -> Recipe:
     """The recipe of a new run, or (with a ``point``) of a sweep; reports the defaults it falls back on."""
-    from sdft_cli.config.layers import assemble
+    from sdft_cli.config.recipe_layers import assemble
 
     recipe = assemble(file, flags, sets, plugin, point)
     if not recipe.model:
@@ -107,8 +107,8 @@ def new_recipe(
 def recipe_of(run: Path, plugin: list[Path] | None, sets: list[str]) -> Recipe:
     """The recipe of a run to go on with: the one it was started with, with plug-ins added, and ``sets`` if they can
     still change."""
-    from sdft_cli.config.layers import check_names
     from sdft_cli.config.overrides import change
+    from sdft_cli.config.recipe_layers import check_names
     from sdft_cli.runs.folder import Run
 
     if not (run / "recipe.json").is_file():

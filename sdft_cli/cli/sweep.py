@@ -56,7 +56,7 @@ def sweep(
     The choice is by validation accuracy under the one-standard-error rule. Finished runs are not repeated.
     """
     from sdft_cli.commands.sweep import sweep as run_sweep
-    from sdft_cli.config.grid import Asked
+    from sdft_cli.config.sweep_grid import Asked
 
     sets = with_engine(sets, engine)
     flags = recipe_flags(tasks, method, model, data, suite=suite)

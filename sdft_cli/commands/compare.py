@@ -26,7 +26,7 @@ from sdft_cli.reporting.estimates import Estimate, seed_mean
 from sdft_cli.reporting.groups import Group, seed_of
 from sdft_cli.runs.records import ItemRecord
 from sdft_cli.runs.results import RunResult, load_run
-from sdft_cli.stats import paired, seeds
+from sdft_cli.stats import across_seeds, paired
 from sdft_cli.stats.continual import METRICS, Metric
 from sdft_cli.stats.intervals import Interval
 from sdft_cli.stats.paired import Change, Documents, Scores
@@ -200,8 +200,10 @@ def _means(group: Group) -> dict[Metric, Estimate]:
 
 def _pair(a: Group, b: Group) -> SeedComparison:
     common = set(a.seeds) & set(b.seeds)
-    if len(common) > seeds.MOST:
-        raise UsageError(f"{len(common)} seeds: an exact sign-flip test takes at most {seeds.MOST}", "leave some out")
+    if len(common) > across_seeds.MOST:
+        raise UsageError(
+            f"{len(common)} seeds: an exact sign-flip test takes at most {across_seeds.MOST}", "leave some out"
+        )
     return comparisons.compare_groups(a, b)
 
 

@@ -15,7 +15,7 @@ from rich import box
 from rich.table import Table
 
 from sdft_cli import console
-from sdft_cli.config import locations
+from sdft_cli.config import model_locations
 from sdft_cli.config.recipe import Views
 from sdft_cli.data import lengths
 from sdft_cli.data.dataset import available_splits, read_split
@@ -154,7 +154,7 @@ def _view(example: Example, name: str | None, thinking: bool | None, render: Ren
 def _with_template(model: str) -> Render:
     from sdft_cli.models import pretrained
 
-    chat = pretrained.load_chat(locations.locate(model))
+    chat = pretrained.load_chat(model_locations.locate(model))
     return lambda messages, thinking: chat.render(messages, thinking=thinking)
 
 

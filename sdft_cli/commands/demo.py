@@ -10,14 +10,14 @@ from pathlib import Path
 
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.commands.report import report, show
-from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.errors import UsageError
 from sdft_cli.reporting.results_json import DemoResults, demo_results
 from sdft_cli.runs import results
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import Run
-from sdft_cli.runs.parallel import Job, cores, train_all
+from sdft_cli.runs.parallel_runs import Job, cores, train_all
 from sdft_cli.types import PrepareOptions
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")

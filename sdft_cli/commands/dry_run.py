@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from sdft_cli import console
-from sdft_cli.config.locations import locate
+from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
-from sdft_cli.training.estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
+from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
 
 

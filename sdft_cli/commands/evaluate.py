@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from sdft_cli.evaluation.ci import GateSet
 from sdft_cli.evaluation.evaluator import Evaluator
+from sdft_cli.evaluation.gate_reports import GateSet
 from sdft_cli.evaluation.gates import GateReport, as_json
 from sdft_cli.evaluation.measurement import EvalScores, Measurement
 from sdft_cli.evaluation.plan import EvalPlan

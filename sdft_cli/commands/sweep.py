@@ -15,16 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sdft_cli import console
-from sdft_cli.config.grid import NO_GRID, Asked, Point, check_grown, grids_of, point, points
-from sdft_cli.config.locations import locate
+from sdft_cli.config.model_locations import locate
 from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.config.sweep_grid import NO_GRID, Asked, Point, check_grown, grids_of, point, points
 from sdft_cli.errors import UsageError
 from sdft_cli.reporting import sweep_table
 from sdft_cli.runs import metrics, results, sweeps
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import RUNS, Run, fresh_name
-from sdft_cli.runs.parallel import Job, cores, train_all
+from sdft_cli.runs.parallel_runs import Job, cores, train_all
 from sdft_cli.runs.sweeps import (
     Choice,
     OverSeeds,
@@ -36,7 +36,7 @@ from sdft_cli.runs.sweeps import (
     SweepSpec,
 )
 from sdft_cli.stats import selection
-from sdft_cli.stats.seeds import seed_mean
+from sdft_cli.stats.across_seeds import seed_mean
 from sdft_cli.stats.selection import Candidate
 
 #: Settings that may have been changed when a point was resumed by itself, without making it another point.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 
-from sdft_cli.config import renamed
+from sdft_cli.config import renamed_keys
 from sdft_cli.config.recipe import Recipe, build, hint, paths
-from sdft_cli.config.tables import Layer
+from sdft_cli.config.toml_tables import Layer
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.types import Json
 
@@ -59,7 +59,7 @@ def path_of(key: str, flag: str) -> str:
     keys = paths()
     if key in keys or key.removeprefix("second_phase.").startswith(FREE):
         return key
-    renamed.refuse(key, flag)
+    renamed_keys.refuse(key, flag)
     # a short key is the first phase's
     matches = [p for p in keys if p.endswith(f".{key}") and not p.startswith("second_phase.")]
     if len(matches) == 1:

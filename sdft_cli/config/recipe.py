@@ -1,6 +1,6 @@
 """The recipe: all settings of a run as one checked tree, saved before anything runs.
 
-It is merged from layers (`layers.assemble`); an unknown key is an error that names the nearest ones. The sections that
+It is merged from layers (`recipe_layers.assemble`); an unknown key is an error that names the nearest ones. The sections that
 it is made of are importable from here.
 """
 
@@ -12,11 +12,11 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from sdft_cli.config import renamed
-from sdft_cli.config.compute import EngineSettings, Lora, Runtime
-from sdft_cli.config.monitoring import Evaluation, GuardSettings, Harness
+from sdft_cli.config import renamed_keys
+from sdft_cli.config.compute_sections import EngineSettings, Lora, Runtime
+from sdft_cli.config.evaluation_sections import Evaluation, GuardSettings, Harness
 from sdft_cli.config.sections import PhaseTrain, Reward, Sampler, Section, Teacher, Train, Views
-from sdft_cli.config.tables import Layer, merge
+from sdft_cli.config.toml_tables import Layer, merge
 from sdft_cli.contracts import Contract
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.plugins import Room
@@ -192,7 +192,7 @@ def build(layers: list[Layer], where: str = "recipe") -> Recipe:
     tree: Layer = {}
     for layer in layers:
         tree = merge(tree, layer)
-    renamed.refuse_factors(tree, where)
+    renamed_keys.refuse_factors(tree, where)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -203,7 +203,7 @@ def _explain(error: ValidationError, where: str) -> SdftError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        renamed.refuse(key, where)
+        renamed_keys.refuse(key, where)
         return UsageError(f"{where}: unknown key {key!r}", hint(key, paths()))
     message = first["msg"].removeprefix("Value error, ")
     about = descriptions().get(key)

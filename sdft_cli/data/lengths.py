@@ -10,9 +10,9 @@ from array import array
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from sdft_cli.config import locations
-from sdft_cli.config.layers import assemble
+from sdft_cli.config import model_locations
 from sdft_cli.config.recipe import METHODS, Views
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.data.manifest import Lengths, Percentiles, SplitLengths
 from sdft_cli.models.views import VIEWS, demonstration_text
 from sdft_cli.types import Example, Message, Prepared
@@ -95,7 +95,7 @@ def _characters(views: Views) -> Measure:
 def _tokens(views: Views, model: str) -> Measure:
     from sdft_cli.models import pretrained
 
-    chat = pretrained.load_chat(locations.locate(model))
+    chat = pretrained.load_chat(model_locations.locate(model))
     sides = ((views.student, views.student_thinking), (views.teacher, views.teacher_thinking))
 
     def measure(example: Example) -> Sequence[int | None]:

@@ -17,7 +17,7 @@ from typing import Protocol, TypeGuard, cast
 import torch
 from torch import Tensor, nn
 
-from sdft_cli.config.compute import COPIED_PARAMETERS
+from sdft_cli.config.compute_sections import COPIED_PARAMETERS
 from sdft_cli.models.protocols import CausalLM
 
 GROWTH = 128  # tokens by which a full cache grows

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypedDict
 
-from sdft_cli.config.locations import locate
+from sdft_cli.config.model_locations import locate
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.measurement import Items, Measurement
 from sdft_cli.evaluation.units import SAMPLES, SUITE, samples_unit, suite_unit, task_unit
 from sdft_cli.models import digests
 from sdft_cli.runs.evaluations import item_rows, json_object, settings_of, write_evaluation
 from sdft_cli.runs.folder import RUNS, Run
-from sdft_cli.runs.format import check_run_folder
+from sdft_cli.runs.format_version import check_run_folder
 from sdft_cli.runs.records import FurtherScores, ItemRecord, Scores, StageId, SuiteSummary, Summary, UnitSettings
 from sdft_cli.types import SPLITS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import sdft_cli
-from sdft_cli.config.locations import locate
+from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.cache import Identity

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from sdft_cli.config.recipe import Evaluation, Harness
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.harness import benchmarks, ifeval, isolation, items, sandbox, tasks
+from sdft_cli.harness import benchmarks, ifeval, items, sandbox, side_effects, tasks
 from sdft_cli.harness.tasks import HarnessTask
 from sdft_cli.runs.records import ItemRecord, PartFacts, UnitSettings
 from sdft_cli.types import Battery, Json
@@ -80,7 +80,7 @@ class HarnessSuite(Battery[Evaluation]):
         [task] = [p for p in self._tasks(settings.harness) if p.name == part]
         _prepare_ifeval([task], settings.harness)
         with (
-            isolation.undisturbed(engine.policy.device),
+            side_effects.undisturbed(engine.policy.device),
             tempfile.TemporaryDirectory(prefix="sdft-harness-") as scratch,
         ):
             records, reported = HarnessRun(task, settings, self._shots(settings.harness), Path(scratch)).measured(
@@ -136,7 +136,7 @@ class HarnessRun:
         loaded = tasks.load(self.part, harness.benchmarks, self.scratch)
         model = LanguageModel(engine, harness.batch_size, for_model)
         model.check(loaded.leaves, for_evaluation.get("gen_kwargs") or {})
-        isolation.seed(for_evaluation.pop("random_seed", 0))
+        side_effects.seed(for_evaluation.pop("random_seed", 0))
         results = simple_evaluate(
             random_seed=None,
             model=model,

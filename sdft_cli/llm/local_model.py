@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sdft_cli.config.locations import locate
+from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import EngineSettings, Runtime, Sampler
 from sdft_cli.errors import choose
 from sdft_cli.llm.progress import Progress

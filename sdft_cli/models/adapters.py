@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdft_cli.config.locations import is_adapter, locate
+from sdft_cli.config.model_locations import is_adapter, locate
 
 if TYPE_CHECKING:
     from sdft_cli.config.recipe import Lora

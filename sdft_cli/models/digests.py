@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdft_cli.config.locations import is_adapter
+from sdft_cli.config.model_locations import is_adapter
 from sdft_cli.grading import task_rules
 from sdft_cli.models.adapters import base_of
 from sdft_cli.types import Example

@@ -13,9 +13,9 @@ import numpy as np
 
 from sdft_cli.reporting.estimates import Estimate, SeedDifference, estimate, seed_difference
 from sdft_cli.reporting.groups import Group
-from sdft_cli.runs.columns import Column
+from sdft_cli.runs.matrix_columns import Column
 from sdft_cli.runs.results import RunResult
-from sdft_cli.stats import bootstrap, continual, paired, seeds
+from sdft_cli.stats import across_seeds, bootstrap, continual, paired
 from sdft_cli.stats.continual import Metric
 
 
@@ -86,12 +86,12 @@ class SeedComparison(TypedDict):
 
 
 def compare_groups(a: Group, b: Group) -> SeedComparison:
-    """The paired tests of every metric over seeds; for at most `seeds.MOST` common seeds."""
+    """The paired tests of every metric over seeds; for at most `across_seeds.MOST` common seeds."""
     common = [seed for seed in a.seeds if seed in b.seeds]
     of_a, of_b = (dict(zip(group.seeds, group.runs, strict=True)) for group in (a, b))
     tests = {}
     for metric in continual.METRICS if len(common) > 1 else ():
         x, y = ([side[seed].metrics[metric] for seed in common] for side in (of_a, of_b))
         tests[metric] = seed_difference(x, y)
-    smallest_p = seeds.smallest_p(len(common)) if common else None
+    smallest_p = across_seeds.smallest_p(len(common)) if common else None
     return {"a": a.name, "b": b.name, "seeds": common, "smallest_p": smallest_p, "tests": tests}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from sdft_cli.stats import seeds
+from sdft_cli.stats import across_seeds
 from sdft_cli.stats.intervals import Interval
 
 
@@ -30,7 +30,7 @@ def estimate(value: float | None, interval: Interval | None = None) -> Estimate:
 def seed_mean(values: Sequence[float | None]) -> Estimate:
     """The mean of one value per seed with its t-interval; None where some seed has no value."""
     present = [value for value in values if value is not None]
-    return estimate(*seeds.seed_mean(present)) if present and len(present) == len(values) else estimate(None)
+    return estimate(*across_seeds.seed_mean(present)) if present and len(present) == len(values) else estimate(None)
 
 
 def seed_accuracy(values: Sequence[float | None]) -> Estimate:
@@ -47,5 +47,5 @@ def seed_difference(a: Sequence[float | None], b: Sequence[float | None]) -> See
     differences = [x - y for x, y in zip(a, b, strict=True) if x is not None and y is not None]
     if len(differences) < len(a):
         return {**estimate(None), "t_p": None, "flip_p": None}
-    test = seeds.seed_test(differences)
+    test = across_seeds.seed_test(differences)
     return {**estimate(test.mean, test.interval), "t_p": test.t_p, "flip_p": test.flip_p}

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from sdft_cli import console
-from sdft_cli.training.estimates import GIB, memory_text
+from sdft_cli.training.cost_estimates import GIB, memory_text
 from sdft_cli.training.probe_record import Pace, ProbeReport, TaskProbe
 
 _SIDES: tuple[tuple[str, Literal["student", "student_sampled", "teacher"]], ...] = (

@@ -23,7 +23,7 @@ from sdft_cli.reporting.matrices import Matrix, matrix, mean_matrix
 from sdft_cli.reporting.measures import Measure, Skill, measures, pass_at, skills
 from sdft_cli.runs.records import EndingRow, GuardRow
 from sdft_cli.runs.results import RunResult
-from sdft_cli.stats import bootstrap, continual, seeds
+from sdft_cli.stats import across_seeds, bootstrap, continual
 from sdft_cli.stats.continual import Metric
 from sdft_cli.types import Json
 
@@ -154,7 +154,7 @@ def _group(group: Group) -> GroupReport:
 def _pair(a: Group, b: Group) -> SeedComparison | None:
     """The comparison of two groups over seeds; None unless they have enough seeds in common, and not too many."""
     common = [seed for seed in a.seeds if seed in b.seeds]
-    return comparisons.compare_groups(a, b) if 2 <= len(common) <= seeds.MOST else None
+    return comparisons.compare_groups(a, b) if 2 <= len(common) <= across_seeds.MOST else None
 
 
 def portable(value: object) -> object:

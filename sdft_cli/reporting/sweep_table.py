@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sdft_cli.config.grid import leaf, text_of
+from sdft_cli.config.sweep_grid import leaf, text_of
 from sdft_cli.console import is_change, number, span
 from sdft_cli.runs.sweeps import Choice, PointResult, SeedMean, SweepRecord
 from sdft_cli.stats.continual import Metric

@@ -1,6 +1,6 @@
 """The run folder: one run's recipe and environment, and where its metrics, checkpoints and evaluations are.
 
-    runs/<name>/run.json (the folder's format version, see `runs.format`)
+    runs/<name>/run.json (the folder's format version, see `runs.format_version`)
                 recipe.json environment.json metrics.jsonl latest done.json
                 rollouts/NN-<task>-<phase>.jsonl (what a teacher wrote once)
                 stages/NN-<task>/step-000400/{model/, state/, done.json}
@@ -29,7 +29,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.runs.checkpoints import Checkpoints
 from sdft_cli.runs.evaluations import StageEvaluation
 from sdft_cli.runs.files import write_whole
-from sdft_cli.runs.format import FILE, check_run_folder, write_format
+from sdft_cli.runs.format_version import FILE, check_run_folder, write_format
 from sdft_cli.runs.metrics import MetricsLog
 from sdft_cli.runs.records import BASE, StageId
 from sdft_cli.runs.rollouts import StoredRollouts

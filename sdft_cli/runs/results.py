@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.columns import Column, part_columns, task_column
 from sdft_cli.runs.evaluations import json_object, read_items, read_stages, settings_of
-from sdft_cli.runs.format import check_run_folder
+from sdft_cli.runs.format_version import check_run_folder
+from sdft_cli.runs.matrix_columns import Column, part_columns, task_column
 from sdft_cli.runs.metrics import Logged, MetricsLog
 from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, ItemRecord, Scores, StepRow, Summary, TaskSummary
 from sdft_cli.stats import bootstrap, continual

@@ -18,7 +18,7 @@ Settings = dict[str, Json]
 
 
 class SweepSpec(TypedDict):
-    """What a sweep is to run: the command's ``arguments`` (the fields of `grid.Asked`), the ``grid``'s values by method
+    """What a sweep is to run: the command's ``arguments`` (the fields of `sweep_grid.Asked`), the ``grid``'s values by method
     and key, the ``base`` recipe that its settings are laid over, and the ``rule`` to choose by."""
 
     arguments: Settings

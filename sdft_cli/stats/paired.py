@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sdft_cli.stats import seeds, student
+from sdft_cli.stats import across_seeds, t_distribution
 from sdft_cli.stats.intervals import Interval
 
 Floats = NDArray[np.float64]
@@ -139,7 +139,7 @@ def _interval(mean: float, error: float | None, df: int, least: float) -> Interv
     if error is None:
         return None
     # beyond 2000 degrees of freedom t is practically normal, and its quantile slow to compute
-    half = max(least, student.quantile(0.975, min(df, 2000)) * error)
+    half = max(least, t_distribution.quantile(0.975, min(df, 2000)) * error)
     return (max(-1.0, mean - half), min(1.0, mean + half))
 
 
@@ -167,7 +167,7 @@ def sign_flip(differences: Sequence[float] | Floats, seed: int = 0) -> tuple[flo
     if unit and len(moved) * float(moved.sum()) * unit <= WORK:
         return _by_sums(np.rint(moved * unit).astype(int), round(observed * unit)), True
     if len(moved) <= ENUMERATED:
-        return seeds.sign_flip([float(d) for d in differences if abs(d) > 1e-12]), True
+        return across_seeds.sign_flip([float(d) for d in differences if abs(d) > 1e-12]), True
     rng = np.random.default_rng(seed)
     sums = np.array([abs(rng.choice((-1.0, 1.0), len(moved)) @ moved) for _ in range(DRAWS)])
     return float((1 + (sums >= observed - 1e-9 * max(1.0, observed)).sum()) / (DRAWS + 1)), False

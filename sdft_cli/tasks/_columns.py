@@ -20,7 +20,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from sdft_cli.config.tables import read_toml
+from sdft_cli.config.toml_tables import read_toml
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.types import Json

@@ -25,7 +25,7 @@ from sdft_cli.runs.records import StepFacts
 from sdft_cli.training import completions
 from sdft_cli.training.completions import Completion, CompletionSource
 from sdft_cli.training.objective import silences
-from sdft_cli.training.prompts import Prompts
+from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.types import Example, Rollout, Task
 
 

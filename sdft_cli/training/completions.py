@@ -1,6 +1,6 @@
 """Completions of a phase: where they come from, and what they are like.
 
-``student`` writes anew for every batch, ``teacher`` once before the phase in its own view, ``dataset`` has the
+``t_distribution`` writes anew for every batch, ``teacher`` once before the phase in its own view, ``dataset`` has the
 demonstrations, ``corpus`` is raw text in blocks.
 """
 
@@ -13,7 +13,7 @@ from sdft_cli.config.recipe import Sampler
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.engine import Engine
 from sdft_cli.runs.records import StepFacts
-from sdft_cli.training.prompts import Prompts
+from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.types import Example, Rollout, Score
 
 NGRAM = 4  # length of the runs whose repetition is counted

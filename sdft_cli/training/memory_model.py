@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sdft_cli.config.compute import COPIED_PARAMETERS
+from sdft_cli.config.compute_sections import COPIED_PARAMETERS
 from sdft_cli.config.recipe import Recipe, Teacher
 
 if TYPE_CHECKING:

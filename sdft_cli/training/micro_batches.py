@@ -17,7 +17,7 @@ from sdft_cli.errors import SdftError
 from sdft_cli.models.batching import Row, group_rows
 from sdft_cli.models.policy import Policy
 from sdft_cli.training import memory_model
-from sdft_cli.training.free_memory import free_bytes
+from sdft_cli.training.available_memory import free_bytes
 from sdft_cli.training.memory_model import MARGIN, Load
 
 T = TypeVar("T")

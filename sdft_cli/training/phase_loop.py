@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sdft_cli.config.recipe import Train
 from sdft_cli.errors import SdftError
 from sdft_cli.runs.records import EvalRow, GuardFacts, Position
-from sdft_cli.training.checkpointer import Checkpointer
+from sdft_cli.training.checkpoint_schedule import Checkpointer
 from sdft_cli.training.guards import Guards, NonFinite
 from sdft_cli.training.log import TrainingLog
 from sdft_cli.training.trainer import PhaseTrainer

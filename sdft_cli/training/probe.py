@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sdft_cli import console
-from sdft_cli.config.locations import locate
+from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe, Sampler
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import answers, divergences, summaries
@@ -30,19 +30,12 @@ from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.records import Divergences, ItemRecord
-from sdft_cli.training import free_memory
+from sdft_cli.training import available_memory
 from sdft_cli.training.batches import Batches, seed_of
-from sdft_cli.training.estimates import footprint, load_of, percentiles
+from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
 from sdft_cli.training.micro_batches import DoesNotFit
 from sdft_cli.training.preflight import StagePlan, check_recipe, context_window, lengths_of, most, plan
-from sdft_cli.training.probe_record import (
-    Measured,
-    Pace,
-    ProbeMemory,
-    PromptLengths,
-    TaskProbe,
-    TrainingTime,
-)
+from sdft_cli.training.probe_record import Measured, Pace, ProbeMemory, PromptLengths, TaskProbe, TrainingTime
 from sdft_cli.training.trainer import build_trainer
 from sdft_cli.types import Example, Rollout
 
@@ -67,7 +60,7 @@ def measure(recipe: Recipe, limit: int) -> Measured:
     location = locate(recipe.model)
     window = context_window(location)
     plans = plan(recipe, pretrained.load_chat(location), window)
-    before = free_memory.resident()
+    before = available_memory.resident()
     policy = pretrained.load(location, recipe.runtime, recipe.lora)
     probe = _Probe(recipe, policy, limit, window)
     tasks = [probe.task(stage) for stage in plans]

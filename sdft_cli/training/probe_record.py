@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 
 from sdft_cli.evaluation.summaries import Gain
 from sdft_cli.runs.records import Divergences, Summary
-from sdft_cli.training.estimates import Footprint, Percentiles
+from sdft_cli.training.cost_estimates import Footprint, Percentiles
 
 
 class PromptLengths(TypedDict):

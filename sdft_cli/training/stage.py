@@ -10,7 +10,7 @@ from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import EvalRow, Position, StageId
 from sdft_cli.training.batches import Batches
-from sdft_cli.training.checkpointer import Checkpointer
+from sdft_cli.training.checkpoint_schedule import Checkpointer
 from sdft_cli.training.guards import Guards
 from sdft_cli.training.log import TrainingLog
 from sdft_cli.training.phase_loop import PhaseLoop, Schedule

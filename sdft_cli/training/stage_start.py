@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sdft_cli.config.locations import locate
+from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.models import pretrained

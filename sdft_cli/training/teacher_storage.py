@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdft_cli.config.recipe import Recipe, Teacher
 from sdft_cli.models.policy import Policy
 from sdft_cli.training import memory_model
-from sdft_cli.training.free_memory import free_bytes
+from sdft_cli.training.available_memory import free_bytes
 from sdft_cli.training.memory_model import MARGIN, Load
 
 

@@ -8,7 +8,7 @@ from support.plugin_files import ENGINE, FACTOR, GRADER, METHOD, SOUND, TASK, VI
 
 from sdft_cli import plugins
 from sdft_cli.cli.options import load_plugins, recipe_of
-from sdft_cli.config.layers import assemble
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.errors import UsageError
 from sdft_cli.losses.factors import FACTORS
 from sdft_cli.models.views import VIEWS

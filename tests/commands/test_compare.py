@@ -17,7 +17,7 @@ from sdft_cli.evaluation import cache
 from sdft_cli.models import digests
 from sdft_cli.reporting import comparisons
 from sdft_cli.runs import results
-from sdft_cli.stats.seeds import seed_mean
+from sdft_cli.stats.across_seeds import seed_mean
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli.config.locations import EMBEDDED
+from sdft_cli.config.model_locations import EMBEDDED
 
 TASKS = ["micro-tooluse", "micro-science", "micro-medical"]
 

@@ -302,7 +302,7 @@ def assert_trained(ordeal: Ordeal, tiny_model: Path) -> None:
     """The uninterrupted run has moved its weights: otherwise there is nothing to compare."""
     from safetensors.torch import load_file
 
-    from sdft_cli.config.locations import locate
+    from sdft_cli.config.model_locations import locate
 
     kind = ordeal.kind
     final = weights(ordeal.whole, len(kind.tasks), kind.tasks[-1])

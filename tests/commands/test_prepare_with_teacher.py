@@ -26,7 +26,7 @@ from support.real_server import SERVERS, serving, teach
 
 from sdft_cli import plugins
 from sdft_cli.commands.prepare import Inputs, dry_run, prepare, print_dry_runs, submit
-from sdft_cli.config.locations import EMBEDDED
+from sdft_cli.config.model_locations import EMBEDDED
 from sdft_cli.data.dataset import read_split
 from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import GateError, SdftError, UsageError

@@ -10,9 +10,9 @@ import torch
 
 from sdft_cli.cli import app
 from sdft_cli.commands.probe import probe
-from sdft_cli.config.layers import assemble
-from sdft_cli.config.locations import EMBEDDED
+from sdft_cli.config.model_locations import EMBEDDED
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.evaluation import divergences, summaries
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row

@@ -22,7 +22,7 @@ from sdft_cli.reporting import comparisons, drawing, excerpts, plots, scatter
 from sdft_cli.reporting.groups import groups_of
 from sdft_cli.runs import results
 from sdft_cli.stats import continual, paired
-from sdft_cli.stats.seeds import seed_test
+from sdft_cli.stats.across_seeds import seed_test
 
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>"
 

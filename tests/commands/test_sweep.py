@@ -11,10 +11,10 @@ import pytest
 from support.run_folder import TASKS, make_run, write_json
 
 from sdft_cli.commands.sweep import sweep
-from sdft_cli.config.grid import Asked, grids_of, name_of, points, product
-from sdft_cli.config.layers import assemble
+from sdft_cli.config.recipe_layers import assemble
+from sdft_cli.config.sweep_grid import Asked, grids_of, name_of, points, product
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.parallel import Job, train_all
+from sdft_cli.runs.parallel_runs import Job, train_all
 from sdft_cli.stats.selection import Candidate, pick, standard_error
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -134,7 +134,7 @@ WEAK = ([[0.1, 0.3, 0.05], [0.5, 0.3, 0.05], [0.5, 0.5, 0.1], [0.4, 0.4, 0.5]], 
 
 
 class Trainer:
-    """Stands in for `parallel.train_all`: writes finished runs, good ones at a high rate, and remembers them."""
+    """Stands in for `parallel_runs.train_all`: writes finished runs, good ones at a high rate, and remembers them."""
 
     def __init__(self) -> None:
         self.trained: list[str] = []

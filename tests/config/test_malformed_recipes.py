@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli.config.grid import Asked, grids_of
-from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import Recipe, descriptions, paths
+from sdft_cli.config.recipe_layers import assemble
+from sdft_cli.config.sweep_grid import Asked, grids_of
 from sdft_cli.errors import UsageError
 
 VALUES = ("1e400", "nan", "-1", "''", "'x'", "[]", "{}", "[{}]", "true", "1979-05-27", "{a=1}", "'\\u0000'")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli.config.layers import assemble
 from sdft_cli.config.overrides import change, differences, parse_sets
 from sdft_cli.config.recipe import Recipe, build, paths
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.errors import UsageError
 
 

@@ -10,8 +10,8 @@ import torch
 from support.pages import ROOT, read, section, tables
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import METHODS
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.models import adapters
 from sdft_cli.training.memory_model import Load, counts_of, dims, predict
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.run_folder import FORGETS, KEEPS, TASKS, make_run
 
 from sdft_cli.errors import UsageError
-from sdft_cli.evaluation import ci, gates
+from sdft_cli.evaluation import gate_reports, gates
 from sdft_cli.evaluation.gates import Gate, Measured
 from sdft_cli.runs import results
 from sdft_cli.stats import bootstrap, continual
@@ -125,7 +125,7 @@ def test_forgetting_is_the_fall_from_the_best_stage_since_it_was_learned(tmp_pat
     run = run_of(tmp_path, FORGETS)
     R, last = run.matrix, len(run.matrix) - 1
     by_hand = np.mean([max(R[k][j] for k in range(j + 1, last + 1)) - R[last][j] for j in range(last - 1)])
-    forgetting = ci.forgetting(run)
+    forgetting = gate_reports.forgetting(run)
     assert forgetting.value == pytest.approx(by_hand)
     assert forgetting.interval[0] <= forgetting.value <= forgetting.interval[1]
     assert forgetting.value >= -run.metrics["backward_transfer"] - 1e-12
@@ -134,7 +134,7 @@ def test_forgetting_is_the_fall_from_the_best_stage_since_it_was_learned(tmp_pat
 def test_prior_drop_is_minus_the_prior_change(tmp_path):
     run = run_of(tmp_path, FORGETS)
     low, high = run.metric_intervals["prior_change"]
-    assert ci.prior_drop(run) == Measured(-run.metrics["prior_change"], (-high, -low))
+    assert gate_reports.prior_drop(run) == Measured(-run.metrics["prior_change"], (-high, -low))
 
 
 def test_noise_alone_is_not_proven_to_be_forgetting():

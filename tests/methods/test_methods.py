@@ -11,8 +11,8 @@ from support.trainers import make
 
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.commands.train import train
-from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import METHODS
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
 from sdft_cli.training.completions import Completion

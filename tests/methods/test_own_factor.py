@@ -10,7 +10,7 @@ from support.trainers import make
 
 from sdft_cli import plugins
 from sdft_cli.commands.train import train
-from sdft_cli.config.layers import assemble
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.errors import UsageError
 from sdft_cli.training.display import TrainingDisplay
 

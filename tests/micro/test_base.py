@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sdft_cli import plugins
-from sdft_cli.config.locations import locate
+from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Evaluation, Runtime, Sampler
 from sdft_cli.data import dataset
 from sdft_cli.engines.transformers import TransformersEngine

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sdft_cli.reporting import comparisons
-from sdft_cli.runs.columns import Column
-from sdft_cli.stats.seeds import sign_flip
+from sdft_cli.runs.matrix_columns import Column
+from sdft_cli.stats.across_seeds import sign_flip
 
 
 def test_graded_changes_take_the_sign_flip():

@@ -10,7 +10,7 @@ from support.run_folder import KEEPS, TASKS, make_run, write_json
 
 from sdft_cli.errors import UsageError
 from sdft_cli.runs import results
-from sdft_cli.runs.format import write_format
+from sdft_cli.runs.format_version import write_format
 from sdft_cli.stats import continual
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from support.run_folder import summary, write_items, write_json
 
 from sdft_cli.runs import results
-from sdft_cli.runs.format import write_format
+from sdft_cli.runs.format_version import write_format
 
 #: Percent right by stage and task; stages train the tasks in order.
 ORACLE = [[40, 68, 20, 30], [70, 66, 18, 34], [74, 60, 26, 30], [64, 50, 58, 42], [60, 54, 64, 80]]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sdft_cli.runs.format import write_format
+from sdft_cli.runs.format_version import write_format
 from sdft_cli.stats.intervals import stratified, wilson
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdft_cli import plugins
-from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import METHODS, Recipe
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.data import dataset
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.models import pretrained

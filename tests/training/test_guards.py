@@ -18,8 +18,8 @@ from sdft_cli import plugins
 from sdft_cli.cli import app
 from sdft_cli.commands.train import train
 from sdft_cli.config import overrides
-from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import METHODS, Recipe, build, paths
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.errors import SdftError
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId

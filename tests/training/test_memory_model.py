@@ -10,13 +10,13 @@ import torch
 from support.bf16 import needs_bf16_attention
 from support.saved_bytes import saved_bytes
 
-from sdft_cli.config.layers import assemble
 from sdft_cli.config.recipe import EngineSettings, Lora, Recipe, Runtime, Teacher, Train
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.models.policy import Policy
-from sdft_cli.training import estimates, memory_model
+from sdft_cli.training import cost_estimates, memory_model
 from sdft_cli.training.memory_model import Counts, Dims, Load
 from sdft_cli.training.optimizer import MasterAdamW
 from sdft_cli.training.teacher import CompressedTeacher, is_compressed, make_teacher
@@ -103,7 +103,7 @@ def test_counts_without_weights_are_those_of_the_loaded_model(tiny_model: Path) 
     for rank in (0, 4):
         recipe = assemble(None, {"model": str(tiny_model)}, [f"lora.rank={rank}"])
         policy = load(tiny_model, "float32", rank)
-        assert estimates._counts(recipe, str(tiny_model)) == memory_model.counts_of(policy.model)
+        assert cost_estimates._counts(recipe, str(tiny_model)) == memory_model.counts_of(policy.model)
 
 
 def test_the_peak_depends_on_the_settings() -> None:

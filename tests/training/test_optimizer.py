@@ -207,7 +207,7 @@ def test_8_bits_hold_a_quarter_and_learn_as_well(master: str) -> None:
 
 
 def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sdft_cli.config.layers import assemble
+    from sdft_cli.config.recipe_layers import assemble
 
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
     with pytest.raises(UsageError, match="bitsandbytes") as error:

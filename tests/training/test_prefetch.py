@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.trainers import make
 
-from sdft_cli.config.layers import assemble
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.errors import UsageError
 from sdft_cli.training import preflight

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sdft_cli.stats import student
+from sdft_cli.stats import t_distribution
 from sdft_cli.stats.intervals import Interval
 
 #: `sign_flip` enumerates all sign patterns of at most this many differences.
@@ -36,7 +36,7 @@ def seed_mean(values: Sequence[float], level: float = 0.95) -> tuple[float, Inte
     n, mean = len(values), statistics.fmean(values)
     if n < 2:
         return mean, None
-    half = student.quantile((1 + level) / 2, n - 1) * statistics.stdev(values) / math.sqrt(n)
+    half = t_distribution.quantile((1 + level) / 2, n - 1) * statistics.stdev(values) / math.sqrt(n)
     return mean, (mean - half, mean + half)
 
 
@@ -46,7 +46,7 @@ def seed_test(differences: Sequence[float]) -> SeedTest:
     mean, ends = seed_mean(differences)
     spread = statistics.stdev(differences) if n > 1 else 0.0
     t = mean / (spread / math.sqrt(n)) if spread > 0 else None
-    t_p = None if t is None else 2 * student.cdf(-abs(t), n - 1)
+    t_p = None if t is None else 2 * t_distribution.cdf(-abs(t), n - 1)
     return SeedTest(mean, ends, t, t_p, sign_flip(differences), smallest_p(n))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from sdft_cli.training import free_memory
+from sdft_cli.training import available_memory
 
 
 def test_the_tightest_cgroup_limit_counts(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_the_tightest_cgroup_limit_counts(tmp_path: Path) -> None:
         (folder / "memory.max").write_text(f"{most}\n")
         (folder / "memory.current").write_text(f"{used}\n")
         (folder / "memory.stat").write_text("anon 5\ninactive_file 30000000\n")
-    assert free_memory._cgroup(root, own) == 50_000_000
-    assert free_memory._cgroup(root, tmp_path / "none") is None
-    free = free_memory.free_bytes(torch.device("cpu"))
+    assert available_memory._cgroup(root, own) == 50_000_000
+    assert available_memory._cgroup(root, tmp_path / "none") is None
+    free = available_memory.free_bytes(torch.device("cpu"))
     assert free is None or free > 1_000_000

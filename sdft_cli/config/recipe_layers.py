@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sdft_cli import plugins
-from sdft_cli.config import locations
+from sdft_cli.config import model_locations
 from sdft_cli.config.overrides import parse_sets
 from sdft_cli.config.recipe import METHODS, Recipe, build
-from sdft_cli.config.tables import Layer, for_method, method_tables, read_toml
+from sdft_cli.config.toml_tables import Layer, for_method, method_tables, read_toml
 from sdft_cli.errors import UsageError
 
 
@@ -41,7 +41,7 @@ def assemble(
         raise UsageError("--set plugins: plug-ins are loaded before settings are read", "use --plugin FILE.py")
     _check_method_tables(written, where)
     method = METHODS.get(_last("method", "sdft", written, given, set_layer, point))
-    model = locations.locate(_last("model", "", written, given, set_layer, point))
+    model = model_locations.locate(_last("model", "", written, given, set_layer, point))
     beside = _beside(model)
     layers = [
         method.defaults(),
@@ -86,7 +86,7 @@ def _without_grid(written: Layer, where: str, sweeping: bool) -> Layer:
 
 def _beside(model: str) -> Layer:
     """What the model's folder suggests; loading code is not up to a model."""
-    layer = locations.defaults(model)
+    layer = model_locations.defaults(model)
     if "plugins" in layer:
         raise UsageError(f"{model}/sdft.toml: a model's settings cannot name plug-ins", "use --plugin FILE.py")
     return layer

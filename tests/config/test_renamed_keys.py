@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from sdft_cli.config import renamed
-from sdft_cli.config.grid import Asked, grids_of
-from sdft_cli.config.layers import assemble
+from sdft_cli.config import renamed_keys
 from sdft_cli.config.recipe import Recipe, paths
+from sdft_cli.config.recipe_layers import assemble
+from sdft_cli.config.sweep_grid import Asked, grids_of
 from sdft_cli.errors import UsageError
 from sdft_cli.methods.rlsd import FACTOR, CreditSettings
 
 #: old key, the key of today that must be named: the whole table, short keys, and keys within a renamed table
 CASES = [
-    *renamed.KEYS.items(),
+    *renamed_keys.KEYS.items(),
     ("probe_every", "train.eval_every"),
     ("ahead", "engine.prefetch"),
     ("evidence_share", "objective.factor_settings.reward_credit.share"),
@@ -57,7 +57,7 @@ def test_old_keys_of_a_saved_run(tmp_path: Path) -> None:
         Recipe.load(tmp_path / "recipe.json")
 
 
-@pytest.mark.parametrize(("old", "new"), renamed.FACTORS.items())
+@pytest.mark.parametrize(("old", "new"), renamed_keys.FACTORS.items())
 def test_old_factors(old: str, new: str, tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
     for text in (
@@ -74,7 +74,7 @@ def test_old_factors(old: str, new: str, tmp_path: Path) -> None:
 
 def test_the_table_renames_old_keys_to_those_of_today() -> None:
     settings = {f"objective.factor_settings.reward_credit.{key}" for key in CreditSettings.model_fields}
-    assert not set(renamed.KEYS) & set(paths()) and set(renamed.KEYS.values()) <= {*paths(), *settings}
-    assert FACTOR.name in renamed.FACTORS.values()
+    assert not set(renamed_keys.KEYS) & set(paths()) and set(renamed_keys.KEYS.values()) <= {*paths(), *settings}
+    assert FACTOR.name in renamed_keys.FACTORS.values()
     for key in ("train.lr", "lr", "second_phase.train.lr", "nothing"):
-        assert renamed.new_path(key) is None
+        assert renamed_keys.new_path(key) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sdft_cli.stats.seeds import seed_mean, seed_test, sign_flip
+from sdft_cli.stats.across_seeds import seed_mean, seed_test, sign_flip
 
 
 def test_three_seeds():

@@ -1,6 +1,6 @@
 """The checkpointer of one stage: writes checkpoints that are due or worth keeping, prunes the others, picks the last.
 
-What is worth keeping is decided in `retention`. Marks are read from the eval rows of the run's metrics, so a resumed
+What is worth keeping is decided in `checkpoint_retention`. Marks are read from the eval rows of the run's metrics, so a resumed
 stage has them again; those of a stage's earlier phases do not count.
 """
 
@@ -13,7 +13,7 @@ from sdft_cli.errors import SdftError
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import EndingFacts, EvalRow, StageId
-from sdft_cli.training.retention import Mark, Rule, best
+from sdft_cli.training.checkpoint_retention import Mark, Rule, best
 
 
 class Checkpointer:

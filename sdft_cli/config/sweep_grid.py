@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdft_cli.config.layers import assemble
 from sdft_cli.config.overrides import as_layer, path_of, split_assignment, value_of
 from sdft_cli.config.recipe import METHODS, Recipe, paths
-from sdft_cli.config.tables import for_method, read_toml
+from sdft_cli.config.recipe_layers import assemble
+from sdft_cli.config.toml_tables import for_method, read_toml
 from sdft_cli.errors import UsageError
 from sdft_cli.types import Json
 

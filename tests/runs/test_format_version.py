@@ -9,7 +9,7 @@ from support.run_folder import make_run
 from sdft_cli.errors import UsageError
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run
-from sdft_cli.runs.format import FORMAT
+from sdft_cli.runs.format_version import FORMAT
 
 OLDER, NEWER, BROKEN = None, json.dumps({"format": FORMAT + 1}), "{}"
 SAYS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdft_cli.config.tables import Layer, read_toml
+from sdft_cli.config.toml_tables import Layer, read_toml
 from sdft_cli.errors import UsageError
 
 EMBEDDED = Path(__file__).parents[1] / "micro" / "model"

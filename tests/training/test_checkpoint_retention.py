@@ -13,8 +13,8 @@ from sdft_cli.errors import UsageError
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
+from sdft_cli.training.checkpoint_retention import Mark, Rule, best
 from sdft_cli.training.display import TrainingDisplay
-from sdft_cli.training.retention import Mark, Rule, best
 
 RISES_AND_FALLS = [Mark(25, 0.5, 0.99), Mark(50, 0.9, 0.98), Mark(75, 0.9, 0.95), Mark(100, 0.7, 0.9)]
 
