@@ -56,7 +56,7 @@ def sweep(
     The choice is by validation accuracy under the one-standard-error rule. Finished runs are not repeated.
     """
     from sdft_cli.commands.sweep import sweep as run_sweep
-    from sdft_cli.config.sweep_grid import Asked
+    from sdft_cli.config.sweep_grid import SweepArguments
 
     sets = with_engine(sets, engine)
     flags = recipe_flags(tasks, method, model, data, suite=suite)
@@ -66,7 +66,7 @@ def sweep(
         flags |= {"model": base.model, "tasks": list(base.tasks)}
         numbers = _numbers("--seeds", seeds) if seeds else [base.seed]
         file, files = str(recipe) if recipe else None, [str(p) for p in plugin or []]
-        asked = Asked(file, flags, sets, files, grid or [], numbers, all_seeds)
+        asked = SweepArguments(file, flags, sets, files, grid or [], numbers, all_seeds)
     record = run_sweep(asked, out, jobs, resume, quiet=json)
     if json:
         print(jsonlib.dumps(record))

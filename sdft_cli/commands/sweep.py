@@ -18,7 +18,7 @@ from sdft_cli import console
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.config.sweep_grid import NO_GRID, Asked, Point, check_grown, grids_of, point, points
+from sdft_cli.config.sweep_grid import NO_GRID, Point, SweepArguments, check_grown, grids_of, point, points
 from sdft_cli.errors import UsageError
 from sdft_cli.reporting import sweep_table
 from sdft_cli.runs import metrics, results, sweeps
@@ -50,7 +50,11 @@ class SweepResult(SweepRecord):
 
 
 def sweep(
-    arguments: Asked | None, out: Path | None, jobs: int | None = None, resume: bool = False, quiet: bool = False
+    arguments: SweepArguments | None,
+    out: Path | None,
+    jobs: int | None = None,
+    resume: bool = False,
+    quiet: bool = False,
 ) -> SweepResult:
     """Run the grid in ``out`` (a new folder under runs/ when None); returns what ``sweep.json`` there holds.
 
@@ -62,7 +66,7 @@ def sweep(
         if spec is None:
             hint = "name the folder of an earlier sweep: --out DIR"
             raise UsageError(f"--resume needs a sweep's folder, not {out}", hint)
-        arguments = arguments or Asked(**spec["arguments"])
+        arguments = arguments or SweepArguments(**spec["arguments"])
     if arguments is None:
         raise UsageError(*NO_GRID)
     return _Sweep(arguments, out, jobs, quiet).run()
@@ -101,7 +105,7 @@ class _Trained:
 class _Sweep:
     """``points`` in the order of the table; ``trained`` and ``failed`` by their names."""
 
-    def __init__(self, arguments: Asked, out: Path | None, jobs: int | None, quiet: bool):
+    def __init__(self, arguments: SweepArguments, out: Path | None, jobs: int | None, quiet: bool):
         self.arguments, self.jobs, self.quiet = arguments, jobs, quiet
         self.grids, self.base = grids_of(arguments), arguments.recipe({})
         self.out = out or RUNS / f"sweep-{fresh_name(self.base).name}"

@@ -1,7 +1,7 @@
 """The recipe: all settings of a run as one checked tree, saved before anything runs.
 
-It is merged from layers (`recipe_layers.assemble`); an unknown key is an error that names the nearest ones. The sections that
-it is made of are importable from here.
+It is merged from layers (`recipe_layers.assemble`); an unknown key is an error that names the nearest ones. The
+sections that it is made of are importable from here.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class Section(BaseModel):
 class Sampler(Section):
     """Where completions come from, and how they are drawn.
 
-    Sources: ``t_distribution`` samples new completions at every step; ``teacher`` samples once, before the stage, from the
+    Sources: ``student`` samples new completions at every step; ``teacher`` samples once, before the stage, from the
     teacher's view; ``dataset`` uses the demonstrations; ``corpus`` uses raw text, packed into blocks of
     ``max_new_tokens``.
     """

@@ -39,7 +39,7 @@ _LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
-class Asked:
+class SweepArguments:
     """What the caller asked for: the layers of a recipe, and the grid. Paths and texts, so that JSON can hold it.
 
     Every point is run with the first of ``seeds``; the others are run at the chosen points, or everywhere.
@@ -74,12 +74,12 @@ class Point:
         return name_of(self.method, self.settings, self.seed)
 
 
-def points(asked: Asked, grids: Mapping[str, Grid], seeds: list[int]) -> list[Point]:
+def points(asked: SweepArguments, grids: Mapping[str, Grid], seeds: list[int]) -> list[Point]:
     """Every point of every method's grid, once per seed. A wrong value is an error here, before anything runs."""
     return [point(asked, m, s, seed) for m, grid in grids.items() for s in product(grid) for seed in seeds]
 
 
-def point(asked: Asked, method: str, settings: Settings, seed: int) -> Point:
+def point(asked: SweepArguments, method: str, settings: Settings, seed: int) -> Point:
     """The run of ``method`` with ``settings`` and ``seed``."""
     return Point(method, settings, seed, asked.recipe({**settings, "method": method}, seed))
 
@@ -89,7 +89,7 @@ def product(grid: Grid) -> list[Settings]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def grids_of(asked: Asked) -> dict[str, Grid]:
+def grids_of(asked: SweepArguments) -> dict[str, Grid]:
     """The grid of each method; one method, the base recipe's, if ``method`` is not swept."""
     base = asked.recipe({})  # loads plug-ins and checks the file
     written = read_toml(Path(asked.file)) if asked.file else {}

@@ -1,7 +1,7 @@
 """The checkpointer of one stage: writes checkpoints that are due or worth keeping, prunes the others, picks the last.
 
-What is worth keeping is decided in `checkpoint_retention`. Marks are read from the eval rows of the run's metrics, so a resumed
-stage has them again; those of a stage's earlier phases do not count.
+What is worth keeping is decided in `checkpoint_retention`. Marks are read from the eval rows of the run's metrics, so a
+resumed stage has them again; those of a stage's earlier phases do not count.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Completions of a phase: where they come from, and what they are like.
 
-``t_distribution`` writes anew for every batch, ``teacher`` once before the phase in its own view, ``dataset`` has the
+``student`` writes anew for every batch, ``teacher`` once before the phase in its own view, ``dataset`` has the
 demonstrations, ``corpus`` is raw text in blocks.
 """
 

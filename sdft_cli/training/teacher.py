@@ -62,7 +62,7 @@ class TeacherModel(ABC):
         raise NotImplementedError
 
     def update(self, step: int, student: Weights) -> None:
-        """After optimizer step ``step`` (from 1), follow ``t_distribution``, its exact weights."""
+        """After optimizer step ``step`` (from 1), follow ``student``, its exact weights."""
         return None
 
     def watcher(self, step: int) -> Moved | None:

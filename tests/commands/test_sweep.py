@@ -12,7 +12,7 @@ from support.run_folder import TASKS, make_run, write_json
 
 from sdft_cli.commands.sweep import sweep
 from sdft_cli.config.recipe_layers import assemble
-from sdft_cli.config.sweep_grid import Asked, grids_of, name_of, points, product
+from sdft_cli.config.sweep_grid import SweepArguments, grids_of, name_of, points, product
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.parallel_runs import Job, train_all
 from sdft_cli.stats.selection import Candidate, pick, standard_error
@@ -45,12 +45,14 @@ def test_ties_of_one_rate_go_to_the_first_and_a_perfect_best_has_none() -> None:
 # --- the grid -----------------------------------------------------------------------------------------------------
 
 
-def asked(*grid: str, file: Path | None = None, seeds: tuple[int, ...] = (0,), all_seeds: bool = False) -> Asked:
+def asked(
+    *grid: str, file: Path | None = None, seeds: tuple[int, ...] = (0,), all_seeds: bool = False
+) -> SweepArguments:
     flags = {"tasks": list(TASKS), "model": "micro", "suite": "micro"}
-    return Asked(str(file) if file else None, flags, ["eval_limit=60"], [], list(grid), list(seeds), all_seeds)
+    return SweepArguments(str(file) if file else None, flags, ["eval_limit=60"], [], list(grid), list(seeds), all_seeds)
 
 
-def names(question: Asked) -> list[str]:
+def names(question: SweepArguments) -> list[str]:
     return [p.name for p in points(question, grids_of(question), question.seeds)]
 
 
@@ -105,7 +107,8 @@ def test_a_recipe_file_may_hold_a_grid_that_only_sweep_reads(tmp_path: Path) -> 
 
 def test_shipped_grids_are_the_papers() -> None:
     skill, knowledge = (
-        Asked(str(RECIPES / f"paper-grid-{n}.toml"), {}, [], [], [], [0], False) for n in ("skill", "knowledge")
+        SweepArguments(str(RECIPES / f"paper-grid-{n}.toml"), {}, [], [], [], [0], False)
+        for n in ("skill", "knowledge")
     )
     assert len(names(skill)) == 3 * 3 * 2 * (3 + 1 + 1) and len(names(knowledge)) == 3 * 3 * (3 + 1) + 3 * 4
 
@@ -245,7 +248,7 @@ def test_a_sweep_that_is_stopped_resumes_where_it_was(tiny_model: Path, micro_da
     sets = ["max_steps=2", "batch=4", "eval_limit=4", "evaluation.limit=4", "evaluation.max_new_tokens=4"]
     flags = {"tasks": [TASKS[0]], "model": str(tiny_model), "data": str(micro_data)}
     few = [*sets, "sampler.max_new_tokens=4", "threads=1"]
-    question = Asked(None, flags, few, [], ["lr=1e-3,1e-4"], [0], False)
+    question = SweepArguments(None, flags, few, [], ["lr=1e-3,1e-4"], [0], False)
     out = tmp_path / "out"
     first, second = (out / f"sdft-lr={lr}-seed=0" for lr in ("0.001", "0.0001"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from sdft_cli.config.recipe import Recipe, descriptions, paths
 from sdft_cli.config.recipe_layers import assemble
-from sdft_cli.config.sweep_grid import Asked, grids_of
+from sdft_cli.config.sweep_grid import SweepArguments, grids_of
 from sdft_cli.errors import UsageError
 
 VALUES = ("1e400", "nan", "-1", "''", "'x'", "[]", "{}", "[{}]", "true", "1979-05-27", "{a=1}", "'\\u0000'")
@@ -29,7 +29,7 @@ def test_a_value_of_any_key_is_taken_or_refused_in_one_line(value: str, tmp_path
         file.write_text(f"{key} = {value}\n")
         for attempt in (
             lambda: assemble(file, {}, []),
-            lambda: grids_of(Asked(str(file), {}, [], [], [], [0], False)),
+            lambda: grids_of(SweepArguments(str(file), {}, [], [], [], [0], False)),
             lambda key=key: assemble(None, {}, [f"{key}={value}"]),
         ):
             try:

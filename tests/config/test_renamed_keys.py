@@ -7,7 +7,7 @@ import pytest
 from sdft_cli.config import renamed_keys
 from sdft_cli.config.recipe import Recipe, paths
 from sdft_cli.config.recipe_layers import assemble
-from sdft_cli.config.sweep_grid import Asked, grids_of
+from sdft_cli.config.sweep_grid import SweepArguments, grids_of
 from sdft_cli.errors import UsageError
 from sdft_cli.methods.rlsd import FACTOR, CreditSettings
 
@@ -34,7 +34,7 @@ def refused(old: str, new: str, *, file: Path | None = None, sets: list[str] | N
 def test_old_keys_of_set_and_grid(old: str, new: str) -> None:
     refused(old, new, sets=[f"{old}=1"])
     with pytest.raises(UsageError, match="is now called"):
-        grids_of(Asked(None, {}, [], [], [f"{old}=1,2"], [0], False))
+        grids_of(SweepArguments(None, {}, [], [], [f"{old}=1,2"], [0], False))
 
 
 @pytest.mark.parametrize(("old", "new"), [case for case in CASES if "." in case[0] or case[0] == "then"])
@@ -48,7 +48,7 @@ def test_old_keys_of_a_file(old: str, new: str, tmp_path: Path) -> None:
     refused(*top, file=file)
     file.write_text(f"[grid]\n{old} = [1]\n")
     with pytest.raises(UsageError, match="is now called"):
-        grids_of(Asked(str(file), {}, [], [], [], [0], False))
+        grids_of(SweepArguments(str(file), {}, [], [], [], [0], False))
 
 
 def test_old_keys_of_a_saved_run(tmp_path: Path) -> None:
