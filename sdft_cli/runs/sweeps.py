@@ -18,8 +18,8 @@ Settings = dict[str, Json]
 
 
 class SweepSpec(TypedDict):
-    """What a sweep is to run: the command's ``arguments`` (`sweep_grid.SweepArguments`), the ``grid``'s values by method
-    and key, the ``base`` recipe that its settings are laid over, and the ``rule`` to choose by."""
+    """What a sweep is to run: the command's ``arguments`` (`sweep_grid.SweepArguments`), the values of the ``grid`` by
+    method and key, the ``base`` recipe that its settings are laid over, and the ``rule`` to choose by."""
 
     arguments: Settings
     grid: dict[str, dict[str, list[Json]]]
