@@ -17,7 +17,7 @@ if [ -z "${URL:-}" ]; then
   MODEL=$OUT/model
   python - "$MODEL" <<'PY'
 import json, shutil, sys
-from sdft_cli.config.locations import EMBEDDED
+from sdft_cli.config.model_locations import EMBEDDED
 shutil.copytree(EMBEDDED, sys.argv[1], dirs_exist_ok=True)
 path = f"{sys.argv[1]}/generation_config.json"
 settings = json.load(open(path))

@@ -102,7 +102,7 @@ def test_greedy_equals_generate_on_mixed_lengths(ending: Policy, prompts: list[l
     engine.layers = engine.layers if kind == "fast" else None
     ours = engine.sample(many, Sampler(), 11, 0, greedy=True)
     assert [r.ids for r in ours] == generated(ending, many, 11, do_sample=False)
-    assert len({len(r.ids) for r in ours}) > 8 and {r.finish for r in ours} == {"stop", "length"}
+    assert len({len(r.ids) for r in ours}) > 5 and {r.finish for r in ours} == {"stop", "length"}
 
 
 @pytest.mark.parametrize("kind", ["fast", "forward"])

@@ -328,7 +328,7 @@ def test_the_trainers_log_probs_are_those_of_a_plain_forward_pass(policy: Policy
             logprob_LV = torch.log_softmax(policy.model(torch.tensor([ids])).logits[0].float(), -1)
         want += [logprob_LV[i, token] for i, token in enumerate(ids[1:])]
     logprob_N = trainer_logprobs(policy, sequences)
-    torch.testing.assert_close(logprob_N.float(), torch.stack(want), atol=1e-5, rtol=0)
+    torch.testing.assert_close(logprob_N.float(), torch.stack(want), atol=1e-4, rtol=0)
     assert len(logprob_N) > 50
 
 

@@ -89,7 +89,7 @@ def test_attention_masks_still_work(tiny_model: Path) -> None:
     with torch.no_grad():
         both = policy.model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)).logits
         alone = policy.model(input_ids=ids[1:, 4:]).logits
-    torch.testing.assert_close(both[1:, 4:], alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(both[1:, 4:], alone, atol=1e-4, rtol=1e-4)
 
 
 def test_groups_keep_to_the_budget_packed_and_padded() -> None:

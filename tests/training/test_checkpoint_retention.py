@@ -84,12 +84,12 @@ def folders(run: results.RunResult) -> list[str]:
 
 
 def test_a_stage_goes_back_to_the_last_step_that_kept_the_prior_suite(micro_data: Path, tmp_path: Path) -> None:
-    plain = go(recipe(micro_data, lr=1e-3), tmp_path / "plain")
+    plain = go(recipe(micro_data, lr=1.5e-3), tmp_path / "plain")
     priors = {step: prior for step, (_, prior) in evaluated(plain).items()}
     base = plain.evals[0]["suite"]["accuracy"]
-    assert priors[2] > priors[8], "the rate is to wreck the prior suite step by step"
+    assert priors[2] > priors[8] + 0.5, "the rate is to wreck the prior suite step by step"
     drop = base - (priors[2] + min(priors[4], priors[6], priors[8])) / 2
-    watched = go(recipe(micro_data, lr=1e-3, stop_if_prior_drops=drop), tmp_path / "watched")
+    watched = go(recipe(micro_data, lr=1.5e-3, stop_if_prior_drops=drop), tmp_path / "watched")
     seen = evaluated(watched)
     assert max(seen) < 8 or seen[8][1] < base - drop  # it ends at the first evaluation below
     last = max(seen)
@@ -113,14 +113,15 @@ def test_without_a_step_that_kept_the_prior_suite_it_ends_as_it_began(micro_data
 
 def test_the_best_step_is_kept_and_can_end_the_stage(micro_data: Path, tmp_path: Path) -> None:
     """The task's answers are guessed right a third of the time at first, and SFT at this rate ends that."""
-    run = go(recipe(micro_data, lr=1e-3, best="use", max_steps=12), tmp_path / "run")
+    settings = {"lr": 1e-3, "max_steps": 12, "eval_limit": 16}
+    run = go(recipe(micro_data, **settings, best="use"), tmp_path / "run")
     seen = evaluated(run)
     top = max(seen, key=lambda s: (seen[s][0], -s))
     (ending,) = run.endings
     assert ending["best"]["step"] == top and ending["model_of"] == top
-    kept = go(recipe(micro_data, lr=1e-3, max_steps=12), tmp_path / "keep")
+    kept = go(recipe(micro_data, **settings), tmp_path / "keep")
     assert evaluated(kept) == seen and kept.endings[0]["model_of"] == 12
-    assert seen[top][0] > seen[12][0], "the rate is to make validation fall"
+    assert seen[top][0] > seen[12][0] + 0.2, "the rate is to make validation fall"
     assert folders(kept) == [f"step-{top:06d}", "step-000012"]
     there = load_file(kept.folder / "stages" / "01-micro-science" / f"step-{top:06d}" / "model" / "model.safetensors")
     mine = final(run)

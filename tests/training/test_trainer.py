@@ -48,7 +48,7 @@ def test_a_step_equals_plain_logits_and_autograd(
     assert loss == pytest.approx(want.item(), rel=1e-4, abs=1e-7)
     theirs = dict(plain.named_parameters())
     for name, param in ours.policy.model.named_parameters():
-        torch.testing.assert_close(param.grad, theirs[name].grad, rtol=2e-3, atol=2e-6, msg=name)
+        torch.testing.assert_close(param.grad, theirs[name].grad, rtol=2e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean"])
