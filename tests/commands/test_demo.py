@@ -10,11 +10,12 @@ import pytest
 from sdft_cli.config.model_locations import EMBEDDED
 
 TASKS = ["micro-tooluse", "micro-science", "micro-medical"]
+pytestmark = pytest.mark.timeout(600)  # a demo takes 20 seconds, and minutes on an old or busy processor
 
 
 def demo(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "sdft_cli", "demo", "--quick", "--out", str(out), "--json", *more]
-    return subprocess.run(words, check=False, capture_output=True, text=True, timeout=115)
+    return subprocess.run(words, check=False, capture_output=True, text=True, timeout=580)
 
 
 @pytest.fixture(scope="module")
