@@ -11,11 +11,11 @@ def methods(plugin: Plugin = None, json: Json = False) -> None:
     """List the training methods: what each one does and needs."""
     from sdft_cli.config.recipe import METHODS
 
-    found = [METHODS.get(name) for name in METHODS.names()]
+    listed = [METHODS.get(name) for name in METHODS.names()]
     if json:
-        print(jsonlib.dumps({m.name: m.model_dump(mode="json") for m in found}))
+        print(jsonlib.dumps({m.name: m.model_dump(mode="json") for m in listed}))
         return
-    for m in found:
+    for m in listed:
         print(f"{m.name:18} {m.summary}\n{'':18} {m.formula}\n{'':18} needs: {', '.join(m.needs)}; paper: {m.paper}\n")
 
 
@@ -23,11 +23,11 @@ def tasks(plugin: Plugin = None, json: Json = False) -> None:
     """List the tasks and the sources they are made from."""
     from sdft_cli.plugins import TASKS
 
-    found = [TASKS.get(name) for name in TASKS.names()]
+    listed = [TASKS.get(name) for name in TASKS.names()]
     if json:
         keys = ("summary", "suite", "needs_source", "source_hint", "max_new_tokens", "note")
-        print(jsonlib.dumps({task.name: {key: getattr(task, key) for key in keys} for task in found}))
+        print(jsonlib.dumps({task.name: {key: getattr(task, key) for key in keys} for task in listed}))
         return
-    for task in found:
+    for task in listed:
         source = task.source_hint if task.needs_source else "none, the task makes its own rows"
         print(f"{task.name:18} {task.summary}\n{'':18} source: {source}\n")

@@ -30,10 +30,10 @@ def skip_first(mask_BL: Tensor, count: int) -> Tensor:
 
 
 def reduce_weights(masks: Sequence[Tensor], reduction: str) -> list[Tensor]:
-    """Float weights [n] of each sequence of the *global* batch, whose product-sum with the losses is the mean.
+    """Float weights [n] of each sequence of the *global* batch; their product with the losses sums to the mean.
 
-    ``masks`` holds one bool vector a sequence (its completion tokens). token_mean: 1/(all tokens);
-    sequence_mean: 1/(own tokens * sequences that have any). Sequences without a token get zeros.
+    ``masks`` holds one bool vector per sequence (its completion tokens). token_mean: 1/(all tokens);
+    sequence_mean: 1/(the sequence's tokens * sequences that have any). Sequences without a token get zeros.
     """
     counts = [int(m.sum()) for m in masks]
     total, rows = sum(counts), sum(c > 0 for c in counts)
@@ -47,16 +47,17 @@ def reduce_weights(masks: Sequence[Tensor], reduction: str) -> list[Tensor]:
 def group_advantages(rewards: Sequence[float | None], n: int, epsilon: float = 1e-6) -> list[float]:
     """(R - mean) / (std + epsilon) within each group of ``n`` neighbours, unbiased std (GRPO, arXiv 2402.03300).
 
-    A group whose rewards are all equal says nothing: its advantages are 0. So is that of a completion without a
-    reward (None), which its group's mean and std leave out.
+    A group whose rewards are all equal carries no signal: its advantages are 0. So is that of a completion without a
+    reward (None), which is left out of its group's mean and std.
     """
-    found: list[float] = []
+    advantages: list[float] = []
     for i in range(0, len(rewards), n):
-        known = torch.tensor([r for r in rewards[i : i + n] if r is not None], dtype=torch.float64)
-        spread = float(known.std()) if len(known) > 1 else 0.0
-        mean = float(known.mean()) if len(known) else 0.0
-        found += [(r - mean) / (spread + epsilon) if spread and r is not None else 0.0 for r in rewards[i : i + n]]
-    return found
+        group = rewards[i : i + n]
+        graded = torch.tensor([r for r in group if r is not None], dtype=torch.float64)
+        spread = float(graded.std()) if len(graded) > 1 else 0.0
+        mean = float(graded.mean()) if len(graded) else 0.0
+        advantages += [(r - mean) / (spread + epsilon) if spread and r is not None else 0.0 for r in group]
+    return advantages
 
 
 # --- signals: what a coefficient may depend on besides the chunk's own log-probs --------------------------------------

@@ -140,11 +140,11 @@ class PhaseTrainer:
         teachers = [self.teacher_score(group) if objective.asks_teacher else None for group in groups]
         sums = _Sums(self.policy.device)
         for group, teacher in zip(groups, teachers, strict=True):
-            found = self.loss(group, teacher, objective)
-            found.loss.backward()
+            group_loss = self.loss(group, teacher, objective)
+            group_loss.loss.backward()
             self.policy.model.eval()
-            sums.add(found)
-        return sums.read(objective, on_policy=self.recipe.sampler.source == "student")
+            sums.add(group_loss)
+        return sums.means(objective, on_policy=self.recipe.sampler.source == "student")
 
     def loss(self, group: list[Row], teacher: Scored | None, objective: StepObjective) -> GroupLoss:
         """The student's pass over one micro-batch, and its part of the loss."""
@@ -194,15 +194,16 @@ class _Sums:
     def __init__(self, device: torch.device):
         self.sums_6, self.tokens = torch.zeros(6, dtype=torch.float64, device=device), 0
 
-    def add(self, found: GroupLoss) -> None:
-        stats = found.stats
+    def add(self, group: GroupLoss) -> None:
+        stats = group.stats
         reverse_N = stats.logprob_N - stats.teacher_logprob_N
-        parts = (stats.loss_N.sum(), stats.kl_N.sum(), reverse_N.sum(), stats.entropy_N.sum(), found.logprob_gap)
-        self.sums_6 += torch.stack((found.loss.detach(), *parts))
+        parts = (stats.loss_N.sum(), stats.kl_N.sum(), reverse_N.sum(), stats.entropy_N.sum(), group.logprob_gap)
+        self.sums_6 += torch.stack((group.loss.detach(), *parts))
         self.tokens += len(stats.loss_N)
 
-    def read(self, objective: StepObjective, on_policy: bool) -> Gradients:
-        """Means by name. Sampled tokens estimate KL(student || teacher) only where the student wrote them."""
+    def means(self, objective: StepObjective, on_policy: bool) -> Gradients:
+        """The loss and the means by name. Sampled tokens estimate KL(student || teacher) only where the student wrote
+        them."""
         loss, *sums = self.sums_6.tolist()
         divergence, kl, reverse_kl, entropy, gap = (x / max(1, self.tokens) for x in sums)
         means: StepFacts = {
