@@ -140,6 +140,7 @@ def test_an_unknown_engine_is_found_before_anything_loads(words: list[str], sdft
     assert code == 2 and "unknown engine 'vlm'" in err and "did you mean 'vllm'?" in err
 
 
+@pytest.mark.slow  # trains two runs in processes of their own
 def test_a_sweep_runs_whose_every_part_is_a_plugins(tmp_path: Path, tiny_model: Path) -> None:
     """For real: the runs are processes of their own, which load the plug-in from their recipes."""
     (tmp_path / "all.py").write_text("\n".join(SOUND.values()))
