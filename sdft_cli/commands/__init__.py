@@ -1,1 +1,1 @@
-"""One file a command: prepare, train, eval, probe, report, compare, grade, sweep, demo."""
+"""One file per command: prepare, train, eval, probe, report, compare, grade, sweep, demo."""
