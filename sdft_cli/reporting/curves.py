@@ -83,6 +83,12 @@ def accuracy_curves(groups: Sequence[Group]) -> Figure:
     return figure
 
 
+def has_gain(groups: Sequence[Group]) -> bool:
+    """Whether any run learned enough of a task for `sequence` to have a line."""
+    runs = [run for group in groups for run in group.runs]
+    return any(share is not None for run in gain_shares.shares(runs) for row in run for share in row)
+
+
 def sequence(groups: Sequence[Group]) -> Figure:
     """The SDFT paper's Figure 3: a panel per group and a line per task, as a share of the best gain over the base."""
     runs = [run for group in groups for run in group.runs]

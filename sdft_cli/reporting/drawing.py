@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ _STYLE = {
 }
 #: The longest name, and the most names, that still fit at the ends of lines.
 _LONGEST, _MOST = 16, 4
+#: Characters of a figure's footnote that fit into an inch of its width.
+PER_INCH = 16
 
 End = tuple[float, float, str, str]  # where a line ends, its name and colour
 
@@ -81,7 +84,9 @@ def panels(
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for spare in axes[count:]:
             spare.remove()
-        figure.supxlabel(foot, x=0.005, ha="left", fontsize=7.5, color=FAINT)
+        figure.supxlabel(
+            textwrap.fill(foot, int(PER_INCH * figure.get_figwidth())), x=0.005, ha="left", fontsize=7.5, color=FAINT
+        )
         if legend:
             _legend(figure, legend)
         yield figure, axes[:count]

@@ -21,7 +21,8 @@ MOST = 8
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, and the runs for which it ``makes_sense``. ``every``: it shows all groups, however many."""
+    """A figure, and the runs for which it ``makes_sense``. ``every``: it shows all groups, however many. ``shows``:
+    whether there would be anything to see in it."""
 
     name: str
     title: str
@@ -29,6 +30,7 @@ class Plot:
     draw: Callable[[Sequence[Group]], Figure]
     makes_sense: Callable[[RunResult], bool]
     every: bool = False
+    shows: Callable[[Sequence[Group]], bool] = lambda groups: True
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ PLOTS = (
         "Each line is a task: it should rise in its own stage and stay up in later stages.",
         curves.sequence,
         lambda run: run.last > 1,
+        shows=curves.has_gain,
     ),
     Plot("accuracy", "Accuracy during training", "", curves.accuracy_curves, lambda run: True),
     Plot(
@@ -81,7 +84,7 @@ def draw(groups: Sequence[Group], out: Path) -> list[Drawn]:
     drawn = []
     for plot in PLOTS:
         suitable = [group for group in groups if any(map(plot.makes_sense, group.runs))]
-        if suitable:
+        if suitable and plot.shows(suitable):
             selected = suitable if plot.every else best(suitable)
             selection = f"The {MOST} of {len(suitable)} groups with the best average accuracy."
             caption = " ".join(filter(None, (plot.caption, selection if len(selected) < len(suitable) else "")))

@@ -24,6 +24,9 @@ from sdft_cli.training.batches import Batches
 from sdft_cli.training.objective import factors_of, needs_of
 from sdft_cli.types import Battery, Dropped, Example, Suite, Task
 
+#: Why a row is left out whose prompt, or prompt and completion, do not fit.
+TOO_LONG = "prompt over the limit"
+
 
 @dataclass
 class StagePlan:
@@ -247,12 +250,13 @@ def _screen(stage: StagePlan, recipe: Recipe, method: Method, chat: Chat, window
             continue
         lengths[example.id] = lengths_of(example, recipe, chat)
         if reason := _too_long(lengths[example.id], chat, example, recipe, stage.max_new_tokens, window):
-            bad[example.id] = Dropped(example.id, "prompt over the limit", reason)
+            bad[example.id] = Dropped(example.id, TOO_LONG, reason)
     if bad and recipe.train.on_bad_row == "error":
         first = next(iter(bad.values()))
+        problem = ": ".join(filter(None, (first.reason, first.detail)))
+        fix = "shorten the prompts, lower sampler.max_new_tokens" if first.reason == TOO_LONG else "fix the rows"
         raise UsageError(
-            f"{where}: row {first.where}: {first.reason} {first.detail}".rstrip() + f" ({len(bad)} bad rows)",
-            "fix the rows, or add --on-bad-row drop",
+            f"{where}: row {first.where}: {problem} ({len(bad)} bad rows)", f"{fix}, or add --on-bad-row drop"
         )
     stage.train = [e for e in stage.train if e.id not in bad]
     stage.lengths = [lengths[e.id] for e in stage.train]

@@ -57,10 +57,6 @@ class TeacherModel(ABC):
         """Hidden states and head together."""
         return Scored(self.hidden_states(inputs), self.head())
 
-    def start(self, weights: Weights) -> None:
-        """Begin with ``weights`` instead of the student's."""
-        raise NotImplementedError
-
     def update(self, step: int, student: Weights) -> None:
         """After optimizer step ``step`` (from 1), follow ``student``, its exact weights."""
         return None
@@ -258,15 +254,17 @@ def make_teacher(
 ) -> TeacherModel:
     """The teacher that ``settings`` describe. ``origin`` loads the weights of ``settings.start`` by name; it is called
     where that is not the student. ``exact``: the student's weights as the optimizer has them."""
-    teacher = _stored(policy, settings, exact)
-    if settings.start != "student" and origin is not None and not isinstance(teacher, LiveTeacher):
+    if settings.update_rate == 1 and settings.update_every == 1:
+        return LiveTeacher(policy, settings)  # it has no weights of its own that could start elsewhere
+    teacher = _with_own_weights(policy, settings, exact)
+    if settings.start != "student" and origin is not None:
         teacher.start(origin())
     return teacher
 
 
-def _stored(policy: Policy, settings: TeacherSettings, exact: dict[str, Tensor] | None) -> TeacherModel:
-    if settings.update_rate == 1 and settings.update_every == 1:
-        return LiveTeacher(policy, settings)
+def _with_own_weights(
+    policy: Policy, settings: TeacherSettings, exact: dict[str, Tensor] | None
+) -> AveragedTeacher | CompressedTeacher:
     if policy.lora:
         return AdapterTeacher(policy, settings)
     if is_compressed(settings, policy.lora) and exact is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -55,6 +56,21 @@ def test_figure_3_draws_shares_of_the_best_gain(runs):
     expected = {(at, round(v, 9)) for k, at in enumerate([0, 100, 200, 300]) for v in of_runs[2][k] if v is not None}
     assert expected <= points and (0, 0.0) in expected
     assert max(v for run in of_runs for row in run for v in row if v is not None) == pytest.approx(1.0)
+
+
+def test_a_footnote_stays_within_the_width_of_one_panel(runs):
+    figure = curves.sequence(groups_of(runs)[:1])
+    (foot,) = (text for text in figure.texts if "base model" in text.get_text())
+    figure.draw_without_rendering()
+    assert "\n" in foot.get_text() and foot.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_without_any_gain_there_is_no_figure_3(tmp_path):
+    """Lines of a task that nobody learned are not defined, and an empty figure says nothing."""
+    run = results.load_run(make_run(tmp_path / "run", "sdft", KEEPS, items=20))
+    assert curves.has_gain(groups_of([run]))
+    flat = replace(run, matrix=[run.matrix[0]] * len(run.matrix))
+    assert not curves.has_gain(groups_of([flat]))
 
 
 def test_the_mean_of_seeds_is_a_line_and_each_seed_a_thin_one(runs):
