@@ -77,7 +77,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_it_trains_and_logs_its_factor(tiny_model: Path, micro_data: Path, plugin: Path, tmp_path: Path) -> None:
+def test_it_trains_at_first_try(tiny_model: Path, micro_data: Path, plugin: Path, tmp_path: Path) -> None:
     flags = {"method": "rlrt", "model": str(tiny_model), "tasks": ["micro-tooluse"], "data": str(micro_data)}
     sets = ["max_steps=2", "batch=8", "n=4", "eval_every=0", "evaluation.limit=2", "sampler.max_new_tokens=8", VIEW]
     run = train(assemble(None, flags, [*sets, "evaluation.max_new_tokens=2"]), tmp_path / "run", TrainingDisplay(True))
