@@ -25,7 +25,7 @@ MAX_TOKENS = 8192
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.05
 #: Indirect questions for each direct one.
 INDIRECT_SHARE = 0.1
-#: After so many replies in a row without a new question, an article has no more to give.
+#: An article counts as exhausted after this many replies in a row without a new question.
 BARREN = 2
 REPEATED, SURPLUS, REFUSAL = "repeats another question", "more than were asked for", "refused by the endpoint"
 

@@ -32,7 +32,7 @@ PATH: Final = "/v1/chat/completions"
 #: Limits of one file, slightly below OpenAI's (50,000 requests, 200 MB).
 MAX_LINES, MAX_BYTES = 50_000, 190_000_000
 ENDED = ("completed", "failed", "expired", "cancelled")
-#: A batch whose id we never learnt is looked for among so many of the newest.
+#: A batch whose id we never learnt is looked for among this many of the newest.
 NEWEST = 100
 
 

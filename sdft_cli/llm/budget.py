@@ -42,7 +42,7 @@ class Budget:
         self.changed = asyncio.Condition()
 
     async def reserve(self, read: int, written: int) -> float:
-        """Wait until a request of at most so many tokens fits, as long as others are unsettled; returns its worst cost.
+        """Wait until a request of at most ``read`` and ``written`` tokens fits; returns its worst cost.
 
         Raises `GateError` if it cannot fit any more.
         """

@@ -36,7 +36,7 @@ from sdft_cli.llm.types import (
 )
 from sdft_cli.llm.worker_pool import WorkerPool
 
-#: Pauses of so many seconds or more are reported.
+#: Pauses of at least this many seconds are reported.
 LONG_PAUSE = 10.0
 
 

@@ -16,7 +16,7 @@ from sdft_cli.llm.usage import Usage
 if TYPE_CHECKING:
     from rich.live import Live
 
-#: Plain lines: one per tenth of the prompts, but at least and at most so many seconds apart.
+#: Plain lines: one per tenth of the prompts, but at least and at most this many seconds apart.
 TENTHS, MIN_SECONDS, MAX_SECONDS = 10, 1.0, 60.0
 
 

@@ -51,7 +51,7 @@ class RateLimiter:
             await self.concurrency.leave()
 
     async def turn(self, tokens: int) -> None:
-        """Wait until a request of at most so many tokens keeps the limits per minute."""
+        """Wait until a request of at most ``tokens`` keeps the limits per minute."""
         await self.requests.take()
         await self.tokens.take(tokens)
 
@@ -61,7 +61,7 @@ class RateLimiter:
         self.concurrency.increase(entered)
 
     def overloaded(self, entered: float, pause: float) -> None:
-        """The server has refused a request that entered at that moment, and wants a pause of so many seconds."""
+        """The server has refused a request that entered at that moment, and wants a pause of ``pause`` seconds."""
         self.concurrency.decrease(entered, pause)
 
 

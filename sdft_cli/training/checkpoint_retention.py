@@ -27,8 +27,8 @@ class Mark:
 
 @dataclass(frozen=True)
 class Rule:
-    """Keep the ``newest`` so many checkpoints to resume from, and the ``best`` model or not; an accuracy of the prior
-    suite below ``floor`` counts as lost."""
+    """Keep this many of the ``newest`` checkpoints to resume from, and the ``best`` model or not. An accuracy of the
+    prior suite below ``floor`` counts as lost."""
 
     newest: int = 1
     best: bool = True

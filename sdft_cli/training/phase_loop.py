@@ -20,7 +20,7 @@ class Schedule:
         self.evals, self.saves, self.steps = train.eval_every, train.checkpoint_every, steps
 
     def evaluates(self, step: int) -> bool:
-        """After so many steps, and at the end of a stage that is evaluated at all."""
+        """After every ``eval_every`` steps, and at the end of a stage that is evaluated at all."""
         return bool(self.evals) and (step == self.steps or step % self.evals == 0)
 
     def saves_state(self, step: int) -> bool:

@@ -224,7 +224,7 @@ class _Probe:
         # a teacher that starts from the run's or the stage's first weights starts from the student's present ones here
         trainer = build_trainer(self.policy, self.engine, batches, stored=written, origin=self._weights)
         trainer.step(0)
-        row = trainer.step(still.updates)  # the first step of the next batch: one batch is used for so many
+        row = trainer.step(still.updates)  # the first step of the next batch: a batch is used for ``updates`` steps
         trainer.close()
         rollout = row["rollout_seconds"] / still.updates
         step = row["seconds"] - row["rollout_seconds"] + rollout

@@ -50,7 +50,7 @@ def build_trainer(
 
     A teacher that writes once has written ``stored``, or writes now. ``origin`` loads the weights that the teacher
     starts from where it does not start from the student. ``quiet(steps)`` says whether the caller will sample with the
-    engine, or save, after so many steps.
+    engine, or save, after ``steps`` steps.
     """
     if batches.recipe.sampler.source == "teacher" and stored is None:
         stored = batches.write_once(engine)
