@@ -27,6 +27,11 @@ CAUSAL = (-1, 0)
 #: 0.01 in bf16; a model that computes something else differs by 0.4 and more. With such a margin a resumed run, whose
 #: weights have moved, decides as the uninterrupted one did.
 TOLERANCE, TOLERANCE_16 = 1e-3, 0.1
+#: What limits the tokens that are attended to, in configs that do not say so layer by layer.
+WINDOWS = (
+    *("sliding_window", "sliding_window_size", "attention_window_size", "attention_chunk_size", "window_size"),
+    *("index_topk", "index_topk_blocks", "indexer_budget"),
+)
 
 
 class Bounds(TypedDict):
@@ -151,7 +156,7 @@ def has_full_attention(config: ModelConfig) -> bool:
     """Whether every layer attends to all tokens before a token; on a few tokens a sliding window would not show."""
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
-        return getattr(config, "sliding_window", None) is None
+        return all(getattr(config, name, None) is None for name in WINDOWS)
     return all(kind == "full_attention" for kind in kinds)
 
 

@@ -70,6 +70,12 @@ INDEXED = {
     "hc_lowrank": 8,
 }
 IN_TEXT_CONFIG = {"text_config": HYBRID}
+SPARSE_BLOCKS = {
+    "index_n_heads": 2,
+    "index_block_size": 4,
+    "index_topk_blocks": 2,
+    "layer_types": ["full_attention", "minimax_m3_sparse"] * 2,
+}
 #: A head's keys and values as wide as its queries: latent attention has no groups.
 LATENT = {"num_key_value_heads": 4}
 DECODER = {"is_decoder": True}
@@ -153,9 +159,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gemma3n_text": {**WINDOWED, "intermediate_size": [64] * 4, "num_kv_shared_layers": 0, "laurel_rank": 4},
     "gemma4_text": WINDOWED,
     "gpt_oss": WINDOWED,
+    "inkling_text": {"layer_types": ["hybrid", "hybrid_sliding"] * 2},
     "hrm_text": {"initializer_range": 0.1},  # its cycles amplify rounding
     "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
     "blt": {"encoder_hash_byte_group_vocab": 50},
+    "minimax_m3_vl_text": SPARSE_BLOCKS,
+    "minimax_m3_vl": {"text_config": SPARSE_BLOCKS},
     "xlm": {"emb_dim": 32, "causal": True, "is_encoder": True},
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), SECTIONED),
     "llama4": {
