@@ -30,8 +30,7 @@ from sdft_cli.models.scoring import Scoring
 class Policy:
     """``core`` is the model itself, ``peft`` the same model with adapters (None under full fine-tuning).
 
-    ``name`` is the location it was loaded from. ``scoring`` is what its rows are scored with,
-    ``left_out`` says which weights of its checkpoint the model has no place for.
+    ``name`` is the location it was loaded from. ``scoring`` is what its rows are scored with.
     """
 
     core: CausalLM
@@ -40,7 +39,6 @@ class Policy:
     device: torch.device
     peft: PeftModel | None = None
     scoring: Scoring = field(default_factory=Scoring)
-    left_out: str = ""
 
     @property
     def layout(self) -> Layout:
@@ -56,12 +54,6 @@ class Policy:
     def model(self) -> CausalLM:
         """What is sampled and trained: with adapters where there are any."""
         return self.core if self.peft is None else self.peft
-
-    @property
-    def scored_by(self) -> str:
-        """What its rows are scored with, for people and a run's record, and what of its checkpoint is left out."""
-        left_out = f"; without {self.left_out} of the checkpoint" if self.left_out else ""
-        return f"{type(self.core).__name__}, {self.scoring.text}{left_out}"
 
     @property
     def lora(self) -> bool:

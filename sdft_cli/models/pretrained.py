@@ -33,13 +33,13 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
         torch.backends.cuda.enable_cudnn_sdp(False)
     chat, base = load_chat(location), adapters.base_of(location)
     core, left_out = weights.read(location, base, load_config(location), dtype, runtime.attention)
-    policy = Policy(core, chat, location, device, peft=adapters.attach(core, location, lora), left_out=left_out)
+    policy = Policy(core, chat, location, device, peft=adapters.attach(core, location, lora))
     policy.model.to(device)
     policy.model.eval()  # dropout off everywhere: sampler and trainer must be the same model
     rope.forget_lengths(core)
     _check_vocabulary(policy)
     try:
-        policy.scoring = scoring.examine(core, runtime.attention)
+        policy.scoring = scoring.examine(core, runtime.attention)._replace(left_out=left_out)
     except scoring.Unsupported as error:
         raise UsageError(f"{location}: {error}", error.hint) from error
     return policy

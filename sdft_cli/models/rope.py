@@ -42,6 +42,8 @@ def _ropes(config: ModelConfig) -> Iterator[Mapping[str, Any]]:
 
 def forget_lengths(core: CausalLM) -> None:
     """From now on every forward pass takes the frequencies of its own length, whatever was passed before."""
+    if shared_up_to(core.config) is None:
+        return
     for module in core.modules():
         if hasattr(module, "original_max_seq_len") and hasattr(module, "max_seq_len_cached"):
             module.register_forward_pre_hook(_reset)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ SAME_STATES, SAME_STATES_16 = 1e-4, 2e-2
 CAPPED_ATTENTION = ("attn_logit_softcapping",)
 
 
+Through = Literal["decoder", "model"]
+
+
 class Unsupported(Exception):
     """The model cannot be scored right; says why in one line, and what to do."""
 
@@ -52,31 +55,38 @@ class HeadForm(NamedTuple):
 
 
 class Scoring(NamedTuple):
-    """``attention`` by transformers' name; ``through``: whether hidden states are the decoder's output, or what the
-    whole model gives to its output embeddings."""
+    """What a model's rows are scored with.
+
+    ``attention`` has transformers' name; ``through`` says whether hidden states are the decoder's output, or what the
+    whole model gives to its output embeddings; ``model`` is its class, and ``left_out`` says which weights of the
+    checkpoint that has no place for.
+    """
 
     attention: str = "sdpa"
     layout: Layout = PADDED
-    through: str = "decoder"
+    through: Through = "decoder"
     head: HeadForm = HeadForm()
+    model: str = ""
+    left_out: str = ""
 
     @property
     def text(self) -> str:
-        """In words, for people and a run's record: ``packed rows, attention sdpa``."""
+        """For people and a run's record: ``LlamaForCausalLM, packed rows, attention sdpa``."""
         limit = self.layout.limit
-        return ", ".join(
-            (
-                "one row at a time" if self.layout.kind == "row by row" else f"{self.layout.kind} rows",
-                *(() if limit is None else (f"those of more than {limit} tokens one at a time",)),
-                f"attention {self.attention}",
-            )
+        parts = (
+            self.model,
+            "one row at a time" if self.layout.kind == "row by row" else f"{self.layout.kind} rows",
+            "" if limit is None else f"those of more than {limit} tokens one at a time",
+            f"attention {self.attention}",
+            f"without {self.left_out} of the checkpoint" if self.left_out else "",
         )
+        return ", ".join(filter(None, parts))
 
 
 # --- forward passes --------------------------------------------------------------------------------------------------
 
 
-def states(core: CausalLM, through: str, ids_BL: Tensor, lengths: list[int] | None = None) -> Tensor:
+def states(core: CausalLM, through: Through, ids_BL: Tensor, lengths: list[int] | None = None) -> Tensor:
     """Final hidden states [B, L, H], which `head` turns into logits; packed if there are ``lengths``."""
     called: nn.Module = core.get_decoder() if through == "decoder" else core
     forward = partial(called, input_ids=ids_BL, use_cache=False)
@@ -138,7 +148,7 @@ def examine(core: CausalLM, asked: str = "auto") -> Scoring:
     if not trial.agrees(reference, through, form):
         raise Unsupported("its hidden states and output head do not give its logits")
     attention = _attention(core)[""]
-    return Scoring(attention, trial.layout(reference, through, form), through, form)
+    return Scoring(attention, trial.layout(reference, through, form), through, form, type(core).__name__)
 
 
 def _attention(core: CausalLM) -> dict[str, str]:
@@ -183,12 +193,13 @@ class _Trial:
             raise Unsupported("its tokens attend to later ones: it is no model that writes from left to right")
         return logits
 
-    def fit_head(self, reference: list[Tensor]) -> tuple[str, HeadForm]:
+    def fit_head(self, reference: list[Tensor]) -> tuple[Through, HeadForm]:
         """Where hidden states come from, and the form of the head with which they give the ``reference``."""
         if self.core.get_output_embeddings() is None:
             raise Unsupported("it has no output embeddings")
         reason: Exception | None = None
-        for through in ("decoder", "model"):
+        ways: tuple[Through, ...] = ("decoder", "model")
+        for through in ways:
             try:
                 hidden = [states(self.core, through, ids_L[None])[0] for ids_L in self.rows]
                 return through, _form(self.core, torch.cat(hidden), torch.cat(reference), self.exact)
@@ -198,7 +209,7 @@ class _Trial:
                 reason = reason if isinstance(reason, Unsupported) else error
         raise reason if isinstance(reason, Unsupported) else Unsupported(f"it has no readable hidden states: {reason}")
 
-    def agrees(self, reference: list[Tensor], through: str, form: HeadForm, layout: str = "row by row") -> bool:
+    def agrees(self, reference: list[Tensor], through: Through, form: HeadForm, layout: str = "row by row") -> bool:
         """Whether hidden states and head give the ``reference``, with the attention that is set."""
         try:
             ours_NV = head(self.core, form).logits(self._hidden(through, layout))
@@ -208,7 +219,7 @@ class _Trial:
         except MISFITS:
             return False  # the decoder does not take the keywords, or this machine lacks the kernel
 
-    def _hidden(self, through: str, layout: str) -> Tensor:
+    def _hidden(self, through: Through, layout: str) -> Tensor:
         if layout == "packed":
             return states(self.core, through, torch.cat(self.rows)[None], self.lengths)[0]
         if layout == "padded":
@@ -217,7 +228,7 @@ class _Trial:
             return torch.cat([row[:n] for row, n in zip(hidden_BLH, self.lengths, strict=True)])
         return torch.cat([states(self.core, through, ids_L[None])[0] for ids_L in self.rows])
 
-    def layout(self, reference: list[Tensor], through: str, form: HeadForm) -> Layout:
+    def layout(self, reference: list[Tensor], through: Through, form: HeadForm) -> Layout:
         """The fastest layout that gives the ``reference``; the model is switched to packed attention if that does."""
         if not self.agrees(reference, through, form, "padded"):
             return Layout("row by row")
