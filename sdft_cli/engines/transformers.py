@@ -8,15 +8,14 @@ was sampled from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sdft_cli.config.recipe import EngineSettings
-from sdft_cli.engines._decoding import BatchDecoder, FastDecoder, ForwardDecoder, fast_layers
-from sdft_cli.engines._fast_layers import FastLayers
+from sdft_cli.engines._decoding import BatchDecoder
+from sdft_cli.engines._ladder import Ladder
 from sdft_cli.errors import SdftError
 from sdft_cli.models.engine import EngineFacts
 from sdft_cli.types import Rollout
@@ -47,12 +46,9 @@ class TransformersEngine:
         self.policy, self.max_batch, self.version = policy, settings.max_batch, 0
         self.facts = EngineFacts()
         self.sampled = policy.sampler_copy() if settings.prefetch else policy
-        self.stop = torch.tensor(policy.stop_ids, device=policy.device)
-
-    @cached_property
-    def layers(self) -> FastLayers | None:
-        """What the fast decoder needs of the model; None where the model is not of its kind."""
-        return fast_layers(self.sampled)
+        self.stop = torch.tensor(policy.stop_ids, dtype=torch.long, device=policy.device)
+        self.ladder = Ladder(self.sampled)
+        self.decoder = self.ladder.text
 
     def sync(self) -> int:
         """The weights have changed; returns their version."""
@@ -70,13 +66,13 @@ class TransformersEngine:
         """One completion per prompt, in their order. Equal arguments and weights give equal results."""
         generator = torch.Generator(self.policy.device).manual_seed(seed)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        layers = self.layers.prepacked() if self.layers else None  # anew: training has moved the weights meanwhile
+        decoder_for = self.ladder.makers()  # anew: training has moved the weights meanwhile
         rollouts: dict[int, Rollout] = {}
         while part := order[len(rollouts) : len(rollouts) + self.max_batch]:
             before = generator.get_state()
             batch = [prompts[i] for i in part]
             try:
-                decoder: BatchDecoder = FastDecoder(self.sampled, layers) if layers else ForwardDecoder(self.sampled)
+                decoder = decoder_for(max(map(len, batch)) + max_new_tokens)
                 completions = self._decode(decoder, batch, sampler, max_new_tokens, generator, greedy)
             except torch.OutOfMemoryError as error:
                 completions, reason = [], str(error).splitlines()[0]
