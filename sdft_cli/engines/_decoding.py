@@ -99,13 +99,12 @@ class ForwardDecoder:
         self.cache.reorder_cache(rows_B)
 
     def _forward(self, ids_BL: Tensor, position_BL: Tensor) -> Tensor:
-        output = self.forward(
-            input_ids=ids_BL,
-            attention_mask=self.mask_BT,
-            position_ids=position_BL,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
+        inputs: dict[str, object] = {"input_ids": ids_BL, "use_cache": True}
+        if "cache_params" in self.forward.names:  # recurrent layers alone: padding is masked when it is read
+            inputs |= {"cache_params": self.cache, "attention_mask": self.mask_BT if ids_BL.shape[1] > 1 else None}
+        else:
+            inputs |= {"past_key_values": self.cache, "attention_mask": self.mask_BT, "position_ids": position_BL}
+        output = self.forward(**inputs)
         return output.logits[:, -1].float()
 
 

@@ -22,7 +22,7 @@ CACHE_NAMES = ("past_key_values", "cache_params", "state")
 
 
 class Reading(NamedTuple):
-    """How rows are read: with a cache, or else whole for every token.
+    """How rows are read: with a cache, or else whole for every token. ``drops``: rows are dropped from the cache.
 
     Two settings for rotary frequencies that depend on a row's length. ``restart``: a row of more tokens than that is
     read anew, as its cache has keys of other frequencies. ``growing``: the model keeps the frequencies of the longest
@@ -30,6 +30,7 @@ class Reading(NamedTuple):
     """
 
     cached: bool = True
+    drops: bool = True
     restart: int | None = None
     growing: bool = False
 
@@ -74,8 +75,8 @@ class _Cache(Protocol):
 class _Group:
     """Rows of equal length: ``rows_R`` are their places in the batch.
 
-    transformers' own cache can drop rows. Any other is kept whole: ``places_R`` says which of its ``size`` rows are
-    still wanted, and the others are fed on with a token whose logits nobody reads.
+    A cache that cannot drop rows is kept whole: ``places_R`` says which of its ``size`` rows are still wanted, and the
+    others are fed on with a token whose logits nobody reads.
     """
 
     def __init__(self, forward: Forward, reading: Reading, rows_R: Tensor, prompts: list[list[int]]):
@@ -102,13 +103,11 @@ class _Group:
 
     def keep(self, rows_B: Tensor) -> None:
         """Continue with those rows that are among ``rows_B``, the batch's rows in their new order."""
-        from transformers import DynamicCache
-
         same_RB = self.rows_R[:, None] == rows_B
         kept_R = same_RB.any(1).nonzero()[:, 0]
         self.rows_R = same_RB[kept_R].long().argmax(1)
         self.ids_RL, self.places_R = self.ids_RL[kept_R], self.places_R[kept_R]
-        if len(kept_R) and all(type(cache) is DynamicCache for cache in self.caches.values()):
+        if self.reading.drops and len(kept_R):
             for cache in self.caches.values():
                 cache.reorder_cache(self.places_R)
             self._all_wanted()
