@@ -64,6 +64,11 @@ class TransformersEngine:
         self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
     ) -> list[Rollout]:
         """One completion per prompt, in their order. Equal arguments and weights give equal results."""
+        if [] in prompts:
+            raise SdftError(
+                f"prompt {list(prompts).index([]) + 1} of {len(prompts)} has no tokens",
+                "a completion needs something before it: check the chat template, and the tokenizer's BOS",
+            )
         generator = torch.Generator(self.policy.device).manual_seed(seed)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         decoder_for = self.ladder.makers()  # anew: training has moved the weights meanwhile
