@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from scipy import stats
-from support.architectures import ARCHITECTURES, random_model
+from support.architectures import ARCHITECTURES, build, random_model
 
 from sdft_cli.config.recipe import EngineSettings, Lora, Runtime, Sampler
 from sdft_cli.engines import _fast_layers, _ladder
@@ -167,6 +167,15 @@ FAST = {
     "qwen3, norms on queries and keys",
     "mistral, full attention",
 }
+
+
+@pytest.mark.parametrize(("name", "what"), [("ministral3", "get_llama_4_attn_scale"), ("olmo", "clip_qkv")])
+def test_fast_layers_leave_what_few_tokens_do_not_show_to_the_model(name: str, what: str) -> None:
+    """Ministral scales the queries of positions past the first 16384, OLMo may clip large values: a short trial has
+    neither, and would find the usual attention right."""
+    core = build(name)
+    with pytest.raises(AttributeError, match=f"an attention with .*{what}"):
+        _fast_layers.FastLayers(core)
 
 
 @pytest.mark.parametrize("most", [0, 1 << 30], ids=["in place", "prepacked"])
