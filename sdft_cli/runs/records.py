@@ -162,8 +162,21 @@ class SettingsRow(At):
     changed: dict[str, list[Json]]
 
 
+class ModelFacts(TypedDict):
+    """How the model of a stage is sampled from and how it is scored, each by the fastest way that was found right."""
+
+    sampling: str
+    scoring: str
+
+
+class ModelRow(At, ModelFacts):
+    """Logged when training begins, and where a later stage or a resumed run differs from the row before."""
+
+    kind: Literal["model"]
+
+
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
-MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow
+MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------
