@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads are far slower on shared cores
 
@@ -13,20 +11,17 @@ import torch
 
 from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.errors import UsageError
-from sdft_cli.models import adapters, packing
+from sdft_cli.models import adapters, rope, scoring, weights
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.policy import Policy
-from sdft_cli.models.protocols import CausalLM, ModelConfig, Tokenizer
-
-T = TypeVar("T")
+from sdft_cli.models.protocols import ModelConfig, Tokenizer
 
 
 def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     """The model at ``location`` on its device, with a trainable adapter where ``location`` or ``lora`` asks for one.
 
-    Raises `UsageError` for a model that cannot be loaded, or whose output head is not supported.
+    Raises `UsageError` for a model that cannot be loaded whole, or not be scored right (`scoring`).
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the only progress bar on the screen is ours
@@ -36,21 +31,36 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     if device.type == "cuda":
         # cuDNN makes a plan for every new length, hence for every sampled token; torch prefers it since 2.11
         torch.backends.cuda.enable_cudnn_sdp(False)
-    base = adapters.base_of(location)
-    core: CausalLM = _explained(location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype))
-    policy = Policy(core, load_chat(location), location, device, peft=adapters.attach(core, location, lora))
+    chat, base = load_chat(location), adapters.base_of(location)
+    core, left_out = weights.read(location, base, load_config(location), dtype, runtime.attention)
+    policy = Policy(core, chat, location, device, peft=adapters.attach(core, location, lora), left_out=left_out)
     policy.model.to(device)
     policy.model.eval()  # dropout off everywhere: sampler and trainer must be the same model
-    policy.check_head()
-    policy.packed = packing.enable(policy.core)
+    rope.forget_lengths(core)
+    _check_vocabulary(policy)
+    try:
+        policy.scoring = scoring.examine(core, runtime.attention)
+    except scoring.Unsupported as error:
+        raise UsageError(f"{location}: {error}", "use another model, or another runtime.attention") from error
     return policy
+
+
+def _check_vocabulary(policy: Policy) -> None:
+    """Every id that the tokenizer can give has an embedding."""
+    rows = policy.core.get_input_embeddings().weight.shape[0]
+    largest = max(policy.chat.tokenizer.get_vocab().values(), default=0)
+    if largest >= rows:
+        raise UsageError(
+            f"{policy.name}: the tokenizer has ids up to {largest}, the model embeddings for {rows}",
+            "use the tokenizer that belongs to the model, or resize its embeddings",
+        )
 
 
 def load_config(location: str) -> ModelConfig:
     """The model's config, without its weights."""
     from transformers import AutoConfig
 
-    config: ModelConfig = _explained(location, lambda: AutoConfig.from_pretrained(adapters.base_of(location)))
+    config: ModelConfig = weights.explained(location, lambda: AutoConfig.from_pretrained(adapters.base_of(location)))
     return config
 
 
@@ -59,7 +69,7 @@ def load_chat(location: str) -> Chat:
     from transformers import AutoTokenizer
 
     folder = location if (Path(location) / "tokenizer_config.json").is_file() else adapters.base_of(location)
-    tokenizer: Tokenizer = _explained(location, lambda: AutoTokenizer.from_pretrained(folder))
+    tokenizer: Tokenizer = weights.explained(location, lambda: AutoTokenizer.from_pretrained(folder))
     return Chat(tokenizer)
 
 
@@ -77,14 +87,3 @@ def placement(runtime: Runtime) -> tuple[torch.device, torch.dtype]:
 
 def _automatic_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _explained(location: str, load: Callable[[], T]) -> T:
-    """What ``load`` returns; its errors as `UsageError` in one line."""
-    try:
-        return load()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"cannot load the model {location!r}: {reason}", "check the path or hub id, and HF_TOKEN"
-        ) from error

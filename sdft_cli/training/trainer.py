@@ -144,7 +144,7 @@ class PhaseTrainer:
         needed once a step. Sums stay on the device until the end.
         """
         torch.manual_seed(self.batches.seed("dropout", step))
-        groups, objective = group_rows(rows, budget, self.policy.packed), StepObjective(self.recipe, step)
+        groups, objective = group_rows(rows, budget, self.policy.layout), StepObjective(self.recipe, step)
         teachers = [self.teacher_score(group) if objective.asks_teacher else None for group in groups]
         sums = _Sums(self.policy.device)
         for group, teacher in zip(groups, teachers, strict=True):

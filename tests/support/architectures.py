@@ -48,6 +48,10 @@ SIZES: dict[str, Any] = {
     # with few heads most of an indexer's scores are zero, and a tie decides which tokens are attended to
     **dict.fromkeys(("index_n_heads", "indexer_n_heads"), 16),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
+    # towers
+    **dict.fromkeys(("embed_dim", "out_hidden_size", "image_size"), 32),
+    **dict.fromkeys(("depth",), 2),
+    **dict.fromkeys(("patch_size",), 8),
     "pad_token_id": PAD,
     "bos_token_id": 1201,
     "eos_token_id": EOS,
@@ -66,9 +70,20 @@ INDEXED = {
     "hc_lowrank": 8,
 }
 IN_TEXT_CONFIG = {"text_config": HYBRID}
+SPARSE_BLOCKS = {
+    "index_n_heads": 2,
+    "index_block_size": 4,
+    "index_topk_blocks": 2,
+    "layer_types": ["full_attention", "minimax_m3_sparse"] * 2,
+}
 #: A head's keys and values as wide as its queries: latent attention has no groups.
 LATENT = {"num_key_value_heads": 4}
 DECODER = {"is_decoder": True}
+SECTIONED = {
+    "text_config": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
+    }
+}
 #: Positions are counted from the id of the padding, which is 1 in these.
 PAD_ONE = {"pad_token_id": 1}
 PAD_ONE_DECODER = DECODER | PAD_ONE
@@ -116,7 +131,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "adapter_rank": 4,
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
     },
-    "xlstm": {"hidden_size": 64, "embedding_dim": 64, "num_heads": 2, "num_blocks": 4, "chunk_size": 64},
+    "xlstm": {"hidden_size": 128, "embedding_dim": 128, "num_heads": 2, "num_blocks": 4, "chunk_size": 64},
     "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
     "codegen": {"rotary_dim": 4},
     "gptj": {"rotary_dim": 4},
@@ -144,10 +159,20 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gemma3n_text": {**WINDOWED, "intermediate_size": [64] * 4, "num_kv_shared_layers": 0, "laurel_rank": 4},
     "gemma4_text": WINDOWED,
     "gpt_oss": WINDOWED,
-    "mpt": {},
+    "inkling_text": {"layer_types": ["hybrid", "hybrid_sliding"] * 2},
+    "hrm_text": {"initializer_range": 0.1},  # its cycles amplify rounding
     "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
     "blt": {"encoder_hash_byte_group_vocab": 50},
+    "minimax_m3_vl_text": SPARSE_BLOCKS,
+    "minimax_m3_vl": {"text_config": SPARSE_BLOCKS},
     "xlm": {"emb_dim": 32, "causal": True, "is_encoder": True},
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), SECTIONED),
+    "llama4": {
+        "vision_config": {
+            **dict.fromkeys(("projector_input_dim", "projector_output_dim", "vision_output_dim"), 16),
+            **dict.fromkeys(("intermediate_size",), 64),
+        }
+    },
     "qwen4_exp": {"text_config": INDEXED},
     "qwen4_exp_text": INDEXED,
     "phi4_multimodal": {
@@ -231,9 +256,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta, bidirectional": ("roberta", {"is_decoder": False, "pad_token_id": 1}),
 }
 
+#: Language models with towers for images or sound, which have no causal class of their own.
+MULTIMODAL = (
+    *("aria", "aya_vision", "deepseek_vl", "exaone4_5", "idefics2", "idefics3", "internvl", "lfm2_vl", "llava"),
+    *("llava_next", "llava_onevision", "minicpmv4_6", "mistral3", "ovis2", "paligemma", "qwen2_audio", "qwen2_vl"),
+    *("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "smolvlm", "voxtral"),
+)
+
 #: Families that are not built here, and why.
 NOT_BUILT: dict[str, str] = {
     "blt": "reads bytes through a model of its own that cuts them into patches",
+    "emu3": "writes images too, in ids that need a map",
     "gemma3n": "its image tower needs the package timm (gemma3n_text is built)",
     "gemma4_assistant": "a drafter that needs the hidden states of another model",
     "gemma4_unified_assistant": "a drafter that needs the hidden states of another model",
@@ -243,10 +276,10 @@ NOT_BUILT: dict[str, str] = {
 
 
 def names() -> list[str]:
-    """Every family of the installed transformers that is built here, then the variants."""
+    """Every causal family of the installed transformers that is built here, multimodal ones, and the variants."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    return [*(n for n in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if n not in NOT_BUILT), *VARIANTS]
+    return [*(n for n in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if n not in NOT_BUILT), *MULTIMODAL, *VARIANTS]
 
 
 def config_of(name: str) -> Any:
@@ -275,11 +308,13 @@ _IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "eod_token_id")
 
 def build(name: str, attention: str | None = None) -> Any:
     """That family's model with random weights, none of them at the value that it starts from."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
 
+    config = config_of(name)
+    multimodal = config.get_text_config() is not config and type(config) in AutoModelForMultimodalLM._model_mapping
+    kind = AutoModelForMultimodalLM if multimodal else AutoModelForCausalLM
     torch.manual_seed(0)
-    chosen = {} if attention is None else {"attn_implementation": attention}
-    model = AutoModelForCausalLM.from_config(config_of(name), **chosen).eval()
+    model = kind.from_config(config, **({} if attention is None else {"attn_implementation": attention})).eval()
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for key, param in model.named_parameters():
