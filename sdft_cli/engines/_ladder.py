@@ -16,9 +16,8 @@ from sdft_cli.engines._fast_layers import FastLayers
 from sdft_cli.engines._trial import UNFIT, Trial, in_a_line, raise_if_out_of_memory
 from sdft_cli.engines._unpadded import Reading, UnpaddedDecoder
 from sdft_cli.errors import UsageError
-from sdft_cli.models import packing
+from sdft_cli.models import packing, rope
 from sdft_cli.models.policy import Policy
-from sdft_cli.models.protocols import ModelConfig
 
 #: Makes the decoder of one batch.
 Make = Callable[[], BatchDecoder]
@@ -40,15 +39,16 @@ class Ladder:
     """
 
     def __init__(self, policy: Policy):
-        self.policy = policy
-        self.change = changing_frequencies(policy.core.config.get_text_config())
-        self.trial = Trial(policy, self.change.length if self.change else None)
+        self.policy, self.limit = policy, rope.shared_up_to(policy.core.config)
+        self.trial = Trial(policy, self.limit)
         self.rung, why = self._choose(_rungs(policy))
         self.text = self.rung.name + (f" ({'; '.join(why)})" if why else "")
         self.beyond = self.rung
-        if self.change:
-            self.beyond, _ = self._choose(_rungs_beyond(policy, self.change))
-            self.text += f"; beyond {self.change.length} tokens, where rotary frequencies change: {self.beyond.name}"
+        if self.limit is not None:
+            self.beyond, _ = self._choose(_rungs_beyond(policy, self.limit))
+            self.text += (
+                f"; rows that may pass {self.limit} tokens, where rotary frequencies change: {self.beyond.name}"
+            )
         del self.trial  # its logits
 
     def makers(self) -> Callable[[int], BatchDecoder]:
@@ -56,7 +56,7 @@ class Ladder:
         usual = self.rung.prepare()
 
         def make(longest: int) -> BatchDecoder:
-            beyond = self.change is not None and longest > self.change.length
+            beyond = self.limit is not None and longest > self.limit
             return self.beyond.prepare()() if beyond else usual()
 
         return make
@@ -80,30 +80,6 @@ class Ladder:
         )
 
 
-# --- rotary frequencies that depend on a row's length ----------------------------------------------------------------
-
-
-class Change(NamedTuple):
-    """Beyond ``length`` tokens all of a row's rotary frequencies are others; ``growing``: others again for every
-    further token."""
-
-    length: int
-    growing: bool
-
-
-def changing_frequencies(config: ModelConfig) -> Change | None:
-    """LongRoPE (arXiv 2402.13753) has two sets of frequencies, dynamic NTK scaling has one per length; None for ropes
-    whose frequencies are fixed."""
-    window = getattr(config, "max_position_embeddings", None)
-    ropes = getattr(config, "rope_parameters", None) or {}
-    for rope in (ropes, *ropes.values()):
-        kind = str(rope.get("rope_type")) if isinstance(rope, dict) else ""
-        length = (kind == "longrope" and rope.get("original_max_position_embeddings")) or window
-        if length and (kind == "longrope" or "dynamic" in kind):
-            return Change(int(length), growing=kind != "longrope")
-    return None
-
-
 # --- the ways to decode ----------------------------------------------------------------------------------------------
 
 
@@ -119,16 +95,16 @@ def _rungs(policy: Policy) -> list[Rung]:
     ]
 
 
-def _rungs_beyond(policy: Policy, change: Change) -> list[Rung]:
+def _rungs_beyond(policy: Policy, limit: int) -> list[Rung]:
     """Those for rows whose frequencies may change on the way, which a cache does not survive."""
-    if change.growing:
-        return _whole_rows(policy, growing=True)
-    anew = partial(UnpaddedDecoder, policy, Reading(restart=change.length))
-    return [Rung("batches of equal length, read anew there", lambda: anew), *_whole_rows(policy)]
+    if not rope.settled_beyond(policy.core.config):
+        return _whole_rows(policy)
+    anew = partial(UnpaddedDecoder, policy, Reading(restart=limit))
+    return [Rung("batches of equal length, read anew in between", lambda: anew), *_whole_rows(policy)]
 
 
-def _whole_rows(policy: Policy, growing: bool = False) -> list[Rung]:
-    whole = partial(UnpaddedDecoder, policy, Reading(cached=False, growing=growing))
+def _whole_rows(policy: Policy) -> list[Rung]:
+    whole = partial(UnpaddedDecoder, policy, Reading(cached=False))
     return [
         Rung("the whole row for every token", lambda: whole),
         Rung("the whole row for every token, one row at a time", lambda: partial(whole, alone=True)),

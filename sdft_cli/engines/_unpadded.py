@@ -24,15 +24,12 @@ CACHE_NAMES = ("past_key_values", "cache_params", "state")
 class Reading(NamedTuple):
     """How rows are read: with a cache, or else whole for every token. ``drops``: rows are dropped from the cache.
 
-    Two settings for rotary frequencies that depend on a row's length. ``restart``: a row of more tokens than that is
-    read anew, as its cache has keys of other frequencies. ``growing``: the model keeps the frequencies of the longest
-    row so far, until it reads a short one.
+    ``restart``: a row is read anew when it has more tokens than that, as keys of a shorter one have other frequencies.
     """
 
     cached: bool = True
     drops: bool = True
     restart: int | None = None
-    growing: bool = False
 
 
 class UnpaddedDecoder:
@@ -87,8 +84,6 @@ class _Group:
 
     def read(self) -> Tensor:
         """Logits [R, V] after the rows, which are read from their start."""
-        if self.reading.growing:
-            self.forward(input_ids=self.ids_RL[:1, :1], use_cache=False)
         self.caches = {}
         self._all_wanted()
         return self._run(self.ids_RL)

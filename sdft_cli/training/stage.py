@@ -47,8 +47,7 @@ class StageTrainer:
             self.log.display.note(f"resumed at stage {self.stage.number}, step {resumed.step}")
         self.run.metrics.rewind(self.stage, resumed.step if resumed else -1)
         self.log.start_stage(self.stage)
-        scoring = "packed" if engine.policy.packed else "padded"
-        facts = ModelFacts(sampling=described(engine), scoring=scoring)
+        facts = ModelFacts(sampling=described(engine), scoring=engine.policy.scoring.record())
         self.log.model(self.stage, resumed.step if resumed else 0, facts)
         if self.recipe.train.eval_every and self.stage.number == 1 and resumed is None:
             self._evaluate(engine, Position(self.stage, 0, 0))
