@@ -42,7 +42,7 @@ class Ladder:
         self.policy, self.limit = policy, rope.shared_up_to(policy.core.config)
         self.trial = Trial(policy, self.limit)
         self.rung, why = self._choose(_rungs(policy))
-        self.text = self.rung.name + (f" ({'; '.join(why)})" if why else "")
+        self.text = "; ".join((self.rung.name, *why))
         self.beyond = self.rung
         if self.limit is not None:
             self.beyond, _ = self._choose(_rungs_beyond(policy, self.limit))
@@ -72,7 +72,7 @@ class Ladder:
                 problem = rung.unfit or in_a_line(error)
             if not problem:
                 return rung, why
-            why.append(f"{rung.name}: {problem}")
+            why.append(f"not {rung.name}: {problem}")
         raise UsageError(
             f"{self.policy.name}: reading a row token by token does not give what reading the whole row gives "
             f"({why[-1]})",
@@ -118,5 +118,7 @@ def _fast(policy: Policy) -> Rung:
             raise ValueError("a window would not show in a short trial")
         return FastLayers(policy.core)
 
-    prepare: Callable[[], Make] = lambda: partial(FastDecoder, policy, layers().prepacked())  # noqa: E731
-    return Rung("fast layers", prepare, unfit="made for layers of another kind")
+    def prepare() -> Make:
+        return partial(FastDecoder, policy, layers().prepacked())
+
+    return Rung("fast layers", prepare, unfit="its layers are of another kind")

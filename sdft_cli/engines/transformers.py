@@ -1,8 +1,9 @@
 """Sampling with the trainer's own model: the default engine, which needs nothing but transformers.
 
-Prompts are sorted by length and left-padded, and equal ones are read once. Finished sequences are dropped from the
-batch, so the longest one does not determine the cost of all. The recorded log-probs are those of the distribution that
-was sampled from.
+Prompts are sorted by length, and decoded in batches by the fastest way that is right for the model (`_ladder`).
+Finished sequences are dropped from the batch, so the longest one does not determine the cost of all. One generator
+draws for all rows of a batch at once, in their order, so every way to decode draws the same. The recorded log-probs are
+those of the distribution that was sampled from.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ CHECK_EVERY = {"cpu": 1, "cuda": 8}
 
 
 class TransformersEngine:
-    """``policy`` is shared with the trainer, so ``sync`` has nothing to copy and only counts versions.
+    """``policy`` is shared with the trainer, so ``sync`` has nothing to copy and only counts versions. ``decoder`` says
+    how it is decoded; `UsageError` where no way is right.
 
     A batch that does not fit into memory is sampled in halves, as are all later ones; ``facts`` then has ``max_batch``.
     With ``settings.prefetch`` it samples while the trainer moves the weights, and has its own copy of the trainable
