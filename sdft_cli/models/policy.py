@@ -58,6 +58,12 @@ class Policy:
         return self.core if self.peft is None else self.peft
 
     @property
+    def scored_by(self) -> str:
+        """What its rows are scored with, for people and a run's record, and what of its checkpoint is left out."""
+        left_out = f"; without {self.left_out} of the checkpoint" if self.left_out else ""
+        return f"{type(self.core).__name__}, {self.scoring.text}{left_out}"
+
+    @property
     def lora(self) -> bool:
         """Whether an adapter is trained, and not the model's own weights."""
         return self.peft is not None

@@ -14,7 +14,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.models import adapters, rope, scoring, weights
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.policy import Policy
-from sdft_cli.models.protocols import ModelConfig, Tokenizer
+from sdft_cli.models.protocols import CausalLM, ModelConfig, Tokenizer
 
 
 def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
@@ -41,7 +41,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     try:
         policy.scoring = scoring.examine(core, runtime.attention)
     except scoring.Unsupported as error:
-        raise UsageError(f"{location}: {error}", "use another model, or another runtime.attention") from error
+        raise UsageError(f"{location}: {error}", error.hint) from error
     return policy
 
 
@@ -60,7 +60,9 @@ def load_config(location: str) -> ModelConfig:
     """The model's config, without its weights."""
     from transformers import AutoConfig
 
-    config: ModelConfig = weights.explained(location, lambda: AutoConfig.from_pretrained(adapters.base_of(location)))
+    config: ModelConfig = weights.explained(
+        location, lambda: AutoConfig.from_pretrained(adapters.base_of(location), trust_remote_code=False)
+    )
     return config
 
 
@@ -69,8 +71,17 @@ def load_chat(location: str) -> Chat:
     from transformers import AutoTokenizer
 
     folder = location if (Path(location) / "tokenizer_config.json").is_file() else adapters.base_of(location)
-    tokenizer: Tokenizer = weights.explained(location, lambda: AutoTokenizer.from_pretrained(folder))
+    tokenizer: Tokenizer = weights.explained(
+        location, lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    )
+    if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):  # made of nothing where its files are missing
+        raise UsageError(f"{location}: the tokenizer has no vocabulary", "add the model's tokenizer files")
     return Chat(tokenizer)
+
+
+def without_weights(location: str) -> CausalLM:
+    """The model's shapes, on no device."""
+    return weights.shaped(location, load_config(location))
 
 
 def version_of(location: str) -> str | None:

@@ -37,7 +37,11 @@ CAPPED_ATTENTION = ("attn_logit_softcapping",)
 
 
 class Unsupported(Exception):
-    """The model cannot be scored right; says why in one line."""
+    """The model cannot be scored right; says why in one line, and what to do."""
+
+    def __init__(self, reason: str, hint: str = "use another model"):
+        super().__init__(reason)
+        self.hint = hint
 
 
 class HeadForm(NamedTuple):
@@ -56,11 +60,17 @@ class Scoring(NamedTuple):
     through: str = "decoder"
     head: HeadForm = HeadForm()
 
-    def record(self) -> dict[str, str]:
-        """The same in words, for a run's record."""
+    @property
+    def text(self) -> str:
+        """In words, for people and a run's record: ``packed rows, attention sdpa``."""
         limit = self.layout.limit
-        beyond = "" if limit is None else f"; rows of more than {limit} tokens alone"
-        return {"attention": self.attention, "rows": f"{self.layout.kind}{beyond}", "hidden states": self.through}
+        return ", ".join(
+            (
+                "one row at a time" if self.layout.kind == "row by row" else f"{self.layout.kind} rows",
+                *(() if limit is None else (f"those of more than {limit} tokens one at a time",)),
+                f"attention {self.attention}",
+            )
+        )
 
 
 # --- forward passes --------------------------------------------------------------------------------------------------
@@ -120,11 +130,14 @@ def examine(core: CausalLM, asked: str = "auto") -> Scoring:
         _set_attention(core, chosen)
         if (capped and asked == "sdpa") or not trial.agrees(reference, through, form):
             if asked not in ("auto", "eager"):
-                raise Unsupported(f"attention by {asked} gives other logits than by eager, for which the model is made")
+                raise Unsupported(
+                    f"{asked} attention gives other logits than eager attention, for which the model is written",
+                    "set runtime.attention=auto",
+                )
             _set_attention(core, "eager")
     if not trial.agrees(reference, through, form):
         raise Unsupported("its hidden states and output head do not give its logits")
-    attention = core.config._attn_implementation
+    attention = _attention(core)[""]
     return Scoring(attention, trial.layout(reference, through, form), through, form)
 
 

@@ -6,7 +6,11 @@ place, and only warns about either. Here a model is what its checkpoint says, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -20,17 +24,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ANOTHER = "use another model"
-#: What a library's message has in it, and what to do then.
+DAMAGED = "a file of weights is damaged or incomplete: copy or download it again"
+PACKAGE = "install the package that the model needs"
+#: What a library's error has in it, and what to do then; the first that fits.
 HINTS = (
     ("trust_remote_code", "code that comes with a model is not run: use one for which transformers has a class"),
+    ("custom code", "code that comes with a model is not run: use one for which transformers has a class"),
     ("does not recognize this architecture", "use a newer transformers, or another model"),
-    ("No module named", "install the package that the model needs"),
-    ("requires the", "install the package that the model needs"),
-    ("pip install", "install the package that the model needs"),
-    ("bitsandbytes", "install the package that the model needs"),
-    ("Can't load the configuration", "check the path or hub id, and HF_TOKEN"),
-    ("safetensors", "a file of weights is damaged or incomplete: copy or download it again"),
+    ("FlashAttention", "install its package, or set runtime.attention=auto"),
+    ("attn_implementation", "set runtime.attention=auto"),
+    ("no module named", PACKAGE),
+    ("pip install", PACKAGE),
+    ("safetensor", DAMAGED),
+    ("unpickl", DAMAGED),
+    ("corrupted", DAMAGED),
 )
+#: Buffers that old checkpoints have, and that are computed today.
+NO_WEIGHTS = ("inv_freq", "position_ids", "masked_bias", "attn.bias", "attention.bias")
+#: A line of a library's error is cut here.
+LONGEST_REASON = 200
 
 
 def explained(location: str, load: Callable[[], T]) -> T:
@@ -40,38 +52,61 @@ def explained(location: str, load: Callable[[], T]) -> T:
     except (SdftError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        reason = _reason(error)
-        hint = next((hint for part, hint in HINTS if part.lower() in f"{type(error)} {error}".lower()), None)
-        raise UsageError(
-            f"cannot load the model {location!r}: {reason}", hint or "check the path or hub id, and HF_TOKEN"
-        ) from error
+        whole = f"{type(error).__name__} {error}".lower()
+        elsewhere = "mend its files" if Path(location).is_dir() else "check the path or hub id, and HF_TOKEN"
+        hint = next((hint for part, hint in HINTS if part.lower() in whole), elsewhere)
+        raise UsageError(f"cannot load the model {location!r}: {_reason(error)}", hint) from error
 
 
 def _reason(error: Exception) -> str:
-    """The first line that says something, with the kind of the error where the line alone may not be understood."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
-    return text if isinstance(error, (OSError, ValueError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    """What the error's first line says, with its kind where a line alone may not be understood."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    text = text if isinstance(error, (OSError, ValueError)) and text else f"{type(error).__name__}: {text}"
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1].rstrip() + "…"
 
 
 def read(location: str, base: str, config: ModelConfig, dtype: torch.dtype, attention: str) -> tuple[CausalLM, str]:
     """The model at ``base`` with all its parts, and which weights of its checkpoint it has no place for (or "").
 
     ``attention`` is one by name, or ``auto``.
-
     Raises `UsageError` where it cannot be loaded, where parameters are missing from its checkpoint or not finite, or
     where it is no model that writes text.
     """
-    kind = _class_of(location, config)
-    chosen = {} if attention == "auto" else {"attn_implementation": attention}
-    core, info = explained(
-        location, lambda: kind.from_pretrained(base, dtype=dtype, output_loading_info=True, **chosen)
-    )
+    kind = class_of(location, config)
+    settings: dict[str, object] = {"dtype": dtype, "output_loading_info": True, "trust_remote_code": False}
+    settings |= {"ignore_mismatched_sizes": True}  # they are refused below, where it can be said which
+    settings |= {} if attention == "auto" else {"attn_implementation": attention}
+    with _quiet():
+        core, info = explained(location, lambda: kind.from_pretrained(base, **settings))
     _check_whole(location, core, info)
     _check_finite(location, core)
     if is_multimodal(config):
         _freeze_other_parts(core)
-    return core, _some(info["unexpected_keys"]) if info["unexpected_keys"] else ""
+    left_out = {*info["unexpected_keys"], *_ignored(core, base)}
+    return core, _some(left_out) if left_out else ""
+
+
+def shaped(location: str, config: ModelConfig) -> CausalLM:
+    """The model that `read` would read, without weights."""
+    with torch.device("meta"), _quiet():
+        core: CausalLM = explained(location, lambda: class_of(location, config).from_config(config))
+    if is_multimodal(config):
+        _freeze_other_parts(core)
+    return core
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of `transformers`: what they say of a checkpoint is said here, once."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def is_multimodal(config: ModelConfig) -> bool:
@@ -79,7 +114,7 @@ def is_multimodal(config: ModelConfig) -> bool:
     return config.get_text_config() is not config
 
 
-def _class_of(location: str, config: ModelConfig) -> Any:
+def class_of(location: str, config: ModelConfig) -> Any:
     """The auto class that loads the whole of such a model."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
@@ -104,11 +139,45 @@ def _check_whole(location: str, core: nn.Module, info: Mapping[str, Collection[A
         )
     if mismatched := info["mismatched_keys"]:
         raise UsageError(
-            f"{location}: the shapes of {_some(key for key, *_ in mismatched)} differ between config and checkpoint",
+            f"{location}: config.json and the checkpoint differ in the shapes of {_some(k for k, *_ in mismatched)}",
             "mend config.json, or use another model",
         )
     if errors := info.get("error_msgs"):
         raise UsageError(f"{location}: {next(iter(errors))}", ANOTHER)
+    kinds = {_numberless(name) for name, _ in core.named_parameters()}
+    if further := [key for key in info["unexpected_keys"] if _numberless(key) in kinds]:
+        raise UsageError(
+            f"{location}: the checkpoint has more layers than config.json says: {_some(further)}", "mend config.json"
+        )
+
+
+def _numberless(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+def _ignored(core: CausalLM, base: str) -> set[str]:
+    """Weights of the checkpoint that the class leaves out without a word, such as those that predict several tokens."""
+    patterns = getattr(core, "_keys_to_ignore_on_load_unexpected", None)
+    if not patterns:
+        return set()
+    named = re.compile("|".join(f"({pattern})" for pattern in patterns))
+    there = {name for name, _ in (*core.named_parameters(), *core.named_buffers())}
+    found = {key for key in _keys(base) if named.search(key) and key not in there}
+    return {key for key in found if not key.endswith(NO_WEIGHTS)}
+
+
+def _keys(base: str) -> list[str]:
+    """The names in the checkpoint's safetensors files; none where it has none."""
+    from safetensors import safe_open
+    from transformers.utils.hub import cached_file
+
+    with suppress(OSError, ValueError):
+        if index := cached_file(base, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False):
+            return list(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"])
+        if whole := cached_file(base, "model.safetensors", _raise_exceptions_for_missing_entries=False):
+            with safe_open(whole, "pt") as file:
+                return list(file.keys())
+    return []
 
 
 def _check_finite(location: str, core: nn.Module) -> None:
@@ -127,4 +196,6 @@ def _freeze_other_parts(core: CausalLM) -> None:
 
 def _some(names: Iterable[str]) -> str:
     ordered = sorted(names)
-    return f"{len(ordered)} weights ({', '.join(ordered[:3])}{', …' if len(ordered) > 3 else ''})"
+    return (
+        f"{len(ordered)} weight{'s' * (len(ordered) > 1)} ({', '.join(ordered[:3])}{', …' if len(ordered) > 3 else ''})"
+    )

@@ -92,11 +92,10 @@ def memory_text(needs: Footprint) -> str:
 def _counts(recipe: Recipe, location: str) -> Counts:
     """Of the model as it will be trained, made without its weights."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     from sdft_cli.models import adapters, pretrained
 
+    model = pretrained.without_weights(location)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(pretrained.load_config(location))
         adapted = adapters.attach_untrained(model, location, recipe.lora)
     return counts_of(model if adapted is None else adapted)
