@@ -100,9 +100,10 @@ class _Group:
         """Continue with those rows that are among ``rows_B``, the batch's rows in their new order."""
         same_RB = self.rows_R[:, None] == rows_B
         kept_R = same_RB.any(1).nonzero()[:, 0]
+        left = len(self.rows_R) - len(kept_R)
         self.rows_R = same_RB[kept_R].long().argmax(1)
         self.ids_RL, self.places_R = self.ids_RL[kept_R], self.places_R[kept_R]
-        if self.reading.drops and len(kept_R):
+        if left and self.reading.drops and len(kept_R):
             for cache in self.caches.values():
                 cache.reorder_cache(self.places_R)
             self._all_wanted()

@@ -166,7 +166,7 @@ class ModelFacts(TypedDict):
     """How the model of a stage is sampled from and how it is scored, each by the fastest way that was found right."""
 
     sampling: str
-    scoring: dict[str, str]
+    scoring: str
 
 
 class ModelRow(At, ModelFacts):

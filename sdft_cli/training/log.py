@@ -41,8 +41,8 @@ class TrainingLog:
             row: ModelRow = {"kind": "model", "stage": stage.number, "task": stage.task, "step": step, **facts}
             self.metrics.append(row)
         if facts != self.said:
-            scoring = ", ".join(f"{part} {how}" for part, how in facts["scoring"].items())
-            self.display.note(f"sampling: {facts['sampling']}; scoring: {scoring}")
+            self.display.note(f"sampling: {facts['sampling']}")
+            self.display.note(f"scoring: {facts['scoring']}")
         self.said = facts
 
     def step(self, at: Position, facts: StepFacts) -> None:
