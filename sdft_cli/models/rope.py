@@ -22,13 +22,21 @@ def shared_up_to(config: ModelConfig) -> int | None:
     window = getattr(text, "max_position_embeddings", None)
     limits = []
     for rope in _ropes(text):
-        kind = str(rope.get("rope_type", rope.get("type")))
-        if kind == "longrope":
+        if _kind(rope) == "longrope":
             own = rope.get("original_max_position_embeddings")
             limits.append(own or getattr(text, "original_max_position_embeddings", None) or window)
-        elif "dynamic" in kind:
+        elif "dynamic" in _kind(rope):
             limits.append(window)
     return min((int(limit) for limit in limits if limit), default=None)
+
+
+def settled_beyond(config: ModelConfig) -> bool:
+    """Whether all rows that are longer than that have the same frequencies."""
+    return not any("dynamic" in _kind(rope) for rope in _ropes(config.get_text_config()))
+
+
+def _kind(rope: Mapping[str, Any]) -> str:
+    return str(rope.get("rope_type", rope.get("type")))
 
 
 def _ropes(config: ModelConfig) -> Iterator[Mapping[str, Any]]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from sdft_cli.runs.files import write_whole
-from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, MetricsRow, StageId, StepRow
+from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, MetricsRow, ModelFacts, StageId, StepRow
 from sdft_cli.types import Json
 
 
@@ -72,6 +73,15 @@ class MetricsLog:
     def evals(self, stage: StageId) -> list[EvalRow]:
         """The mid-training evaluations of ``stage``."""
         return [row for row in self.read().evals if row["stage"] == stage.number]
+
+    def model(self) -> ModelFacts | None:
+        """What was logged last about how the model is sampled and scored."""
+        for line in reversed(self._lines()):
+            if '"kind": "model"' in line:
+                with suppress(ValueError, KeyError):
+                    row = json.loads(line)
+                    return ModelFacts(sampling=row["sampling"], scoring=row["scoring"])
+        return None
 
     def _lines(self) -> list[str]:
         return self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else []

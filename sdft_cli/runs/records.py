@@ -57,9 +57,12 @@ class StepFacts(TypedDict, total=False):
 
     ``kl`` is KL(teacher || student) in nats, whatever the loss; ``divergence`` the method's own, where it has one;
     ``reverse_kl`` the sampled estimate of KL(student || teacher), where only the sampled tokens were scored.
-    ``factors`` has the mean of every token factor, ``staleness`` how many optimizer steps a prefetched batch is old.
-    ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer,
-    ``sync_gap`` the largest one that an engine's weight check found after its last update.
+    ``factors`` has the mean of every token factor, ``staleness`` how many optimizer steps older than the weights the
+    completions are, where they are prefetched or used more than once.
+    ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer; None
+    where the two are of different distributions (another temperature, top-k or top-p, another writer). Where samples
+    are as old as the weights it is rounding, and anything above is a fault.
+    ``sync_gap`` is the largest one that an engine's weight check found after its last update.
     """
 
     loss: float
@@ -67,7 +70,7 @@ class StepFacts(TypedDict, total=False):
     kl: float | None
     reverse_kl: float | None
     entropy: float
-    logprob_gap: float
+    logprob_gap: float | None
     completion_tokens: float
     thinking_tokens: float
     truncated: float
@@ -159,8 +162,21 @@ class SettingsRow(At):
     changed: dict[str, list[Json]]
 
 
+class ModelFacts(TypedDict):
+    """How the model of a stage is sampled from and how it is scored, each by the fastest way that was found right."""
+
+    sampling: str
+    scoring: str
+
+
+class ModelRow(At, ModelFacts):
+    """Logged when training begins, and where a later stage or a resumed run differs from the row before."""
+
+    kind: Literal["model"]
+
+
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
-MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow
+MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
-from sdft_cli.models.engine import Engine
+from sdft_cli.models.engine import Engine, described
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
-from sdft_cli.runs.records import EvalRow, Position, StageId
+from sdft_cli.runs.records import EvalRow, ModelFacts, Position, StageId
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.checkpoint_schedule import Checkpointer
 from sdft_cli.training.guards import Guards
@@ -47,6 +47,8 @@ class StageTrainer:
             self.log.display.note(f"resumed at stage {self.stage.number}, step {resumed.step}")
         self.run.metrics.rewind(self.stage, resumed.step if resumed else -1)
         self.log.start_stage(self.stage)
+        facts = ModelFacts(sampling=described(engine), scoring=engine.policy.scored_by)
+        self.log.model(self.stage, resumed.step if resumed else 0, facts)
         if self.recipe.train.eval_every and self.stage.number == 1 and resumed is None:
             self._evaluate(engine, Position(self.stage, 0, 0))
         checkpointer = self._checkpointer()  # it reads the evaluations logged so far

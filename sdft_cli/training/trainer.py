@@ -104,6 +104,7 @@ class PhaseTrainer:
             "loss": loss,
             **means,
             **batch.facts,
+            **self._age(batch, step),
             "tokens_per_second": sum(len(r.completion) for r in batch.rows) / seconds,
             "lr": lr,
             "grad_norm": norm,
@@ -120,6 +121,13 @@ class PhaseTrainer:
         if self._in_use is None or self._in_use[0] != number:
             self._in_use = (number, self.prefetcher.take(number))
         return self._in_use[1]
+
+    def _age(self, batch: Batch, step: int) -> StepFacts:
+        """How old the batch's samples are, where they may be older than the weights."""
+        reused = step % self.recipe.train.updates
+        if "staleness" not in batch.facts and self.recipe.train.updates == 1:
+            return {}
+        return {"staleness": batch.facts.get("staleness", 0) + reused}
 
     def may_save(self, step: int) -> bool:
         """Whether nothing but weights is in flight after ``step`` steps: a batch in use could not be drawn again."""
@@ -211,7 +219,7 @@ class _Sums:
             "kl": _known(kl),
             "reverse_kl": _known(reverse_kl) if on_policy else None,
             "entropy": entropy,
-            "logprob_gap": gap,
+            "logprob_gap": gap if objective.samples_as_scored and self.tokens else None,
         }
         if objective.factors and self.tokens:
             means["factors"] = objective.means.read(self.tokens)
