@@ -47,7 +47,7 @@ class StageTrainer:
             self.log.display.note(f"resumed at stage {self.stage.number}, step {resumed.step}")
         self.run.metrics.rewind(self.stage, resumed.step if resumed else -1)
         self.log.start_stage(self.stage)
-        facts = ModelFacts(sampling=described(engine), scoring=engine.policy.scored_by)
+        facts = ModelFacts(sampling=described(engine), scoring=engine.policy.scoring.text)
         self.log.model(self.stage, resumed.step if resumed else 0, facts)
         if self.recipe.train.eval_every and self.stage.number == 1 and resumed is None:
             self._evaluate(engine, Position(self.stage, 0, 0))
