@@ -169,7 +169,7 @@ class ModelFacts(TypedDict):
     scoring: str
 
 
-class ModelRow(At, ModelFacts):
+class ModelRow(TrainingAt, ModelFacts):
     """Logged when training begins, and where a later stage or a resumed run differs from the row before."""
 
     kind: Literal["model"]

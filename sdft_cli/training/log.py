@@ -34,11 +34,11 @@ class TrainingLog:
     def start_stage(self, stage: StageId) -> None:
         self.display.start_stage(stage, len(self.plans), self.plans[stage.number - 1].steps)
 
-    def model(self, stage: StageId, step: int, facts: ModelFacts) -> None:
-        """How the model is sampled and scored from ``step`` on: logged where it differs from what was logged last (a
+    def model(self, at: Position, facts: ModelFacts) -> None:
+        """How the model is sampled and scored from here on: logged where it differs from what was logged last (a
         resumed run may have another machine), on the terminal once besides."""
         if facts != self.metrics.model():
-            row: ModelRow = {"kind": "model", "stage": stage.number, "task": stage.task, "step": step, **facts}
+            row: ModelRow = {"kind": "model", **self._at(at), **facts}
             self.metrics.append(row)
         if facts != self.said:
             self.display.note(f"sampling: {facts['sampling']}")

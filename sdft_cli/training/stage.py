@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import accumulate
 
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models.engine import Engine, described
@@ -48,13 +49,18 @@ class StageTrainer:
         self.run.metrics.rewind(self.stage, resumed.step if resumed else -1)
         self.log.start_stage(self.stage)
         facts = ModelFacts(sampling=described(engine), scoring=engine.policy.scoring.text)
-        self.log.model(self.stage, resumed.step if resumed else 0, facts)
+        self.log.model(self._position(resumed.step if resumed else 0), facts)
         if self.recipe.train.eval_every and self.stage.number == 1 and resumed is None:
             self._evaluate(engine, Position(self.stage, 0, 0))
         checkpointer = self._checkpointer()  # it reads the evaluations logged so far
         final = self._close(self._phases(engine, resumed, checkpointer), engine, checkpointer)
         engine.close()
         return final
+
+    def _position(self, step: int) -> Position:
+        """Where training goes on after ``step`` steps of the stage."""
+        ends = list(accumulate(batches.steps for batches in self.plan.phases))
+        return Position(self.stage, sum(end <= step for end in ends[:-1]), step)
 
     def _checkpointer(self) -> Checkpointer:
         return Checkpointer(self.run, self.stage, self.plan.steps - self.plan.phases[-1].steps)
