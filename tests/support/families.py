@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,10 +43,12 @@ ALLOWED = 1e-3
 
 
 class Outcome(NamedTuple):
-    """A row of ``docs/architectures.md``: a model that is ``scored`` and ``sampled``, or ``refused``, with the reason."""
+    """A row of ``docs/architectures.md``: a model's class, and how it is scored and sampled; or why it is refused."""
 
     name: str
-    scored: str = ""
+    model: str = ""
+    rows: str = ""
+    attention: str = ""
     sampled: str = ""
     refused: str = ""
 
@@ -96,14 +99,23 @@ def check(name: str, folder: Path, tokenizer: Path, data: Path) -> Outcome:
     architectures.save(name, folder / "model", tokenizer)
     try:
         policy = pretrained.load(str(folder / "model"), Runtime())
-        sampled = TransformersEngine(policy).decoder
+        ladder = TransformersEngine(policy).ladder
     except UsageError as error:
         assert error.hint and "\n" not in error.message
-        return Outcome(name, refused=error.message.removeprefix(f"{folder / 'model'}: "))
+        reason = error.message.removeprefix(f"{folder / 'model'}: ")
+        return Outcome(name, refused=re.sub(r" \(.*", "", reason))  # how far it is off depends on the processor
     check_scores(name, policy)
     check_gradients(policy)
     check_training(folder, data)
-    return Outcome(name, policy.scoring.text, sampled)
+    layout, scoring = policy.layout, policy.scoring
+    beyond = "" if layout.limit is None else f"; beyond {layout.limit} tokens "
+    return Outcome(
+        name,
+        scoring.model,
+        layout.kind + (f"{beyond}row by row" if beyond else ""),
+        scoring.attention,
+        ladder.rung.name + (f"{beyond}{ladder.beyond.name}" if beyond else ""),
+    )
 
 
 def check_scores(name: str, policy: Policy) -> None:
