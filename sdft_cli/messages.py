@@ -138,3 +138,20 @@ def arguments_of(call: Json) -> Json:
 
 def _named(function: object) -> bool:
     return isinstance(function, dict) and isinstance(function.get("name"), str) and bool(function["name"])
+
+
+def merged_system(messages: list[Message]) -> list[Message]:
+    """``messages`` with every system text put before the user's turn that follows it, for models without a system role;
+    one that no user's turn follows stays."""
+    merged: list[Message] = []
+    waiting: list[Message] = []
+    for message in messages:
+        if message["role"] == "system":
+            waiting.append(message)
+            continue
+        if message["role"] == "user" and waiting:
+            texts = [m["content"] for m in (*waiting, message) if m["content"].strip()]
+            message = {**message, "content": "\n\n".join(texts)}
+            waiting = []
+        merged.append(message)
+    return messages if waiting else merged
