@@ -109,13 +109,14 @@ class PrepareOptions:
 
     ``demonstrations='answer'`` uses the gold answer as the demonstration. ``on_overlap``: what to do with a training
     row whose question is also in the test set, where the source fixes the splits (``error``, or ``drop`` the training
-    row).
+    row). ``merge_system``: system texts are put before the user's, for models without a system role.
     """
 
     demonstrations: str = "source"
     seed: int = 0
     world: int = 0
     on_overlap: str = "error"
+    merge_system: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TypedDict
 
 from sdft_cli import console
@@ -14,6 +16,7 @@ from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
+from sdft_cli.training.rendered_views import Prompts
 
 
 class StageOutlook(TypedDict):
@@ -71,12 +74,23 @@ def _views(recipe: Recipe, chat: Chat, first: StagePlan) -> list[str]:
     """The first training row as student and teacher will see it."""
     example = first.train[0]
     lines = [f"first row of {first.task.name} ({example.id})"]
-    for who, name in (("student", recipe.views.student), ("teacher", recipe.views.teacher)):
+    shown = recipe.views
+    for who, name, thinking in (
+        ("student", shown.student, shown.student_thinking),
+        ("teacher", shown.teacher, shown.teacher_thinking),
+    ):
         if name in views.VIEWS and (messages := views.VIEWS[name](example)):
-            lines += [f"--- {who} sees ({name}):", chat.render(messages)]
+            lines += [f"--- {who} sees ({name}):", chat.view_text(example, messages, thinking)]
     if recipe.sampler.source == "dataset":
-        lines += ["--- and is trained on:", chat.decode(chat.completion(example)[0])]
+        lines += ["--- and is trained on:", trained_text(chat, *Prompts(chat, shown).demonstrated(example))]
     return lines
+
+
+def trained_text(chat: Chat, ids: list[int], mask: list[bool]) -> str:
+    """The tokens in the loss, special ones included; what stands between an assistant's turns is marked as left out."""
+    runs = [(trained, [i for i, _ in run]) for trained, run in groupby(zip(ids, mask, strict=True), itemgetter(1))]
+    decode = chat.tokenizer.decode
+    return " […] ".join(decode(run, skip_special_tokens=False) for trained, run in runs if trained)
 
 
 def _lines(stages: Sequence[StageOutlook]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sdft_cli.config.recipe import Sampler
 from sdft_cli.evaluation.conditions import Conditions
+from sdft_cli.messages import question_text
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.records import ItemRecord
@@ -63,7 +64,7 @@ def _record(example: Example, rollout: Rollout, chat: Chat, grade: Callable[[str
         "extracted": score.extracted,
         "why": score.why,
         "completion": text,
-        "prompt": example.prompt[-1]["content"],
+        "prompt": question_text(example.prompt),
         "answer": example.answer,
         "tokens": len(rollout.ids),
         "finish": rollout.finish,

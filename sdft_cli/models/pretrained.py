@@ -15,7 +15,7 @@ from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.errors import UsageError
 from sdft_cli.models import adapters, packing
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.policy import Policy
+from sdft_cli.models.policy import Policy, ends_of
 from sdft_cli.models.protocols import CausalLM, ModelConfig, Tokenizer
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     base = adapters.base_of(location)
     core: CausalLM = _explained(location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype))
     policy = Policy(core, load_chat(location), location, device, peft=adapters.attach(core, location, lora))
+    policy.list_end_of_turn()
     policy.model.to(device)
     policy.model.eval()  # dropout off everywhere: sampler and trainer must be the same model
     policy.check_head()
@@ -61,6 +62,23 @@ def load_chat(location: str) -> Chat:
     folder = location if (Path(location) / "tokenizer_config.json").is_file() else adapters.base_of(location)
     tokenizer: Tokenizer = _explained(location, lambda: AutoTokenizer.from_pretrained(folder))
     return Chat(tokenizer)
+
+
+def end_note(location: str, chat: Chat) -> str | None:
+    """What is to be said where nothing but the chat template names the token that ends an assistant's turn."""
+    from transformers import GenerationConfig
+
+    try:
+        ends = ends_of(GenerationConfig.from_pretrained(adapters.base_of(location)))
+    except (OSError, ValueError):  # there need not be one
+        ends = ends_of(load_config(location).get_text_config())
+    if chat.end_id in (*ends, chat.tokenizer.eos_token_id):
+        return None
+    end = chat.tokenizer.decode([chat.end_id], skip_special_tokens=False)
+    return (
+        f"the chat template ends a turn with {end!r}, which neither the tokenizer nor generation_config.json names: "
+        "completions end there, and the generation_config.json of a saved model will name it"
+    )
 
 
 def version_of(location: str) -> str | None:
