@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from sdft_cli.errors import UsageError
 from sdft_cli.messages import Json, Message
 from sdft_cli.models.assistant_turns import AssistantTurns
-from sdft_cli.models.chat_template import ChatTemplate, Conversation, TemplateRefusal
+from sdft_cli.models.chat_template import THINK_TAGS, ChatTemplate, Conversation, TemplateRefusal
 from sdft_cli.models.token_splits import TokenSplitter
 from sdft_cli.types import Example
 
@@ -39,7 +40,8 @@ class Chat:
         self.end_id: int = self.eos_id if end is None else end
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else int(pad)
-        self._think_end = self.splitter.inside((self.template.think_tags or ("", "</think>"))[1])
+        self._think_tag = (self.template.think_tags or THINK_TAGS[0])[1]
+        self._think_end = self.splitter.inside(self._think_tag)
 
     def switched(self, thinking: bool | None) -> Chat:
         """The same chat with another default for ``thinking``."""
@@ -124,9 +126,17 @@ class Chat:
         for i in range(len(ids) - len(end), -1, -1):
             if ids[i : i + len(end)] == end:
                 return i + len(end)
-        return 0
+        if len(end) == 1 or (tags := self._text(ids).count(self._think_tag)) == 0:
+            return 0
+        # the tag is no token, and its last one has grown together with what follows
+        return (
+            bisect_left(range(len(ids)), tags, key=lambda last: self._text(ids[: last + 1]).count(self._think_tag)) + 1
+        )
 
     def decode(self, ids: list[int]) -> str:
         """Text of sampled ids, without special tokens and without the end of the turn."""
         ended = bool(ids) and ids[-1] in (self.end_id, self.eos_id)
-        return self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+        return self._text(ids[:-1] if ended else ids)
+
+    def _text(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)

@@ -56,9 +56,9 @@ _PARTED = (
 )
 _THOUGHT = "{{ '<think>\n' + reason.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}"
 _CALLS = (
-    "{% for c in m.tool_calls or [] %}"
-    "{{ '\n<tool_call>\n' + ({'name': c.function.name, 'arguments': c.function.arguments} | tojson) "
-    "+ '\n</tool_call>' }}{% endfor %}"
+    "{% for c in m.tool_calls or [] %}{{ '\n' if m.content or not loop.first }}"
+    "{{ '<tool_call>\n' + ({'name': c.function.name, 'arguments': c.function.arguments} | tojson) + '\n</tool_call>' }}"
+    "{% endfor %}"
 )
 _QWEN_TURN = (
     _PARTED
