@@ -23,7 +23,7 @@ _FIELDS = ("id", "prompt", "tools", "demonstration", "context", "answer", "text"
 class Example:
     """One row of a dataset; the method decides which fields it needs.
 
-    ``prompt``: messages that end with a user turn. ``demonstration``: an expert's response, as text or (several turns)
+    ``prompt``: messages that end with a user's turn, or a tool's. ``demonstration``: an expert's response, as text or (several turns)
     as messages. ``context``: an article or the like. ``answer``: the gold answer, any JSON. ``text``: the raw text of a
     corpus row. ``tools``: the functions that the assistant may call, JSON schemas in the OpenAI form.
     """
