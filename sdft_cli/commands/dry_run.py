@@ -13,7 +13,7 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
-from sdft_cli.training.preflight import StagePlan, complaints, context_window, most, plan
+from sdft_cli.training.preflight import StagePlan, complaints, most, plan
 from sdft_cli.training.recipe_checks import check_recipe
 
 
@@ -43,7 +43,7 @@ def dry_run(recipe: Recipe) -> DryRun:
     check_recipe(recipe)
     location = locate(recipe.model)
     chat = pretrained.load_chat(location)
-    plans = plan(recipe, chat, context_window(location))
+    plans = plan(recipe, chat)
     for line in complaints(plans):
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
     sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))

@@ -18,7 +18,7 @@ from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
-from sdft_cli.training.preflight import StagePlan, complaints, context_window, plan
+from sdft_cli.training.preflight import StagePlan, complaints, plan
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.stage import StageTrainer
 from sdft_cli.training.stage_start import load_engine
@@ -60,7 +60,7 @@ def _plans(recipe: Recipe) -> list[StagePlan]:
     """Everything that can be wrong and can be known before a model loads is raised here (`UsageError`)."""
     check_recipe(recipe)
     location = locate(recipe.model)
-    return plan(recipe, pretrained.load_chat(location), context_window(location))
+    return plan(recipe, pretrained.load_chat(location))
 
 
 def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sdft_cli.errors import UsageError
+from sdft_cli.models.context_window import UNLIMITED
 from sdft_cli.types import Example, Message
 
 if TYPE_CHECKING:
@@ -15,17 +16,17 @@ class Chat:
     """A tokenizer with its chat template.
 
     ``thinking`` is the template's ``enable_thinking`` for every call that does not set it; None leaves it to the
-    template.
+    template. ``window`` is the model's context window in tokens, where the model is known.
     """
 
-    def __init__(self, tokenizer: Tokenizer, thinking: bool | None = None):
+    def __init__(self, tokenizer: Tokenizer, thinking: bool | None = None, window: int = UNLIMITED):
         if not tokenizer.chat_template:
             raise UsageError(
                 "the tokenizer has no chat template", "use an instruction-tuned model, or add chat_template.jinja"
             )
         if tokenizer.eos_token_id is None:
             raise UsageError("the tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
-        self.tokenizer, self.thinking = tokenizer, thinking
+        self.tokenizer, self.thinking, self.window = tokenizer, thinking, window
         self.eos_id: int = int(tokenizer.eos_token_id)
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else int(pad)
@@ -33,7 +34,7 @@ class Chat:
 
     def switched(self, thinking: bool | None) -> Chat:
         """The same chat with another default for ``thinking``."""
-        return Chat(self.tokenizer, thinking)
+        return Chat(self.tokenizer, thinking, self.window)
 
     def render(self, messages: list[Message], generate: bool = True, thinking: bool | None = None) -> str:
         """The text that the model sees; with ``generate``, up to the opening of the assistant's turn."""

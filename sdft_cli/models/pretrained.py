@@ -15,6 +15,7 @@ from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.errors import UsageError
 from sdft_cli.models import adapters, packing
 from sdft_cli.models.chat import Chat
+from sdft_cli.models.context_window import window_of
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.protocols import CausalLM, ModelConfig, Tokenizer
 
@@ -55,12 +56,12 @@ def load_config(location: str) -> ModelConfig:
 
 
 def load_chat(location: str) -> Chat:
-    """The tokenizer alone, which is enough for preflight checks."""
+    """The tokenizer, with the model's window: no weights, which is enough for preflight checks."""
     from transformers import AutoTokenizer
 
     folder = location if (Path(location) / "tokenizer_config.json").is_file() else adapters.base_of(location)
     tokenizer: Tokenizer = _explained(location, lambda: AutoTokenizer.from_pretrained(folder))
-    return Chat(tokenizer)
+    return Chat(tokenizer, window=window_of(load_config(location)))
 
 
 def version_of(location: str) -> str | None:

@@ -26,6 +26,7 @@ class ModelConfig(Protocol):
 
     _attn_implementation: str
     _name_or_path: str
+    model_type: str
     num_hidden_layers: int
 
     def get_text_config(self) -> ModelConfig: ...
