@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sdft_cli.errors import UsageError
@@ -88,6 +89,12 @@ class Chat:
             mask += [turn["role"] == "assistant"] * (len(longer) - len(ids))
             ids = longer
         return ids[start:], mask
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of the tokenizer's special tokens, such as those that open and close turns."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset([*self.tokenizer.all_special_ids, *(i for i, token in added if token.special)])
 
     def decode(self, ids: list[int]) -> str:
         """Text of sampled ids, without special tokens."""

@@ -89,12 +89,18 @@ class PeftModel(CausalLM):
     delete_adapter: Callable[[str], None]
 
 
+class AddedToken(Protocol):
+    special: bool
+
+
 class Tokenizer(Protocol):
     """``chat_template`` is the template's source, or several by name."""
 
     chat_template: str | dict[str, str] | None
     eos_token_id: int | None
     pad_token_id: int | None
+    all_special_ids: list[int]
+    added_tokens_decoder: Mapping[int, AddedToken]
 
     def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool) -> Mapping[str, list[int]]: ...
 
