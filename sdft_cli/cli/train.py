@@ -80,7 +80,7 @@ def train(
     if dry_run:
         from sdft_cli.commands.dry_run import dry_run as run_dry
 
-        report = run_dry(settings)
+        report = run_dry(settings, out)
         print(jsonlib.dumps(report.facts) if json else report.text)
         return
     from sdft_cli.commands.train import train as run_train

@@ -16,6 +16,7 @@ from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError
 from sdft_cli.models.chat import Chat
 from sdft_cli.training.batches import Batches
+from sdft_cli.training.gold_checks import check_gold
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.row_checks import asked_tokens, hint_for, refuse, screen, usable, wanted_tokens
 from sdft_cli.training.warm_up import check_warm_up
@@ -93,7 +94,7 @@ def _read(task: Task, folder: Path, recipe: Recipe, chat: Chat) -> StagePlan:
         rows, bad = dataset.read_split(folder, split, how)
         rows, unusable, notes = usable(task, rows, recipe, chat, f"{folder}/{split}.jsonl")
         stage.dropped += [*bad, *(Dropped(f"{split}.jsonl: {d.where}", d.reason, d.detail) for d in unusable)]
-        stage.notes += notes
+        stage.notes += [*notes, *check_gold(task, rows, f"{folder}/{split}.jsonl")]
         if split == "validation":
             stage.validation = rows
         else:
@@ -181,10 +182,19 @@ def most(plans: list[StagePlan]) -> tuple[list[tuple[int, int]], int]:
     return [pair for p in plans for pair in p.lengths], max(p.max_new_tokens for p in plans)
 
 
+def notes_of(plans: list[StagePlan]) -> list[str]:
+    """What a user should know before the first step, once each: limits that were lowered, rows that were dropped or
+    cannot be won."""
+    notes = [note for p in plans for note in p.notes]
+    for p in plans:
+        if p.dropped:
+            notes.append(f"{p.task.name}: {len(p.dropped)} bad rows dropped: {_reasons(p.dropped)}")
+    return list(dict.fromkeys(notes))
+
+
 def complaints(plans: list[StagePlan]) -> list[str]:
-    """One line per row that was left out of training, and a line with their count."""
-    lines = [f"dropped {p.task.name} {dataset.describe(row)}" for p in plans for row in p.dropped]
-    return [*lines, f"{len(lines)} bad rows dropped"] if lines else []
+    """One line per row that was dropped."""
+    return [f"dropped {p.task.name} {dataset.describe(row)}" for p in plans for row in p.dropped]
 
 
 def _reasons(dropped: list[Dropped]) -> str:

@@ -34,7 +34,7 @@ from sdft_cli.training import available_memory
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
 from sdft_cli.training.micro_batches import DoesNotFit
-from sdft_cli.training.preflight import StagePlan, most, plan
+from sdft_cli.training.preflight import StagePlan, most, notes_of, plan
 from sdft_cli.training.probe_record import Measured, Pace, ProbeMemory, PromptLengths, TaskProbe, TrainingTime
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.row_checks import lengths_of
@@ -61,6 +61,8 @@ def measure(recipe: Recipe, limit: int) -> Measured:
         )
     location = locate(recipe.model)
     plans = plan(recipe, pretrained.load_chat(location))
+    for note in notes_of(plans):
+        console.err.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
     before = available_memory.resident()
     policy = pretrained.load(location, recipe.runtime, recipe.lora)
     probe = _Probe(recipe, policy, limit)
