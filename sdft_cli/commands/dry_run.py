@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import TypedDict
 
 from sdft_cli import console
@@ -14,8 +15,11 @@ from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
+from sdft_cli.runs.folder import RUNS
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
-from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
+from sdft_cli.training.disk_space import check_disk, free_bytes
+from sdft_cli.training.preflight import StagePlan, complaints, most, notes_of, plan
+from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.rendered_views import Prompts
 
 
@@ -40,20 +44,25 @@ class DryRun:
     text: str
 
 
-def dry_run(recipe: Recipe) -> DryRun:
-    """Check everything that can be checked before a model loads, and describe the run."""
+def dry_run(recipe: Recipe, out: Path | None = None) -> DryRun:
+    """Check everything that can be checked before a model loads, and describe the run, which would be in ``out``."""
     check_recipe(recipe)
     location = locate(recipe.model)
     chat = pretrained.load_chat(location)
-    plans = plan(recipe, chat, context_window(location))
+    plans = plan(recipe, chat)
     for line in complaints(plans):
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
     sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
     stages = [_outlook(recipe, p) for p in plans]
     model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
-    disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most"
+    folder, notes = out or RUNS, notes_of(plans)
+    check_disk(recipe, location, folder)
+    free = free_bytes(folder)
+    disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"
     lines = [*_views(recipe, chat, plans[0]), "", model, *_lines(stages), memory_text(sizes), disk]
-    return DryRun({"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}, "\n".join(lines))
+    facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
+    facts |= {"disk_free_bytes": free, "notes": notes}
+    return DryRun(facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 
 
 def _outlook(recipe: Recipe, p: StagePlan) -> StageOutlook:

@@ -73,9 +73,9 @@ def read_examples(path: Path, on_bad_row: str = "error") -> tuple[list[Example],
     return examples, dropped
 
 
-def held_out(folder: Path) -> dict[str, list[Example]]:
+def held_out(folder: Path, on_bad_row: str = "error") -> dict[str, list[Example]]:
     """The splits a model is scored on: ``test``, and ``ood`` if the task has one."""
-    return {split: read_split(folder, split)[0] for split in held_out_splits(folder)}
+    return {split: read_split(folder, split, on_bad_row)[0] for split in held_out_splits(folder)}
 
 
 def held_out_splits(folder: Path) -> list[str]:

@@ -47,7 +47,7 @@ class AssistantTurns:
     def end_id(self) -> int | None:
         """The token by which the template ends an assistant's turn; None if it writes none."""
         found = self._first_special(self.template.end or "")
-        return self.splitter.special_ids[found.group()] if found else None
+        return self.splitter.added_ids[found.group()] if found else None
 
     def ids(self, prompt: Conversation, turns: Sequence[Message]) -> tuple[list[int], list[bool]]:
         """Ids of ``turns`` after ``prompt``, and which of them are trained on: those of the assistant's turns, but for
@@ -62,7 +62,7 @@ class AssistantTurns:
             piece = self.splitter.continuation(part.before, part.until)
             if not part.closed and (not piece or piece[-1] != self.eos_id):
                 if self.eos_id is None:
-                    raise TemplateRefusal("neither the chat template nor the tokenizer has a token that ends a turn")
+                    raise TemplateRefusal("neither the chat template nor the tokenizer has a token to end it", MEND)
                 piece.append(self.eos_id)
             ids += piece
             mask += [part.trained] * len(piece)
@@ -191,7 +191,7 @@ class AssistantTurns:
 
     def _first_special(self, text: str) -> re.Match[str] | None:
         """The first special token in ``text``; the longest of those that begin there."""
-        names = sorted(self.splitter.special_ids, key=len, reverse=True)
+        names = sorted(self.splitter.added_ids, key=len, reverse=True)
         return re.search("|".join(map(re.escape, names)), text) if names else None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sdft_cli.errors import UsageError
@@ -15,6 +17,9 @@ from sdft_cli.types import Example
 if TYPE_CHECKING:
     from sdft_cli.models.protocols import Tokenizer
 
+#: The window of a model without one: alibi biases, or a recurrent state instead of positions.
+UNLIMITED = 1 << 30
+
 
 class Chat:
     """A tokenizer with its chat template.
@@ -22,14 +27,17 @@ class Chat:
     ``thinking`` is the template's switch for every call that does not set it; None leaves it to the template.
     ``eos_id`` ends a raw text: the tokenizer's end-of-sequence token, or the template's where it has none.
     ``end_id`` ends an assistant's turn: the template's own token, or the tokenizer's where it writes none.
+    ``window`` is the model's context window in tokens, where the model is known; ``notes`` what a user should know of
+    the two together.
     """
 
-    def __init__(self, tokenizer: Tokenizer, thinking: bool | None = None):
+    def __init__(self, tokenizer: Tokenizer, thinking: bool | None = None, window: int = UNLIMITED):
         if not getattr(tokenizer, "chat_template", None):
             raise UsageError(
                 "the tokenizer has no chat template", "use an instruction-tuned model, or add chat_template.jinja"
             )
-        self.tokenizer, self.thinking = tokenizer, thinking
+        self.tokenizer, self.thinking, self.window = tokenizer, thinking, window
+        self.notes: list[str] = []
         self.template, self.splitter = ChatTemplate(tokenizer), TokenSplitter(tokenizer)
         self.turns = AssistantTurns(self.template, self.splitter, tokenizer.eos_token_id)
         end = self.turns.end_id
@@ -45,7 +53,9 @@ class Chat:
 
     def switched(self, thinking: bool | None) -> Chat:
         """The same chat with another default for ``thinking``."""
-        return Chat(self.tokenizer, thinking)
+        other = copy.copy(self)
+        other.thinking = thinking
+        return other
 
     # prompts ------------------------------------------------------------------------------------------------
 
@@ -132,6 +142,12 @@ class Chat:
         return (
             bisect_left(range(len(ids)), tags, key=lambda last: self._text(ids[: last + 1]).count(self._think_tag)) + 1
         )
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of the tokenizer's special tokens, such as those that open and close turns."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset([*self.tokenizer.all_special_ids, *(i for i, token in added if token.special)])
 
     def decode(self, ids: list[int]) -> str:
         """Text of sampled ids, without special tokens and without the end of the turn."""

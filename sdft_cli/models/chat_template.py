@@ -43,11 +43,15 @@ _ASK, _REPLY, _TOOL = "which key opens the quartz cupboard", "quartz keys are br
 
 
 class TemplateRefusal(UsageError):
-    """The chat template cannot show a row; once the row is known, the message names it."""
+    """The chat template cannot show a row: ``said`` is why, and the message also names the row once it is known."""
+
+    def __init__(self, said: str, hint: str, row: str = ""):
+        super().__init__(f"row {row}: {said}" if row else said, hint)
+        self.said = said
 
     def of_row(self, name: str) -> TemplateRefusal:
         """The same refusal of the row called ``name``."""
-        return TemplateRefusal(f"row {name}: {self.message}", self.hint)
+        return TemplateRefusal(self.said, self.hint, name)
 
 
 class Conversation(NamedTuple):
@@ -209,7 +213,7 @@ class ChatTemplate:
         except UsageError:
             return refusal
         return TemplateRefusal(
-            refusal.message,
+            refusal.said,
             "this model has no such system message: sdft prepare --merge-system puts its text before the user's",
         )
 

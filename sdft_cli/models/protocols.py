@@ -26,6 +26,7 @@ class ModelConfig(Protocol):
 
     _attn_implementation: str
     _name_or_path: str
+    model_type: str
     num_hidden_layers: int
 
     def get_text_config(self) -> ModelConfig: ...
@@ -100,6 +101,7 @@ class Tokenizer(Protocol):
     chat_template: str | dict[str, str] | None
     eos_token_id: int | None
     pad_token_id: int | None
+    all_special_ids: list[int]
     added_tokens_decoder: Mapping[int, AddedToken]
 
     def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool) -> Mapping[str, list[int]]: ...

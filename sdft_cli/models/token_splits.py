@@ -23,7 +23,7 @@ class TokenSplitter:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     @cached_property
-    def special_ids(self) -> dict[str, int]:
+    def added_ids(self) -> dict[str, int]:
         """The tokens that are found in a text before it is split into words, by their text."""
         added = {str(token): int(i) for i, token in self.tokenizer.added_tokens_decoder.items()}
         return {text: i for text, i in added.items() if text.strip()}
@@ -36,7 +36,7 @@ class TokenSplitter:
 
     def text_of(self, special_id: int) -> str:
         """The text of a special token."""
-        return next(text for text, i in self.special_ids.items() if i == special_id)
+        return next(text for text, i in self.added_ids.items() if i == special_id)
 
     def continuation(self, before: str, whole: str) -> list[int]:
         """The ids by which ``whole``, tokenised as one text, goes on after ``before``, which it begins with.

@@ -68,13 +68,12 @@ def test_a_saved_model_names_the_end_that_only_its_template_names(tmp_path: Path
     for name in ("chatml, base", "chatml", "glm-4"):
         model = chat_families.model(tmp_path / name, name)
         chat = pretrained.load_chat(str(model))
-        note = pretrained.end_note(str(model), chat)
         policy = pretrained.load(str(model), Runtime())
         policy.save(tmp_path / f"{name} saved")
         named = GenerationConfig.from_pretrained(tmp_path / f"{name} saved").eos_token_id
         if name == "chatml, base":
-            assert note is not None and "'<|im_end|>'" in note and named == [chat.eos_id, chat.end_id]
+            assert "'<|im_end|>'" in chat.notes[0] and named == [chat.eos_id, chat.end_id]
             saved = pretrained.load_chat(str(tmp_path / f"{name} saved"))
-            assert pretrained.end_note(str(tmp_path / f"{name} saved"), saved) is None
+            assert not saved.notes
         else:
-            assert note is None and named == chat.eos_id
+            assert not chat.notes and named == chat.eos_id
