@@ -17,6 +17,9 @@ from sdft_cli.messages import Message, is_trained
 from sdft_cli.models.chat_template import MEND, REASONING_KEYS, THINK_TAGS, ChatTemplate, Conversation, TemplateRefusal
 from sdft_cli.models.token_splits import TokenSplitter
 
+#: A word that no template holds.
+_MARK = "quartzcontent"
+
 
 class _Part(NamedTuple):
     """A part of a rendered conversation: it begins after ``before`` and ends with ``until``, both from the first
@@ -44,10 +47,16 @@ class AssistantTurns:
         self.template, self.splitter, self.eos_id = template, splitter, eos_id
 
     @cached_property
+    def end(self) -> str:
+        """The text by which the template ends an assistant's turn: a special token, or several without anything
+        between them if the last is the tokenizer's end of a text (Cohere). Empty if it writes none."""
+        found = self._end_in(self.template.end or "")
+        return found.group() if found else ""
+
+    @cached_property
     def end_id(self) -> int | None:
-        """The token by which the template ends an assistant's turn; None if it writes none."""
-        found = self._first_special(self.template.end or "")
-        return self.splitter.added_ids[found.group()] if found else None
+        """The last token of `end`; None if the template writes none."""
+        return self.splitter.ids(self.end)[-1] if self.end else None
 
     def ids(self, prompt: Conversation, turns: Sequence[Message]) -> tuple[list[int], list[bool]]:
         """Ids of ``turns`` after ``prompt``, and which of them are trained on: those of the assistant's turns, but for
@@ -75,11 +84,19 @@ class AssistantTurns:
         reasoning, bare = _divided(turn)
         for form in self._with_reasoning(turn, reasoning, bare):
             whole = self.template.render(prompt.having(form), generate=False)
-            if whole.startswith(opened) and reasoning in whole[len(opened) :]:
+            if whole.startswith(opened) and self._thinks_once(opened, whole, reasoning):
                 break
         else:
             whole = self._after_opening(prompt, opened, reasoning, bare)
         return self._cut(opened, whole)._replace(trained=is_trained(turn))
+
+    def _thinks_once(self, opened: str, whole: str, reasoning: str) -> bool:
+        """Whether what ``whole`` adds to the prompt has the reasoning, and opens thinking no more than once."""
+        opening, written = self._opening(opened), whole[len(opened) :]
+        begun = opening is not None and not opening.closed
+        tags = opening.tags if opening else self.template.think_tags
+        twice = tags is not None and written.count(tags[0]) + begun > 1
+        return reasoning in written and not (reasoning and twice)
 
     def _with_reasoning(self, turn: Message, reasoning: str, bare: Message) -> list[Message]:
         """The turn in the forms in which templates show its reasoning, as given first."""
@@ -97,11 +114,13 @@ class AssistantTurns:
         """The whole text where the template's own finished turn has no thinking, or not what the prompt opens."""
         whole = self.template.render(prompt.having(bare), generate=False)
         opening = self._opening(opened)
-        before = opening.before if opening else opened
+        before = opening.before if opening else opened if whole.startswith(opened) else opened.rstrip()
         if not whole.startswith(before):
             raise TemplateRefusal(
                 "the chat template writes the assistant's turn otherwise than its generation prompt begins it", MEND
             )
+        if before == opened.rstrip() and not reasoning:  # they differ in white space alone
+            return opened + whole[len(before) :].lstrip()
         tags = opening.tags if opening else self.template.think_tags
         if tags is None:
             raise TemplateRefusal(
@@ -118,6 +137,8 @@ class AssistantTurns:
                 )
             return opened + answer
         closing = f"\n{last}\n\n" if not opening or opening.newline else last
+        if last in self.template.after_reasoning:  # as the family itself writes it
+            closing = self.template.after_reasoning
         if answer.lstrip().startswith(last):
             closing = ""
         return opened + ("" if opening else f"{first}\n") + reasoning + closing + answer
@@ -134,42 +155,49 @@ class AssistantTurns:
     def _several(self, prompt: Conversation, turns: Sequence[Message]) -> list[_Part]:
         """The parts in turn: what the assistant wrote, and what stands between."""
         whole = self.template.render(prompt.having(*turns), generate=False)
+        written = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+        begins = [self.template.render(prompt.having(*turns[:i]), generate=True) for i in written]
         parts: list[_Part] = []
-        for i in (i for i, turn in enumerate(turns) if turn["role"] == "assistant"):
-            begins = self.template.render(prompt.having(*turns[:i]), generate=True)
-            ends = self._end_of(prompt.having(*turns[: i + 1]), whole, begins, last=i + 1 == len(turns))
-            if ends is None or not whole.startswith(begins):
+        for i, begin, after in zip(written, begins, [*begins[1:], whole], strict=True):
+            ends = self._end_of(prompt, turns, i, whole, begin)
+            # what is between two turns must be there, and in the one text
+            if ends is None or not (whole.startswith(after) and after.startswith(ends.until)):
                 raise TemplateRefusal(
                     "the chat template rewrites earlier turns, so it cannot be trained on a demonstration of several "
                     "turns",
                     "use a template that only appends, or join the turns into one text",
                 )
-            reasoning, _ = _divided(turns[i])
-            if reasoning not in ends.until[len(begins) :]:
+            if _divided(turns[i])[0] not in ends.until[len(begin) :]:
                 raise TemplateRefusal(
                     f"the chat template leaves out the reasoning of the demonstration's turn {i + 1}", MEND
                 )
             if parts:
-                parts.append(_Part(parts[-1].until, begins, False))
+                parts.append(_Part(parts[-1].until, begin, False))
             parts.append(ends._replace(trained=is_trained(turns[i])))
         return parts
 
-    def _end_of(self, upto: Conversation, whole: str, begins: str, last: bool) -> _Part | None:
-        """The assistant's turn that ``upto`` ends with, found in the ``whole`` text; it starts after ``begins``."""
-        if last:
-            return self._cut(begins, whole)
-        alone = self.template.render(upto, generate=False)
-        part = self._cut(begins, alone)
-        if part.closed and whole.startswith(part.until):
+    def _end_of(self, prompt: Conversation, turns: Sequence[Message], i: int, whole: str, begin: str) -> _Part | None:
+        """The assistant's turn ``i`` in the ``whole`` text, where it starts after ``begin``; None if it isn't there."""
+        if not whole.startswith(begin):
+            return None
+        if i + 1 == len(turns):
+            return self._cut(begin, whole)
+        limit = self._start_of_next(prompt, turns, i, whole)
+        part = self._cut(begin, self.template.render(prompt.having(*turns[: i + 1]), generate=False))
+        if not whole[:limit].startswith(part.until):  # as the last turn it is written otherwise: look for its end
+            at = whole.find(self.end, len(begin), limit) if self.end else -1
+            return None if at < 0 else _Part(begin, whole[: at + len(self.end)], True)
+        if part.closed:
             return part
-        if self.end_id is not None:  # as the conversation's last turn it is written otherwise: look for its end
-            end = self.splitter.text_of(self.end_id)
-            at = whole.find(end, len(begins))
-            return None if at < 0 else _Part(begins, whole[: at + len(end)], True)
-        follows = self._first_special(whole[len(part.until) :])  # such as GLM's <|observation|>
-        if whole.startswith(part.until) and follows and not follows.start():
-            return _Part(begins, part.until + follows.group(), True)
-        return None
+        follows = self._end_in(whole[len(part.until) :])  # such as GLM's <|observation|>
+        return _Part(begin, part.until + follows.group(), True) if follows and not follows.start() else None
+
+    def _start_of_next(self, prompt: Conversation, turns: Sequence[Message], i: int, whole: str) -> int:
+        """Where in ``whole`` the content of the turn after ``i`` stands, found by putting a mark in its place."""
+        marked: Message = {**turns[i + 1], "content": _MARK}
+        text = self.template.render(prompt.having(*turns[: i + 1], marked, *turns[i + 2 :]), generate=False)
+        same = text.partition(_MARK)[0]
+        return len(same) if whole.startswith(same) else len(whole)
 
     # where a turn ends --------------------------------------------------------------------------------------
 
@@ -178,21 +206,21 @@ class AssistantTurns:
         end = self.template.end
         if end is not None and whole.endswith(end):
             core = whole[: len(whole) - len(end)]
-            found = self._first_special(end)
+            found = self._end_in(end)
             return _Part(before, core + end[: found.end()] if found else core, True, bool(found))
         control = "".join(f"{re.escape(name)}|" for name in self.splitter.control_tokens)
         tail = re.search(rf"(?:{control}\s)*$", whole)
         assert tail is not None  # it may be empty
-        usual = "" if self.end_id is None else self.splitter.text_of(self.end_id)
-        found = re.search(re.escape(usual), tail.group()) if usual else None
-        found = found or self._first_special(tail.group())
-        until = whole[: tail.start() + found.end()] if found else whole[: tail.start()]
-        return _Part(before, until, True, bool(found))
+        found = re.search(re.escape(self.end), tail.group()) if self.end else None
+        until = whole[: tail.start() + found.end()] if found else whole.rstrip()
+        return _Part(before, until, True, bool(tail.group().strip()))
 
-    def _first_special(self, text: str) -> re.Match[str] | None:
-        """The first special token in ``text``; the longest of those that begin there."""
-        names = sorted(self.splitter.added_ids, key=len, reverse=True)
-        return re.search("|".join(map(re.escape, names)), text) if names else None
+    def _end_in(self, text: str) -> re.Match[str] | None:
+        """The first special token in ``text`` (the longest of those that begin there), with those that directly follow
+        it up to the tokenizer's end of a text."""
+        names = "|".join(map(re.escape, sorted(self.splitter.added_ids, key=len, reverse=True)))
+        eos = "" if self.eos_id is None else re.escape(self.splitter.text_of(self.eos_id))
+        return re.search(rf"(?:{names})(?:(?:{names})*?{eos})?" if eos else rf"(?:{names})", text) if names else None
 
 
 def _divided(turn: Message) -> tuple[str, Message]:

@@ -95,15 +95,20 @@ class ChatTemplate:
                 "the chat template has no switch for thinking",
                 "leave views.student_thinking and views.teacher_thinking out",
             )
-        refusals = []
+        raised, left_out = [], []
         for form in self._forms(conversation):
             try:
                 text = self._write(conversation, generate, form)
-                self._check(text, conversation, generate, form)
-                return text
             except TemplateRefusal as refusal:
-                refusals.append(refusal)
-        raise self._explained(refusals[0], conversation, generate)
+                raised.append(refusal)
+                continue
+            try:
+                self._check(text, conversation, generate, form)
+            except TemplateRefusal as refusal:
+                left_out.append(refusal)
+            else:
+                return text
+        raise self._explained((left_out or raised)[0], conversation, generate)
 
     @cached_property
     def has_switch(self) -> bool:
@@ -125,6 +130,19 @@ class ChatTemplate:
             return self.render(asked, generate=False).rpartition(_REPLY)[2]
         except UsageError:
             return None
+
+    @cached_property
+    def after_reasoning(self) -> str:
+        """What the template writes between an assistant's reasoning and its content; empty if it shows no reasoning."""
+        for key in REASONING_KEYS:
+            turn: Json = {"role": "assistant", "content": _REPLY, key: _ASK}
+            try:
+                text = self.render(Conversation([{"role": "user", "content": "?"}, turn]), generate=False)
+            except UsageError:
+                continue
+            if _ASK in text:
+                return text.partition(_ASK)[2].partition(_REPLY)[0]
+        return ""
 
     @cached_property
     def think_tags(self) -> tuple[str, str] | None:

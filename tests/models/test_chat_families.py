@@ -155,6 +155,23 @@ def test_other_ways_to_open_thinking(case: str) -> None:
     assert tokenizer.decode(ids) == expected + "<|im_end|>"
 
 
+def test_a_block_in_the_content_is_the_reasoning_where_the_template_would_add_a_second() -> None:
+    """A template that reads ``reasoning_content`` and leaves the content's own tags alone (Qwen3.8)."""
+    unparted = FAMILIES["qwen3-thinking"].template.replace("not reason and '</think>' in content", "false")
+    chat = Chat(chat_families.tokenizer("qwen3-thinking", chat_template=unparted))
+    ids, _ = chat.completion(example(BLOCK))
+    assert chat.tokenizer.decode(ids) == f"{THOUGHT}\n</think>\n\n{ANSWER}<|im_end|>"
+
+
+def test_white_space_around_a_generation_prompt_is_no_other_turn() -> None:
+    """A template with its own line breaks at the end, as when it is printed for people."""
+    template = FAMILIES["chatml"].template.replace("assistant\n' }}{% endif %}", "assistant\n' }}\n\n {% endif %}\n")
+    tokenizer = chat_families.tokenizer("chatml", chat_template=template)
+    chat = Chat(tokenizer)
+    assert chat.render(ASK).endswith("assistant\n\n ") or chat.render(ASK).endswith("assistant\n\n\n ")
+    assert tokenizer.decode(chat.completion(example())[0]) == f"{ANSWER}<|im_end|>"
+
+
 # --- several turns, tools ---------------------------------------------------------------------------------------------
 
 TRACE = [
