@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TypedDict
 
@@ -18,6 +20,7 @@ from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_o
 from sdft_cli.training.disk_space import check_disk, free_bytes
 from sdft_cli.training.preflight import StagePlan, complaints, most, notes_of, plan
 from sdft_cli.training.recipe_checks import check_recipe
+from sdft_cli.training.rendered_views import Prompts
 
 
 class StageOutlook(TypedDict):
@@ -80,12 +83,23 @@ def _views(recipe: Recipe, chat: Chat, first: StagePlan) -> list[str]:
     """The first training row as student and teacher will see it."""
     example = first.train[0]
     lines = [f"first row of {first.task.name} ({example.id})"]
-    for who, name in (("student", recipe.views.student), ("teacher", recipe.views.teacher)):
+    shown = recipe.views
+    for who, name, thinking in (
+        ("student", shown.student, shown.student_thinking),
+        ("teacher", shown.teacher, shown.teacher_thinking),
+    ):
         if name in views.VIEWS and (messages := views.VIEWS[name](example)):
-            lines += [f"--- {who} sees ({name}):", chat.render(messages)]
+            lines += [f"--- {who} sees ({name}):", chat.view_text(example, messages, thinking)]
     if recipe.sampler.source == "dataset":
-        lines += ["--- and is trained on:", chat.decode(chat.completion(example)[0])]
+        lines += ["--- and is trained on:", trained_text(chat, *Prompts(chat, shown).demonstrated(example))]
     return lines
+
+
+def trained_text(chat: Chat, ids: list[int], mask: list[bool]) -> str:
+    """The tokens in the loss, special ones included; what stands between an assistant's turns is marked as left out."""
+    runs = [(trained, [i for i, _ in run]) for trained, run in groupby(zip(ids, mask, strict=True), itemgetter(1))]
+    decode = chat.tokenizer.decode
+    return " […] ".join(decode(run, skip_special_tokens=False) for trained, run in runs if trained)
 
 
 def _lines(stages: Sequence[StageOutlook]) -> list[str]:

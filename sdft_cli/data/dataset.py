@@ -161,7 +161,7 @@ def _lack(value: Json) -> str | None:
     if isinstance(value, str):
         return None if value.strip() else "empty"
     if isinstance(value, list) and value and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in value):
-        return None if any(str(m["content"]).strip() for m in value) else "empty"
+        return None if any(str(m["content"]).strip() or m.get("tool_calls") for m in value) else "empty"
     return "empty" if isinstance(value, list | dict) and not value else None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sdft_cli.config.recipe import Sampler
 from sdft_cli.evaluation.conditions import Conditions
+from sdft_cli.messages import question_text
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.records import ItemRecord
 from sdft_cli.types import Example, Rollout, Score, Suite, Task
@@ -29,7 +30,7 @@ def answer(
     """One record per example, regardless of ``conditions.limit``. A row that lacks the view gets its plain prompt."""
     conditions = conditions.for_rows(chat, graded_by, examples)
     sampler, tokens = conditions.sampler, conditions.tokens(graded_by)
-    prompts = [chat.prompt_ids(conditions.messages(example)) for example in examples]
+    prompts = [chat.view_ids(example, conditions.messages(example)) for example in examples]
     rollouts = engine.sample(prompts, sampler or Sampler(), tokens, seed, greedy=sampler is None)
     return graded(examples, rollouts, chat, graded_by.grade)
 
@@ -62,7 +63,7 @@ def _record(example: Example, rollout: Rollout, chat: Chat, grade: Callable[[str
         "extracted": score.extracted,
         "why": score.why,
         "completion": text,
-        "prompt": example.prompt[-1]["content"],
+        "prompt": question_text(example.prompt),
         "answer": example.answer,
         "tokens": len(rollout.ids),
         "finish": rollout.finish,

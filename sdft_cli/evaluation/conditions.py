@@ -62,7 +62,8 @@ class Conditions:
         new_tokens, bad = self._fit(chat, graded, examples)
         if bad:
             more = f" ({len(bad)} such rows)" if len(bad) > 1 else ""
-            raise UsageError(f"{graded.name}: row {bad[0].where}: {bad[0].reason}: {bad[0].detail}{more}", self.hint)
+            row = f"row {bad[0].where}: {bad[0].reason}: {bad[0].detail}{more}"
+            raise UsageError(f"{graded.name}: {row}", self.hint(bad))
         return replace(self, fitted=new_tokens)
 
     def unusable(self, chat: Chat, graded: Task | Suite, examples: Sequence[Example]) -> list[Dropped]:
@@ -82,9 +83,13 @@ class Conditions:
         new_tokens, _, too_long = fit(lengths, chat.window, wanted, least)
         return new_tokens, [*bad, *(Dropped(row, TOO_LONG, no_room(lengths[row], least, chat)) for row in too_long)]
 
-    @property
-    def hint(self) -> str:
-        """What to do about rows that cannot be answered."""
+    def hint(self, bad: Sequence[Dropped]) -> str:
+        """What to do about the ``bad`` rows, which cannot be answered."""
+        if bad[0].reason == REFUSED:
+            return (
+                "use a model whose chat template can show these rows, or leave them out (for a template without "
+                "system messages: sdft prepare --merge-system)"
+            )
         if self.max_new_tokens:
             return "lower evaluation.max_new_tokens (`sdft eval --max-new-tokens`), or shorten these rows"
         return "shorten these rows, or leave them out"

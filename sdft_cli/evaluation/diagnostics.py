@@ -114,7 +114,7 @@ def divergence(
             "name with --base the model that this one was trained from",
         )
     conditions = conditions.for_rows(model.chat, task, rows)
-    prompts = [model.chat.prompt_ids(conditions.messages(row)) for row in conditions.rows(rows)]
+    prompts = [model.chat.view_ids(row, conditions.messages(row)) for row in conditions.rows(rows)]
     rollouts = model.engine.sample(prompts, conditions.sampler or Sampler(), conditions.tokens(task), 0)
     pairs = [
         batching.Row(prompt, rollout.ids, [1.0] * len(rollout.ids), prompt)

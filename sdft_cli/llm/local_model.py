@@ -33,6 +33,7 @@ from sdft_cli.llm.types import (
     advance,
     cut_at_stop,
 )
+from sdft_cli.models.chat_template import TemplateRefusal
 from sdft_cli.models.engine import ENGINES
 from sdft_cli.types import Json
 
@@ -108,11 +109,11 @@ class LocalModel:
         self.progress.usage.stored += len(batch) - len(missing)
         if not missing:
             return
-        prompts = [self.policy.chat.prompt_ids(s.request.messages) for s in missing]
-        fitting = [i for i, ids in enumerate(prompts) if len(ids) < self.context_window]
-        sampled = self._sample([missing[i] for i in fitting], [prompts[i] for i in fitting])
+        prompts = [self._prompt(s.request) for s in missing]
+        fitting = {i: ids for i, ids in enumerate(prompts) if not isinstance(ids, Reply)}
+        sampled = self._sample([missing[i] for i in fitting], list(fitting.values()))
         written = dict(zip(fitting, sampled, strict=True))
-        replies = [written.get(i) or self._too_long(ids) for i, ids in enumerate(prompts)]
+        replies = [prompt if isinstance(prompt, Reply) else written[i] for i, prompt in enumerate(prompts)]
         self.store.add(
             *(
                 StoredResponse(s.digest, json.dumps(s.request.body()), "local", reply.text, {s.number: reply})
@@ -122,7 +123,14 @@ class LocalModel:
         self.progress.usage.requests += len(fitting)
         self.progress.replied(replies)
 
-    def _too_long(self, ids: list[int]) -> Reply:
+    def _prompt(self, request: Request) -> list[int] | Reply:
+        """The prompt's ids; a reply that says why there are none to sample from."""
+        try:
+            ids = self.policy.chat.prompt_ids(request.messages, tools=request.extra.get("tools"))
+        except TemplateRefusal as refusal:
+            return Reply(refusal.message, REFUSED)
+        if len(ids) < self.context_window:
+            return ids
         return Reply(f"{len(ids)} tokens, the model's window is {self.context_window}", REFUSED)
 
     def _sample(self, samples: Sequence[_Sample], prompts: list[list[int]]) -> list[Reply]:

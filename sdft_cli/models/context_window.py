@@ -6,27 +6,24 @@ So nothing is ever sampled or scored past it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sdft_cli.errors import UsageError
+from sdft_cli.models.chat import UNLIMITED, Chat
+from sdft_cli.models.chat_template import TemplateRefusal
 from sdft_cli.types import Example
 
 if TYPE_CHECKING:
-    from sdft_cli.models.chat import Chat
     from sdft_cli.models.protocols import ModelConfig
     from sdft_cli.types import Message
 
-#: The window of a model without one: alibi biases, or a recurrent state instead of positions.
-UNLIMITED = 1 << 30
 #: What configs call it; the first that is set counts. Sliding windows are none: they bound a layer, not a text.
 KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
 #: Tokens that a window has to leave for a completion, however short demonstrations are: one long prompt must not cut
 #: the completions of all others. Of a small window, an eighth.
 LEAST = 64
 #: Why a row cannot be used.
-TOO_LONG, REFUSED = "prompt over the limit", "prompt cannot be rendered"
+TOO_LONG, REFUSED = "prompt over the limit", "cannot be rendered"
 
 
 def window_of(config: ModelConfig) -> int:
@@ -82,17 +79,6 @@ def no_room(length: int, new_tokens: int, chat: Chat) -> str:
     return f"{length} tokens and {new_tokens} new ones exceed the model's window of {chat.window}"
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Turns what a chat template raises for messages that it cannot render into a `UsageError`."""
-    from jinja2 import TemplateError
-
-    try:
-        yield
-    except TemplateError as error:
-        raise UsageError(f"the chat template refuses it: {error}", "change the messages, or the template") from error
-
-
 class Prompts(NamedTuple):
     """``lengths`` in tokens, by row, of the prompts that may be long; ``refused`` by the chat template, and why."""
 
@@ -109,9 +95,8 @@ def long_prompts(
     for example in examples:
         messages = view(example)
         try:
-            with refusals():
-                if 2 * len(chat.render(messages).encode()) > room:
-                    found.lengths[example.id] = len(chat.prompt_ids(messages))
-        except UsageError as error:
-            found.refused[example.id] = error.message
+            if 2 * len(chat.render(messages, tools=example.tools).encode()) > room:
+                found.lengths[example.id] = len(chat.prompt_ids(messages, tools=example.tools))
+        except TemplateRefusal as refusal:
+            found.refused[example.id] = refusal.said
     return found

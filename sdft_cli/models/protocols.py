@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from sdft_cli.types import Message
+    from sdft_cli.types import Json
 
 
 class ModelConfig(Protocol):
@@ -90,6 +90,8 @@ class PeftModel(CausalLM):
 
 
 class AddedToken(Protocol):
+    """A token that is found in a text before it is split into words; ``special`` if it is no part of what is said."""
+
     special: bool
 
 
@@ -105,9 +107,15 @@ class Tokenizer(Protocol):
     def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool) -> Mapping[str, list[int]]: ...
 
     def apply_chat_template(
-        self, conversation: list[Message], *, tokenize: bool, add_generation_prompt: bool, **variables: bool
+        self,
+        conversation: list[Json],
+        *,
+        tools: list[Json] | None,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **switches: bool,
     ) -> str: ...
 
-    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool, **options: bool) -> str: ...
 
     def save_pretrained(self, save_directory: Path) -> object: ...

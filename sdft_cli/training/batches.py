@@ -103,7 +103,7 @@ class Batches:
 
     def demonstrations(self) -> dict[str, float]:
         """What the demonstrations are like (`completions.describe_demonstrations`)."""
-        return completions.describe_demonstrations(self.examples, self.chat)
+        return completions.describe_demonstrations(self.examples, self.prompts)
 
     def _batch(self, written: list[Completion]) -> Batch:
         if self.recipe.reward:

@@ -62,7 +62,7 @@ class CompletionSource:
             return [Completion(e, e.meta["before"], e.meta["ids"], [True] * len(e.meta["ids"])) for e in examples]
         prompts = [self.prompts.student(e) for e in examples]
         if self.sampler.source == "dataset":
-            pairs = [self.chat.completion(e) for e in examples]
+            pairs = [self.prompts.demonstrated(e) for e in examples]
             return [Completion(e, p, *pair) for e, p, pair in zip(examples, prompts, pairs, strict=True)]
         if self.sampler.source == "teacher":
             rollouts = [self.stored[i * self.sampler.n + k] for i, k in picked]
@@ -119,20 +119,20 @@ def _runs_past(completions: Sequence[Completion], chat: Chat) -> str:
     return chat.tokenizer.decode([token], skip_special_tokens=False) if 2 * count > len(cut) else ""
 
 
-def describe_demonstrations(examples: Sequence[Example], chat: Chat) -> dict[str, float]:
+def describe_demonstrations(examples: Sequence[Example], prompts: Prompts) -> dict[str, float]:
     """What the demonstrations are like, under the names of `describe`, from at most 64 of them; empty without any.
 
     Those of several turns are left out: what the student writes is one turn.
     """
-    shown = [e for e in examples if isinstance(e.demonstration, str) and e.demonstration][:64]
+    shown = [e for e in examples if e.demonstration and (isinstance(e.demonstration, str) or len(e.demonstration) == 1)]
+    shown = shown[:64]
     if not shown:
         return {}
-    ids = [chat.completion(e)[0] for e in shown]
-    prompts = [chat.prompt_ids(e.prompt) for e in shown]
+    ids = [prompts.demonstrated(e)[0] for e in shown]
     return {
         "completion_tokens": sum(map(len, ids)) / len(ids),
         "repeated": sum(map(repeated, ids)) / len(ids),
-        "distinct": distinct(prompts, ids),
+        "distinct": distinct([prompts.student(e) for e in shown], ids),
     }
 
 

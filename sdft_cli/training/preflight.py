@@ -53,6 +53,7 @@ def plan(recipe: Recipe, chat: Chat) -> list[StagePlan]:
     """One plan per task; raises on the first bad row unless ``train.on_bad_row`` is ``drop``."""
     method = check_recipe(recipe)
     plans = [_plan(recipe, method, i, name, chat) for i, name in enumerate(recipe.tasks, 1)]
+    plans[0].notes += chat.notes
     suite = plugins.SUITES.get(recipe.suite) if recipe.suite else None
     if isinstance(suite, Suite):
         items = [example for part in suite.parts().values() for example in part]

@@ -154,7 +154,7 @@ class _Probe:
         messages = VIEWS[view](example)
         if messages is None:
             return None
-        ids = self.policy.chat.prompt_ids(messages, getattr(self.recipe.views, f"{who}_thinking"))
+        ids = self.policy.chat.view_ids(example, messages, getattr(self.recipe.views, f"{who}_thinking"))
         return ids if len(ids) <= room else None
 
     def _sample(self, stage: StagePlan, prompts: list[list[int]], seed: int, greedy: bool = False) -> list[Rollout]:

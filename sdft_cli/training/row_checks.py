@@ -14,8 +14,10 @@ from sdft_cli.config.recipe import METHODS, Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.context_window import REFUSED, TOO_LONG, fit, least_of, no_room, refusals
+from sdft_cli.models.chat_template import TemplateRefusal
+from sdft_cli.models.context_window import REFUSED, TOO_LONG, fit, least_of, no_room
 from sdft_cli.models.views import VIEWS
+from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.types import Dropped, Example, Suite, Task
 
 #: Tokens of the student's and of the teacher's prompt (0 without a teacher).
@@ -25,23 +27,25 @@ Lengths = tuple[int, int]
 @dataclass
 class Screened:
     """What was found of a phase's rows: the ``lengths`` of those that can be rendered, the ``bad`` ones by id, and the
-    most ``new_tokens`` that fit after every other prompt."""
+    most ``new_tokens`` that fit after every other prompt. ``hint`` is that of the chat template's refusal."""
 
     lengths: dict[str, Lengths]
     bad: dict[str, Dropped]
     new_tokens: int
     notes: list[str] = field(default_factory=list)
+    hint: str = ""
 
 
 def lengths_of(example: Example, recipe: Recipe, chat: Chat) -> Lengths:
-    """Tokens of the student's and the teacher's prompt (0 without a teacher). Raises `UsageError` where the chat
-    template refuses one."""
+    """Tokens of the student's and the teacher's prompt (0 without a teacher). Raises `TemplateRefusal` where the
+    chat template cannot show one."""
     names = (recipe.views.student, recipe.views.teacher)
     # a view of the batch's own completions has no length before there are any
     messages = [VIEWS[name](example) if name else None for name in names]
     switches = (recipe.views.student_thinking, recipe.views.teacher_thinking)
-    with refusals():
-        student, teacher = (len(chat.prompt_ids(m, t)) if m else 0 for m, t in zip(messages, switches, strict=True))
+    student, teacher = (
+        len(chat.prompt_ids(m, t, example.tools)) if m else 0 for m, t in zip(messages, switches, strict=True)
+    )
     return student, teacher
 
 
@@ -49,19 +53,21 @@ def screen(examples: Sequence[Example], phase: Recipe, task: Task, chat: Chat) -
     """The rows of one phase, whose recipe this is."""
     lengths: dict[str, Lengths] = {}
     bad: dict[str, Dropped] = {}
+    hints = []
     for example in examples:
         try:
             lengths[example.id] = lengths_of(example, phase, chat)
             if phase.sampler.source == "dataset":
-                with refusals():
-                    _check_demonstration(example, max(lengths[example.id]), chat, bad)
-        except UsageError as error:
-            bad[example.id] = Dropped(example.id, REFUSED, error.message)
+                _check_demonstration(example, max(lengths[example.id]), phase, chat, bad)
+        except TemplateRefusal as refusal:
+            lengths.pop(example.id, None)
+            bad[example.id] = Dropped(example.id, REFUSED, refusal.said)
+            hints.append(refusal.hint)
     limit = phase.train.max_prompt_tokens
     for row, pair in lengths.items():
         if max(pair) > limit:
             bad[row] = Dropped(row, TOO_LONG, f"{max(pair)} tokens, train.max_prompt_tokens is {limit}")
-    found = Screened(lengths, bad, wanted_tokens(phase, task))
+    found = Screened(lengths, bad, wanted_tokens(phase, task), hint=hints[0] if hints else "")
     if phase.sampler.source != "dataset":
         _fit(found, examples, phase, task, chat)
     return found
@@ -78,8 +84,8 @@ def asked_tokens(phase: Recipe) -> bool:
     return own is not None and own != METHODS.get(phase.method).sampler.max_new_tokens
 
 
-def _check_demonstration(example: Example, prompt: int, chat: Chat, bad: dict[str, Dropped]) -> None:
-    new_tokens = len(chat.completion(example)[0])
+def _check_demonstration(example: Example, prompt: int, phase: Recipe, chat: Chat, bad: dict[str, Dropped]) -> None:
+    new_tokens = len(Prompts(chat, phase.views).demonstrated(example)[0])
     if prompt + new_tokens > chat.window:
         bad[example.id] = Dropped(example.id, TOO_LONG, no_room(prompt, new_tokens, chat))
 
@@ -107,6 +113,8 @@ def refuse(where: str, bad: Sequence[Dropped], hint: str) -> UsageError:
 
 def hint_for(bad: Sequence[Dropped], found: Screened, phase: Recipe, chat: Chat) -> str:
     """What to do about a phase's bad rows."""
+    if bad[0].reason == REFUSED:
+        return found.hint
     if bad[0].reason != TOO_LONG:
         return "fix the rows, or add --on-bad-row drop"
     room = chat.window - max((max(pair) for pair in found.lengths.values()), default=0)
@@ -133,7 +141,7 @@ def usable(
     droppable = recipe.train.on_bad_row == "drop" and isinstance(graded, Task)
     if bad and not (droppable and kept):
         more = ", or add --on-bad-row drop" if isinstance(graded, Task) else ""
-        raise refuse(where, bad, conditions.hint + more)
+        raise refuse(where, bad, conditions.hint(bad) + more)
     wanted, fits = conditions.tokens(graded), conditions.for_rows(chat, graded, kept).tokens(graded)
     if fits == wanted:
         return kept, bad, []
