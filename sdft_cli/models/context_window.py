@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 #: What configs call it; the first that is set counts. Sliding windows are none: they bound a layer, not a text.
 KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
-#: Tokens of a completion that a window has to leave where no demonstration says how long completions are.
+#: Tokens that a window has to leave for a completion, however short demonstrations are: one long prompt must not cut
+#: the completions of all others. Of a small window, an eighth.
 LEAST = 64
 #: Why a row cannot be used.
 TOO_LONG, REFUSED = "prompt over the limit", "cannot be rendered"
@@ -65,11 +66,12 @@ def fit(lengths: Mapping[str, int], window: int, wanted: int, least: int) -> Fit
 
 
 def least_of(chat: Chat, examples: Sequence[Example], wanted: int) -> int:
-    """The fewest tokens that a completion must be given, of the ``wanted`` ones: as many as 19 in 20 demonstrations
+    """The fewest tokens that a completion must be given, of the ``wanted`` ones: no fewer than 19 in 20 demonstrations
     have, for whatever is cut before its end is no answer."""
     shown = [e.demonstration for e in examples if isinstance(e.demonstration, str)]
     lengths = sorted(len(chat.text_ids(text)) for text in shown)
-    return min(wanted, lengths[int(0.95 * (len(lengths) - 1))] if lengths else LEAST)
+    demonstrated = lengths[int(0.95 * (len(lengths) - 1))] if lengths else 0
+    return min(wanted, max(demonstrated, min(LEAST, chat.window // 8)))
 
 
 def no_room(length: int, new_tokens: int, chat: Chat) -> str:

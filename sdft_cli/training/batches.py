@@ -52,12 +52,10 @@ def draw(count: int, size: int, step: int, seed: int) -> list[int]:
 
 
 class Batch(NamedTuple):
-    """Rows with weights, what their completions are like, and the ``skipped`` beginnings that ``skip_first`` leaves out
-    of the loss, as rows of their own."""
+    """Rows with weights, and what their completions are like."""
 
     rows: list[Row]
     facts: StepFacts
-    skipped: Sequence[Row] = ()
 
 
 class Batches:
@@ -121,8 +119,7 @@ class Batches:
         all_three = list(zip(written, rows, masks, strict=True))
         if silent := [self._cause(c, r, mask_L) for c, r, mask_L in all_three if not any(r.weights)]:
             facts["silent"] = {cause: count / len(rows) for cause, count in Counter(silent).items()}
-        beginnings = [self._beginning(c, r, mask_L) for c, r, mask_L in all_three]
-        return Batch(rows, facts, [row for row in beginnings if row])
+        return Batch(rows, facts)
 
     # what the teacher sees ----------------------------------------------------------------------------------
 
@@ -167,6 +164,9 @@ class Batches:
         masks = [self.mask(completion, row) for completion, row in zip(written, rows, strict=True)]
         for row, weights in zip(rows, token_weights.reduce_weights(masks, goal.reduction), strict=True):
             row.weights = [0.0] * len(weights) if silences(goal, row.advantage) else weights.tolist()
+        for completion, row, mask_L in zip(written, rows, masks, strict=True):
+            if goal.skip_first and not self._unseen(completion, row):
+                row.skipped = [own and not used for own, used in zip(completion.mask, mask_L.tolist(), strict=True)]
         return masks
 
     def mask(self, completion: Completion, row: Row) -> Tensor:
@@ -192,11 +192,3 @@ class Batches:
         if not any(completion.mask):
             return silence.MASKED
         return silence.EQUAL_REWARDS if mask_L.any() else silence.SKIPPED
-
-    def _beginning(self, completion: Completion, row: Row, mask_L: Tensor) -> Row | None:
-        """The completion up to the last of the tokens that ``skip_first`` leaves out, which have a weight of 1 here."""
-        if not self.recipe.objective.skip_first or self._unseen(completion, row):
-            return None
-        left_out = [float(own and not used) for own, used in zip(completion.mask, mask_L.tolist(), strict=True)]
-        end = max((i for i, weight in enumerate(left_out, 1) if weight), default=0)
-        return Row(row.student_prompt, row.completion[:end], left_out[:end], row.teacher_prompt) if end else None

@@ -36,15 +36,15 @@ class Prefetcher:
     def take(self, number: int) -> Batch:
         """Batch ``number``; if it is the last that was prefetched, sampling of the next ones begins."""
         if self._sampled and number in self._numbers:
-            batch = self._sampled.result()[self._numbers.index(number)]
+            rows, facts = self._sampled.result()[self._numbers.index(number)]
         else:
             self._since = number
             self._sync()
-            batch = self.batches.batch(number)
+            rows, facts = self.batches.batch(number)
         age = (number - self._since) * self.updates
         if self._pool and (self._sampled is None or number == self._numbers[-1]):
             self._begin(number)
-        return batch._replace(facts={**batch.facts, "staleness": age}) if self._pool else batch
+        return Batch(rows, {**facts, "staleness": age} if self._pool else facts)
 
     def _begin(self, number: int) -> None:
         """Begin to sample the batches after ``number``, as many as may be."""
