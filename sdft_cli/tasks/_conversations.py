@@ -26,6 +26,9 @@ def conversation_of(data: Record, columns: Columns) -> Conversation:
     remarks: Remarks = set()
     prompt, rest = _prompt_of(data, columns, remarks)
     demonstration = _demonstration_of(data, columns, rest, remarks)
+    unanswered = demonstration is None and (not columns.answer or data.get(columns.answer) is None)
+    if unanswered and prompt[-1]["role"] == "tool":
+        raise BadRow("demonstration does not end with the assistant's turn", "role 'tool'")
     if any("weight" in message for message in prompt):
         remarks.add(PROMPT_WEIGHTS)
         prompt = [_plain(message) for message in prompt]
