@@ -77,12 +77,6 @@ class LocalModel:
         engine: Engine = ENGINES.get("transformers")(self.policy, settings)
         return engine
 
-    @cached_property
-    def context_window(self) -> int:
-        """The most tokens that the model takes."""
-        config = self.policy.core.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
-
     def run(self, exchanges: Sequence[Exchange], on_finished: Callback) -> list[PromptResult]:
         """See `language_model.LanguageModel`."""
         states: list[Request | PromptResult] = [advance(exchange, None) for exchange in exchanges]
@@ -129,9 +123,9 @@ class LocalModel:
             ids = self.policy.chat.prompt_ids(request.messages, tools=request.extra.get("tools"))
         except TemplateRefusal as refusal:
             return Reply(refusal.message, REFUSED)
-        if len(ids) < self.context_window:
+        if len(ids) < self.policy.chat.window:
             return ids
-        return Reply(f"{len(ids)} tokens, the model's window is {self.context_window}", REFUSED)
+        return Reply(f"{len(ids)} tokens, the model's window is {self.policy.chat.window}", REFUSED)
 
     def _sample(self, samples: Sequence[_Sample], prompts: list[list[int]]) -> list[Reply]:
         """One reply each; the room that the longest prompt leaves in the window is the limit of all."""
@@ -139,7 +133,7 @@ class LocalModel:
             return []
         request = samples[0].request  # all requests of a run have the same sampling parameters
         sampler = Sampler(temperature=request.temperature or 1.0, **_extra(request, "top_p", "top_k"))
-        limit = min(request.max_tokens, self.context_window - max(map(len, prompts)))
+        limit = min(request.max_tokens, self.policy.chat.window - max(map(len, prompts)))
         rollouts = self.engine.sample(prompts, sampler, limit, _seed(samples), greedy=request.temperature == 0)
         return [self._reply(rollout, request) for rollout in rollouts]
 

@@ -117,7 +117,7 @@ class Batches:
         facts = completions.describe(written, self.chat)
         facts["signal"] = sum(any(r.weights) for r in rows) / max(1, len(rows))
         all_three = list(zip(written, rows, masks, strict=True))
-        if silent := [self._cause(c, r, mask_L) for c, r, mask_L in all_three if not any(r.weights)]:
+        if silent := [silence.cause(self.recipe, c, r, mask_L) for c, r, mask_L in all_three if not any(r.weights)]:
             facts["silent"] = {cause: count / len(rows) for cause, count in Counter(silent).items()}
         return Batch(rows, facts)
 
@@ -165,30 +165,14 @@ class Batches:
         for row, weights in zip(rows, token_weights.reduce_weights(masks, goal.reduction), strict=True):
             row.weights = [0.0] * len(weights) if silences(goal, row.advantage) else weights.tolist()
         for completion, row, mask_L in zip(written, rows, masks, strict=True):
-            if goal.skip_first and not self._unseen(completion, row):
+            if goal.skip_first and not silence.unseen(self.recipe, completion, row):
                 row.skipped = [own and not used for own, used in zip(completion.mask, mask_L.tolist(), strict=True)]
         return masks
 
     def mask(self, completion: Completion, row: Row) -> Tensor:
         """Which of a completion's tokens are loss positions, [L] bool."""
         goal, mask_L = self.recipe.objective, torch.tensor(completion.mask, dtype=torch.bool)
-        if self._unseen(completion, row):
+        if silence.unseen(self.recipe, completion, row):
             return torch.zeros_like(mask_L)
         thought = self.chat.thinking_length(completion.ids)
         return torch.cat((mask_L[:thought], token_weights.skip_first(mask_L[None, thought:], goal.skip_first)[0]))
-
-    def _unseen(self, completion: Completion, row: Row) -> str:
-        """Why the whole completion is left out of the loss; empty if it is not."""
-        if self.recipe.views.teacher is not None and row.teacher_prompt is None:
-            return silence.NO_ROOM if completion.crowded else silence.NO_TEACHER
-        return silence.CUT if self.recipe.objective.mask_truncated and completion.finish == "length" else ""
-
-    # what carries no signal ---------------------------------------------------------------------------------
-
-    def _cause(self, completion: Completion, row: Row, mask_L: Tensor) -> str:
-        """Why a completion carries no signal."""
-        if unseen := self._unseen(completion, row):
-            return unseen
-        if not any(completion.mask):
-            return silence.MASKED
-        return silence.EQUAL_REWARDS if mask_L.any() else silence.SKIPPED

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from sdft_cli.config.recipe import Recipe
+from sdft_cli.models.batching import Row
+from sdft_cli.training.completions import Completion
+
 NO_TEACHER = "no teacher prompt"
 NO_ROOM = "teacher's prompt over the window"
 CUT = "cut at the token limit"
@@ -27,3 +33,19 @@ CAUSES: dict[str, tuple[str, str]] = {
     ),
     MASKED: ("none of their tokens is the assistant's", "check the demonstrations with `sdft train --dry-run`"),
 }
+
+
+def unseen(recipe: Recipe, completion: Completion, row: Row) -> str:
+    """Why a whole completion is left out of the loss, whatever its tokens; empty if it is not."""
+    if recipe.views.teacher is not None and row.teacher_prompt is None:
+        return NO_ROOM if completion.crowded else NO_TEACHER
+    return CUT if recipe.objective.mask_truncated and completion.finish == "length" else ""
+
+
+def cause(recipe: Recipe, completion: Completion, row: Row, mask_L: Tensor) -> str:
+    """Why a completion without any weight carries no signal; ``mask_L`` are its loss positions."""
+    if left_out := unseen(recipe, completion, row):
+        return left_out
+    if not any(completion.mask):
+        return MASKED
+    return EQUAL_REWARDS if mask_L.any() else SKIPPED
