@@ -80,7 +80,7 @@ def check(policy: Policy, folder: Path, allowed: float = 1e-3) -> TransformersEn
     eager = type(policy.core).from_pretrained(folder, attn_implementation="eager").eval()
     sampled = engine.sample(ragged(), Sampler(), 10, seed=1)
     assert [r.ids for r in sampled] == [r.ids for r in engine.sample(ragged(), Sampler(), 10, seed=1)]
-    assert len({len(r.ids) for r in sampled}) > 1 and [r.prompt_ids for r in sampled] == ragged()
+    assert [r.prompt_ids for r in sampled] == ragged()
     assert worst(eager, sampled) < allowed
     greedy = engine.sample(ragged(), Sampler(), 10, seed=1, greedy=True)
     assert worst(eager, greedy) < allowed and worst(eager, greedy, greedy=True) < allowed
@@ -90,6 +90,7 @@ def check(policy: Policy, folder: Path, allowed: float = 1e-3) -> TransformersEn
 @pytest.mark.parametrize("name", KINDS)
 def test_samples_are_those_of_a_forward_pass_of_each_row_alone(name: str, tiny_model: Path, tmp_path: Path) -> None:
     engine = check(load(name, tmp_path, tiny_model), tmp_path)
+    assert len({len(r.ids) for r in engine.sample(ragged(), Sampler(), 10, seed=1)}) > 1
     assert engine.ladder.rung.name == KINDS[name] and engine.decoder.startswith(KINDS[name])
 
 
