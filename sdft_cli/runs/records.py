@@ -171,14 +171,6 @@ class SettingsRow(At):
     changed: dict[str, list[Json]]
 
 
-class NoteRow(At):
-    """What was found before the first step, and a reader of the results should know: a limit that was lowered, rows
-    that were dropped."""
-
-    kind: Literal["note"]
-    text: str
-
-
 class ModelFacts(TypedDict):
     """How the model of a stage is sampled from and how it is scored, each by the fastest way that was found right."""
 
@@ -192,8 +184,16 @@ class ModelRow(TrainingAt, ModelFacts):
     kind: Literal["model"]
 
 
+class NoteRow(At):
+    """What was found before the first step, and a reader of the results should know: a limit that was lowered, rows
+    that were dropped."""
+
+    kind: Literal["note"]
+    text: str
+
+
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
-MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow | NoteRow
+MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | NoteRow | ModelRow
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------
