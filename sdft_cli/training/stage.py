@@ -83,6 +83,7 @@ class StageTrainer:
             stored=self._rollouts(at.phase, batches, engine),
             origin=lambda: self.start.teacher_weights(teacher),
             quiet=lambda steps: self.schedule.pauses(begin + steps),
+            looks=lambda step: step == 0 or self.schedule.evaluates(begin + step + 1),
         )
         if resumed and at.step > begin:
             trainer.restore(resumed.state)

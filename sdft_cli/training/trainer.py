@@ -45,17 +45,18 @@ def build_trainer(
     stored: list[Rollout] | None = None,
     origin: Callable[[], Weights] | None = None,
     quiet: Callable[[int], bool] = lambda steps: False,
+    looks: Callable[[int], bool] = lambda step: False,
 ) -> PhaseTrainer:
     """The trainer of a phase, ready for its first step: what `train`, `probe`, tests and benchmarks use.
 
     A teacher that writes once has written ``stored``, or writes now. ``origin`` loads the weights that the teacher
     starts from where it does not start from the student. ``quiet(steps)`` says whether the caller will sample with the
-    engine, or save, after ``steps`` steps.
+    engine, or save, after ``steps`` steps; ``looks(step)`` whether a step also measures what the loss leaves out.
     """
     if batches.recipe.sampler.source == "teacher" and stored is None:
         stored = batches.write_once(engine)
     batches.start(engine, stored or ())
-    return PhaseTrainer(policy, engine, batches, origin, quiet)
+    return PhaseTrainer(policy, engine, batches, origin, quiet, looks)
 
 
 class PhaseTrainer:
@@ -68,7 +69,9 @@ class PhaseTrainer:
         batches: Batches,
         origin: Callable[[], Weights] | None,
         quiet: Callable[[int], bool],
+        looks: Callable[[int], bool] = lambda step: False,
     ):
+        self.looks = looks
         self.policy, self.engine, self.batches, self.recipe = policy, engine, batches, batches.recipe
         self.steps, self.prefetcher = batches.steps, Prefetcher(batches, engine, quiet)
         asks = "teacher" in needs_of(self.recipe.objective)
@@ -80,9 +83,8 @@ class PhaseTrainer:
 
     # one step -----------------------------------------------------------------------------------------------
 
-    def step(self, step: int, look: bool = False) -> StepFacts:
-        """Optimizer step ``step`` (from 0) of this phase; returns what there is to log. With a ``look`` at the tokens
-        that the loss leaves out, too.
+    def step(self, step: int) -> StepFacts:
+        """Optimizer step ``step`` (from 0) of this phase; returns what there is to log.
 
         Raises `NonFinite` where loss or gradient is not finite; weights, optimizer and teacher are then as before.
         """
@@ -90,7 +92,7 @@ class PhaseTrainer:
         batch = self.batch(step)
         sampled_at = time.perf_counter()
         loss, means = self.gradients(batch.rows, step)
-        skipped = self.skipped(batch.rows, step, means) if look else StepFacts()
+        skipped = self.skipped(batch.rows, step, means) if self.looks(step) else StepFacts()
         lr = learning_rate(self.recipe.train, step, self.steps)
         norm = self.optimizer.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
