@@ -14,9 +14,10 @@ import torch
 from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.errors import UsageError
 from sdft_cli.models import adapters, packing
+from sdft_cli.models.base_models import Base, base_of
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.policy import Policy
-from sdft_cli.models.protocols import CausalLM, ModelConfig, Tokenizer
+from sdft_cli.models.protocols import CausalLM, ModelConfig, PeftModel, Tokenizer
 
 T = TypeVar("T")
 
@@ -36,8 +37,10 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     if device.type == "cuda":
         # cuDNN makes a plan for every new length, hence for every sampled token; torch prefers it since 2.11
         torch.backends.cuda.enable_cudnn_sdp(False)
-    base = adapters.base_of(location)
-    core: CausalLM = _explained(location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype))
+    base, revision = base_of(location)
+    core: CausalLM = _explained(
+        location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype, revision=revision or "main")
+    )
     policy = Policy(core, load_chat(location), location, device, peft=adapters.attach(core, location, lora))
     policy.model.to(device)
     policy.model.eval()  # dropout off everywhere: sampler and trainer must be the same model
@@ -50,16 +53,29 @@ def load_config(location: str) -> ModelConfig:
     """The model's config, without its weights."""
     from transformers import AutoConfig
 
-    config: ModelConfig = _explained(location, lambda: AutoConfig.from_pretrained(adapters.base_of(location)))
+    base, revision = base_of(location)
+    config: ModelConfig = _explained(location, lambda: AutoConfig.from_pretrained(base, revision=revision or "main"))
     return config
+
+
+def shapes(location: str, lora: Lora) -> tuple[CausalLM, PeftModel | None]:
+    """The model and its adapter as `load` makes them, without the numbers: every tensor is on the meta device."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        core: CausalLM = AutoModelForCausalLM.from_config(load_config(location))
+        return core, adapters.attach_untrained(core, location, lora)
 
 
 def load_chat(location: str) -> Chat:
     """The tokenizer alone, which is enough for preflight checks."""
     from transformers import AutoTokenizer
 
-    folder = location if (Path(location) / "tokenizer_config.json").is_file() else adapters.base_of(location)
-    tokenizer: Tokenizer = _explained(location, lambda: AutoTokenizer.from_pretrained(folder))
+    own = (Path(location) / "tokenizer_config.json").is_file()
+    folder, revision = Base(location) if own else base_of(location)
+    tokenizer: Tokenizer = _explained(
+        location, lambda: AutoTokenizer.from_pretrained(folder, revision=revision or "main")
+    )
     return Chat(tokenizer)
 
 

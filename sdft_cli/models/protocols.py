@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from sdft_cli.types import Message
+    from sdft_cli.types import Json, Message
 
 
 class ModelConfig(Protocol):
@@ -32,7 +32,13 @@ class ModelConfig(Protocol):
 
 
 class GenerationConfig(Protocol):
+    """``validate`` raises `ValueError` for settings that contradict each other; `to_diff_dict` has those given."""
+
     eos_token_id: int | list[int] | None
+
+    def validate(self, *, strict: bool) -> None: ...
+
+    def to_diff_dict(self) -> dict[str, Json]: ...
 
 
 class DecoderOutput(Protocol):
@@ -77,6 +83,16 @@ class AdapterConfig(Protocol):
 
     r: int
 
+    def save_pretrained(self, save_directory: Path) -> None: ...
+
+
+class AdapterLayer(Protocol):
+    """A layer with adapters, by `peft`."""
+
+    def get_base_layer(self) -> nn.Module: ...
+
+    def merge(self, *, safe_merge: bool, adapter_names: list[str]) -> None: ...
+
 
 class PeftModel(CausalLM):
     """A causal LM that `peft` has put adapters into, by name; what a `CausalLM` has, it has too."""
@@ -86,6 +102,7 @@ class PeftModel(CausalLM):
     add_adapter: Callable[[str, AdapterConfig], None]
     set_adapter: Callable[[str], None]
     delete_adapter: Callable[[str], None]
+    unload: Callable[[], CausalLM]
 
 
 class Tokenizer(Protocol):

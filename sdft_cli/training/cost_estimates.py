@@ -56,6 +56,7 @@ def footprint(recipe: Recipe, location: str, stages: int, load: Load) -> Footpri
     steps = [predict(phase, sizes, counts, dtype.itemsize, load, device.type) for phase in recipe.phases()]
     largest = max(steps, key=lambda step: step.peak)
     model = counts.trained * (4 if counts.lora else dtype.itemsize)
+    final = counts.total * dtype.itemsize if recipe.lora.merge == "stage" else model
     average = counts.trained * (2 if recipe.teacher and recipe.teacher.storage == "half" else 4)
     state = largest.lasting.masters + largest.lasting.optimizer + (average if recipe.teacher else 0)
     return {
@@ -65,7 +66,7 @@ def footprint(recipe: Recipe, location: str, stages: int, load: Load) -> Footpri
         "predicted_peak_bytes": largest.peak,
         "parts": largest.parts,
         "load": load._asdict(),
-        "disk_bytes": model * stages + state + model,
+        "disk_bytes": final * stages + state + model,
     }
 
 
@@ -91,12 +92,7 @@ def memory_text(needs: Footprint) -> str:
 
 def _counts(recipe: Recipe, location: str) -> Counts:
     """Of the model as it will be trained, made without its weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    from sdft_cli.models import pretrained
 
-    from sdft_cli.models import adapters, pretrained
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(pretrained.load_config(location))
-        adapted = adapters.attach_untrained(model, location, recipe.lora)
-    return counts_of(model if adapted is None else adapted)
+    core, adapted = pretrained.shapes(location, recipe.lora)
+    return counts_of(core if adapted is None else adapted)
