@@ -32,6 +32,10 @@ File = Annotated[Path | None, typer.Argument(help="Recipe file (TOML); flags ove
 Tasks = Annotated[str | None, typer.Option("--tasks", help="Task names in order, separated by commas.")]
 Method = Annotated[str | None, typer.Option(help="Training method; `sdft methods` lists them.")]
 Model = Annotated[str | None, typer.Option(help="Model folder or hub id; the embedded model if not given.")]
+Moved = Annotated[
+    Path | None,
+    typer.Option("--base", help="Where the run's first model, or an adapter's base, is now if it has moved."),
+]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder that holds one dataset folder per task.")]
 Watched = Annotated[str | None, typer.Option("--suite", help="Suite of prior skills to watch.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of data order and sampling.")]

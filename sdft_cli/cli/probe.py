@@ -13,6 +13,7 @@ from sdft_cli.cli.options import (
     Json,
     Method,
     Model,
+    Moved,
     Plugin,
     Sampling,
     Seed,
@@ -31,6 +32,7 @@ def probe(
     method: Method = None,
     model: Model = None,
     data: Data = None,
+    base: Moved = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum training rows per task.")] = 64,
     seed: Seed = None,
     engine: Sampling = None,
@@ -48,7 +50,7 @@ def probe(
     from sdft_cli.commands.probe import probe as run_probe
     from sdft_cli.reporting.probe import show
 
-    report = run_probe(settings, limit)
+    report = run_probe(settings, limit, base)
     if json:
         print(jsonlib.dumps(report))
     show(report, quiet=json)

@@ -14,6 +14,7 @@ from sdft_cli.cli.options import (
     Json,
     Method,
     Model,
+    Moved,
     Plugin,
     Sampling,
     Seed,
@@ -36,6 +37,7 @@ def train(
     method: Method = None,
     model: Model = None,
     data: Data = None,
+    base: Moved = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
     suite: Watched = None,
     seed: Seed = None,
@@ -68,7 +70,7 @@ def train(
         if resume:
             hint = "resume an unfinished run, continue a finished one"
             raise UsageError("--resume and --continue exclude each other", hint)
-        _extend(continue_run, split(tasks), sets, plugin, json)
+        _extend(continue_run, split(tasks), sets, plugin, json, base)
         return
     if resume:
         if out is None:
@@ -77,6 +79,9 @@ def train(
     else:
         flags = recipe_flags(tasks, method, model, data, suite=suite, seed=seed)
         settings = new_recipe(recipe, flags, sets, plugin)
+    from sdft_cli.models.base_models import move
+
+    settings = settings.model_copy(update={"model": move(settings.model, base, out if resume else None)})
     if dry_run:
         from sdft_cli.commands.dry_run import dry_run as run_dry
 
@@ -104,7 +109,9 @@ def _sets(
     return sets
 
 
-def _extend(run: Path, tasks: list[str] | None, sets: list[str], plugin: list[Path] | None, json: bool) -> None:
+def _extend(
+    run: Path, tasks: list[str] | None, sets: list[str], plugin: list[Path] | None, json: bool, base: Path | None
+) -> None:
     """``--continue``."""
     from sdft_cli.runs.folder import Run
     from sdft_cli.training.display import TrainingDisplay
@@ -118,7 +125,7 @@ def _extend(run: Path, tasks: list[str] | None, sets: list[str], plugin: list[Pa
     from sdft_cli.commands.train import extend
 
     with TrainingDisplay(quiet=json) as display:
-        extend(run, tuple(tasks), display, plugin_files)
+        extend(run, tuple(tasks), display, plugin_files, base)
     _show(run, json)
 
 

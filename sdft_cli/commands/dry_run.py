@@ -13,6 +13,7 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
+from sdft_cli.training.model_checks import check_model
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
 
 
@@ -43,7 +44,7 @@ def dry_run(recipe: Recipe) -> DryRun:
     location = locate(recipe.model)
     chat = pretrained.load_chat(location)
     plans = plan(recipe, chat, context_window(location))
-    for line in complaints(plans):
+    for line in [*complaints(plans), *check_model(recipe)]:
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
     sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
     stages = [_outlook(recipe, p) for p in plans]

@@ -14,10 +14,12 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
+from sdft_cli.models.base_models import Record, move
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
+from sdft_cli.training.model_checks import check_model
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, plan
 from sdft_cli.training.stage import StageTrainer
 from sdft_cli.training.stage_start import load_engine
@@ -25,7 +27,7 @@ from sdft_cli.training.stage_start import load_engine
 
 def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bool = False) -> Run:
     """Run ``recipe`` in the folder ``out`` (a new one under runs/ when None); returns the run."""
-    plans = _plans(recipe)
+    plans, notes = _plans(recipe), check_model(recipe)
     if resume and out is None:
         raise UsageError("--resume needs to know which run", "name it with --out RUN")
     run = Run.open(out) if resume and out else Run.create(out or fresh_name(recipe), recipe)
@@ -33,25 +35,35 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
         if resume:
             run.checkpoints.recover()
             run.change_recipe(recipe)
-        _train_stages(run, plans, display)
+        else:
+            location = locate(recipe.model)
+            Record.of(location, pretrained.version_of(location), run.folder).write(run.folder)
+        _train_stages(run, plans, display, notes)
     return run
 
 
-def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay, plugins: tuple[str, ...] = ()) -> Run:
+def extend(
+    folder: Path,
+    tasks: tuple[str, ...],
+    display: TrainingDisplay,
+    plugins: tuple[str, ...] = (),
+    base: Path | None = None,
+) -> Run:
     """``--continue``: add ``tasks`` to a finished run; its matrix grows by as many rows and columns. ``plugins`` are
-    the files that it needs from now on, if they are not those of before."""
+    the files that it needs from now on, if they are not those of before; ``base`` is where its first model is now."""
     run = Run.open(folder)
     for stage in run.stages():
         if run.checkpoints.of(stage).finished() is None:
             problem = f"stage {stage.number} ({stage.task}) is not finished"
             raise UsageError(f"{folder}: {problem}", "finish it first with --resume")
     longer = {"tasks": (*run.recipe.tasks, *tasks), "plugins": plugins or run.recipe.plugins}
-    recipe = run.recipe.model_copy(update=longer)
-    plans = _plans(recipe)
+    model = {"model": move(run.recipe.model, base, folder)}
+    recipe = run.recipe.model_copy(update={**longer, **model})
+    plans, notes = _plans(recipe), check_model(recipe)
     with run.locked():
         run.reopen()
         run.save_recipe(recipe)
-        _train_stages(run, plans, display)
+        _train_stages(run, plans, display, notes)
     return run
 
 
@@ -62,10 +74,10 @@ def _plans(recipe: Recipe) -> list[StagePlan]:
     return plan(recipe, pretrained.load_chat(location), context_window(location))
 
 
-def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay) -> None:
+def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay, notes: list[str]) -> None:
     """Train and measure whatever is not complete on disk."""
     began = time.perf_counter()
-    for line in complaints(plans):
+    for line in [*complaints(plans), *notes]:
         display.note(line)
     evaluator, log = StageEvaluator(run, plans), TrainingLog(run.metrics, plans, display)
     _measure(run, BASE, run.recipe.model, evaluator, display)

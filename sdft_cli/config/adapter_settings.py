@@ -59,12 +59,14 @@ def lora_of(location: str) -> Lora:
 def check_same(lora: Lora, location: str) -> None:
     """Refuse settings that are not those of the adapter at ``location``.
 
-    ``all-linear`` passes: which layers those are is known when the model is there (`models.adapters`).
+    ``all-linear`` passes: which layers those are is known when the model is there (`models.adapters`). So do any names
+    for an adapter on a mixture's experts, which `peft` writes under other names than it takes.
     """
-    own = lora_of(location)
+    own, experts = lora_of(location), bool(adapter_config(location).get("target_parameters"))
     for key in ("rank", "alpha", "dropout", "target_modules"):
         asked, has = getattr(lora, key), getattr(own, key)
-        if asked == has or (key == "target_modules" and (asked == ALL_LINEAR or _names(asked) == _names(has))):
+        layers = key == "target_modules"
+        if asked == has or (layers and (experts or asked == ALL_LINEAR or _names(asked) == _names(has))):
             continue
         raise UsageError(
             f"lora.{key}={_text(asked)}: the model is an adapter with {key} {_text(has)}, and is trained as it is",

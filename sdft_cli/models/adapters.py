@@ -85,21 +85,21 @@ def _attach_new(model: CausalLM, lora: Lora) -> PeftModel:
     if getattr(model, "_hf_peft_config_loaded", False):
         raise UsageError("the model is an adapter on the hub", "download it, and name its folder")
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    alpha = int(lora.alpha) if lora.alpha.is_integer() else lora.alpha  # other tools expect a whole number
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=int(lora.alpha)
-        if lora.alpha.is_integer()
-        else lora.alpha,  # a number to `peft`, a whole one to others
+        lora_alpha=alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
     names = linear_layers(model)
-    _check_targets(model, lora, names)
-    choices = f"linear layers of this model: {', '.join(_endings(names)) or 'none'}"
-    adapted: PeftModel = _explained(
-        f"lora.target_modules={_text(targets)}", lambda: get_peft_model(model, config), choices
-    )
+    if targets == ALL_LINEAR and not names:
+        raise UsageError("lora.rank: the model has no linear layer besides its output head", "set lora.rank=0")
+    choices = f"the model's linear layers: {', '.join(_endings(names)) or 'none'}"
+    what = f"lora.target_modules={_text(targets)}"
+    adapted: PeftModel = _explained(what, lambda: get_peft_model(model, config), choices)
+    _check_found(adapted, targets, choices)
     _check_layers(model, lora, names)
     return adapted
 
@@ -119,19 +119,18 @@ def _endings(names: list[str]) -> list[str]:
     return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
 
 
-def _check_targets(model: CausalLM, lora: Lora, names: list[str]) -> None:
-    """Refuse names of layers of which the model has none: `peft` is content with one that fits."""
-    if lora.target_modules == ALL_LINEAR and not names:
-        raise UsageError("lora.rank: the model has no linear layer besides its output head", "set lora.rank=0")
-    if isinstance(lora.target_modules, str):
+def _check_found(adapted: PeftModel, targets: str | list[str], choices: str) -> None:
+    """Refuse names that fit no layer: `peft` is content where another one does.
+
+    Names of a mixture's experts are not among its modules: `peft` turns those into names of parameters.
+    """
+    left = adapted.peft_config[STUDENT].target_modules
+    if isinstance(targets, str) or isinstance(left, str):
         return
-    modules = [name for name, _ in model.named_modules()]
-    for target in lora.target_modules:
-        if not any(name == target or name.endswith(f".{target}") for name in modules):
-            raise UsageError(
-                f"lora.target_modules: the model has no layer {target!r}",
-                f"its linear layers: {', '.join(_endings(names))}",
-            )
+    modules = [name for name, _ in adapted.named_modules()]
+    for target in targets:
+        if target in left and not any(name.endswith(f".{target}") for name in modules):
+            raise UsageError(f"lora.target_modules: the model has no layer {target!r}", choices)
 
 
 # checks of what is loaded --------------------------------------------------------------------------------------------
@@ -149,8 +148,6 @@ def _check_kind(location: str, lora: Lora | None) -> None:
         )
     if lora.rank:  # 0 where a caller of this package said nothing
         check_same(lora, location)
-    if lora.merge == "stage":
-        check_mergeable(location)
 
 
 def _check_weights(location: str) -> None:
@@ -159,7 +156,7 @@ def _check_weights(location: str) -> None:
 
 
 def _check_layers(model: CausalLM, lora: Lora | None, linear: list[str]) -> None:
-    """Refuse an adapter on the output head, and one on other layers than those that ``all-linear`` stands for."""
+    """Refuse an adapter on the output head, and one that lacks some of the layers that ``all-linear`` stands for."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
@@ -170,9 +167,9 @@ def _check_layers(model: CausalLM, lora: Lora | None, linear: list[str]) -> None
     if lora is None or not lora.rank or lora.target_modules != ALL_LINEAR:
         return
     layers = [name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-    if set(layers) != set(linear):
+    if left_out := set(linear) - set(layers):
         raise UsageError(
-            f"lora.target_modules={ALL_LINEAR}: the model is an adapter on {len(layers)} layers of {len(linear)}",
+            f"lora.target_modules={ALL_LINEAR}: the model is an adapter that leaves out {min(left_out)}",
             f"leave lora.target_modules out; or {MERGE_FIRST}",
         )
 

@@ -24,7 +24,7 @@ from sdft_cli.types import Json
 FILE = "base_model.json"
 HINT = "name the folder where it is now with --base"
 #: Files that hold a model's weights.
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model*")
 #: Folders named with ``--base`` in this process.
 _named: list[str] = []
 
@@ -88,6 +88,26 @@ def sign(folder: Path, base: str, revision: str | None) -> None:
 def name_base(location: Path | str | None) -> None:
     """``--base``: look there as well for bases that are not where they were. None: nowhere else."""
     _named[:] = [] if location is None else [locate(str(location))]
+
+
+def name_base_of(location: str | None, base: str | None, compares: bool) -> None:
+    """``--base`` of an evaluation: where the base of the adapter at ``location`` is now, or a model to compare with.
+
+    Raises `UsageError` where it is neither: another model than the adapter's base, with no comparison to make.
+    """
+    name_base(None)
+    if base is None:
+        return
+    if location is None or not is_adapter(location) or not Path(locate(base)).is_dir():
+        if not compares:
+            raise UsageError(f"--base {base}: nothing is compared with a base", "add --also kl, or leave out --base")
+        return
+    record = Record.read(location)
+    if compares and record and record.weights and weights_digest(locate(base)) != record.weights:
+        return
+    name_base(base)
+    if not compares:
+        _check_used(location, _named[0])
 
 
 def base_of(location: str) -> Base:

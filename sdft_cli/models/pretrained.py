@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -61,10 +62,22 @@ def load_config(location: str) -> ModelConfig:
 def shapes(location: str, lora: Lora) -> tuple[CausalLM, PeftModel | None]:
     """The model and its adapter as `load` makes them, without the numbers: every tensor is on the meta device."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    config = load_config(location)
     with torch.device("meta"):
-        core: CausalLM = AutoModelForCausalLM.from_config(load_config(location))
+        core: CausalLM = _explained(location, lambda: AutoModelForCausalLM.from_config(config))
         return core, adapters.attach_untrained(core, location, lora)
+
+
+def set_generation_config(core: CausalLM, location: str) -> None:
+    """Give ``core`` the generation config that `load` gives it; without a file, it keeps what it has."""
+    from transformers import GenerationConfig
+
+    base, revision = base_of(location)
+    with contextlib.suppress(OSError):
+        core.generation_config = GenerationConfig.from_pretrained(base, revision=revision or "main")
 
 
 def load_chat(location: str) -> Chat:

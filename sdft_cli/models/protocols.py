@@ -79,9 +79,10 @@ class CausalLM(nn.Module):
 
 
 class AdapterConfig(Protocol):
-    """A LoRA adapter's settings; ``r`` is its rank."""
+    """A LoRA adapter's settings; ``r`` is its rank, ``target_modules`` names of layers or a pattern."""
 
     r: int
+    target_modules: set[str] | str
 
     def save_pretrained(self, save_directory: Path) -> None: ...
 
