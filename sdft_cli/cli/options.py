@@ -108,6 +108,13 @@ def new_recipe(
     return recipe
 
 
+def at_its_place(recipe: Recipe, base: Path | None, run: Path | None = None) -> Recipe:
+    """The recipe with the place where its model is by now (``--base``); ``run`` is a run that is gone on with."""
+    from sdft_cli.models.base_models import move
+
+    return recipe.model_copy(update={"model": move(recipe.model, base, run)})
+
+
 def recipe_of(run: Path, plugin: list[Path] | None, sets: list[str]) -> Recipe:
     """The recipe of a run to go on with: the one it was started with, with plug-ins added, and ``sets`` if they can
     still change."""

@@ -19,6 +19,7 @@ from sdft_cli.cli.options import (
     Seed,
     Sets,
     Tasks,
+    at_its_place,
     new_recipe,
     recipe_flags,
     with_engine,
@@ -46,11 +47,11 @@ def probe(
     Compares the student with the teacher, which sees demonstrations, and predicts steps, time and memory.
     """
     flags = recipe_flags(tasks, method, model, data, seed=seed)
-    settings = new_recipe(recipe, flags, with_engine(sets, engine), plugin)
+    settings = at_its_place(new_recipe(recipe, flags, with_engine(sets, engine), plugin), base)
     from sdft_cli.commands.probe import probe as run_probe
     from sdft_cli.reporting.probe import show
 
-    report = run_probe(settings, limit, base)
+    report = run_probe(settings, limit)
     if json:
         print(jsonlib.dumps(report))
     show(report, quiet=json)

@@ -21,6 +21,7 @@ from sdft_cli.cli.options import (
     Sets,
     Tasks,
     Watched,
+    at_its_place,
     choice,
     new_recipe,
     recipe_flags,
@@ -75,13 +76,10 @@ def train(
     if resume:
         if out is None:
             raise UsageError("--resume needs to know which run", "name it with --out RUN")
-        settings = recipe_of(out, plugin, sets)
+        settings = at_its_place(recipe_of(out, plugin, sets), base, out)
     else:
         flags = recipe_flags(tasks, method, model, data, suite=suite, seed=seed)
-        settings = new_recipe(recipe, flags, sets, plugin)
-    from sdft_cli.models.base_models import move
-
-    settings = settings.model_copy(update={"model": move(settings.model, base, out if resume else None)})
+        settings = at_its_place(new_recipe(recipe, flags, sets, plugin), base)
     if dry_run:
         from sdft_cli.commands.dry_run import dry_run as run_dry
 

@@ -5,8 +5,6 @@ Measured in `training.probe`, judged in `training.probe_advice`, printed in `rep
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.training.probe_advice import advise
 from sdft_cli.training.probe_record import ProbeReport
@@ -14,12 +12,9 @@ from sdft_cli.training.probe_record import ProbeReport
 LIMIT = 64
 
 
-def probe(recipe: Recipe, limit: int = LIMIT, base: Path | None = None) -> ProbeReport:
-    """Every task of ``recipe`` on at most ``limit`` train rows each, and the warnings drawn from that. ``base`` is
-    where the base of an adapter is now."""
-    from sdft_cli.models.base_models import move
+def probe(recipe: Recipe, limit: int = LIMIT) -> ProbeReport:
+    """Every task of ``recipe`` on at most ``limit`` train rows each, and the warnings drawn from that."""
     from sdft_cli.training.probe import measure
 
-    move(recipe.model, base, run=None)
     measured = measure(recipe, limit)
     return {**measured, "warnings": [advice for task in measured["tasks"] for advice in advise(task)]}

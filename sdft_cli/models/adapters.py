@@ -49,6 +49,7 @@ def attach(model: CausalLM, location: str, lora: Lora | None) -> PeftModel | Non
                 f"the adapter {location} cannot be loaded",
                 lambda: PeftModel.from_pretrained(model, location, is_trainable=True),
             )
+        adapted.peft_config[STUDENT].base_model_name_or_path = model.config._name_or_path  # it may have moved
         _check_layers(model, lora, names)
         return adapted
     return _attach_new(model, lora) if lora and lora.rank else None
@@ -62,9 +63,14 @@ def attach_untrained(model: CausalLM, location: str, lora: Lora) -> PeftModel | 
 
     _check_kind(location, lora)
     names = linear_layers(model)
-    adapted: PeftModel = _explained(
-        f"the adapter {location} cannot be used", lambda: get_peft_model(model, PeftConfig.from_pretrained(location))
-    )
+
+    def make() -> PeftModel:
+        config = PeftConfig.from_pretrained(location)
+        config.base_model_name_or_path = None  # it may have moved
+        adapted: PeftModel = get_peft_model(model, config)
+        return adapted
+
+    adapted = _explained(f"the adapter {location} cannot be used", make)
     _check_layers(model, lora, names)
     return adapted
 
@@ -76,6 +82,17 @@ def check_mergeable(location: str) -> None:
         raise UsageError(
             f"lora.merge=stage: the adapter {location} has {', '.join(unsaid)}, which a new adapter would not have",
             f"set lora.merge=never, or {MERGE_FIRST}",
+        )
+
+
+def check_embeddings(model: CausalLM) -> None:
+    """Refuse to merge an adapter on embeddings that are the output head as well, which would change with them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if isinstance(model.get_input_embeddings(), BaseTunerLayer) and model.config.get_text_config().tie_word_embeddings:
+        raise UsageError(
+            "lora.merge=stage: an adapter on embeddings that are tied to the output head cannot be merged",
+            "set lora.merge=never, or leave the embeddings out of lora.target_modules",
         )
 
 
@@ -205,6 +222,11 @@ def _explained(what: str, make: Callable[[], T], hint: str = "restore its files,
                 "set lora.dropout=0, or name other layers in lora.target_modules",
             ) from error
         reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        if "not found in the base model" in reason:
+            reason = "the model has none of these layers"
+        elif reason.startswith("Target module "):
+            kind = reason.removeprefix("Target module ").partition("(")[0]
+            reason = f"an adapter cannot be put on a layer of the kind {kind}"
         raise UsageError(f"{what}: {reason[:300]}", hint) from error
 
 

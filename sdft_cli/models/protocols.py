@@ -27,6 +27,7 @@ class ModelConfig(Protocol):
     _attn_implementation: str
     _name_or_path: str
     num_hidden_layers: int
+    tie_word_embeddings: bool
 
     def get_text_config(self) -> ModelConfig: ...
 
@@ -83,6 +84,7 @@ class AdapterConfig(Protocol):
 
     r: int
     target_modules: set[str] | str
+    base_model_name_or_path: str | None
 
     def save_pretrained(self, save_directory: Path) -> None: ...
 

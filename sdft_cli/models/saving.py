@@ -76,15 +76,17 @@ def _is_valid(config: GenerationConfig) -> bool:
     return True
 
 
-def check(core: CausalLM, chat: Chat, peft: PeftModel | None, name: str) -> list[str]:
-    """Save everything but the weights once, and throw it away; returns what is to be said of it.
+def check(core: CausalLM, chat: Chat, peft: PeftModel | None, name: str, whole: bool) -> list[str]:
+    """Save everything but the weights once, and throw it away; returns what is to be said of it. ``whole``: the model
+    itself is saved, at the latest when the stage ends, and not its adapter alone.
 
     Raises `UsageError` where a checkpoint could not be saved: better before training than after.
     """
     with tempfile.TemporaryDirectory(prefix="sdft-save-") as scratch:
         folder = Path(scratch)
         try:
-            save_core(core, folder, state_dict={})
+            if whole:
+                save_core(core, folder, state_dict={})
             if peft is not None:
                 for adapter in peft.peft_config.values():
                     copy.deepcopy(adapter).save_pretrained(folder)
@@ -96,7 +98,7 @@ def check(core: CausalLM, chat: Chat, peft: PeftModel | None, name: str) -> list
                 "mend its files, or use another model",
             ) from error
     config = getattr(core, "generation_config", None)
-    changes = savable(config)[1] if config is not None else []
+    changes = savable(config)[1] if whole and config is not None else []
     if not changes:
         return []
     return [f"{name}: its generation_config.json contradicts itself, and is saved with changes: {', '.join(changes)}"]

@@ -32,17 +32,19 @@ def check_model(recipe: Recipe) -> list[str]:
     """Lines to show before training; raises `UsageError` for a model that cannot be trained or saved as asked."""
     location = locate(recipe.model)
     core, adapted = pretrained.shapes(location, recipe.lora)
+    whole = adapted is None or recipe.lora.merge == "stage"
+    notes = _precision(recipe, getattr(core.config, "dtype", None)) if whole else []
+    if adapted is not None and whole:
+        adapters.check_embeddings(core)
     pretrained.set_generation_config(core, location)
-    notes = saving.check(core, pretrained.load_chat(location), adapted, recipe.model)
-    if adapted is None or recipe.lora.merge == "stage":
-        notes += _precision(recipe, getattr(core.config, "dtype", None))
-    return notes
+    return notes + saving.check(core, pretrained.load_chat(location), adapted, recipe.model, whole)
 
 
-def _precision(recipe: Recipe, stored: torch.dtype | None) -> list[str]:
+def _precision(recipe: Recipe, stored: torch.dtype | str | None) -> list[str]:
     """A line where whole models are saved in another precision than they come in."""
     _, trained = pretrained.placement(recipe.runtime)
-    if stored is None or stored == trained:
+    stored = getattr(torch, stored, None) if isinstance(stored, str) else stored
+    if not isinstance(stored, torch.dtype) or stored == trained:
         return []
     names = [str(dtype).removeprefix("torch.") for dtype in (stored, trained)]
     size = {2.0: "twice the size", 0.5: "half the size"}.get(trained.itemsize / stored.itemsize, "the same size")

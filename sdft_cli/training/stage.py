@@ -45,7 +45,8 @@ class StageTrainer:
         """
         resumed = self.start.checkpoint()
         engine = load_engine(self.recipe, str(resumed.model) if resumed else self.start.model())
-        saving.check(engine.policy.core, engine.policy.chat, engine.policy.peft, self.recipe.model)
+        policy, whole = engine.policy, not engine.policy.lora or self.recipe.lora.merge == "stage"
+        saving.check(policy.core, policy.chat, policy.peft, self.recipe.model, whole)
         if resumed:
             self.log.display.note(f"resumed at stage {self.stage.number}, step {resumed.step}")
         self.run.metrics.rewind(self.stage, resumed.step if resumed else -1)
