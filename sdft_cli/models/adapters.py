@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,41 +36,25 @@ def attach(model: CausalLM, location: str, lora: Lora | None) -> PeftModel | Non
     None for full fine-tuning, where there is neither. Raises `UsageError` for an adapter that is broken, of a kind that
     is not supported, or not what ``lora`` says (None: it is not trained), and for layers that are not there.
     """
-    if is_adapter(location):
-        from peft import PeftModel
-
-        _check_kind(location, lora)
-        _check_weights(location)
-        names = linear_layers(model)
-        with _complete(location):
-            adapted: PeftModel = _explained(
-                f"the adapter {location} cannot be loaded",
-                lambda: PeftModel.from_pretrained(model, location, is_trainable=True),
-            )
-        adapted.peft_config[STUDENT].base_model_name_or_path = model.config._name_or_path  # it may have moved
-        _check_layers(model, lora, names)
-        return adapted
-    return _attach_new(model, lora) if lora and lora.rank else None
+    if not is_adapter(location):
+        return _attach_new(model, lora) if lora and lora.rank else None
+    _check_weights(location)
+    adapted = _attach_empty(model, location, lora)
+    renamed = getattr(model, "_checkpoint_conversion_mapping", {})
+    loaded = _explained(
+        f"the adapter {location} cannot be loaded",
+        lambda: adapted.load_adapter(location, STUDENT, is_trainable=True, key_mapping=renamed),
+    )
+    for wrong, keys in (("lacks", loaded.missing_keys), ("has, beyond its settings,", loaded.unexpected_keys)):
+        if keys:  # `peft` would draw the first at random, and drop the second
+            what = f"the adapter {location} {wrong} {len(keys)} weights, such as {keys[0]}"
+            raise UsageError(what, "restore its files, or name another model")
+    return adapted
 
 
 def attach_untrained(model: CausalLM, location: str, lora: Lora) -> PeftModel | None:
     """As `attach`, without reading an adapter's weights: enough for a model of which only the shapes matter."""
-    if not is_adapter(location):
-        return attach(model, location, lora)
-    from peft import PeftConfig, get_peft_model
-
-    _check_kind(location, lora)
-    names = linear_layers(model)
-
-    def make() -> PeftModel:
-        config = PeftConfig.from_pretrained(location)
-        config.base_model_name_or_path = None  # it may have moved
-        adapted: PeftModel = get_peft_model(model, config)
-        return adapted
-
-    adapted = _explained(f"the adapter {location} cannot be used", make)
-    _check_layers(model, lora, names)
-    return adapted
+    return _attach_empty(model, location, lora) if is_adapter(location) else attach(model, location, lora)
 
 
 def check_mergeable(location: str) -> None:
@@ -94,6 +76,25 @@ def check_embeddings(model: CausalLM) -> None:
             "lora.merge=stage: an adapter on embeddings that are tied to the output head cannot be merged",
             "set lora.merge=never, or leave the embeddings out of lora.target_modules",
         )
+
+
+def _attach_empty(model: CausalLM, location: str, lora: Lora | None) -> PeftModel:
+    """The adapter at ``location`` without its weights."""
+    from peft import PeftConfig, get_peft_model
+
+    _check_kind(location, lora)
+    names = linear_layers(model)
+
+    def make() -> PeftModel:
+        config = PeftConfig.from_pretrained(location)
+        config.base_model_name_or_path = None  # it may have moved; `peft` puts in where the model came from
+        config.inference_mode = False
+        adapted: PeftModel = get_peft_model(model, config)
+        return adapted
+
+    adapted = _explained(f"the adapter {location} cannot be used", make)
+    _check_layers(model, lora, names)
+    return adapted
 
 
 def _attach_new(model: CausalLM, lora: Lora) -> PeftModel:
@@ -189,21 +190,6 @@ def _check_layers(model: CausalLM, lora: Lora | None, linear: list[str]) -> None
             f"lora.target_modules={ALL_LINEAR}: the model is an adapter that leaves out {min(left_out)}",
             f"leave lora.target_modules out; or {MERGE_FIRST}",
         )
-
-
-@contextmanager
-def _complete(location: str) -> Iterator[None]:
-    """Refuse an adapter whose file lacks weights: `peft` warns, and draws them at random."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        text = str(warning.message)
-        if "missing adapter keys" in text:
-            raise UsageError(
-                f"the adapter {location} lacks weights for layers that its settings name", "restore its files"
-            )
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _explained(what: str, make: Callable[[], T], hint: str = "restore its files, or name another model") -> T:

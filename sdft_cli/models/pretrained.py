@@ -76,8 +76,12 @@ def set_generation_config(core: CausalLM, location: str) -> None:
     from transformers import GenerationConfig
 
     base, revision = base_of(location)
-    with contextlib.suppress(OSError):
-        core.generation_config = GenerationConfig.from_pretrained(base, revision=revision or "main")
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            core.generation_config = GenerationConfig.from_pretrained(base, revision=revision or "main")
+
+    _explained(location, read)
 
 
 def load_chat(location: str) -> Chat:

@@ -97,6 +97,13 @@ class AdapterLayer(Protocol):
     def merge(self, *, safe_merge: bool, adapter_names: list[str]) -> None: ...
 
 
+class LoadedKeys(Protocol):
+    """Names of weights that a file lacks, and that it has over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
 class PeftModel(CausalLM):
     """A causal LM that `peft` has put adapters into, by name; what a `CausalLM` has, it has too."""
 
@@ -105,6 +112,7 @@ class PeftModel(CausalLM):
     add_adapter: Callable[[str, AdapterConfig], None]
     set_adapter: Callable[[str], None]
     delete_adapter: Callable[[str], None]
+    load_adapter: Callable[..., LoadedKeys]
     unload: Callable[[], CausalLM]
 
 

@@ -175,6 +175,7 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     "no weights": lambda f: (f / "adapter_model.safetensors").unlink(),
     "half its weights": lambda f: (f / "adapter_model.safetensors").write_bytes(b"\x10" * 100),
     "a layer less": without_a_layer,
+    "a layer more": lambda f: edit(f, target_modules=["q_proj"]),
     "another rank": lambda f: edit(f, r=8),
     "settings cut off": lambda f: (f / "adapter_config.json").write_text('{"peft_type": "LORA", '),
     "settings of no adapter": lambda f: (f / "adapter_config.json").write_text("[]"),
@@ -207,7 +208,7 @@ def test_a_broken_or_unsupported_adapter_is_refused_in_one_line(copied: Path, ho
         {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"v_proj": 3}},
         {"target_modules": ["q_proj"], "layers_to_transform": [1]},
     ],
-    ids=lambda kind: ",".join(kind),
+    ids=",".join,
 )
 def test_other_tools_adapters_compute_what_they_do_in_peft(tiny_model: Path, tmp_path: Path, kind: dict) -> None:
     from peft import AutoPeftModelForCausalLM
