@@ -14,7 +14,7 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
-from sdft_cli.models.base_models import Record, move
+from sdft_cli.models.base_models import move, sign_run
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
 from sdft_cli.training.display import TrainingDisplay
@@ -36,9 +36,6 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
         if resume:
             run.checkpoints.recover()
             run.change_recipe(recipe)
-        else:
-            location = locate(recipe.model)
-            Record.of(location, pretrained.version_of(location), run.folder).write(run.folder)
         _train_stages(run, plans, display, notes)
     return run
 
@@ -77,7 +74,8 @@ def _plans(recipe: Recipe) -> list[StagePlan]:
 
 def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay, notes: list[str]) -> None:
     """Train and measure whatever is not complete on disk."""
-    began = time.perf_counter()
+    began, location = time.perf_counter(), locate(run.recipe.model)
+    sign_run(run.folder, location, pretrained.version_of(location))
     for line in [*complaints(plans), *notes]:
         display.note(line)
     evaluator, log = StageEvaluator(run, plans), TrainingLog(run.metrics, plans, display)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -89,7 +90,9 @@ def _attach_empty(model: CausalLM, location: str, lora: Lora | None) -> PeftMode
         config = PeftConfig.from_pretrained(location)
         config.base_model_name_or_path = None  # it may have moved; `peft` puts in where the model came from
         config.inference_mode = False
-        adapted: PeftModel = get_peft_model(model, config)
+        with warnings.catch_warnings():  # peft writes patterns for experts that it then says are ignored, and uses them
+            warnings.filterwarnings("ignore", "The following .*_pattern keys did not match")
+            adapted: PeftModel = get_peft_model(model, config)
         return adapted
 
     adapted = _explained(f"the adapter {location} cannot be used", make)

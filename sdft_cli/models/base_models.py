@@ -19,10 +19,11 @@ from typing import NamedTuple
 from sdft_cli.config.adapter_settings import adapter_config
 from sdft_cli.config.model_locations import ADAPTER, EMBEDDED, is_adapter, locate
 from sdft_cli.errors import UsageError
+from sdft_cli.runs.files import write_whole
 from sdft_cli.types import Json
 
 FILE = "base_model.json"
-HINT = "name the folder where it is now with --base"
+HINT = "name the folder where it is now with --base (train, eval, probe)"
 #: Files that hold a model's weights.
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model*")
 #: Folders named with ``--base`` in this process.
@@ -69,7 +70,7 @@ class Record(NamedTuple):
         return record
 
     def write(self, folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps(self._asdict(), indent=2) + "\n", encoding="utf-8")
+        write_whole(folder / FILE, json.dumps(self._asdict(), indent=2) + "\n")
 
 
 def sign(folder: Path, base: str, revision: str | None) -> None:
@@ -83,6 +84,14 @@ def sign(folder: Path, base: str, revision: str | None) -> None:
             config[key] = sorted(config[key])
     path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     record.write(folder)
+
+
+def sign_run(folder: Path, model: str, revision: str | None) -> None:
+    """Record the run's first model, a folder or a hub id, in the run's ``folder``; once, and again where it moved."""
+    record = Record.read(folder)
+    location = os.path.abspath(model) if Path(model).is_dir() else model
+    if record is None or record.location != location:
+        Record.of(model, revision, folder).write(folder)
 
 
 def name_base(location: Path | str | None) -> None:
