@@ -26,10 +26,9 @@ def adapter_config(location: str) -> Layer:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}", "restore the file, or name another model") from error
-    if not isinstance(config, dict) or not config.get("peft_type"):
+    if not isinstance(config, dict):
         raise UsageError(f"{path} does not describe an adapter", "restore the file, or name another model")
-    if config["peft_type"] != "LORA":
-        kind = config["peft_type"]
+    if (kind := config.get("peft_type", "LORA")) != "LORA":
         raise UsageError(f"{location} is an adapter of the kind {kind}; only LoRA adapters can be loaded", MERGE_FIRST)
     return config
 
