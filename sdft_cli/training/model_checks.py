@@ -20,6 +20,11 @@ def check_merging(recipe: Recipe) -> None:
         adapters.check_mergeable(location)
     elif not recipe.lora.rank:
         raise UsageError("lora.merge=stage merges an adapter, and lora.rank=0 trains all weights", "set lora.rank")
+    if recipe.engine.name == "vllm-server":
+        raise UsageError(
+            "lora.merge=stage: a vLLM server keeps the base that it was started with",
+            "set lora.merge=never, or --engine vllm or transformers",
+        )
     starts = [phase.teacher.start for phase in recipe.phases() if phase.teacher]
     if "base" in starts and len(recipe.tasks) > 1:
         raise UsageError(

@@ -75,6 +75,8 @@ def test_merging_is_refused_where_it_makes_no_sense(tiny_model: Path, tmp_path: 
     merging, both = "lora.merge=stage", "micro-tooluse,micro-science"
     assert "lora.rank=0 trains all weights" in refused(lambda: check_merging(recipe(tiny_model, merging)))
     check_merging(recipe(tiny_model, merging, "lora.rank=2"))
+    served = recipe(tiny_model, merging, "lora.rank=2", "engine.name=vllm-server")
+    assert "vLLM server keeps the base" in refused(lambda: check_merging(served))
     base = ("lora.rank=2", "teacher.start=base", merging)
     check_merging(recipe(tiny_model, *base))  # with one stage, the first model is the stage's own
     assert "teacher.start=base" in refused(lambda: check_merging(recipe(tiny_model, *base, tasks=both)))
