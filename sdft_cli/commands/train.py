@@ -17,10 +17,11 @@ from sdft_cli.models import pretrained
 from sdft_cli.models.base_models import move, sign_run
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
+from sdft_cli.training.disk_space import check_disk
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
 from sdft_cli.training.model_checks import check_model
-from sdft_cli.training.preflight import StagePlan, complaints, context_window, plan
+from sdft_cli.training.preflight import StagePlan, complaints, notes_of, plan
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.stage import StageTrainer
 from sdft_cli.training.stage_start import load_engine
@@ -31,7 +32,9 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
     plans, notes = _plans(recipe), check_model(recipe)
     if resume and out is None:
         raise UsageError("--resume needs to know which run", "name it with --out RUN")
-    run = Run.open(out) if resume and out else Run.create(out or fresh_name(recipe), recipe)
+    folder = out or fresh_name(recipe)
+    check_disk(recipe, locate(recipe.model), folder)
+    run = Run.open(folder) if resume else Run.create(folder, recipe)
     with run.locked():
         if resume:
             run.checkpoints.recover()
@@ -58,6 +61,7 @@ def extend(
     model = {"model": move(run.recipe.model, base, folder)}
     recipe = run.recipe.model_copy(update={**longer, **model})
     plans, notes = _plans(recipe), check_model(recipe)
+    check_disk(recipe, locate(recipe.model), folder)
     with run.locked():
         run.reopen()
         run.save_recipe(recipe)
@@ -69,16 +73,17 @@ def _plans(recipe: Recipe) -> list[StagePlan]:
     """Everything that can be wrong and can be known before a model loads is raised here (`UsageError`)."""
     check_recipe(recipe)
     location = locate(recipe.model)
-    return plan(recipe, pretrained.load_chat(location), context_window(location))
+    return plan(recipe, pretrained.load_chat(location))
 
 
 def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay, notes: list[str]) -> None:
     """Train and measure whatever is not complete on disk."""
     began, location = time.perf_counter(), locate(run.recipe.model)
     sign_run(run.folder, location, pretrained.version_of(location))
-    for line in [*complaints(plans), *notes]:
+    for line in complaints(plans):
         display.note(line)
     evaluator, log = StageEvaluator(run, plans), TrainingLog(run.metrics, plans, display)
+    log.notes([*notes_of(plans), *notes])
     _measure(run, BASE, run.recipe.model, evaluator, display)
     for stage, stage_plan in zip(run.stages(), plans, strict=True):
         trainer = StageTrainer(run, stage, stage_plan, log, evaluator)

@@ -17,7 +17,8 @@ from sdft_cli.errors import UsageError
 from sdft_cli.models import adapters, packing
 from sdft_cli.models.base_models import Base, base_of
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.policy import Policy
+from sdft_cli.models.context_window import window_of
+from sdft_cli.models.policy import Policy, ends_of
 from sdft_cli.models.protocols import CausalLM, ModelConfig, PeftModel, Tokenizer
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
         location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype, revision=revision or "main")
     )
     policy = Policy(core, load_chat(location), location, device, peft=adapters.attach(core, location, lora))
+    policy.list_end_of_turn()
     policy.model.to(device)
     policy.model.eval()  # dropout off everywhere: sampler and trainer must be the same model
     policy.check_head()
@@ -85,7 +87,7 @@ def set_generation_config(core: CausalLM, location: str) -> None:
 
 
 def load_chat(location: str) -> Chat:
-    """The tokenizer alone, which is enough for preflight checks."""
+    """The tokenizer, with the model's window: no weights, which is enough for preflight checks."""
     from transformers import AutoTokenizer
 
     own = (Path(location) / "tokenizer_config.json").is_file()
@@ -93,7 +95,28 @@ def load_chat(location: str) -> Chat:
     tokenizer: Tokenizer = _explained(
         location, lambda: AutoTokenizer.from_pretrained(folder, revision=revision or "main")
     )
-    return Chat(tokenizer)
+    config = load_config(location)
+    chat = Chat(tokenizer, window=window_of(config))
+    chat.notes += _end_notes(location, chat, config)
+    return chat
+
+
+def _end_notes(location: str, chat: Chat, config: ModelConfig) -> list[str]:
+    """What is to be said where nothing but the chat template names the token that ends an assistant's turn."""
+    from transformers import GenerationConfig
+
+    base, revision = base_of(location)
+    try:
+        ends = ends_of(GenerationConfig.from_pretrained(base, revision=revision or "main"))
+    except (OSError, ValueError):  # there need not be one
+        ends = ends_of(config.get_text_config())
+    if chat.end_id in (*ends, chat.tokenizer.eos_token_id):
+        return []
+    end = chat.tokenizer.decode([chat.end_id], skip_special_tokens=False)
+    return [
+        f"the chat template ends a turn with {end!r}, which neither the tokenizer nor generation_config.json names: "
+        "completions end there, and the generation_config.json of a saved model will name it"
+    ]
 
 
 def version_of(location: str) -> str | None:

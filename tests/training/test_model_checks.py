@@ -55,7 +55,7 @@ def test_the_size_on_disk_is_that_of_what_each_stage_saves(
     """The prediction grows by a saved model a stage; headers of files and their rounding to blocks come on top."""
     from sdft_cli.models.merging import merge
 
-    settings = recipe(bf16, f"runtime.dtype={dtype}", *sets)
+    settings = recipe(bf16, f"runtime.dtype={dtype}", "train.best=off", *sets)
     load = Load(tokens=64, positions=32, length=32)
     one, two = (footprint(settings, str(bf16), stages, load)["disk_bytes"] for stages in (1, 2))
     policy = pretrained.load(str(bf16), settings.runtime, settings.lora)
