@@ -59,7 +59,12 @@ Also = Annotated[
         "with the article, or the demonstration, in the prompt.",
     ),
 ]
-Base = Annotated[str | None, typer.Option("--base", help="Base model for --also kl; by default the run's own.")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base", help="Base model for --also kl, or where an adapter's base is now; by default the run's own."
+    ),
+]
 MaxForgetting = Annotated[
     float | None,
     typer.Option(help="Gate: exit with 3 if earlier tasks fell from their best by more than this, such as 0.02."),

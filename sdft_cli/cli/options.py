@@ -32,6 +32,10 @@ File = Annotated[Path | None, typer.Argument(help="Recipe file (TOML); flags ove
 Tasks = Annotated[str | None, typer.Option("--tasks", help="Task names in order, separated by commas.")]
 Method = Annotated[str | None, typer.Option(help="Training method; `sdft methods` lists them.")]
 Model = Annotated[str | None, typer.Option(help="Model folder or hub id; the embedded model if not given.")]
+Moved = Annotated[
+    Path | None,
+    typer.Option("--base", help="Where the run's first model, or an adapter's base, is now if it has moved."),
+]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder that holds one dataset folder per task.")]
 Watched = Annotated[str | None, typer.Option("--suite", help="Suite of prior skills to watch.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of data order and sampling.")]
@@ -102,6 +106,13 @@ def new_recipe(
         say(f"no task named: using {MICRO_TASKS} (--tasks a,b,c to choose)")
         recipe = recipe.model_copy(update={"tasks": tuple(MICRO_TASKS.split(","))})
     return recipe
+
+
+def at_its_place(recipe: Recipe, base: Path | None, run: Path | None = None) -> Recipe:
+    """The recipe with the place where its model is by now (``--base``); ``run`` is a run that is gone on with."""
+    from sdft_cli.models.base_models import move
+
+    return recipe.model_copy(update={"model": move(recipe.model, base, run)})
 
 
 def recipe_of(run: Path, plugin: list[Path] | None, sets: list[str]) -> Recipe:

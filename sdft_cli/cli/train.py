@@ -14,12 +14,14 @@ from sdft_cli.cli.options import (
     Json,
     Method,
     Model,
+    Moved,
     Plugin,
     Sampling,
     Seed,
     Sets,
     Tasks,
     Watched,
+    at_its_place,
     choice,
     new_recipe,
     recipe_flags,
@@ -40,6 +42,7 @@ def train(
     method: Method = None,
     model: Model = None,
     data: Data = None,
+    base: Moved = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
     suite: Watched = None,
     seed: Seed = None,
@@ -72,15 +75,15 @@ def train(
         if resume:
             hint = "resume an unfinished run, continue a finished one"
             raise UsageError("--resume and --continue exclude each other", hint)
-        _extend(continue_run, split(tasks), sets, plugin, json)
+        _extend(continue_run, split(tasks), sets, plugin, json, base)
         return
     if resume:
         if out is None:
             raise UsageError("--resume needs to know which run", "name it with --out RUN")
-        settings = recipe_of(out, plugin, sets)
+        settings = at_its_place(recipe_of(out, plugin, sets), base, out)
     else:
         flags = recipe_flags(tasks, method, model, data, suite=suite, seed=seed)
-        settings = new_recipe(recipe, flags, sets, plugin)
+        settings = at_its_place(new_recipe(recipe, flags, sets, plugin), base)
     _say_without_effect(settings, sets)
     if dry_run:
         from sdft_cli.commands.dry_run import dry_run as run_dry
@@ -120,7 +123,9 @@ def _sets(
     return sets
 
 
-def _extend(run: Path, tasks: list[str] | None, sets: list[str], plugin: list[Path] | None, json: bool) -> None:
+def _extend(
+    run: Path, tasks: list[str] | None, sets: list[str], plugin: list[Path] | None, json: bool, base: Path | None
+) -> None:
     """``--continue``."""
     from sdft_cli.runs.folder import Run
     from sdft_cli.training.display import TrainingDisplay
@@ -134,7 +139,7 @@ def _extend(run: Path, tasks: list[str] | None, sets: list[str], plugin: list[Pa
     from sdft_cli.commands.train import extend
 
     with TrainingDisplay(quiet=json) as display:
-        extend(run, tuple(tasks), display, plugin_files)
+        extend(run, tuple(tasks), display, plugin_files, base)
     _show(run, json)
 
 

@@ -18,6 +18,7 @@ from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import RUNS
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.disk_space import check_disk, free_bytes
+from sdft_cli.training.model_checks import check_model
 from sdft_cli.training.preflight import StagePlan, complaints, most, notes_of, plan
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.rendered_views import Prompts
@@ -55,7 +56,7 @@ def dry_run(recipe: Recipe, out: Path | None = None) -> DryRun:
     sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
     stages = [_outlook(recipe, p) for p in plans]
     model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
-    folder, notes = out or RUNS, notes_of(plans)
+    folder, notes = out or RUNS, [*notes_of(plans), *check_model(recipe)]
     check_disk(recipe, location, folder)
     free = free_bytes(folder)
     disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"

@@ -11,6 +11,7 @@ from sdft_cli.evaluation.gates import GateReport, as_json
 from sdft_cli.evaluation.measurement import EvalScores, Measurement
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.request import EvalRequest
+from sdft_cli.models import base_models
 from sdft_cli.reporting.by_stage import stage_metrics
 from sdft_cli.runs.evaluations import write_evaluation
 from sdft_cli.runs.results import RunResult, load_run
@@ -32,6 +33,7 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     """
     plan = EvalPlan(request)
     gates.check(plan)
+    base_models.name_base_of(request.target.location, request.base, "kl" in request.also)
     scores = measure(plan)
     run = _run_of(plan)
     if run:

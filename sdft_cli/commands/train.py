@@ -14,11 +14,13 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
+from sdft_cli.models.base_models import move, sign_run
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
 from sdft_cli.training.disk_space import check_disk
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
+from sdft_cli.training.model_checks import check_model
 from sdft_cli.training.preflight import StagePlan, complaints, notes_of, plan
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.stage import StageTrainer
@@ -27,7 +29,7 @@ from sdft_cli.training.stage_start import load_engine
 
 def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bool = False) -> Run:
     """Run ``recipe`` in the folder ``out`` (a new one under runs/ when None); returns the run."""
-    plans = _plans(recipe)
+    plans, notes = _plans(recipe), check_model(recipe)
     if resume and out is None:
         raise UsageError("--resume needs to know which run", "name it with --out RUN")
     folder = out or fresh_name(recipe)
@@ -37,26 +39,33 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
         if resume:
             run.checkpoints.recover()
             run.change_recipe(recipe)
-        _train_stages(run, plans, display)
+        _train_stages(run, plans, display, notes)
     return run
 
 
-def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay, plugins: tuple[str, ...] = ()) -> Run:
+def extend(
+    folder: Path,
+    tasks: tuple[str, ...],
+    display: TrainingDisplay,
+    plugins: tuple[str, ...] = (),
+    base: Path | None = None,
+) -> Run:
     """``--continue``: add ``tasks`` to a finished run; its matrix grows by as many rows and columns. ``plugins`` are
-    the files that it needs from now on, if they are not those of before."""
+    the files that it needs from now on, if they are not those of before; ``base`` is where its first model is now."""
     run = Run.open(folder)
     for stage in run.stages():
         if run.checkpoints.of(stage).finished() is None:
             problem = f"stage {stage.number} ({stage.task}) is not finished"
             raise UsageError(f"{folder}: {problem}", "finish it first with --resume")
     longer = {"tasks": (*run.recipe.tasks, *tasks), "plugins": plugins or run.recipe.plugins}
-    recipe = run.recipe.model_copy(update=longer)
-    plans = _plans(recipe)
+    model = {"model": move(run.recipe.model, base, folder)}
+    recipe = run.recipe.model_copy(update={**longer, **model})
+    plans, notes = _plans(recipe), check_model(recipe)
     check_disk(recipe, locate(recipe.model), folder)
     with run.locked():
         run.reopen()
         run.save_recipe(recipe)
-        _train_stages(run, plans, display)
+        _train_stages(run, plans, display, notes)
     return run
 
 
@@ -67,13 +76,14 @@ def _plans(recipe: Recipe) -> list[StagePlan]:
     return plan(recipe, pretrained.load_chat(location))
 
 
-def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay) -> None:
+def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay, notes: list[str]) -> None:
     """Train and measure whatever is not complete on disk."""
-    began = time.perf_counter()
+    began, location = time.perf_counter(), locate(run.recipe.model)
+    sign_run(run.folder, location, pretrained.version_of(location))
     for line in complaints(plans):
         display.note(line)
     evaluator, log = StageEvaluator(run, plans), TrainingLog(run.metrics, plans, display)
-    log.notes(notes_of(plans))
+    log.notes([*notes_of(plans), *notes])
     _measure(run, BASE, run.recipe.model, evaluator, display)
     for stage, stage_plan in zip(run.stages(), plans, strict=True):
         trainer = StageTrainer(run, stage, stage_plan, log, evaluator)

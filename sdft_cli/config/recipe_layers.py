@@ -1,8 +1,8 @@
 """Assemble a recipe from its layers; later ones win.
 
 In order: the method's defaults (its file in ``methods/``), ``sdft.toml`` in the model's folder (what suits that model),
-the recipe file, flags, ``--set key=value``, and for a sweep the settings of a grid point. Both files may hold
-``[methods.NAME]`` tables, which apply to one method alone.
+the adapter's own settings where the model is an adapter, the recipe file, flags, ``--set key=value``, and for a sweep
+the settings of a grid point. Both files may hold ``[methods.NAME]`` tables, which apply to one method alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sdft_cli import plugins
-from sdft_cli.config import model_locations
+from sdft_cli.config import adapter_settings, model_locations
+from sdft_cli.config.model_locations import is_adapter
 from sdft_cli.config.overrides import parse_sets
 from sdft_cli.config.recipe import METHODS, Recipe, build
 from sdft_cli.config.toml_tables import Layer, for_method, method_tables, read_toml
@@ -41,19 +42,25 @@ def assemble(
         raise UsageError("--set plugins: plug-ins are loaded before settings are read", "use --plugin FILE.py")
     _check_method_tables(written, where)
     method = METHODS.get(_last("method", "sdft", written, given, set_layer, point))
-    model = model_locations.locate(_last("model", "", written, given, set_layer, point))
-    beside = _beside(model)
+    of_file = for_method(written, method.name, where)
+    named = _last("model", "", of_file, given, set_layer, point)
+    model = model_locations.locate(named)
+    adapter = adapter_settings.lora_of(model).model_dump(exclude={"merge"}) if is_adapter(model) else {}
     layers = [
         method.defaults(),
-        for_method(beside, method.name, model),
-        for_method(written, method.name, where),
+        for_method(_beside(model), method.name, model),
+        {"lora": adapter},
+        of_file,
         given,
         set_layer,
         point,
         {"method": method.name, "plugins": [str(path.resolve()) for path in plugin_paths]},
+        {"model": model if Path(model).is_dir() and named not in ("", "micro") else named},
     ]
     build(layers[:1], f"method {method.name}")  # a mistake in a plug-in's method is not the recipe's
     recipe = build(layers, where)
+    if adapter:
+        adapter_settings.check_same(recipe.lora, model)
     check_names(recipe)
     return recipe
 

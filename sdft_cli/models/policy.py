@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sdft_cli.errors import UsageError
 from sdft_cli.losses.fused import Head
-from sdft_cli.models import packing
+from sdft_cli.models import base_models, packing, saving
 from sdft_cli.models.adapters import STUDENT
 from sdft_cli.models.batching import Inputs
 from sdft_cli.models.chat import Chat
@@ -129,16 +129,20 @@ class Policy:
                 module.training = True
 
     def save(self, folder: Path) -> None:
-        """Weights and tokenizer in plain Hugging Face format; under LoRA, the student's adapter alone."""
+        """Weights and tokenizer in plain Hugging Face format; under LoRA, the student's adapter alone, which names its
+        base by a place that is valid from any folder."""
         self.save_weights(folder)
+        if self.peft is not None:
+            config = self.core.config
+            base_models.sign(folder, config._name_or_path, getattr(config, "_commit_hash", None))
         self.chat.tokenizer.save_pretrained(folder)
 
     def save_weights(self, folder: Path) -> None:
         """As `save`, without the tokenizer."""
         if self.peft is None:
-            self.core.save_pretrained(folder)
+            saving.save_core(self.core, folder)
         else:
-            self.peft.save_pretrained(folder, selected_adapters=[STUDENT])
+            saving.save_adapter(self.peft, STUDENT, folder)
 
     # copies -----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,11 @@ import torch
 from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.errors import UsageError
 from sdft_cli.models import adapters, packing
+from sdft_cli.models.base_models import Base, base_of
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.context_window import window_of
 from sdft_cli.models.policy import Policy, ends_of
-from sdft_cli.models.protocols import CausalLM, ModelConfig, Tokenizer
+from sdft_cli.models.protocols import CausalLM, ModelConfig, PeftModel, Tokenizer
 
 T = TypeVar("T")
 
@@ -37,8 +39,10 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     if device.type == "cuda":
         # cuDNN makes a plan for every new length, hence for every sampled token; torch prefers it since 2.11
         torch.backends.cuda.enable_cudnn_sdp(False)
-    base = adapters.base_of(location)
-    core: CausalLM = _explained(location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype))
+    base, revision = base_of(location)
+    core: CausalLM = _explained(
+        location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype, revision=revision or "main")
+    )
     policy = Policy(core, load_chat(location), location, device, peft=adapters.attach(core, location, lora))
     policy.list_end_of_turn()
     policy.model.to(device)
@@ -52,16 +56,45 @@ def load_config(location: str) -> ModelConfig:
     """The model's config, without its weights."""
     from transformers import AutoConfig
 
-    config: ModelConfig = _explained(location, lambda: AutoConfig.from_pretrained(adapters.base_of(location)))
+    base, revision = base_of(location)
+    config: ModelConfig = _explained(location, lambda: AutoConfig.from_pretrained(base, revision=revision or "main"))
     return config
+
+
+def shapes(location: str, lora: Lora) -> tuple[CausalLM, PeftModel | None]:
+    """The model and its adapter as `load` makes them, without the numbers: every tensor is on the meta device."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    config = load_config(location)
+    with torch.device("meta"):
+        core: CausalLM = _explained(location, lambda: AutoModelForCausalLM.from_config(config))
+        return core, adapters.attach_untrained(core, location, lora)
+
+
+def set_generation_config(core: CausalLM, location: str) -> None:
+    """Give ``core`` the generation config that `load` gives it; without a file, it keeps what it has."""
+    from transformers import GenerationConfig
+
+    base, revision = base_of(location)
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            core.generation_config = GenerationConfig.from_pretrained(base, revision=revision or "main")
+
+    _explained(location, read)
 
 
 def load_chat(location: str) -> Chat:
     """The tokenizer, with the model's window: no weights, which is enough for preflight checks."""
     from transformers import AutoTokenizer
 
-    folder = location if (Path(location) / "tokenizer_config.json").is_file() else adapters.base_of(location)
-    tokenizer: Tokenizer = _explained(location, lambda: AutoTokenizer.from_pretrained(folder))
+    own = (Path(location) / "tokenizer_config.json").is_file()
+    folder, revision = Base(location) if own else base_of(location)
+    tokenizer: Tokenizer = _explained(
+        location, lambda: AutoTokenizer.from_pretrained(folder, revision=revision or "main")
+    )
     config = load_config(location)
     chat = Chat(tokenizer, window=window_of(config))
     chat.notes += _end_notes(location, chat, config)
@@ -72,8 +105,9 @@ def _end_notes(location: str, chat: Chat, config: ModelConfig) -> list[str]:
     """What is to be said where nothing but the chat template names the token that ends an assistant's turn."""
     from transformers import GenerationConfig
 
+    base, revision = base_of(location)
     try:
-        ends = ends_of(GenerationConfig.from_pretrained(adapters.base_of(location)))
+        ends = ends_of(GenerationConfig.from_pretrained(base, revision=revision or "main"))
     except (OSError, ValueError):  # there need not be one
         ends = ends_of(config.get_text_config())
     if chat.end_id in (*ends, chat.tokenizer.eos_token_id):

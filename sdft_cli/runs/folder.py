@@ -1,6 +1,7 @@
 """The run folder: one run's recipe and environment, and where its metrics, checkpoints and evaluations are.
 
     runs/<name>/run.json (the folder's format version, see `runs.format_version`)
+                base_model.json (the run's first model, see `models.base_models`)
                 recipe.json environment.json metrics.jsonl latest done.json
                 rollouts/NN-<task>-<phase>.jsonl (what a teacher wrote once)
                 stages/NN-<task>/step-000400/{model/, state/, done.json}

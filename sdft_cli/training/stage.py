@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
+from sdft_cli.models import saving
 from sdft_cli.models.engine import Engine
+from sdft_cli.models.merging import merge
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import EvalRow, Position, StageId
@@ -43,6 +45,8 @@ class StageTrainer:
         """
         resumed = self.start.checkpoint()
         engine = load_engine(self.recipe, str(resumed.model) if resumed else self.start.model())
+        policy, whole = engine.policy, not engine.policy.lora or self.recipe.lora.merge == "stage"
+        saving.check(policy.core, policy.chat, policy.peft, self.recipe.model, whole)
         if resumed:
             self.log.display.note(f"resumed at stage {self.stage.number}, step {resumed.step}")
         self.run.metrics.rewind(self.stage, resumed.step if resumed else -1)
@@ -109,13 +113,18 @@ class StageTrainer:
         return self.log.eval(at, self.evaluator.quick(engine))
 
     def _close(self, at: Position, engine: Engine, checkpointer: Checkpointer) -> Checkpoint:
-        """Write the final checkpoint: the weights as they are, an earlier step's, or those the stage began with."""
+        """Write the final checkpoint: the weights as they are, an earlier step's, or those the stage began with; with
+        ``lora.merge`` a whole model, which has to be measured as it was rounded."""
         if checkpointer.marks:
             self.log.ending(at, checkpointer.report(at.step))
         chosen = checkpointer.ending(at.step)
+        merges = self.recipe.lora.merge == "stage"
         if chosen and chosen.step == at.step:
+            if merges:
+                return checkpointer.close(at.step, merge(engine.policy).save)
             final = checkpointer.close(at.step, engine.policy.save)
             self.log.display.scores(self.evaluator.measure(engine, self.stage))
             return final
         model = str(checkpointer.checkpoints.at(chosen.step).model) if chosen else self.start.model()
-        return checkpointer.close(at.step, load_policy(self.recipe, model).save)
+        policy = load_policy(self.recipe, model)
+        return checkpointer.close(at.step, (merge(policy) if merges else policy).save)
