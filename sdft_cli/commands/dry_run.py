@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from sdft_cli import console
-from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.models import pretrained, views
+from sdft_cli.models import views
 from sdft_cli.models.chat import Chat
+from sdft_cli.runs.folder import Run
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
-from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
+from sdft_cli.training.preflight import StagePlan, complaints, most
+from sdft_cli.training.run_inputs import check_inputs
+from sdft_cli.training.run_plan import plan_run
 
 
 class StageOutlook(TypedDict):
     """One stage; ``rows`` by split, prompt lengths as percentiles (``p50``, ``p95``, ``max``) in tokens."""
 
+    stage: int
     task: str
     rows: dict[str, int]
     dropped: int
@@ -37,25 +40,36 @@ class DryRun:
     text: str
 
 
-def dry_run(recipe: Recipe) -> DryRun:
-    """Check everything that can be checked before a model loads, and describe the run."""
-    check_recipe(recipe)
-    location = locate(recipe.model)
-    chat = pretrained.load_chat(location)
-    plans = plan(recipe, chat, context_window(location))
-    for line in complaints(plans):
+def dry_run(recipe: Recipe, run: Run | None = None) -> DryRun:
+    """Check everything that can be checked before a model loads, and describe the run, or what is left of ``run`` under
+    ``recipe``."""
+    planned = plan_run(recipe, run)
+    notes = check_inputs(run, planned).notes if run else []
+    plans = [planned.stages[number - 1] for number in planned.todo]
+    for line in [*complaints(plans), *notes]:
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
-    sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
-    stages = [_outlook(recipe, p) for p in plans]
+    if not plans:
+        text = f"{run.folder if run else 'the run'}: every stage is trained; only evaluations may be missing"
+        return DryRun({"method": recipe.method, "model": recipe.model, "stages": []}, text)
+    sizes = footprint(recipe, planned.location, len(plans), load_of(recipe, *most(plans)))
+    stages = [_outlook(number, recipe, p) for number, p in zip(planned.todo, plans, strict=True)]
+    begun = _begun(run)
     model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
     disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most"
-    lines = [*_views(recipe, chat, plans[0]), "", model, *_lines(stages), memory_text(sizes), disk]
+    lines = [*_views(recipe, planned.chat, plans[0]), "", model, *begun, *_lines(stages), memory_text(sizes), disk]
     return DryRun({"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}, "\n".join(lines))
 
 
-def _outlook(recipe: Recipe, p: StagePlan) -> StageOutlook:
+def _begun(run: Run | None) -> list[str]:
+    """Where a run stands that is gone on with."""
+    latest = run.checkpoints.latest() if run else None
+    return [f"after stage {latest.stage.number} {latest.stage.task}, step {latest.step}"] if latest else []
+
+
+def _outlook(number: int, recipe: Recipe, p: StagePlan) -> StageOutlook:
     splits = {"train": p.train, "validation": p.validation, **p.tests}
     return {
+        "stage": number,
         "task": p.task.name,
         "rows": {split: len(rows) for split, rows in splits.items()},
         "dropped": len(p.dropped),
@@ -81,9 +95,11 @@ def _views(recipe: Recipe, chat: Chat, first: StagePlan) -> list[str]:
 
 def _lines(stages: Sequence[StageOutlook]) -> list[str]:
     lines = []
-    for number, s in enumerate(stages, 1):
+    for s in stages:
         rows = ", ".join(f"{n} {split}" for split, n in s["rows"].items())
-        lines.append(f"stage {number} {s['task']}: {s['steps']} steps ({s['steps_per_epoch']} per epoch); rows: {rows}")
+        lines.append(
+            f"stage {s['stage']} {s['task']}: {s['steps']} steps ({s['steps_per_epoch']} per epoch); rows: {rows}"
+        )
         for who, p in (("student", s["student_prompt_tokens"]), ("teacher", s["teacher_prompt_tokens"])):
             if p:
                 lengths = f"median {p['p50']}, 95th percentile {p['p95']}, longest {p['max']} tokens"

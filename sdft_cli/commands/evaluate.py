@@ -9,6 +9,7 @@ from sdft_cli.evaluation.evaluator import Evaluator
 from sdft_cli.evaluation.gate_reports import GateSet
 from sdft_cli.evaluation.gates import GateReport, as_json
 from sdft_cli.evaluation.measurement import EvalScores, Measurement
+from sdft_cli.evaluation.option_checks import check_options
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.request import EvalRequest
 from sdft_cli.reporting.by_stage import stage_metrics
@@ -31,6 +32,7 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     Raises `UsageError` for unknown names, missing data and gates that cannot be decided, before a model is loaded.
     """
     plan = EvalPlan(request)
+    check_options(plan)
     gates.check(plan)
     scores = measure(plan)
     run = _run_of(plan)

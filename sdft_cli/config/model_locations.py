@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sdft_cli.config.toml_tables import Layer, read_toml
@@ -22,6 +23,12 @@ def locate(name: str) -> str:
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(f"no model folder at {name}", "name a folder with config.json, or a hub id such as org/model")
     return name
+
+
+def absolute(name: str) -> str:
+    """``name``, with the path of a folder made absolute; a hub id and ``micro`` stay as they are."""
+    folder = Path(name).expanduser()
+    return os.path.abspath(folder) if name not in ("", "micro") and folder.is_dir() else name
 
 
 def defaults(location: str) -> Layer:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Hexadecimal digits of a digest: with 64 bits no two different things will ever agree by chance.
 LENGTH = 16
 #: Suffixes of the files in a model folder that loading may read.
-_READ = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
+READ = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 
 
 def of(value: object) -> str:
@@ -60,7 +60,7 @@ def of_weights(location: str) -> str | None:
     if not folder.is_dir():
         return None
     files = []
-    for file in sorted(f for f in folder.iterdir() if f.suffix in _READ and f.is_file()):
+    for file in sorted(f for f in folder.iterdir() if f.suffix in READ and f.is_file()):
         with file.open("rb") as content:
             files.append([file.name, hashlib.file_digest(content, "sha256").hexdigest()])
     if not is_adapter(location):

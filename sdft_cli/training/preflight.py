@@ -163,10 +163,14 @@ def _check_general(recipe: Recipe, phase: Phase) -> None:
         )
 
 
-def plan(recipe: Recipe, chat: Chat, context_window: int) -> list[StagePlan]:
-    """One plan per task; raises on the first bad row unless ``train.on_bad_row`` is ``drop``."""
-    method = check_recipe(recipe)
-    return [_plan(recipe, method, i, name, chat, context_window) for i, name in enumerate(recipe.tasks, 1)]
+def plan(recipe: Recipe, chat: Chat, context_window: int, stages: Sequence[Recipe] = ()) -> list[StagePlan]:
+    """One plan per task, under ``recipe`` or the recipes of ``stages`` where they have their own; raises on the first
+    bad row unless ``train.on_bad_row`` is ``drop``."""
+    check_recipe(recipe)
+    return [
+        _plan(own, METHODS.get(own.method), i, name, chat, context_window)
+        for i, (name, own) in enumerate(zip(recipe.tasks, stages or [recipe] * len(recipe.tasks), strict=True), 1)
+    ]
 
 
 def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, window: int) -> StagePlan:
