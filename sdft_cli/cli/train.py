@@ -36,45 +36,54 @@ if TYPE_CHECKING:
     from sdft_cli.config.run_changes import Given
 
 
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder; a new one under runs/ if not given.")]
+OnBadRow = Annotated[
+    str | None,
+    typer.Option(
+        "--on-bad-row", help="What to do with rows that are too long or lack a field: error (default) or drop."
+    ),
+]
+Floor = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-if-prior-drops",
+        help="Stop a stage before the prior suite falls by more than this below the base, such as 0.03.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Resume the run in --out; rates, guards, the engine and the like may be given anew."),
+]
+Continue = Annotated[
+    Path | None,
+    typer.Option(
+        "--continue",
+        help="Add the tasks of --tasks to this finished run. Their stages may have another method, rates, batch, "
+        "steps, seed or engine. With another --method, the run's [train] stays, and the method's other sections "
+        "start from its defaults.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would happen, also after --resume or --continue, and stop.")
+]
+
+
 def train(
     recipe: File = None,
     tasks: Tasks = None,
     method: Method = None,
     model: Model = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
+    out: Out = None,
     suite: Watched = None,
     seed: Seed = None,
     engine: Sampling = None,
     sets: Sets = None,
-    on_bad_row: Annotated[
-        str | None,
-        typer.Option(
-            "--on-bad-row", help="What to do with rows that are too long or lack a field: error (default) or drop."
-        ),
-    ] = None,
-    stop_if_prior_drops: Annotated[
-        float | None,
-        typer.Option(help="Stop a stage before the prior suite falls by more than this below the base, such as 0.03."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Resume the run in --out; rates, guards, the engine and the like may be given anew."
-        ),
-    ] = False,
-    continue_run: Annotated[
-        Path | None,
-        typer.Option(
-            "--continue",
-            help="Add the tasks of --tasks to this finished run. Their stages may have another method, rates, batch, "
-            "steps, seed or engine. With another --method, the run's [train] stays and the method's other sections "
-            "start from its defaults.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would happen, also after --resume or --continue, and stop.")
-    ] = False,
+    on_bad_row: OnBadRow = None,
+    stop_if_prior_drops: Floor = None,
+    resume: Resume = False,
+    continue_run: Continue = None,
+    dry_run: DryRun = False,
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from sdft_cli import console
+from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import views
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import Run
+from sdft_cli.runs.stage_recipes import in_short
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, complaints, most
 from sdft_cli.training.run_inputs import check_inputs
@@ -53,17 +55,21 @@ def dry_run(recipe: Recipe, run: Run | None = None) -> DryRun:
         return DryRun({"method": recipe.method, "model": recipe.model, "stages": []}, text)
     sizes = footprint(recipe, planned.location, len(plans), load_of(recipe, *most(plans)))
     stages = [_outlook(number, recipe, p) for number, p in zip(planned.todo, plans, strict=True)]
-    begun = _begun(run)
+    begun = _begun(run, recipe)
     model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
     disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most"
     lines = [*_views(recipe, planned.chat, plans[0]), "", model, *begun, *_lines(stages), memory_text(sizes), disk]
     return DryRun({"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}, "\n".join(lines))
 
 
-def _begun(run: Run | None) -> list[str]:
-    """Where a run stands that is gone on with."""
-    latest = run.checkpoints.latest() if run else None
-    return [f"after stage {latest.stage.number} {latest.stage.task}, step {latest.step}"] if latest else []
+def _begun(run: Run | None, recipe: Recipe) -> list[str]:
+    """Where a run stands that is gone on with, and which of its settings change."""
+    if run is None:
+        return []
+    latest, changed = run.checkpoints.latest(), differences(run.recipe, recipe)
+    changed.pop("tasks", None)
+    at = f"goes on after stage {latest.stage.number} ({latest.stage.task}), step {latest.step}" if latest else ""
+    return [*filter(None, [at]), *([f"with other settings from there on: {in_short(changed)}"] if changed else [])]
 
 
 def _outlook(number: int, recipe: Recipe, p: StagePlan) -> StageOutlook:

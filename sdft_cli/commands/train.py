@@ -15,6 +15,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
+from sdft_cli.runs.stage_recipes import in_short
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
 from sdft_cli.training.preflight import complaints
@@ -55,8 +56,8 @@ def extend(folder: Path, recipe: Recipe, display: TrainingDisplay) -> Run:
     run = Run.open(folder)
     check_finished(run)
     if recipe.train.stop_if_prior_drops is not None and not any(row["suite"] for row in run.metrics.read().evals):
-        problem = "train.stop_if_prior_drops: the run has not logged the base model's accuracy on the prior suite"
-        raise UsageError(f"{folder}: {problem}", "leave it out, or start a new run with it")
+        problem = "the run has not logged the base model's accuracy on the prior suite during training"
+        raise UsageError(f"--stop-if-prior-drops: {problem}", "leave it out, or start a new run with it")
     with run.locked():
         _train_stages(run, plan_run(recipe, run), display)
     return run
@@ -91,7 +92,8 @@ def _train_stages(run: Run, plan: RunPlan, display: TrainingDisplay) -> None:
     if len(plan.recipe.tasks) > len(run.stages()):
         run.reopen()
     settle(run, inputs)
-    run.change_recipe(plan.recipe)
+    if changed := run.change_recipe(plan.recipe):
+        display.note(f"other settings from here on, which the metrics record: {in_short(changed)}")
     evaluator, log = StageEvaluator(run, plan.stages), TrainingLog(run.metrics, plan.stages, display)
     _measure(run, BASE, run.recipe.model, evaluator, display)
     for stage, stage_plan in zip(run.stages(), plan.stages, strict=True):

@@ -39,12 +39,12 @@ from sdft_cli.errors import UsageError
 OF_METHOD = ("sampler", "views", "teacher", "reward", "objective", "second_phase")
 #: Why a key may not be another one for added stages; any other key may.
 _ADDED = (
-    ("suite", "the rows of the accuracy matrix would be measured on different items"),
-    ("evaluation.", "the rows of the accuracy matrix would be measured differently"),
-    ("views.student", "the rows of the accuracy matrix would be measured under different views"),
-    ("world", "its tasks and its suite are of that world"),
-    ("lora.", "every stage goes on with the adapter of the stage before it"),
-    ("runtime.dtype", "the rows of the accuracy matrix would be measured in different precisions"),
+    ("suite", "the rows of its accuracy matrix would be measured on different items"),
+    ("evaluation.", "the rows of its accuracy matrix would be measured differently"),
+    ("views.student", "the rows of its accuracy matrix would be measured under different views"),
+    ("world", "its tasks and its suite would be of different worlds"),
+    ("lora.", "the stages could not go on with the adapter of the stage before them"),
+    ("runtime.dtype", "the rows of its accuracy matrix would be measured in different precisions"),
 )
 
 
@@ -108,10 +108,11 @@ def continued(recipe: Recipe, given: Given) -> Recipe:
         raise UsageError("--continue needs the tasks to add", "add --tasks NEW_TASK")
     changed = changed.model_copy(update={"tasks": (*recipe.tasks, *changed.tasks)})
     fresh_adapter = getattr(changed.lora, "merge", None) == "stage"
-    for key in differences(absolute_paths(recipe), changed):
+    for key, (before, _) in differences(absolute_paths(recipe), changed).items():
         reason = FLOOR if moves_floor(key, changed) else reason_of(key, _ADDED)
         if reason and not (fresh_adapter and key.startswith("lora.")):
-            raise UsageError(f"{given.name_of(key)}: another value cannot be continued with: {reason}", _HINT_ADDED)
+            value = "none" if before is None else before
+            raise UsageError(f"{given.name_of(key)}: the run has {value}, and with another value {reason}", _HINT_ADDED)
     return changed
 
 

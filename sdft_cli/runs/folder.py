@@ -82,16 +82,19 @@ class Run:
         """The recipe that ``stage`` is trained with: `recipe`, unless that changed after the stage was finished."""
         return StageRecipes(self.folder).of(stage, self.recipe)
 
-    def change_recipe(self, recipe: Recipe) -> None:
-        """Go on under ``recipe``, perhaps with further tasks; the metrics record from which step on, and which keys
-        changed. Finished stages keep the recipe that they were trained with."""
+    def change_recipe(self, recipe: Recipe) -> dict[str, list[Json]]:
+        """Go on under ``recipe``, perhaps with further tasks; returns the old and the new value of every other key that
+        changed. The metrics record them, and from which step on. Finished stages keep the recipe that they were trained
+        with."""
         changed = overrides.differences(self.recipe, recipe)
         if own_settings(changed):
             finished = [stage for stage in self.stages() if self.checkpoints.of(stage).finished()]
             StageRecipes(self.folder).keep(finished, self.recipe)
-        record_change(self, {key: values for key, values in changed.items() if key != "tasks"})
+        settings = {key: values for key, values in changed.items() if key != "tasks"}
+        record_change(self, settings)
         if changed:
             self.save_recipe(recipe)
+        return settings
 
     # stages -------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from sdft_cli.runs.records import (
     TaskSummary,
 )
 from sdft_cli.runs.stage_recipes import by_stage as stage_recipes_of
-from sdft_cli.runs.stage_recipes import in_words, text
+from sdft_cli.runs.stage_recipes import in_short, in_words, text
 from sdft_cli.stats import bootstrap, continual
 from sdft_cli.stats.continual import Draws, Metric
 from sdft_cli.stats.intervals import Interval, stratified
@@ -275,13 +275,10 @@ def _notes(
 
 
 def _change(row: SettingsRow) -> str:
-    """``after stage 1 (a), step 400: train.lr 1e-05, then 5e-06``."""
-    pairs = ", ".join(
-        f"{_short(key)} {_short(text(before))}, then {_short(text(now))}"
-        for key, (before, now) in row["changed"].items()
-    )
+    """``after stage 1 (a), step 400, settings or inputs changed: train.lr 1e-05, then 5e-06``."""
+    told = in_short({_short(key): [_short(text(value)) for value in pair] for key, pair in row["changed"].items()})
     where = f"after stage {row['stage']} ({row['task']}), step {row['step']}" if row["stage"] else "before stage 1"
-    return f"{where}, settings or inputs changed: {pairs}"
+    return f"{where}, settings or inputs changed: {told}"
 
 
 def _short(text: str) -> str:

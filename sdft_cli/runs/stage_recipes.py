@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.config.run_changes import OF_METHOD
 from sdft_cli.config.toml_tables import Layer
 from sdft_cli.runs.evaluations import json_object
 from sdft_cli.runs.files import write_whole
@@ -78,6 +79,13 @@ def in_words(recipes: Sequence[Layer], newest: Layer) -> Layer:
         else:
             told[key] = ", then ".join(text(value) for value, _ in itertools.groupby(values))
     return told
+
+
+def in_short(changed: Mapping[str, Sequence[Json]]) -> str:
+    """``method sdft, then sft; train.lr 1e-05, then 0.0001``. Of another method, its own sections are left out."""
+    keys = [key for key in changed if "method" not in changed or key.split(".")[0] not in OF_METHOD]
+    pairs = [f"{key} {text(changed[key][0])}, then {text(changed[key][1])}" for key in keys]
+    return "; ".join(pairs)
 
 
 def text(value: Json) -> str:

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sdft_cli.config.model_locations import is_adapter
+from sdft_cli.config.model_locations import is_adapter, locate
+from sdft_cli.config.overrides import PLACES
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.data.dataset import available_splits
 from sdft_cli.errors import UsageError
@@ -65,8 +66,8 @@ def check_inputs(run: Run, plan: RunPlan) -> InputCheck:
     differences = _telling(compare(known, inputs))
     for difference in differences if begun else ():
         if reason := _refused(difference, plan):
-            raise UsageError(_text(difference, plan.recipe) + f", and {reason}", _RESTORE)
-    notes = [f"{_text(difference, plan.recipe)}; the metrics record it" for difference in differences]
+            raise UsageError(_text(difference, plan.recipe, run) + f", and {reason}", _RESTORE)
+    notes = [f"{_text(difference, plan.recipe, run)}; the metrics record it" for difference in differences]
     changed: dict[str, list[Json]] = {f"inputs.{d.key}": [d.before, d.now] for d in differences}
     versions = _versions(run)
     if versions:
@@ -183,22 +184,23 @@ def _decides(name: str) -> bool:
     return file.startswith(_TOKENIZER) or file.endswith(_WEIGHTS)
 
 
-def _text(difference: Difference, recipe: Recipe) -> str:
-    """``data/a/train.jsonl has changed since the run was started (480 rows, …; now 470 rows, …)``."""
+def _text(difference: Difference, recipe: Recipe, run: Run) -> str:
+    """``data/a/train.jsonl is not as it was when the run was started (480 rows, …; now 470 rows, …)``."""
     kind, what = difference.key.partition(".")[0], difference.what
-    if kind == "data":
-        what = str(Path(recipe.data) / what)
-    elif kind == "model" and difference.key not in ("model.commit", "model.template"):
-        what = str(Path(recipe.model) / what)
+    moved = kind in PLACES and getattr(recipe, kind) != getattr(run.recipe, kind)
+    folder = {"data": recipe.data, "model": locate(recipe.model)}.get(kind, "")
+    if folder and difference.key not in ("model.commit", "model.template"):
+        what = str(Path(folder) / what)
+    flag = f"--{kind} {getattr(recipe, kind)}: " if moved else ""
     date = " (a template may print the date)" if kind == "rendered" else ""
-    return f"{what} has changed since the run was started{date} ({difference.before}; now {difference.now})"
+    return f"{flag}{what} is not as it was when the run was started{date} ({difference.before}; now {difference.now})"
 
 
 def _check_places(run: Run, recipe: Recipe, known: Inputs | None) -> None:
     """Refuse another place of the model or the data that cannot be compared with the recorded one."""
     for key in ("model", "data"):
         before, now = getattr(run.recipe, key), getattr(recipe, key)
-        comparable = known is not None and (key == "data" or (known["model"]["files"] and Path(now).is_dir()))
+        comparable = known is not None and (key == "data" or (known["model"]["files"] and Path(locate(now)).is_dir()))
         if now != before and not comparable and not _same_place(before, now):
             problem = f"the run was started with {before}, and has no record of its files to compare with"
             raise UsageError(f"--{key} {now}: {problem}", f"go on with {before}, or start a new run")
