@@ -316,7 +316,11 @@ MODELS = {
     "config": (edit("config.json", '"rope_theta": ', '"rope_theta": 1'), "config.json", True),
     "template": (edit("chat_template.jinja", "assistant", "helper"), "chat_template.jinja", True),
     "a list of tokens": (edit("tokenizer_config.json", "{", '{"extra_special_tokens": [],'), "tokenizer_conf", True),
-    "how it is sampled elsewhere": (edit("generation_config.json", "{", '{"top_k": 5,'), "generation_config.json", False),
+    "how it is sampled elsewhere": (
+        edit("generation_config.json", "{", '{"top_k": 5,'),
+        "generation_config.json",
+        False,
+    ),
     "a file that is not read": (lambda model: (model / "README.md").write_text("new"), "", False),
 }
 
@@ -397,7 +401,8 @@ def test_before_anything_is_trained_or_measured_everything_may_change(copy, tmp_
     change(tmp_path / "data" / A / "test.jsonl")
     train_nothing(monkeypatch)
     done = sdft("train", "--resume", "--out", run)
-    assert done.code == 0 and f"data/{A}/test.jsonl" in done.err, done.err
+    assert f"data/{A}/test.jsonl is not as it was" in done.err and "the metrics record it" in done.err
+    assert len(settings_rows(run)) == 1
 
 
 def test_a_run_is_evaluated_from_another_folder(copy) -> None:
