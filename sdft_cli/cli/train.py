@@ -28,6 +28,7 @@ from sdft_cli.cli.options import (
     recipe_flags,
     recipe_of,
     run_recipe,
+    say_idle,
 )
 from sdft_cli.errors import UsageError
 
@@ -138,6 +139,7 @@ def _resumed(run: Path, given: Given) -> Recipe:
     if changed and is_complete(Run.open(run)):
         hint = f"to train further tasks with it: sdft train --continue {run} --tasks NEW_TASK"
         raise UsageError(f"{run} is already finished: {given.name_of(next(iter(changed)))} would change nothing", hint)
+    say_idle(settings, given.sets)
     return settings
 
 
@@ -152,6 +154,7 @@ def _continued(run: Path, given: Given) -> Recipe:
     from sdft_cli.runs.folder import Run
 
     check_finished(Run.open(run))
+    say_idle(settings, given.sets)
     return settings
 
 
