@@ -11,7 +11,8 @@ from sdft_cli.models import pretrained
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
-from sdft_cli.training.preflight import StagePlan, check_recipe, context_window, plan
+from sdft_cli.training.preflight import StagePlan, context_window, plan
+from sdft_cli.training.recipe_checks import check_recipe
 
 
 @dataclass(frozen=True)
