@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from sdft_cli import console
-from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import views
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import Run
-from sdft_cli.runs.stage_recipes import in_short
+from sdft_cli.runs.stage_recipes import changed_settings, in_short
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, complaints, most
 from sdft_cli.training.run_inputs import check_inputs
@@ -66,8 +65,7 @@ def _begun(run: Run | None, recipe: Recipe) -> list[str]:
     """Where a run stands that is gone on with, and which of its settings change."""
     if run is None:
         return []
-    latest, changed = run.checkpoints.latest(), differences(run.recipe, recipe)
-    changed.pop("tasks", None)
+    latest, changed = run.checkpoints.latest(), changed_settings(run.recipe, recipe)
     at = f"goes on after stage {latest.stage.number} ({latest.stage.task}), step {latest.step}" if latest else ""
     return [*filter(None, [at]), *([f"with other settings from there on: {in_short(changed)}"] if changed else [])]
 

@@ -32,8 +32,8 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     Raises `UsageError` for unknown names, missing data and gates that cannot be decided, before a model is loaded.
     """
     plan = EvalPlan(request)
-    check_options(plan)
     gates.check(plan)
+    check_options(plan)
     scores = measure(plan)
     run = _run_of(plan)
     if run:

@@ -24,7 +24,6 @@ from importlib import metadata
 from pathlib import Path
 
 import sdft_cli
-from sdft_cli.config import overrides
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.checkpoints import Checkpoints
@@ -34,7 +33,7 @@ from sdft_cli.runs.format_version import FILE, check_run_folder, write_format
 from sdft_cli.runs.metrics import MetricsLog
 from sdft_cli.runs.records import BASE, SettingsRow, StageId
 from sdft_cli.runs.rollouts import StoredRollouts
-from sdft_cli.runs.stage_recipes import StageRecipes, own_settings
+from sdft_cli.runs.stage_recipes import StageRecipes, changed_settings, own_settings
 from sdft_cli.types import Json
 
 RUNS = Path("runs")
@@ -86,15 +85,14 @@ class Run:
         """Go on under ``recipe``, perhaps with further tasks; returns the old and the new value of every other key that
         changed. The metrics record them, and from which step on. Finished stages keep the recipe that they were trained
         with."""
-        changed = overrides.differences(self.recipe, recipe)
+        changed = changed_settings(self.recipe, recipe)
         if own_settings(changed):
             finished = [stage for stage in self.stages() if self.checkpoints.of(stage).finished()]
             StageRecipes(self.folder).keep(finished, self.recipe)
-        settings = {key: values for key, values in changed.items() if key != "tasks"}
-        record_change(self, settings)
-        if changed:
+        record_change(self, changed)
+        if recipe != self.recipe:
             self.save_recipe(recipe)
-        return settings
+        return changed
 
     # stages -------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.config.recipe_layers import absolute_paths
 from sdft_cli.config.run_changes import OF_METHOD
 from sdft_cli.config.toml_tables import Layer
 from sdft_cli.runs.evaluations import json_object
@@ -47,6 +49,13 @@ class StageRecipes:
         for stage in stages:
             if not self.path(stage).is_file():
                 write_whole(self.path(stage), json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n")
+
+
+def changed_settings(old: Recipe, new: Recipe) -> dict[str, list[Json]]:
+    """The keys in which the recipe of a run changes, each with its old and its new value. Further tasks are no change,
+    nor is a path that is written out."""
+    changed = differences(absolute_paths(old), absolute_paths(new))
+    return {key: values for key, values in changed.items() if key != "tasks"}
 
 
 def own_settings(changed: dict[str, list[Json]]) -> dict[str, list[Json]]:

@@ -302,6 +302,13 @@ def test_a_flag_is_honoured_or_refused_by_its_name(mode: str, place) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_sweep_remembers_whole_paths(place, tmp_path: Path) -> None:
+    """It may be resumed from another folder."""
+    handed, _ = place("sweep", "r.toml --data d --model model")
+    for path in ("r.toml", "d", "model", "all.py"):
+        assert repr(str(tmp_path / path)) in handed
+
+
 READING = {
     "data list": "data list",
     "data stats": f"data stats {A}",
