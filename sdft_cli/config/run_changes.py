@@ -82,6 +82,8 @@ class Given:
 
     def name_of(self, key: str) -> str:
         """How the command line gave ``key``: with ``--set``, as a flag, in the file, or with another method."""
+        if key == "plugins":
+            return "--plugin"
         if key in dict(leaves(parse_sets(list(self.sets)))):
             return f"--set {key}"
         if self.flags.get(key) is not None:
