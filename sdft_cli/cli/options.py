@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,8 +106,6 @@ def new_recipe(
     from sdft_cli.config.recipe_layers import assemble
 
     recipe = assemble(file, flags, sets, plugin, point)
-    if point is None:
-        say_idle(recipe, sets)
     if not recipe.model:
         say("no model named: using the embedded micro model (--model PATH_OR_HUB_ID to choose)")
         recipe = recipe.model_copy(update={"model": "micro"})
@@ -115,15 +113,6 @@ def new_recipe(
         say(f"no task named: using {MICRO_TASKS} (--tasks a,b,c to choose)")
         recipe = recipe.model_copy(update={"tasks": tuple(MICRO_TASKS.split(","))})
     return recipe
-
-
-def say_idle(recipe: Recipe, sets: Sequence[str]) -> None:
-    """One line for each of the ``--set`` keys that changes nothing under ``recipe``."""
-    from sdft_cli.config.idle_settings import idle
-    from sdft_cli.config.overrides import leaves, parse_sets
-
-    for line in idle(recipe, dict(leaves(parse_sets(list(sets))))):
-        say(f"note: --set {line}")
 
 
 def recipe_of(

@@ -39,6 +39,12 @@ OnBadRow = Annotated[
 OnOverlap = Annotated[
     str, typer.Option("--on-overlap", help="Training rows that ask what a test row asks: error, or drop them.")
 ]
+MergeSystem = Annotated[
+    bool,
+    typer.Option(
+        "--merge-system", help="Put system texts before the user's, for a model whose template has no system role."
+    ),
+]
 Measured = Annotated[str | None, typer.Option("--model", help="Also measure lengths in this model's tokens.")]
 Seed = Annotated[int, typer.Option(help="Seed of the splits.")]
 World = Annotated[
@@ -54,6 +60,7 @@ def prepare(
     demonstrations: Demonstrations = "source",
     on_bad_row: OnBadRow = None,
     on_overlap: OnOverlap = "error",
+    merge_system: MergeSystem = False,
     model: Measured = None,
     seed: Seed = 0,
     world: World = None,
@@ -92,7 +99,7 @@ def prepare(
     if model and (dry_run or batch == "submit"):
         hint = f"leave it out with {'--dry-run' if dry_run else '--batch submit'}"
         raise UsageError("--model measures the rows that are written, and here none are", hint)
-    options = PrepareOptions(demonstrations, seed, world or 0, on_overlap)
+    options = PrepareOptions(demonstrations, seed, world or 0, on_overlap, merge_system)
     inputs = _inputs(tasks, source or [], columns or [], data or Path("data"), options, on_bad_row)
     _check_world(world, inputs.tasks)
     _run(inputs, teacher_options, model, dry_run, json)

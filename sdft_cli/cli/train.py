@@ -28,7 +28,7 @@ from sdft_cli.cli.options import (
     recipe_flags,
     recipe_of,
     run_recipe,
-    say_idle,
+    say,
 )
 from sdft_cli.errors import UsageError
 
@@ -106,11 +106,23 @@ def train(
         settings = _resumed(out, given)
     else:
         settings = new_recipe(recipe, flags, sets or [], plugin)
+    _say_without_effect(settings, sets or [])
     if dry_run:
         _dry_run(settings, run, None if run else out, json)
         return
     folder = _train(settings, out, resume, continue_run, json)
     _show(folder, json)
+
+
+def _say_without_effect(recipe: Recipe, sets: list[str]) -> None:
+    """A line for each ``--set`` that does nothing in this run."""
+    if not sets:
+        return
+    from sdft_cli.config.overrides import keys_of
+    from sdft_cli.training.idle_settings import without_effect
+
+    for line in without_effect(recipe, keys_of(sets)):
+        say(f"note: {line}")
 
 
 def _run_of(resume: bool, continue_run: Path | None, out: Path | None) -> Path | None:
@@ -139,7 +151,6 @@ def _resumed(run: Path, given: Given) -> Recipe:
     if changed and is_complete(Run.open(run)):
         hint = f"to train further tasks with it: sdft train --continue {run} --tasks NEW_TASK"
         raise UsageError(f"{run} is already finished: {given.name_of(next(iter(changed)))} would change nothing", hint)
-    say_idle(settings, given.sets)
     return settings
 
 
@@ -154,7 +165,6 @@ def _continued(run: Path, given: Given) -> Recipe:
     from sdft_cli.runs.folder import Run
 
     check_finished(Run.open(run))
-    say_idle(settings, given.sets)
     return settings
 
 
@@ -164,7 +174,7 @@ def _dry_run(settings: Recipe, run: Path | None, out: Path | None, json: bool) -
 
     if out:
         check_unused(out)
-    report = dry_run(settings, Run.open(run) if run else None)
+    report = dry_run(settings, out, Run.open(run) if run else None)
     print(jsonlib.dumps(report.facts) if json else report.text)
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
 from typing import TypedDict
 
 from sdft_cli import console
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import views
 from sdft_cli.models.chat import Chat
-from sdft_cli.runs.folder import Run
+from sdft_cli.runs.folder import RUNS, Run
 from sdft_cli.runs.stage_recipes import changed_settings, in_short
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
-from sdft_cli.training.preflight import StagePlan, complaints, most
+from sdft_cli.training.disk_space import check_disk, free_bytes
+from sdft_cli.training.preflight import StagePlan, complaints, most, notes_of
+from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.training.run_inputs import check_inputs
 from sdft_cli.training.run_plan import plan_run
 
@@ -41,13 +46,13 @@ class DryRun:
     text: str
 
 
-def dry_run(recipe: Recipe, run: Run | None = None) -> DryRun:
-    """Check everything that can be checked before a model loads, and describe the run, or what is left of ``run`` under
-    ``recipe``."""
+def dry_run(recipe: Recipe, out: Path | None = None, run: Run | None = None) -> DryRun:
+    """Check everything that can be checked before a model loads, and describe the run, which would be in ``out``, or
+    what is left of ``run`` under ``recipe``."""
     planned = plan_run(recipe, run)
-    notes = check_inputs(run, planned).notes if run else []
+    changes = check_inputs(run, planned).notes if run else []
     plans = [planned.stages[number - 1] for number in planned.todo]
-    for line in [*complaints(plans), *notes]:
+    for line in [*complaints(plans), *changes]:
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
     if not plans:
         text = f"{run.folder if run else 'the run'}: every stage is trained; only evaluations may be missing"
@@ -56,9 +61,14 @@ def dry_run(recipe: Recipe, run: Run | None = None) -> DryRun:
     stages = [_outlook(number, recipe, p) for number, p in zip(planned.todo, plans, strict=True)]
     begun = _begun(run, recipe)
     model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
-    disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most"
+    folder, notes = run.folder if run else out or RUNS, notes_of(planned.stages)
+    check_disk(recipe, planned.location, folder)
+    free = free_bytes(folder)
+    disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"
     lines = [*_views(recipe, planned.chat, plans[0]), "", model, *begun, *_lines(stages), memory_text(sizes), disk]
-    return DryRun({"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}, "\n".join(lines))
+    facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
+    facts |= {"disk_free_bytes": free, "notes": notes}
+    return DryRun(facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 
 
 def _begun(run: Run | None, recipe: Recipe) -> list[str]:
@@ -89,12 +99,23 @@ def _views(recipe: Recipe, chat: Chat, first: StagePlan) -> list[str]:
     """The first training row as student and teacher will see it."""
     example = first.train[0]
     lines = [f"first row of {first.task.name} ({example.id})"]
-    for who, name in (("student", recipe.views.student), ("teacher", recipe.views.teacher)):
+    shown = recipe.views
+    for who, name, thinking in (
+        ("student", shown.student, shown.student_thinking),
+        ("teacher", shown.teacher, shown.teacher_thinking),
+    ):
         if name in views.VIEWS and (messages := views.VIEWS[name](example)):
-            lines += [f"--- {who} sees ({name}):", chat.render(messages)]
+            lines += [f"--- {who} sees ({name}):", chat.view_text(example, messages, thinking)]
     if recipe.sampler.source == "dataset":
-        lines += ["--- and is trained on:", chat.decode(chat.completion(example)[0])]
+        lines += ["--- and is trained on:", trained_text(chat, *Prompts(chat, shown).demonstrated(example))]
     return lines
+
+
+def trained_text(chat: Chat, ids: list[int], mask: list[bool]) -> str:
+    """The tokens in the loss, special ones included; what stands between an assistant's turns is marked as left out."""
+    runs = [(trained, [i for i, _ in run]) for trained, run in groupby(zip(ids, mask, strict=True), itemgetter(1))]
+    decode = chat.tokenizer.decode
+    return " […] ".join(decode(run, skip_special_tokens=False) for trained, run in runs if trained)
 
 
 def _lines(stages: Sequence[StageOutlook]) -> list[str]:

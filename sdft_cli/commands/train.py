@@ -16,9 +16,10 @@ from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
 from sdft_cli.runs.stage_recipes import in_short
+from sdft_cli.training.disk_space import check_disk
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
-from sdft_cli.training.preflight import complaints
+from sdft_cli.training.preflight import complaints, notes_of
 from sdft_cli.training.run_inputs import check_inputs, settle
 from sdft_cli.training.run_plan import RunPlan, plan_run
 from sdft_cli.training.stage import StageTrainer
@@ -31,8 +32,9 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
         raise UsageError("--resume needs to know which run", "name it with --out RUN")
     if resume and out:
         return _resume(Run.open(out), recipe, display)
-    plan = plan_run(recipe)
-    run = Run.create(out or fresh_name(recipe), recipe)
+    plan, folder = plan_run(recipe), out or fresh_name(recipe)
+    check_disk(recipe, plan.location, folder)
+    run = Run.create(folder, recipe)
     with run.locked():
         _train_stages(run, plan, display)
     return run
@@ -46,7 +48,9 @@ def _resume(run: Run, recipe: Recipe, display: TrainingDisplay) -> Run:
         return run
     with run.locked():
         run.checkpoints.recover()
-        _train_stages(run, plan_run(recipe, run), display)
+        plan = plan_run(recipe, run)
+        check_disk(recipe, plan.location, run.folder)
+        _train_stages(run, plan, display)
     return run
 
 
@@ -59,7 +63,9 @@ def extend(folder: Path, recipe: Recipe, display: TrainingDisplay) -> Run:
         problem = "the run has not logged the base model's accuracy on the prior suite during training"
         raise UsageError(f"--stop-if-prior-drops: {problem}", "leave it out, or start a new run with it")
     with run.locked():
-        _train_stages(run, plan_run(recipe, run), display)
+        plan = plan_run(recipe, run)
+        check_disk(recipe, plan.location, folder)
+        _train_stages(run, plan, display)
     return run
 
 
@@ -95,6 +101,7 @@ def _train_stages(run: Run, plan: RunPlan, display: TrainingDisplay) -> None:
     if changed := run.change_recipe(plan.recipe):
         display.note(f"other settings from here on, which the metrics record: {in_short(changed)}")
     evaluator, log = StageEvaluator(run, plan.stages), TrainingLog(run.metrics, plan.stages, display)
+    log.notes(notes_of(plan.stages))
     _measure(run, BASE, run.recipe.model, evaluator, display)
     for stage, stage_plan in zip(run.stages(), plan.stages, strict=True):
         trainer = StageTrainer(run, stage, stage_plan, log, evaluator)

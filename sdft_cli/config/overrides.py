@@ -45,6 +45,11 @@ def _place(key: str, value: object) -> object:
     return os.path.abspath(str(value)) if key in PLACES and os.path.isdir(str(value)) else value
 
 
+def keys_of(assignments: list[str]) -> list[str]:
+    """The dotted paths that ``--set`` assignments set."""
+    return [path_of(split_assignment(text, "--set")[0], "--set") for text in assignments]
+
+
 def split_assignment(text: str, flag: str) -> tuple[str, str]:
     """Key and value of ``key=value``."""
     key, equals, value = text.partition("=")

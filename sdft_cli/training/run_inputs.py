@@ -106,12 +106,11 @@ def _splits(folder: Path) -> dict[str, Path]:
 
 
 def _model(plan: RunPlan, known: ModelRecord | None) -> ModelRecord:
-    location, rendered = plan.location, {}
+    location, shown, rendered = plan.location, plan.recipe.views, {}
     for stage in plan.stages:
         first = next(iter(stage.train), None)
-        messages = VIEWS[plan.recipe.views.student](first) if first and first.prompt else None
-        if messages:
-            rendered[stage.task.name] = digests.of(plan.chat.render(messages))
+        if first and first.prompt and (messages := VIEWS[shown.student](first)):
+            rendered[stage.task.name] = digests.of(plan.chat.view_text(first, messages, shown.student_thinking))
     return {
         "files": _records(_model_files(location), known and known["files"]),
         "commit": None if Path(location).is_dir() else pretrained.version_of(location),

@@ -11,7 +11,7 @@ from sdft_cli.models import pretrained
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
-from sdft_cli.training.preflight import StagePlan, context_window, plan
+from sdft_cli.training.preflight import StagePlan, plan
 from sdft_cli.training.recipe_checks import check_recipe
 
 
@@ -36,7 +36,7 @@ def plan_run(recipe: Recipe, run: Run | None = None) -> RunPlan:
     chat = pretrained.load_chat(location)
     own = [finished_recipe(run, StageId(i, task)) for i, task in enumerate(recipe.tasks, 1)]
     recipes = [recipe if finished is None else _lenient(finished, recipe) for finished in own]
-    stages = plan(recipe, chat, context_window(location), recipes)
+    stages = plan(recipe, chat, recipes)
     return RunPlan(recipe, location, chat, stages, [i for i, finished in enumerate(own, 1) if finished is None])
 
 

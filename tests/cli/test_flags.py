@@ -100,6 +100,7 @@ FLAGS: dict[str, dict[str, str]] = {
         "demonstrations": "--demonstrations answer",
         "on_bad_row": "--on-bad-row drop",
         "on_overlap": "--on-overlap drop",
+        "merge_system": "--merge-system",
         "model": "--model model",
         "seed": "--seed 1",
         "world": "--world 1",
