@@ -3,6 +3,7 @@ checked, so `sdft --help` is quick."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -64,13 +65,19 @@ def main() -> None:
     try:
         app()
     except SdftError as error:
-        say(f"error: {error.message}")
+        say(f"error: {_relative(error.message)}")
         if error.hint:
-            say(f"hint: {error.hint}")
+            say(f"hint: {_relative(error.hint)}")
         sys.exit(error.code)
     except KeyboardInterrupt:
         say("interrupted; go on with --resume, or after `sdft prepare` with the same command")
         sys.exit(130)
+
+
+def _relative(text: str) -> str:
+    """``text`` with paths below the working folder as a user would write them."""
+    here = os.path.join(os.getcwd(), "")
+    return text.replace(here, "") if here != os.sep else text
 
 
 if __name__ == "__main__":

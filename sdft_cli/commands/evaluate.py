@@ -9,6 +9,7 @@ from sdft_cli.evaluation.evaluator import Evaluator
 from sdft_cli.evaluation.gate_reports import GateSet
 from sdft_cli.evaluation.gates import GateReport, as_json
 from sdft_cli.evaluation.measurement import EvalScores, Measurement
+from sdft_cli.evaluation.option_checks import check_options
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.request import EvalRequest
 from sdft_cli.models import base_models
@@ -33,6 +34,7 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     """
     plan = EvalPlan(request)
     gates.check(plan)
+    check_options(plan)
     base_models.name_base_of(request.target.location, request.base, "kl" in request.also)
     scores = measure(plan)
     run = _run_of(plan)

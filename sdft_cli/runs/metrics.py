@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sdft_cli.runs.files import write_whole
-from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, MetricsRow, StageId, StepRow
+from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, MetricsRow, SettingsRow, StageId, StepRow
 from sdft_cli.types import Json
 
 
@@ -23,6 +23,7 @@ class Logged(NamedTuple):
     evals: list[EvalRow]
     endings: list[EndingRow]
     guards: list[GuardRow]
+    settings: list[SettingsRow]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,21 @@ class MetricsLog:
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
         in_order = {kind: [of_kind[key] for key in sorted(of_kind)] for kind, of_kind in rows.items()}
-        return Logged(in_order["step"], in_order["eval"], in_order["ending"], in_order["guard"])
+        return Logged(in_order["step"], in_order["eval"], in_order["ending"], in_order["guard"], self._settings())
+
+    def _settings(self) -> list[SettingsRow]:
+        """What changed, in the order logged; malformed lines are skipped."""
+        rows: list[SettingsRow] = []
+        for line in self._lines():
+            try:
+                row = json.loads(line)
+                if row["kind"] == "settings":
+                    changed = {str(key): [before, now] for key, (before, now) in row["changed"].items()}
+                    stage, task, step = int(row["stage"]), str(row["task"]), int(row["step"])
+                    rows.append({"kind": "settings", "stage": stage, "task": task, "step": step, "changed": changed})
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+        return rows
 
     def steps(self, stage: StageId, after: int = 0) -> list[StepRow]:
         """The step rows of ``stage`` after its step ``after``."""

@@ -162,7 +162,8 @@ class EndingRow(TrainingAt, EndingFacts):
 
 
 class SettingsRow(At):
-    """From here on a resumed run follows another recipe; ``changed`` has the old and the new value of each key."""
+    """From here on a run follows another recipe, or has other inputs: ``changed`` has the old and the new value of each
+    key. Keys of `runs.inputs` and of the environment begin with ``inputs.`` and ``environment.``."""
 
     kind: Literal["settings"]
     changed: dict[str, list[Json]]

@@ -20,7 +20,7 @@ class Checkpointer:
     """``begin`` is the step at which the stage's last phase begins; evaluations up to it leave no mark."""
 
     def __init__(self, run: Run, stage: StageId, begin: int):
-        self.run, self.settings, self.stage, self.begin = run, run.recipe.train, stage, begin
+        self.run, self.settings, self.stage, self.begin = run, run.recipe_of(stage).train, stage, begin
         self.checkpoints = run.checkpoints.of(stage)
         self.marks: list[Mark] = []
         for row in run.metrics.evals(stage):

@@ -26,7 +26,7 @@ class StageTrainer:
     """Trains ``stage`` of ``run``, from the start or from the checkpoint that the run folder has of it."""
 
     def __init__(self, run: Run, stage: StageId, plan: StagePlan, log: TrainingLog, evaluator: StageEvaluator):
-        self.run, self.recipe, self.stage, self.plan = run, run.recipe, stage, plan
+        self.run, self.recipe, self.stage, self.plan = run, run.recipe_of(stage), stage, plan
         self.log, self.evaluator = log, evaluator
         self.start, self.schedule = StageStart(run, stage), Schedule(self.recipe.train, plan.steps)
 
