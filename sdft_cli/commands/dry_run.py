@@ -10,7 +10,7 @@ from typing import TypedDict
 from sdft_cli import console
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.models import pretrained, views
+from sdft_cli.models import devices, pretrained, views
 from sdft_cli.models.chat import Chat
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
@@ -50,6 +50,8 @@ def dry_run(recipe: Recipe) -> DryRun:
     model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
     disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most"
     lines = [*_views(recipe, chat, plans[0]), "", model, *_lines(stages), memory_text(sizes), disk]
+    if slow := devices.slowness(*pretrained.placement(recipe.runtime)):
+        lines.append(f"note: {slow}")
     return DryRun({"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}, "\n".join(lines))
 
 

@@ -19,7 +19,7 @@ from sdft_cli.config.model_locations import locate
 from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.config.sweep_grid import NO_GRID, Point, SweepArguments, check_grown, grids_of, point, points
-from sdft_cli.errors import UsageError
+from sdft_cli.errors import Stopped, UsageError
 from sdft_cli.reporting import sweep_table
 from sdft_cli.runs import metrics, results, sweeps
 from sdft_cli.runs.files import write_whole
@@ -206,7 +206,11 @@ class _Sweep:
             at_once = min(len(todo), self.jobs or _at_once())
             self._note(f"runs in {self.out}: {len(wanted)}, {len(todo)} to do, {at_once} at a time")
             jobs = [Job(p.name, self.out / p.name, self._steps(p)) for p in todo]
-            self.failed |= train_all(jobs, at_once, self.quiet, keep_going=True)
+            try:
+                self.failed |= train_all(jobs, at_once, self.quiet, keep_going=True)
+            except Stopped as stop:
+                hint = f"go on with: sdft sweep --resume --out {self.out}"
+                raise Stopped(stop.number, stop.message, hint) from None
         for p in wanted:
             if p.name in self.failed:
                 continue

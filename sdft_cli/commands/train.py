@@ -7,11 +7,14 @@ The run folder is the only state: whatever is complete there is not done again, 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from sdft_cli import signals
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.errors import UsageError
+from sdft_cli.errors import SdftError, Stopped, UsageError, explained
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
 from sdft_cli.runs.folder import Run, fresh_name
@@ -63,7 +66,40 @@ def _plans(recipe: Recipe) -> list[StagePlan]:
 
 
 def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay) -> None:
-    """Train and measure whatever is not complete on disk."""
+    """Train and measure whatever is not complete on disk. Errors say how to go on."""
+    with _resumable(run):
+        _train_missing(run, plans, display)
+
+
+@contextmanager
+def _resumable(run: Run) -> Iterator[None]:
+    again = f"go on with: sdft train --resume --out {run.folder}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        number = signals.last()
+        raise Stopped(number, f"stopped by {number.name}: {_kept(run)}", again) from None
+    except Stopped as stop:
+        raise Stopped(stop.number, stop.message, again) from None
+    except SdftError:
+        raise
+    except Exception as error:
+        if told := explained(error, str(run.folder)):
+            raise SdftError(told.message, f"{told.hint}; {again}") from error
+        error.add_note(f"{_kept(run)}; {again}")
+        raise
+
+
+def _kept(run: Run) -> str:
+    """How far the run has come, as it is on disk."""
+    latest = run.checkpoints.latest()
+    if latest is None:
+        return f"no step of {run.folder} is trained and saved yet"
+    what = "all of" if latest.stage_done else f"step {latest.step} of"
+    return f"{run.folder} holds {what} stage {latest.stage.number} ({latest.stage.task})"
+
+
+def _train_missing(run: Run, plans: list[StagePlan], display: TrainingDisplay) -> None:
     began = time.perf_counter()
     for line in complaints(plans):
         display.note(line)

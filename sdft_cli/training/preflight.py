@@ -61,6 +61,7 @@ def check_recipe(recipe: Recipe) -> Method:
         plugins.task(task, recipe.data)
     if recipe.suite and isinstance(suite := plugins.SUITES.get(recipe.suite), Battery):
         suite.settings(recipe.evaluation)  # raises where something it needs is missing
+    pretrained.placement(recipe.runtime)  # raises for a device that is not there
     engine = ENGINES.get(recipe.engine.name)
     if ready := getattr(engine, "check", None):
         ready(recipe.engine)  # raises where something it needs is missing
