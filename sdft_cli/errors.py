@@ -68,14 +68,6 @@ class GateError(SdftError):
     code = 3
 
 
-class Stopped(SdftError):
-    """A signal ended the command: exit code 128 + its ``number``, as shells have it. Not a failure."""
-
-    def __init__(self, number: int, message: str, hint: str = ""):
-        super().__init__(message, hint)
-        self.number, self.code = number, 128 + number
-
-
 def choose(kind: str, name: str, choices: list[str] | tuple[str, ...], hint: str = "") -> UsageError:
     """The error for an unknown ``name`` of a ``kind``; its hint has the choices and the nearest of them."""
     import difflib

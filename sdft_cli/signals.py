@@ -33,6 +33,19 @@ def last() -> signal.Signals:
     return signal.Signals(_taken[-1])
 
 
+class Stopped(KeyboardInterrupt):
+    """A command that a signal ended, with what it has kept (``message``) and how to go on (``hint``)."""
+
+    def __init__(self, number: int, message: str, hint: str = ""):
+        super().__init__(message)
+        self.number, self.message, self.hint = number, message, hint
+
+    @property
+    def code(self) -> int:
+        """The exit code, as shells have it."""
+        return 128 + self.number
+
+
 @contextmanager
 def as_interrupts() -> Iterator[None]:
     """In this block every stopping signal ends as Ctrl-C does: whoever handles that one (such as asyncio, which lets

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from sdft_cli import signals
 from sdft_cli.cli.options import say
-from sdft_cli.errors import SdftError, Stopped, explained
+from sdft_cli.errors import SdftError, explained
 
 BROKEN_PIPE = 128 + 13
 
@@ -73,15 +73,25 @@ def _tell(error: BaseException, command: str | None) -> int:
     if isinstance(error, BrokenPipeError) and error.filename is None:
         return BROKEN_PIPE  # whoever read the output has seen enough
     if isinstance(error, KeyboardInterrupt):
-        error = Stopped(signals.last(), f"stopped by {signals.last().name}", _KEPT.get(command or "", ""))
+        return _tell_of_stop(error, command)
     told = explained(error)
     if told is None:
         error.add_note(_FAULT)
         raise error
-    say(told.message if isinstance(told, Stopped) else f"error: {told.message}")
+    say(f"error: {told.message}")
     if told.hint:
         say(f"hint: {told.hint}")
     return told.code
+
+
+def _tell_of_stop(error: KeyboardInterrupt, command: str | None) -> int:
+    number = signals.last()
+    if not isinstance(error, signals.Stopped):
+        error = signals.Stopped(number, f"stopped by {number.name}", _KEPT.get(command or "", ""))
+    say(error.message)
+    if error.hint:
+        say(f"hint: {error.hint}")
+    return error.code
 
 
 def _flush() -> int:

@@ -19,7 +19,7 @@ from sdft_cli.config.model_locations import locate
 from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.config.sweep_grid import NO_GRID, Point, SweepArguments, check_grown, grids_of, point, points
-from sdft_cli.errors import Stopped, UsageError
+from sdft_cli.errors import UsageError
 from sdft_cli.reporting import sweep_table
 from sdft_cli.runs import metrics, results, sweeps
 from sdft_cli.runs.files import write_whole
@@ -35,6 +35,7 @@ from sdft_cli.runs.sweeps import (
     SweepRecord,
     SweepSpec,
 )
+from sdft_cli.signals import Stopped
 from sdft_cli.stats import selection
 from sdft_cli.stats.across_seeds import seed_mean
 from sdft_cli.stats.selection import Candidate

@@ -14,11 +14,12 @@ from pathlib import Path
 from sdft_cli import signals
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.errors import SdftError, Stopped, UsageError, explained
+from sdft_cli.errors import SdftError, UsageError, explained
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
+from sdft_cli.signals import Stopped
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
 from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, plan
@@ -76,11 +77,11 @@ def _resumable(run: Run) -> Iterator[None]:
     again = f"go on with: sdft train --resume --out {run.folder}"
     try:
         yield
+    except Stopped as stop:
+        raise Stopped(stop.number, stop.message, again) from None
     except KeyboardInterrupt:
         number = signals.last()
         raise Stopped(number, f"stopped by {number.name}: {_kept(run)}", again) from None
-    except Stopped as stop:
-        raise Stopped(stop.number, stop.message, again) from None
     except SdftError:
         raise
     except Exception as error:

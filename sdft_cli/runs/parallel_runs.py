@@ -23,8 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from sdft_cli import console, signals
-from sdft_cli.errors import SdftError, Stopped, UsageError
+from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.runs.records import MetricsRow, StepRow
+from sdft_cli.signals import Stopped
 
 
 def cores() -> int:
