@@ -71,7 +71,8 @@ class PhaseLoop:
     def _catch_up(self, at: Position) -> None:
         """The evaluation of the step that the run is resumed after, if a stop cut it short."""
         if at.step and self.schedule.evaluates(at.step) and not self.checkpointer.evaluated(at.step):
-            self._evaluate(at)
+            before = at.step == self.begin and at.phase > 0  # that step was the last of the phase before
+            self._evaluate(at._replace(phase=at.phase - before))
             if at.step < self.schedule.steps and not self.checkpointer.lost():
                 self._save(at.step)
 

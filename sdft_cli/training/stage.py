@@ -62,8 +62,8 @@ class StageTrainer:
         return final
 
     def _announce(self, signal: Signals) -> None:
-        again = "press Ctrl-C again" if signal == Signals.SIGINT else "a second signal comes"
-        self.log.display.note(f"{signal.name}: stops after this step, and saves; at once if {again}")
+        again = "press Ctrl-C again" if signal == Signals.SIGINT else "send it again"
+        self.log.display.note(f"{signal.name}: finishing this step, then saving; {again} to stop at once")
 
     def _checkpointer(self) -> Checkpointer:
         return Checkpointer(self.run, self.stage, self.plan.steps - self.plan.phases[-1].steps)
