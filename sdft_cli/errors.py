@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 
-NO_SPACE = "free some space there, or name another folder"
+NO_SPACE = "free some space there, or write elsewhere"
 _PLACE = "name a folder where you may write and read, or change its permissions"
 #: What the system's errors mean for whoever called a command.
 _HINTS = {
@@ -90,15 +90,12 @@ def explained(error: BaseException, place: str = "") -> SdftError | None:
         return SdftError("out of memory" + (f": tried to allocate {size[1]} at once" if size else ""), _MEMORY)
     for each in _causes(error):
         number, name = _os_error(each)
-        if number in _HINTS and (name or place):
-            return _at(number, name or place)
+        where = name or place
+        if number in _HINTS and (where or number not in _BAD_INPUT):
+            kind, reason = UsageError if number in _BAD_INPUT else SdftError, os.strerror(number)
+            reason = f"{reason[:1].lower()}{reason[1:]}"
+            return kind(f"{where}: {reason}" if where else reason, _HINTS[number])
     return None
-
-
-def _at(number: int, place: str) -> SdftError:
-    kind = UsageError if number in _BAD_INPUT else SdftError
-    reason = os.strerror(number)
-    return kind(f"{place}: {reason[:1].lower()}{reason[1:]}", _HINTS[number])
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -50,21 +50,25 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, EOFError, OSError) as error:
-            raise Passed(error, ctx.invoked_subcommand) from error
+            passed = Passed(error, ctx.invoked_subcommand)
+        raise passed
 
 
 def run(app: typer.Typer) -> int:
     """Run the command that the arguments name; its exit code. Whatever ended it has been said; an error that nobody has
     foreseen is raised, and says under its traceback what to do with it."""
+    code, command = 0, None
+    ended: BaseException | None = None
     try:
         app()
-        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except Passed as passed:
-        code = _tell(passed.error, passed.command)
+        ended, command = passed.error, passed.command
     except Exception as error:
-        code = _tell(error, None)
+        ended = error
+    if ended:  # outside the handlers: a traceback is the error's alone
+        code = _tell(ended, command)
     return _flush() or code
 
 

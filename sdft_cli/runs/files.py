@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,19 +14,27 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
     Raises `OSError` that names ``path``; nothing of the new content is then left.
     """
-    raw = content.encode("utf-8") if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Write several files as `write_whole` does one, each once all of them are on disk; so none is changed where there
+    is no room for all. They appear in their order."""
+    temporary = {path: path.with_name(path.name + ".tmp") for path in contents}
     try:
-        with naming(path, instead_of=temporary):
-            with temporary.open("wb") as f:
-                f.write(raw)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with naming(path, instead_of=temporary[path]), temporary[path].open("wb") as f:
+                f.write(content.encode("utf-8") if isinstance(content, str) else content)
                 f.flush()
                 os.fsync(f.fileno())
-            temporary.replace(path)
+        for path in contents:
+            with naming(path, instead_of=temporary[path]):
+                temporary[path].replace(path)
     except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for file in temporary.values():
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
         raise
 
 

@@ -43,7 +43,7 @@ class Kind:
     sets: tuple[str, ...]
     stops: tuple[tuple[int, int], ...]
     tasks: tuple[str, ...] = TASKS[:1]
-    suite: str | None = None
+    general: bool = False
 
 
 PLAIN = ("checkpoint_every=0", "eval_every=0")
@@ -58,13 +58,13 @@ KINDS = {
     # batches that are sampled ahead
     "prefetched": Kind("sdft", (*PLAIN, "engine.prefetch=2", OFF_POLICY, "lora.rank=2"), ((1, 1), (1, 4))),
     # batches that are used for several steps
-    "reused": Kind("grpo", (*PLAIN, "train.updates=3", "sampler.n=2"), ((1, 1), (1, 5))),
+    "reused": Kind("sdft", (*PLAIN, "train.updates=3", OFF_POLICY), ((1, 1), (1, 5))),
     # at the end of the first of two phases, and in the second
     "two phases": Kind(
         "reinvoke",
         ("checkpoint_every=0", "eval_every=6", "second_phase.train.max_steps=3"),
         ((1, 6), (1, 8)),
-        suite="micro",
+        general=True,
     ),
 }
 
@@ -81,7 +81,8 @@ def few_rows(micro_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def recipe_of(kind: Kind, model: Path, data: Path) -> Recipe:
     flags = {"method": kind.method, "model": str(model), "data": str(data), "tasks": list(kind.tasks)}
-    return assemble(None, {**flags, "suite": kind.suite}, [*COMMON, *kind.sets], [])
+    sets = [f"general={data}/{TASKS[1]}/train.jsonl"] if kind.general else []
+    return assemble(None, flags, [*COMMON, *kind.sets, *sets], [])
 
 
 @dataclass
