@@ -55,9 +55,19 @@ def check_place(folder: Path) -> None:
 
     For commands that work long before they write.
     """
-    nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    nearest = next(place for place in (folder, *folder.absolute().parents) if _is_there(place))
     if not nearest.is_dir():
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(nearest))
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    effective = os.access in os.supports_effective_ids
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=effective):
         number = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
         raise OSError(number, os.strerror(number), str(nearest))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file, a folder or a link; raises `OSError` for a path that could not be either."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
