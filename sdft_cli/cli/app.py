@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from sdft_cli import signals
 from sdft_cli.cli import endings, streams
 from sdft_cli.cli.datasets import data
 from sdft_cli.cli.demo import demo
@@ -19,6 +18,7 @@ from sdft_cli.cli.probe import probe
 from sdft_cli.cli.report import report
 from sdft_cli.cli.sweep import sweep
 from sdft_cli.cli.train import train
+from sdft_cli.runs import signals
 
 app = typer.Typer(
     name="sdft",

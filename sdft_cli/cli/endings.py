@@ -14,9 +14,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from sdft_cli import signals
 from sdft_cli.cli.options import say
 from sdft_cli.errors import SdftError, explained
+from sdft_cli.runs import signals
 
 BROKEN_PIPE = 128 + 13
 

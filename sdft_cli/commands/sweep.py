@@ -25,6 +25,7 @@ from sdft_cli.runs import metrics, results, sweeps
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import RUNS, Run, fresh_name
 from sdft_cli.runs.parallel_runs import Job, cores, train_all
+from sdft_cli.runs.signals import Stopped
 from sdft_cli.runs.sweeps import (
     Choice,
     OverSeeds,
@@ -35,7 +36,6 @@ from sdft_cli.runs.sweeps import (
     SweepRecord,
     SweepSpec,
 )
-from sdft_cli.signals import Stopped
 from sdft_cli.stats import selection
 from sdft_cli.stats.across_seeds import seed_mean
 from sdft_cli.stats.selection import Candidate
@@ -162,7 +162,7 @@ class _Sweep:
             raise UsageError("train.eval_every=0: nothing to choose by", "set train.eval_every, in steps")
         unfinished = [p for p in self.points if not self._run(p).done]
         if unfinished:
-            from sdft_cli.training.preflight import check_recipe
+            from sdft_cli.training.recipe_checks import check_recipe
 
             for p in unfinished:
                 check_recipe(p.recipe)

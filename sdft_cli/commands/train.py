@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdft_cli import signals
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import SdftError, UsageError, explained
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
+from sdft_cli.runs import signals
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
-from sdft_cli.signals import Stopped
+from sdft_cli.runs.signals import Stopped
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
-from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, plan
+from sdft_cli.training.preflight import StagePlan, complaints, context_window, plan
+from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.stage import StageTrainer
 from sdft_cli.training.stage_start import load_engine
 

@@ -22,10 +22,11 @@ from queue import Empty, SimpleQueue
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from sdft_cli import console, signals
+from sdft_cli import console
 from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.runs import signals
 from sdft_cli.runs.records import MetricsRow, StepRow
-from sdft_cli.signals import Stopped
+from sdft_cli.runs.signals import Stopped
 
 
 def cores() -> int:

@@ -10,7 +10,7 @@ from typing import NoReturn
 from sdft_cli.config.recipe import Train
 from sdft_cli.errors import SdftError
 from sdft_cli.runs.records import EvalRow, GuardFacts, Position
-from sdft_cli.signals import Held, Stopped
+from sdft_cli.runs.signals import Held, Stopped
 from sdft_cli.training.checkpoint_schedule import Checkpointer
 from sdft_cli.training.guards import Guards, NonFinite
 from sdft_cli.training.log import TrainingLog

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from signal import Signals
 
-from sdft_cli import signals
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models.engine import Engine
+from sdft_cli.runs import signals
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import EvalRow, Position, StageId
-from sdft_cli.signals import Held
+from sdft_cli.runs.signals import Held
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.checkpoint_schedule import Checkpointer
 from sdft_cli.training.guards import Guards

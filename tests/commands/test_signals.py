@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 from support.same_runs import assert_same
 
-from sdft_cli import signals
 from sdft_cli.commands.train import train
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
+from sdft_cli.runs import signals
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StepRow
-from sdft_cli.signals import Stopped
+from sdft_cli.runs.signals import Stopped
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.display import TrainingDisplay
 

@@ -15,7 +15,7 @@ from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.config.sweep_grid import SweepArguments, grids_of, name_of, points, product
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.parallel_runs import Job, train_all
-from sdft_cli.signals import Stopped
+from sdft_cli.runs.signals import Stopped
 from sdft_cli.stats.selection import Candidate, pick, standard_error
 
 RECIPES = Path(__file__).parents[2] / "recipes"
