@@ -6,14 +6,14 @@ Exit codes: 0 fine, 1 the run failed, 2 wrong usage or bad input, 3 a gate was b
 
 from __future__ import annotations
 
-import os
+import atexit
 import sys
-from contextlib import suppress
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from sdft_cli.cli import streams
 from sdft_cli.cli.options import say
 from sdft_cli.errors import SdftError, explained
 from sdft_cli.runs import signals
@@ -26,7 +26,7 @@ _KEPT = {
     "eval": "whatever was measured to its end is kept, and the same command goes on from there",
     "grade": "a judge's verdicts are kept, and the same command goes on with them",
     "demo": "whatever is finished is kept, and the same command goes on from there",
-    "train": "no run was begun",
+    "train": "nothing was changed: no run has begun or gone on",
 }
 
 _FAULT = (
@@ -95,6 +95,8 @@ def _tell_of_stop(error: KeyboardInterrupt, command: str | None) -> int:
     say(error.message)
     if error.hint:
         say(f"hint: {error.hint}")
+    # what was cut off in the middle, such as an import, may complain as the interpreter ends
+    atexit.register(streams.to_nowhere, sys.stderr)
     return error.code
 
 
@@ -109,8 +111,5 @@ def _flush() -> int:
         told = explained(error, "stdout") or SdftError(f"stdout: {error}")
         say(f"error: {told.message}")
         code = told.code
-    with suppress(OSError, ValueError):  # or the interpreter tries again as it ends, and complains
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    streams.to_nowhere(sys.stdout)  # or the interpreter tries again as it ends, and complains
     return code

@@ -25,6 +25,14 @@ def tolerant() -> Iterator[None]:
         sys.stdout, sys.stderr = stdout, stderr
 
 
+def to_nowhere(stream: TextIO) -> None:
+    """From now on everything written there is dropped, what is still buffered too."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 class Notes:
     """stderr, for as long as anybody reads it: where its pipe or terminal is gone, a command goes on without."""
 
@@ -35,7 +43,7 @@ class Notes:
         try:
             return self._stream.write(text)
         except (OSError, ValueError):  # the latter: closed
-            self._drop()
+            to_nowhere(self._stream)
         except RuntimeError:  # a signal's handler writes in the middle of another write
             with suppress(OSError):
                 os.write(self._stream.fileno(), text.encode("ascii", "backslashreplace"))
@@ -45,14 +53,7 @@ class Notes:
         try:
             self._stream.flush()
         except (OSError, ValueError):
-            self._drop()
-
-    def _drop(self) -> None:
-        """From now on everything goes nowhere, what is still buffered too."""
-        with suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            to_nowhere(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

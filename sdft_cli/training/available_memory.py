@@ -56,11 +56,8 @@ def _cgroup(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
 
 def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
     try:
-        most, used = (
-            (folder / limit).read_text(encoding="utf-8").strip(),
-            int((folder / usage).read_text(encoding="utf-8")),
-        )
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+        most, used, lines = ((folder / name).read_text(encoding="utf-8") for name in (limit, usage, "memory.stat"))
+        stat = dict(line.split() for line in lines.splitlines())
     except (OSError, ValueError):
         return None
-    return None if most == "max" else max(0, int(most) - used + int(stat.get(cache, 0)))
+    return None if most.strip() == "max" else max(0, int(most) - int(used) + int(stat.get(cache, 0)))
