@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from sdft_cli.errors import UsageError
+from sdft_cli.runs import folder
 
 #: Instructions that multiply bf16, as `torch.cpu.get_capabilities` calls them on x86 and ARM.
 _BF16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
@@ -57,6 +58,19 @@ def slowness(device: torch.device, dtype: torch.dtype) -> str:
             "this processor has no bf16 instructions: bfloat16 is several times slower here than runtime.dtype=float32"
         )
     return ""
+
+
+def processor() -> dict[str, str | int | None]:
+    """What figures of speed and the rounding of sums depend on: the CPU's name, its cores, and the widest instructions
+    that torch uses of it."""
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return {"cpu": folder.processor(), "cores": os.cpu_count(), "instructions": instructions}
+
+
+def processor_text() -> str:
+    """`processor` as a line."""
+    facts = processor()
+    return f"{facts['cpu']}, {facts['cores']} cores, {facts['instructions']}"
 
 
 def _multiplies_bf16() -> bool:
