@@ -17,7 +17,8 @@ from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.errors import SdftError, UsageError, explained
 from sdft_cli.models import adapters, devices, packing
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.policy import Policy
+from sdft_cli.models.context_window import window_of
+from sdft_cli.models.policy import Policy, ends_of
 from sdft_cli.models.protocols import CausalLM, ModelConfig, Tokenizer
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     base = adapters.base_of(location)
     core: CausalLM = _explained(location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype))
     policy = Policy(core, load_chat(location), location, device, peft=adapters.attach(core, location, lora))
+    policy.list_end_of_turn()
     policy.model.to(device)
     policy.model.eval()  # dropout off everywhere: sampler and trainer must be the same model
     policy.check_head()
@@ -58,12 +60,32 @@ def load_config(location: str) -> ModelConfig:
 
 
 def load_chat(location: str) -> Chat:
-    """The tokenizer alone, which is enough for preflight checks."""
+    """The tokenizer, with the model's window: no weights, which is enough for preflight checks."""
     from transformers import AutoTokenizer
 
     folder = location if (Path(location) / "tokenizer_config.json").is_file() else adapters.base_of(location)
     tokenizer: Tokenizer = _explained(location, lambda: AutoTokenizer.from_pretrained(folder))
-    return Chat(tokenizer)
+    config = load_config(location)
+    chat = Chat(tokenizer, window=window_of(config))
+    chat.notes += _end_notes(location, chat, config)
+    return chat
+
+
+def _end_notes(location: str, chat: Chat, config: ModelConfig) -> list[str]:
+    """What is to be said where nothing but the chat template names the token that ends an assistant's turn."""
+    from transformers import GenerationConfig
+
+    try:
+        ends = ends_of(GenerationConfig.from_pretrained(adapters.base_of(location)))
+    except (OSError, ValueError):  # there need not be one
+        ends = ends_of(config.get_text_config())
+    if chat.end_id in (*ends, chat.tokenizer.eos_token_id):
+        return []
+    end = chat.tokenizer.decode([chat.end_id], skip_special_tokens=False)
+    return [
+        f"the chat template ends a turn with {end!r}, which neither the tokenizer nor generation_config.json names: "
+        "completions end there, and the generation_config.json of a saved model will name it"
+    ]
 
 
 def version_of(location: str) -> str | None:
@@ -97,6 +119,8 @@ def _explained(location: str, load: Callable[[], T]) -> T:
             raise  # no memory
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         hint = "check the path or hub id, and HF_TOKEN"
-        if not isinstance(error, (OSError, ValueError)):
-            hint = "its files may be cut off or broken: fetch them again; or choose another model"
+        if isinstance(error, ImportError):
+            hint = "install what it needs, or choose another model"
+        elif Path(location).is_dir():
+            hint = "its files may be missing, cut off or broken: copy them again, or choose another model"
         raise UsageError(f"cannot load the model {location!r}: {reason}", hint) from error

@@ -58,6 +58,10 @@ class StepFacts(TypedDict, total=False):
     ``kl`` is KL(teacher || student) in nats, whatever the loss; ``divergence`` the method's own, where it has one;
     ``reverse_kl`` the sampled estimate of KL(student || teacher), where only the sampled tokens were scored.
     ``factors`` has the mean of every token factor, ``staleness`` how many optimizer steps a prefetched batch is old.
+    ``signal`` is the share of completions that carry one, ``silent`` the shares of those that carry none by cause (see
+    `training.silence`), ``empty`` the share without any text; ``runs_past`` names what most of the completions that
+    were cut contain, and were not stopped by. ``skipped_kl`` is ``kl`` at the first tokens, which ``skip_first`` leaves
+    out, and ``skipped_share`` their share of the sum over all tokens; both at a few steps.
     ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer,
     ``sync_gap`` the largest one that an engine's weight check found after its last update.
     """
@@ -74,6 +78,11 @@ class StepFacts(TypedDict, total=False):
     repeated: float
     distinct: float
     signal: float
+    silent: dict[str, float]
+    empty: float
+    runs_past: str
+    skipped_kl: float
+    skipped_share: float
     reward: float | None
     factors: dict[str, float]
     staleness: int
@@ -159,8 +168,16 @@ class SettingsRow(At):
     changed: dict[str, list[Json]]
 
 
+class NoteRow(At):
+    """What was found before the first step, and a reader of the results should know: a limit that was lowered, rows
+    that were dropped."""
+
+    kind: Literal["note"]
+    text: str
+
+
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
-MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow
+MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | NoteRow
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------
