@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from sdft_cli import console
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.models import views
+from sdft_cli.models import devices, pretrained, views
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import RUNS, Run
 from sdft_cli.runs.stage_recipes import changed_settings, in_short
@@ -62,6 +62,8 @@ def dry_run(recipe: Recipe, out: Path | None = None, run: Run | None = None) -> 
     begun = _begun(run, recipe)
     model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
     folder, notes = run.folder if run else out or RUNS, planned.notes
+    if slow := devices.slowness(*pretrained.placement(recipe.runtime)):
+        notes = [*notes, slow]
     check_disk(recipe, planned.location, folder)
     free = free_bytes(folder)
     disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"

@@ -26,6 +26,7 @@ from sdft_cli.runs import metrics, results, sweeps
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import RUNS, Run, fresh_name
 from sdft_cli.runs.parallel_runs import Job, cores, train_all
+from sdft_cli.runs.signals import Stopped
 from sdft_cli.runs.sweeps import (
     Choice,
     OverSeeds,
@@ -214,7 +215,11 @@ class _Sweep:
             at_once = min(len(todo), self.jobs or _at_once())
             self._note(f"runs in {self.out}: {len(wanted)}, {len(todo)} to do, {at_once} at a time")
             jobs = [Job(p.name, self.out / p.name, self._steps(p)) for p in todo]
-            self.failed |= train_all(jobs, at_once, self.quiet, keep_going=True)
+            try:
+                self.failed |= train_all(jobs, at_once, self.quiet, keep_going=True)
+            except Stopped as stop:
+                hint = f"go on with: sdft sweep --resume --out {self.out}"
+                raise Stopped(stop.number, stop.message, hint) from None
         for p in wanted:
             if p.name in self.failed:
                 continue

@@ -7,16 +7,20 @@ The run folder is the only state: whatever is complete there is not done again, 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdft_cli import console
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.errors import UsageError
+from sdft_cli.errors import SdftError, UsageError, explained
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
 from sdft_cli.models.base_models import sign_run
+from sdft_cli.runs import signals
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
+from sdft_cli.runs.signals import Stopped
 from sdft_cli.runs.stage_recipes import in_short
 from sdft_cli.training.disk_space import check_disk
 from sdft_cli.training.display import TrainingDisplay
@@ -92,7 +96,41 @@ def is_complete(run: Run) -> bool:
 
 
 def _train_stages(run: Run, plan: RunPlan, display: TrainingDisplay) -> None:
-    """Train and measure whatever is not complete on disk, under the plan's recipe from now on."""
+    """Train and measure whatever is not complete on disk, under the plan's recipe from now on. Errors say how to go
+    on."""
+    with _resumable(run):
+        _train_missing(run, plan, display)
+
+
+@contextmanager
+def _resumable(run: Run) -> Iterator[None]:
+    again = f"go on with: sdft train --resume --out {run.folder}"
+    try:
+        yield
+    except Stopped as stop:
+        raise Stopped(stop.number, stop.message, again) from None
+    except KeyboardInterrupt:
+        number = signals.last()
+        raise Stopped(number, f"stopped by {number.name}: {_kept(run)}", again) from None
+    except SdftError:
+        raise
+    except Exception as error:
+        if told := explained(error, str(run.folder)):
+            raise SdftError(told.message, f"{told.hint}; {again}") from error
+        error.add_note(f"{_kept(run)}; {again}")
+        raise
+
+
+def _kept(run: Run) -> str:
+    """How far the run has come, as it is on disk."""
+    latest = run.checkpoints.latest()
+    if latest is None:
+        return f"no step of {run.folder} is trained and saved yet"
+    what = "all of" if latest.stage_done else f"step {latest.step} of"
+    return f"{run.folder} holds {what} stage {latest.stage.number} ({latest.stage.task})"
+
+
+def _train_missing(run: Run, plan: RunPlan, display: TrainingDisplay) -> None:
     began = time.perf_counter()
     sign_run(run.folder, plan.location, pretrained.version_of(plan.location))
     inputs = check_inputs(run, plan)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 import torch
 
 from sdft_cli.config.recipe import Lora, Runtime
-from sdft_cli.errors import UsageError
-from sdft_cli.models import adapters, packing
+from sdft_cli.errors import SdftError, UsageError, explained
+from sdft_cli.models import adapters, devices, packing
 from sdft_cli.models.base_models import Base, base_of
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.context_window import window_of
@@ -36,6 +38,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     device, dtype = placement(runtime)
+    _say_once(devices.slowness(device, dtype))
     if device.type == "cuda":
         # cuDNN makes a plan for every new length, hence for every sampled token; torch prefers it since 2.11
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -125,22 +128,33 @@ def version_of(location: str) -> str | None:
 
 
 def placement(runtime: Runtime) -> tuple[torch.device, torch.dtype]:
-    """The device and the precision of a model: ``auto`` is bf16 on a GPU where there is one, else fp32 on the CPU."""
-    device = torch.device(_automatic_device() if runtime.device == "auto" else runtime.device)
+    """The device and the precision of a model: ``auto`` is bf16 on a GPU where there is one, else fp32 on the CPU.
+
+    Raises `UsageError` for a device that is not there.
+    """
+    device = devices.find(runtime.device)
     automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
     return device, {"auto": automatic, "bfloat16": torch.bfloat16, "float32": torch.float32}[runtime.dtype]
 
 
-def _automatic_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+@functools.cache
+def _say_once(note: str) -> None:
+    if note:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _explained(location: str, load: Callable[[], T]) -> T:
-    """What ``load`` returns; its errors as `UsageError` in one line."""
+    """What ``load`` returns; its errors as `UsageError` in one line: whatever the libraries raise for a model that is
+    broken, or needs a package that is not there, has no other cause."""
     try:
         return load()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"cannot load the model {location!r}: {reason}", "check the path or hub id, and HF_TOKEN"
-        ) from error
+    except Exception as error:
+        if isinstance(error, SdftError) or (isinstance(error, RuntimeError) and explained(error)):
+            raise  # no memory
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        hint = "check the path or hub id, and HF_TOKEN"
+        if isinstance(error, ImportError):
+            hint = "install what it needs, or choose another model"
+        elif Path(location).is_dir():
+            hint = "its files may be missing, cut off or broken: copy them again, or choose another model"
+        raise UsageError(f"cannot load the model {location!r}: {reason}", hint) from error

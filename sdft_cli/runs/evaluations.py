@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.files import write_whole
+from sdft_cli.runs.files import write_together
 from sdft_cli.runs.records import ItemRecord, Scores, StageId
 from sdft_cli.types import Json
 
@@ -44,9 +44,9 @@ def write_evaluation(
     folder: Path, scores: Mapping[str, object], items: Mapping[str, Sequence[Mapping[str, object]]]
 ) -> None:
     """Item files first, ``scores.json`` last: where it exists, they are complete."""
-    for unit, rows in items.items():
-        write_whole(folder / f"{unit}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
-    write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+    lines = {unit: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows) for unit, rows in items.items()}
+    files = {folder / f"{unit}.jsonl": text for unit, text in lines.items()}
+    write_together({**files, folder / "scores.json": json.dumps(scores, indent=2) + "\n"})
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

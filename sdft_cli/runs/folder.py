@@ -187,6 +187,7 @@ def fresh_name(recipe: Recipe, root: Path = RUNS) -> Path:
 def environment() -> dict[str, str]:
     """Versions and machine: what a reader needs to reproduce a figure."""
     versions = {"python": platform.python_version(), "machine": platform.machine(), "cores": str(os.cpu_count())}
+    versions["processor"] = processor()
     versions["sdft"] = sdft_cli.__version__
     for package in ("torch", "transformers", "peft", "datasets", "numpy"):
         try:
@@ -194,3 +195,13 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def processor() -> str:
+    """The processor's name. Figures depend on it: sums are rounded as its instructions do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

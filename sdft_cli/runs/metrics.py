@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sdft_cli.runs.files import write_whole
+from sdft_cli.runs.files import naming, write_whole
 from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, MetricsRow, SettingsRow, StageId, StepRow
 from sdft_cli.types import Json
 
@@ -33,7 +33,7 @@ class MetricsLog:
     path: Path
 
     def append(self, row: MetricsRow) -> None:
-        with self.path.open("a", encoding="utf-8") as f:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(row) + "\n")
 
     def rewind(self, stage: StageId, step: int) -> None:

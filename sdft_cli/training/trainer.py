@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +19,7 @@ from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
 from sdft_cli.models.engine import Engine, Reporting
 from sdft_cli.models.policy import Policy
 from sdft_cli.runs.records import StepFacts
+from sdft_cli.training import in_flight
 from sdft_cli.training.batches import Batch, Batches
 from sdft_cli.training.guards import NonFinite
 from sdft_cli.training.micro_batches import MicroBatchBudget
@@ -80,6 +81,7 @@ class PhaseTrainer:
         self.budget = MicroBatchBudget(policy, self.recipe, self.optimizer.held)
         self.teacher = make_teacher(policy, settings, origin, self.optimizer.exact()) if settings else None
         self._in_use: tuple[int, Batch] | None = None
+        self._trained = 0  # steps of this phase, in this process
 
     # one step -----------------------------------------------------------------------------------------------
 
@@ -103,6 +105,7 @@ class PhaseTrainer:
         if self.teacher:
             self.teacher.update(step + 1, self.optimizer.exact())
         self.prefetcher.moved()
+        self._trained = step + 1
         seconds = time.perf_counter() - began
         facts: StepFacts = {
             "loss": loss,
@@ -191,7 +194,17 @@ class PhaseTrainer:
         """Everything that a resumed phase needs."""
         self.save_model(model)
         teacher = self.teacher.state_dict() if self.teacher else None
-        torch.save({"optimizer": self.optimizer.state_dict(), "teacher": teacher}, state / "state.pt")
+        saved = {"optimizer": self.optimizer.state_dict(), "teacher": teacher, "in_flight": self._in_flight()}
+        with (state / "state.pt").open("wb") as file:  # given a path, torch would not say why it cannot write
+            torch.save(saved, file)
+
+    def _in_flight(self) -> dict[str, Any]:
+        """The batch in use and those sampled ahead; regular checkpoints come at steps without any."""
+        ahead = self.prefetcher.state_dict()
+        if self._in_use and not self.may_save(self._trained):
+            number, batch = self._in_use
+            ahead["in_use"] = (number, in_flight.stored([batch]))
+        return {"settings": in_flight.settings(self.recipe), **ahead} if ahead else {}
 
     def save_model(self, folder: Path) -> None:
         """The student alone."""
@@ -203,6 +216,13 @@ class PhaseTrainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.teacher:
             self.teacher.load_state_dict(saved["teacher"])
+        batches = saved.get("in_flight", {})  # state saved by older versions has none
+        if batches.get("settings") != in_flight.settings(self.recipe):
+            return
+        self.prefetcher.load_state_dict(batches)
+        if "in_use" in batches:
+            number, (batch,) = batches["in_use"]
+            self._in_use = number, in_flight.loaded([batch])[0]
 
     def close(self) -> None:
         """Stop what is being prefetched, and free the teacher."""
