@@ -6,12 +6,12 @@ sections that it is made of are importable from here.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from sdft_cli import json_files
 from sdft_cli.config import renamed_keys
 from sdft_cli.config.compute_sections import EngineSettings, Lora, Runtime
 from sdft_cli.config.evaluation_sections import Evaluation, GuardSettings, Harness
@@ -127,12 +127,8 @@ class Recipe(Section):
     @classmethod
     def load(cls, path: Path) -> Recipe:
         """A recipe from a run folder (JSON); `UsageError` if the file is damaged or has keys of an earlier version."""
-        try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{path}: not valid JSON: {error}", "restore the file, or start a new run") from error
-        if not isinstance(tree, dict):
-            raise UsageError(f"{path}: not a recipe", "restore the file, or start a new run")
+        hint = "restore the file, or start a new run"
+        tree: Layer = json_files.read(path, dict[str, Json], hint)
         return build([tree], str(path))
 
 
@@ -205,9 +201,8 @@ def _explain(error: ValidationError, where: str) -> SdftError:
     if first["type"] == "extra_forbidden":
         renamed_keys.refuse(key, where)
         return UsageError(f"{where}: unknown key {key!r}", hint(key, paths()))
-    message = first["msg"].removeprefix("Value error, ")
     about = descriptions().get(key)
-    return UsageError(f"{where}: {key}: {message} (got {first['input']!r})", f"{key}: {about}" if about else "")
+    return UsageError(f"{where}: {json_files.reason(error)}", f"{key}: {about}" if about else "")
 
 
 METHODS: Room[Method] = Room(

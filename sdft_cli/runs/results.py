@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from sdft_cli import json_files
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.evaluations import json_object, read_items, read_stages, settings_of
+from sdft_cli.runs.evaluations import lost_items, read_items, read_stages
 from sdft_cli.runs.format_version import check_run_folder
 from sdft_cli.runs.matrix_columns import Column, part_columns, task_column
 from sdft_cli.runs.metrics import Logged, MetricsLog
@@ -19,6 +20,17 @@ from sdft_cli.stats.intervals import Interval, stratified
 from sdft_cli.types import Json
 
 T = TypeVar("T")
+
+
+class RecipeFacts(json_files.Record, total=False):
+    """What is read of the recipe of a run that is only reported on: it may be of a version with other keys."""
+
+    method: str | dict[str, Json]
+    tasks: list[str]
+    suite: str | None
+    model: str
+    seed: int
+    world: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,8 @@ def load_run(folder: str | Path) -> RunResult:
     """Read a run folder; raises `UsageError` for one that is not a run or has no evaluation yet."""
     folder = Path(folder)
     check_run_folder(folder)
-    recipe: dict[str, object] = json_object(folder / "recipe.json")
+    hint = "restore the file, or train again in another folder (--out)"
+    recipe: dict[str, object] = json_files.read(folder / "recipe.json", RecipeFacts, hint)
     by_stage = read_stages(folder)
     if not by_stage:
         raise UsageError(f"{folder} has no evaluation yet", "continue it with `sdft train --resume`")
@@ -132,13 +145,13 @@ def load_run(folder: str | Path) -> RunResult:
     prior = _prior(list(parts.values())) if parts else None
     metrics = _metrics(list(columns.values()), list(parts.values()), trained)
     rows = MetricsLog(folder / "metrics.jsonl").read()
-    environment = folder / "environment.json"
+    environment, hint = folder / "environment.json", "restore the file, or delete it: it is only shown"
     return RunResult(
         name=folder.resolve().name,
         folder=folder,
         method=_method_name(recipe),
         recipe=recipe,
-        environment=json_object(environment) if environment.is_file() else {},
+        environment=json_files.read(environment, dict[str, Json], hint) if json_files.exists(environment) else {},
         tasks=tasks,
         stages=stages,
         trained=trained,
@@ -160,8 +173,8 @@ def load_run(folder: str | Path) -> RunResult:
         guards=rows.guards,
         seconds=_seconds(rows, by_stage),
         finished=max(by_stage) >= len(stages),
-        settings={stage: settings_of(s) for stage, s in by_stage.items()},
-        notes=_notes(stages, by_stage, columns, parts),
+        settings={stage: s.get("settings", {}) for stage, s in by_stage.items()},
+        notes=[*_notes(stages, by_stage, columns, parts), *_lost(folder, by_stage)],
         remarks=_remarks(by_stage),
     )
 
@@ -176,10 +189,11 @@ def _stages(recipe: Mapping[str, object], by_stage: Mapping[int, Scores]) -> lis
     """The task of every planned stage; the task that an evaluation recorded takes precedence over the recipe."""
     tasks = recipe.get("tasks")
     planned = [str(task) for task in tasks] if isinstance(tasks, list) else []
-    names = dict(enumerate(planned, start=1)) | {k: s["task"] for k, s in by_stage.items() if k and s.get("task")}
+    names = dict(enumerate(planned, start=1)) | {k: task for k, s in by_stage.items() if k and (task := s["task"])}
     count = max([len(planned), *by_stage])
-    if missing := [k for k in range(1, count + 1) if k not in names]:
-        raise UsageError(f"the task of stage {missing[0]} is unknown", "list every task in 'tasks' in recipe.json")
+    missing = next((k for k in range(1, count + 1) if k not in names), None)  # a folder's name may hold any number
+    if missing:
+        raise UsageError(f"the task of stage {missing} is unknown", "list every task in 'tasks' in recipe.json")
     return [names[k] for k in range(1, count + 1)]
 
 
@@ -249,6 +263,17 @@ def _notes(
     notes += [f"stage {k} was not evaluated" for k in range(max(by_stage)) if k not in by_stage]
     dropped = {**{t: c.dropped for t, c in columns.items()}, "the suite": sum(p.dropped for p in parts.values())}
     notes += [f"{t}: {n} items are left out because some stage did not score them" for t, n in dropped.items() if n]
+    return notes
+
+
+def _lost(folder: Path, by_stage: Mapping[int, Scores]) -> list[str]:
+    """Item files that have not as many items as were scored."""
+    notes = []
+    for stage, scores in by_stage.items():
+        units = [*scores["tasks"], *([f"suite-{scores['suite']['name']}"] if scores["suite"] else [])]
+        for unit, items in ((unit, read_items(folder, stage, unit)) for unit in units):
+            if items and (lost := lost_items(unit, items, scores["tasks"], scores["suite"])):
+                notes.append(f"stage {stage}, {lost}")
     return notes
 
 
