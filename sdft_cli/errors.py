@@ -32,7 +32,7 @@ def choose(kind: str, name: str, choices: list[str] | tuple[str, ...], hint: str
 
     near = difflib.get_close_matches(str(name), choices, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
-    return UsageError(f"unknown {kind} {name!r}", hint or f"{guess}choices: {', '.join(sorted(choices))}")
+    return UsageError(f"unknown {kind} {shown(name)}", hint or f"{guess}choices: {', '.join(sorted(choices))}")
 
 
 def shown(value: object, most: int = 80) -> str:

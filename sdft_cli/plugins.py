@@ -60,7 +60,7 @@ class Room(Generic[T]):
 
     def check(self, name: str) -> None:
         """Raise `UsageError`, which lists the choices, if nothing is called ``name``."""
-        if name not in self.own and name not in self.names():
+        if not isinstance(name, str) or (name not in self.own and name not in self.names()):
             raise choose(self.kind, name, self.names())
 
     def get(self, name: str) -> T:

@@ -32,6 +32,7 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     """
     plan = EvalPlan(request)
     gates.check(plan)
+    _run_of(plan)  # what is broken in it is found before anything is written
     scores = measure(plan)
     run = _run_of(plan)
     if run:

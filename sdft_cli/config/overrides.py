@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 
 from sdft_cli.config import renamed_keys
 from sdft_cli.config.recipe import Recipe, build, hint, paths
-from sdft_cli.config.toml_tables import Layer
+from sdft_cli.config.toml_tables import Layer, parse_toml
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.types import Json
 
@@ -45,8 +44,9 @@ def as_layer(settings: Mapping[str, Json]) -> Layer:
 def value_of(text: str) -> Json:
     """A TOML value; whatever is not valid TOML is text, except none and null."""
     try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+        values = parse_toml(f"x = {text}")
+        return values["x"] if len(values) == 1 else text  # a line break could begin another key
+    except ValueError:
         return None if text in ("none", "null") else text
 
 

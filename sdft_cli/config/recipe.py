@@ -6,6 +6,7 @@ sections that it is made of are importable from here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -201,8 +202,17 @@ def _explain(error: ValidationError, where: str) -> SdftError:
     if first["type"] == "extra_forbidden":
         renamed_keys.refuse(key, where)
         return UsageError(f"{where}: unknown key {key!r}", hint(key, paths()))
-    about = descriptions().get(key)
-    return UsageError(f"{where}: {json_files.reason(error)}", f"{key}: {about}" if about else "")
+    about = descriptions()
+    known = next((path for path in _upwards(key) if path in about), "")
+    what = f"{known}: {about[known]}" if known else f"keys: {', '.join(paths())}"
+    return UsageError(f"{where}: {json_files.reason(error)}", what)
+
+
+def _upwards(key: str) -> Iterator[str]:
+    """A dotted path, then that of each table it is in: a list's item and a union's kind are no keys of ours."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
 
 
 METHODS: Room[Method] = Room(

@@ -9,7 +9,6 @@ from sdft_cli.errors import UsageError
 from sdft_cli.runs.metrics import MetricsLog, validation
 from sdft_cli.runs.records import StageId
 
-
 #: What a row of each kind needs.
 NEEDS = {
     "step": {},
@@ -91,8 +90,14 @@ BROKEN = {
     "a number": ("17", "2: Input should be an object (got 17)"),
     "another kind": ('{"kind": "stap", "stage": 1, "task": "a", "step": 3}', "2: Input tag 'stap' found"),
     "a missing key": ('{"kind": "step", "stage": 1, "step": 3}', "2: step.task: Field required"),
-    "a wrong type": ('{"kind": "step", "stage": "1", "task": "a", "step": 3}', "2: step.stage: Input should be a valid"),
-    "a share above 1": (json.dumps(row("eval", 1, 3, suite={"accuracy": 7.0, "n": 3})), "2: eval.suite.accuracy: Input"),
+    "a wrong type": (
+        '{"kind": "step", "stage": "1", "task": "a", "step": 3}',
+        "2: step.stage: Input should be a valid",
+    ),
+    "a share above 1": (
+        json.dumps(row("eval", 1, 3, suite={"accuracy": 7.0, "n": 3})),
+        "2: eval.suite.accuracy: Input",
+    ),
 }
 
 
