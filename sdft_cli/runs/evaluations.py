@@ -57,12 +57,12 @@ def read_scores(folder: Path) -> Scores:
 def stage_folders(run: Path) -> dict[int, Path]:
     """The evaluated stages of a run by number: folders ``NN-<task>`` that hold a ``scores.json``."""
     folders: dict[int, Path] = {}
-    for path in sorted((run / "evals").glob("*/scores.json")):
-        if match := re.match(r"(\d+)-", path.parent.name):
+    for folder in sorted((run / "evals").glob("*-*")):
+        if (match := re.match(r"(\d+)-", folder.name)) and json_files.exists(folder / "scores.json"):
             if twice := folders.get(int(match[1])):
-                problem = f"{twice} and {path.parent} are both evaluations of stage {int(match[1])}"
+                problem = f"{twice} and {folder} are both evaluations of stage {int(match[1])}"
                 raise UsageError(problem, "move one of them away")
-            folders[int(match[1])] = path.parent
+            folders[int(match[1])] = folder
     return dict(sorted(folders.items()))
 
 
