@@ -64,7 +64,7 @@ class Contract:
         names ``file`` and the function. A class is watched by a subclass."""
         functions = {name: getattr(thing, name, None) for name in self.functions}
         watched = {
-            name: self._watch(function, name, f"{variable}.{name}", file)
+            name: self._watch(function, variable, name, file)
             for name, function in functions.items()
             if callable(function) and not (_is_class(thing) and _is_bound(thing, name))
         }
@@ -75,20 +75,20 @@ class Contract:
             object.__setattr__(watching, name, function)  # the thing may be frozen
         return watching
 
-    def _watch(self, function: Callable[..., Any], name: str, what: str, file: Path) -> Callable[..., Any]:
+    def _watch(self, function: Callable[..., Any], variable: str, name: str, file: Path) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
             try:
                 result = function(*arguments, **named)
             except Exception as error:
                 if isinstance(error, SdftError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
                     raise  # ours, or what the caller takes care of
-                raise UsageError(f"{place_of(error, file)}: {what}: {in_one_line(error)}", _MEND) from error
+                raise UsageError(f"{place_of(error, file)}: {variable}.{name}: {in_one_line(error)}", _MEND) from error
             if made := self.makes.get(name):
-                return self._watch(result, made, what, file) if callable(result) else result
+                return self._watch(result, variable, made, file) if callable(result) else result
             try:
                 return self.results[name](result, *arguments, **named) if name in self.results else result
             except ValueError as error:
-                raise UsageError(f"{file}: {what} must return {error}", self.example or _MEND) from error
+                raise UsageError(f"{file}: {variable}.{name} must return {error}", self.example or _MEND) from error
 
         inner = function
         while isinstance(inner, functools.partial):

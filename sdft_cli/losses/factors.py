@@ -173,9 +173,7 @@ def _problem(factor: object) -> str:
 def _one_per_token(result: object, tokens: Tokens, _: Section) -> object:
     """What a plug-in's ``weigh`` must give."""
     if getattr(result, "shape", None) != tokens.logprob_C.shape:
-        raise ValueError(
-            f"a tensor [C], one number for each of the {len(tokens.logprob_C)} tokens, not {shown(result)}"
-        )
+        raise ValueError(f"a tensor [C], a number for each of {len(tokens.logprob_C)} tokens, not {shown(result)}")
     return result
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.losses.fused import Scored
 from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
 from sdft_cli.models.engine import Engine, Reporting
@@ -175,11 +176,20 @@ class PhaseTrainer:
         self.policy.save(folder)
 
     def restore(self, state: Path) -> None:
-        """Optimizer and teacher as `save` left them; the weights were loaded with the model."""
-        saved = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.teacher:
-            self.teacher.load_state_dict(saved["teacher"])
+        """Optimizer and teacher as `save` left them; the weights were loaded with the model. `UsageError` for a file
+        that is broken, or of another model or optimizer."""
+        path = state / "state.pt"
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.teacher:
+                self.teacher.load_state_dict(saved["teacher"])
+        except (SdftError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch and pickle raise errors of any kind for bytes that they cannot read
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            hint = f"restore it, or delete {state.parent} to go on from what was saved before it"
+            raise UsageError(f"cannot restore {path}: {reason}", hint) from error
 
     def close(self) -> None:
         """Stop what is being prefetched, and free the teacher."""
