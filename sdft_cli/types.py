@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sdft_cli.errors import UsageError
+from sdft_cli.messages import ROLES, Message, read_demonstration, read_messages, read_tools
+
+__all__ = ["ROLES", "Message"]  # messages are part of an example: they may be imported from here too
 
 #: JSON whose shape only its reader knows (a gold answer, a source's row, a table of settings); never a record of ours.
 Json = Any
-#: One chat message: ``{"role": "system" | "user" | "assistant" | "tool", "content": str}``.
-Message = dict[str, str]
-ROLES = ("system", "user", "assistant", "tool")
 SPLITS = ("train", "validation", "test", "ood", "corpus")
-_FIELDS = ("id", "prompt", "demonstration", "context", "answer", "text", "meta")
+_FIELDS = ("id", "prompt", "tools", "demonstration", "context", "answer", "text", "meta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Example:
 
     ``prompt``: messages that end with a user turn. ``demonstration``: an expert's response, as text or (several turns)
     as messages. ``context``: an article or the like. ``answer``: the gold answer, any JSON. ``text``: the raw text of a
-    corpus row.
+    corpus row. ``tools``: the functions that the assistant may call, JSON schemas in the OpenAI form.
     """
 
     id: str
@@ -35,6 +35,7 @@ class Example:
     answer: Json = None
     text: str | None = None
     meta: dict[str, Json] = field(default_factory=dict)
+    tools: list[Json] | None = None
 
     def to_dict(self) -> dict[str, Json]:
         """The row as JSON, without its empty fields."""
@@ -50,12 +51,14 @@ class Example:
             raise UsageError(f"{where}: unknown field {sorted(unknown)[0]!r}", f"fields: {', '.join(_FIELDS)}")
         if not isinstance(row.get("id"), str) or not row["id"]:
             raise UsageError(f"{where}: 'id' must be a non-empty string")
-        _check_messages(row.get("prompt", []), f"{where}: 'prompt'")
+        row = {**row, "prompt": read_messages(row.get("prompt", []), f"{where}: 'prompt'")}
         demonstration = row.get("demonstration")
         if isinstance(demonstration, list):
-            _check_messages(demonstration, f"{where}: 'demonstration'")
+            row["demonstration"] = read_demonstration(demonstration, f"{where}: 'demonstration'")
         elif demonstration is not None and not isinstance(demonstration, str):
             raise UsageError(f"{where}: 'demonstration' must be text or a list of messages")
+        if row.get("tools") is not None:
+            row["tools"] = read_tools(row["tools"], f"{where}: 'tools'") or None
         for name in ("context", "text"):
             if row.get(name) is not None and not isinstance(row[name], str):
                 raise UsageError(f"{where}: {name!r} must be text")
@@ -63,17 +66,7 @@ class Example:
             raise UsageError(f"{where}: a row needs a 'prompt' (or a 'text', for a corpus)")
         if not isinstance(row.get("meta", {}), dict):
             raise UsageError(f"{where}: 'meta' must be an object")
-        return cls(**{"prompt": [], **row})
-
-
-def _check_messages(value: object, where: str) -> None:
-    if not isinstance(value, list):
-        raise UsageError(f"{where} must be a list of messages")
-    for message in value:
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise UsageError(f"{where}: every message needs a 'role' and a text 'content'")
-        if message.get("role") not in ROLES:
-            raise UsageError(f"{where}: unknown role {message.get('role')!r}", f"roles: {', '.join(ROLES)}")
+        return cls(**row)
 
 
 @dataclass(frozen=True)

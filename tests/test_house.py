@@ -25,7 +25,7 @@ ORDER = (
     *("__main__", "cli", "commands", "reporting", "training", "evaluation"),
     *("suites", "engines", "tasks", "methods", "harness", "llm", "data", "models"),
     *("runs", "grading", "losses", "stats", "config", "micro"),
-    *("console", "plugins", "contracts", "json_files", "types", "errors", "__init__"),
+    *("console", "plugins", "contracts", "types", "messages", "errors", "__init__"),
 )
 #: One file is one thing: the files of such a folder share only helpers whose names begin with an underscore.
 PLUGIN_ROOMS = ("tasks", "methods", "engines", "suites")

@@ -13,7 +13,8 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
-from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, most, plan
+from sdft_cli.training.preflight import StagePlan, complaints, context_window, most, plan
+from sdft_cli.training.recipe_checks import check_recipe
 
 
 class StageOutlook(TypedDict):

@@ -161,7 +161,7 @@ class _Sweep:
             raise UsageError("train.eval_every=0: nothing to choose by", "set train.eval_every, in steps")
         unfinished = [p for p in self.points if not self._run(p).done]
         if unfinished:
-            from sdft_cli.training.preflight import check_recipe
+            from sdft_cli.training.recipe_checks import check_recipe
 
             for p in unfinished:
                 check_recipe(p.recipe)

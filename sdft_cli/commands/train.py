@@ -18,7 +18,8 @@ from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
-from sdft_cli.training.preflight import StagePlan, check_recipe, complaints, context_window, plan
+from sdft_cli.training.preflight import StagePlan, complaints, context_window, plan
+from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.stage import StageTrainer
 from sdft_cli.training.stage_start import load_engine
 

@@ -12,8 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from sdft_cli import json_files
-from sdft_cli.config import renamed_keys
+from sdft_cli.config import json_files, renamed_keys
 from sdft_cli.config.compute_sections import EngineSettings, Lora, Runtime
 from sdft_cli.config.evaluation_sections import Evaluation, GuardSettings, Harness
 from sdft_cli.config.sections import PhaseTrain, Reward, Sampler, Section, Teacher, Train, Views

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, Protocol
 
-from sdft_cli import json_files
+from sdft_cli.config import json_files
+from sdft_cli.config.json_files import Amount, Record
 from sdft_cli.config.model_locations import locate
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.measurement import Items, Measurement
 from sdft_cli.evaluation.units import SAMPLES, SUITE, samples_unit, suite_unit, task_unit
-from sdft_cli.json_files import Amount, Record
 from sdft_cli.models import digests
 from sdft_cli.runs.evaluations import hint, item_rows, lost_items, stage_folders, write_evaluation
 from sdft_cli.runs.folder import RUNS, Run

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, Protocol, TypeVa
 
 from pydantic import ValidationError
 
-from sdft_cli import json_files
+from sdft_cli.config import json_files
 from sdft_cli.config.sections import Section
 from sdft_cli.contracts import Contract
 from sdft_cli.errors import UsageError, choose, shown

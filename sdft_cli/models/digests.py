@@ -33,8 +33,14 @@ def of(value: object) -> str:
 
 def of_examples(examples: Iterable[Example]) -> str:
     """Of everything in test rows that a model or a grader sees; where a row came from (``meta.row``) is left out."""
-    rows = [[e.id, e.prompt, e.context, e.answer, {k: v for k, v in e.meta.items() if k != "row"}] for e in examples]
-    return of(rows)
+    return of([_seen_of(e) for e in examples])
+
+
+def _seen_of(example: Example) -> list[object]:
+    """A row without tools has the digest that it had before there were any: stored scores stay valid."""
+    meta = {k: v for k, v in example.meta.items() if k != "row"}
+    seen = [example.id, example.prompt, example.context, example.answer, meta]
+    return [*seen, example.tools] if example.tools else seen
 
 
 def of_chat(chat: Chat) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdft_cli import json_files
+from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError, shown
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.records import StageId

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import NotRequired
 
-from sdft_cli import json_files
+from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.files import write_whole
 

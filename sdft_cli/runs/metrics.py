@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sdft_cli import json_files
+from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, MetricsRow, StageId, StepRow

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple, NotRequired
 
 from pydantic import Field
 
-from sdft_cli.json_files import Amount, Count, Ends, Logged, Record, Share
+from sdft_cli.config.json_files import Amount, Count, Ends, Logged, Record, Share
 from sdft_cli.types import Json
 
 

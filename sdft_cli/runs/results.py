@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from sdft_cli import json_files
+from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.evaluations import lost_items, read_items, read_stages
 from sdft_cli.runs.format_version import check_run_folder

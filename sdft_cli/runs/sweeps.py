@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import NotRequired
 
-from sdft_cli import json_files
-from sdft_cli.json_files import Record
+from sdft_cli.config import json_files
+from sdft_cli.config.json_files import Record
 from sdft_cli.runs.files import write_whole
 from sdft_cli.stats.continual import Metric
 from sdft_cli.types import Json

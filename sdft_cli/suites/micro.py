@@ -11,7 +11,7 @@ import random
 from sdft_cli.grading import task_rules
 from sdft_cli.micro.language import Question, extract
 from sdft_cli.micro.skills import SKILLS
-from sdft_cli.types import Example, Score, Suite
+from sdft_cli.types import Example, Message, Score, Suite
 
 PER_SKILL, N_GENERAL = 60, 480
 
@@ -36,7 +36,7 @@ def _part(skill: str) -> list[Example]:
             break
     rows = []
     for i, question in enumerate(questions.values()):
-        prompt = [{"role": "user", "content": question.prompt}]
+        prompt: list[Message] = [{"role": "user", "content": question.prompt}]
         rows.append(Example(f"micro-{skill}-{i}", prompt, answer=question.answer, meta={"skill": skill}))
     return rows
 

@@ -152,7 +152,7 @@ def messages(data: Record, name: str) -> list[Message]:
     value = data.get(name)
     if not isinstance(value, list) or not all(isinstance(m, dict) for m in value):
         raise BadRow("prompt is not a list of messages", f"field {name!r} is {type(value).__name__}")
-    prompt = [{"role": text(m, "role", "role"), "content": text(m, "content", "prompt")} for m in value]
+    prompt: list[Message] = [{"role": text(m, "role", "role"), "content": text(m, "content", "prompt")} for m in value]
     roles = [m["role"] for m in prompt]
     if not set(roles) <= {"system", "user", "assistant"} or not roles or roles[-1] != "user":
         raise BadRow("prompt does not end with a user's turn", f"roles: {', '.join(roles) or 'none'}")

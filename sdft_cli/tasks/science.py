@@ -34,7 +34,7 @@ from sdft_cli.tasks._formats import (
     texts,
 )
 from sdft_cli.tasks._splits import arrange
-from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
+from sdft_cli.types import Dropped, Example, Message, Prepared, PrepareOptions, Score, Task
 
 SYSTEM = """
 Given a question and four options, please select the right answer. Respond in the following format:
@@ -85,7 +85,10 @@ def _sciknoweval_row(row: RawRow) -> list[SourceRow | Dropped]:
         raise BadRow("answer is not among the options", f"answerKey {letter!r}")
     raw = data.get("details")
     details: Record = raw if isinstance(raw, dict) else {}
-    prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{question}\n\n{listed}"}]
+    prompt: list[Message] = [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": f"{question}\n\n{listed}"},
+    ]
     topic = str(details.get("task") or "row")
     meta = {"level": f"{data.get('domain', '')} {details.get('level', '')}".strip() or "unknown", "topic": topic}
     example = Example(f"science-{slug(topic)}-{row.number}", prompt, answer=letter, meta=meta)

@@ -34,8 +34,9 @@ from sdft_cli.training import available_memory
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
 from sdft_cli.training.micro_batches import DoesNotFit
-from sdft_cli.training.preflight import StagePlan, check_recipe, context_window, lengths_of, most, plan
+from sdft_cli.training.preflight import StagePlan, context_window, lengths_of, most, plan
 from sdft_cli.training.probe_record import Measured, Pace, ProbeMemory, PromptLengths, TaskProbe, TrainingTime
+from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.trainer import build_trainer
 from sdft_cli.types import Example, Rollout
 

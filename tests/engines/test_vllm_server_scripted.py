@@ -19,7 +19,7 @@ from sdft_cli.engines.vllm_server import ServerEngine
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.models import pretrained
 from sdft_cli.models.policy import Policy
-from sdft_cli.training import preflight
+from sdft_cli.training import recipe_checks
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_what_is_missing_is_reported_before_a_model_is_loaded(sdft, tmp_path: Pa
     assert code == 2 and "choices: scripted, transformers, vllm, vllm-server" in err
     address = {"name": "vllm-server", "base_url": "http://127.0.0.1:9", "weights_folder": str(tmp_path / "none")}
     with pytest.raises(UsageError, match="is not a writable folder"):
-        preflight.check_recipe(build([{"tasks": ["micro-science"], "engine": address}]))
+        recipe_checks.check_recipe(build([{"tasks": ["micro-science"], "engine": address}]))
 
 
 def test_without_vllm_the_hint_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from sdft_cli.config.recipe import Train
 from sdft_cli.errors import UsageError
 from sdft_cli.training import optimizer as optimizing
-from sdft_cli.training import preflight
+from sdft_cli.training import recipe_checks
 from sdft_cli.training.optimizer import MasterAdamW
 from sdft_cli.training.stochastic_rounding import round_to_bf16
 
@@ -213,10 +213,10 @@ def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch: pytest
     with pytest.raises(UsageError, match="bitsandbytes") as error:
         MasterAdamW(module(), settings(optimizer="adamw8bit"))
     assert "sdft-cli[memory]" in error.value.hint
-    monkeypatch.setattr(preflight, "find_spec", lambda _: None)
+    monkeypatch.setattr(recipe_checks, "find_spec", lambda _: None)
     recipe = assemble(None, {"tasks": ["micro-tooluse"], "model": "micro"}, ["optimizer=adamw8bit"])
     with pytest.raises(UsageError, match="bitsandbytes"):
-        preflight.check_recipe(recipe)
+        recipe_checks.check_recipe(recipe)
 
 
 # --- a whole stage --------------------------------------------------------------------------------------------------

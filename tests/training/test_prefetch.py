@@ -9,7 +9,7 @@ from support.trainers import make
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.errors import UsageError
-from sdft_cli.training import preflight
+from sdft_cli.training import recipe_checks
 from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 
 LEARNING = ["lr=3e-3", "skip_first=0", "max_steps=9"]
@@ -95,5 +95,5 @@ def test_an_error_in_the_other_thread_is_raised_in_this_one(tiny_model: Path, mi
 def test_a_method_that_does_not_correct_for_staleness_is_refused() -> None:
     flags = {"method": "sdft", "model": "micro", "tasks": ["micro-science"]}
     with pytest.raises(UsageError, match="off-policy"):
-        preflight.check_recipe(assemble(None, flags, ["prefetch=1", "importance_cap=none"]))
-    preflight.check_recipe(assemble(None, flags, ["prefetch=1"]))
+        recipe_checks.check_recipe(assemble(None, flags, ["prefetch=1", "importance_cap=none"]))
+    recipe_checks.check_recipe(assemble(None, flags, ["prefetch=1"]))
