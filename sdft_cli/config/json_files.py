@@ -66,11 +66,14 @@ def content(path: Path, hint: str) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", hint) from error
 
 
-def parse(text: bytes, kind: Any, where: str, hint: str) -> Any:
-    """JSON text as a ``kind``; ``where`` is its file, and its line if it is one of several."""
+def parse(text: bytes, kind: Any, where: str, hint: str, later: Any = None) -> Any:
+    """JSON text as a ``kind``; ``where`` is its file, and its line if it is one of several. ``later`` is the type of
+    what is of none of the kinds that a tag tells apart: a later version may know it."""
     try:
         return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
+        if later and error.errors()[0]["type"] == "union_tag_invalid":
+            return parse(text, later, where, hint)
         raise UsageError(f"{where}: {reason(error)}", hint) from error
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sdft_cli.errors import shown
+
 
 class Section(BaseModel):
     """A table of a recipe: unknown keys are errors, numbers are finite, values do not change."""
@@ -85,7 +87,7 @@ class Teacher(Section):
         if not isinstance(value, str):
             return value
         if value not in TEACHER_KINDS:
-            raise ValueError(f"unknown teacher {value!r}: one of {', '.join(TEACHER_KINDS)}")
+            raise ValueError(f"unknown teacher {shown(value)}: one of {', '.join(TEACHER_KINDS)}")
         return TEACHER_KINDS[value]
 
 

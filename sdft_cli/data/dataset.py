@@ -24,8 +24,8 @@ from sdft_cli.data.manifest import (
     DropCounts,
     Manifest,
     ManifestExtras,
+    check_manifest,
     prepare_command,
-    read_manifest,
 )
 from sdft_cli.errors import SdftError, UsageError, choose
 from sdft_cli.types import SPLITS, Dropped, Example, Json, Prepared, PrepareOptions
@@ -46,7 +46,7 @@ def read_split(folder: Path, split: str, on_bad_row: str = "error") -> tuple[lis
     Raises `UsageError` if the dataset or the split does not exist or has another format version, and as
     `read_examples` does.
     """
-    read_manifest(folder)
+    check_manifest(folder)
     path = folder / f"{split}.jsonl"
     if not path.is_file():
         present = ", ".join(available_splits(folder)) or "none"

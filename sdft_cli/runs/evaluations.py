@@ -15,6 +15,7 @@ from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError, shown
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.records import ComparedItem, ItemRecord, Scores, StageId, SuiteSummary, Summary
+from sdft_cli.types import Json
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ def write_evaluation(
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
+
+
+def json_object(path: Path) -> dict[str, Json]:
+    """The JSON object in a file that is only shown or copied; `UsageError` if the file holds anything else."""
+    value: dict[str, Json] = json_files.read(path, dict[str, Json], "restore the file")
+    return value
 
 
 def read_scores(folder: Path) -> Scores:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.files import write_whole
-from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, MetricsRow, StageId, StepRow
+from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, LaterRow, MetricsRow, StageId, StepRow
 from sdft_cli.types import Json
 
 
@@ -53,7 +53,7 @@ class MetricsLog:
         """
         rows: dict[str, dict[tuple[int, int, str], Json]] = {"step": {}, "eval": {}, "ending": {}, "guard": {}}
         for _, row in self._rows():
-            if row["kind"] != "settings":
+            if row["kind"] in rows:
                 key = row["stage"], row["step"], row["guard"] if row["kind"] == "guard" else ""
                 rows[row["kind"]][key] = {"global_step": row["step"], **row}
         in_order = {kind: [of_kind[key] for key in sorted(of_kind)] for kind, of_kind in rows.items()}
@@ -76,7 +76,7 @@ class MetricsLog:
         lines = list(json_files.lines(self.path, hint))
         for number, text in lines:
             try:
-                row: MetricsRow = json_files.parse(text, MetricsRow, f"{self.path}:{number}", hint)
+                row: MetricsRow = json_files.parse(text, MetricsRow, f"{self.path}:{number}", hint, LaterRow)
             except UsageError:
                 if torn and number == lines[-1].number:
                     return

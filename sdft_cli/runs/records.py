@@ -163,6 +163,12 @@ class SettingsRow(At):
     changed: dict[str, list[Json]]
 
 
+class LaterRow(At):
+    """A row of a kind that only a later version knows."""
+
+    kind: str
+
+
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
 MetricsRow = Annotated[StepRow | EvalRow | GuardRow | EndingRow | SettingsRow, Field(discriminator="kind")]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.evaluations import lost_items, read_items, read_stages
+from sdft_cli.runs.evaluations import json_object, lost_items, read_items, read_stages
 from sdft_cli.runs.format_version import check_run_folder
 from sdft_cli.runs.matrix_columns import Column, part_columns, task_column
 from sdft_cli.runs.metrics import Logged, MetricsLog
@@ -145,13 +145,13 @@ def load_run(folder: str | Path) -> RunResult:
     prior = _prior(list(parts.values())) if parts else None
     metrics = _metrics(list(columns.values()), list(parts.values()), trained)
     rows = MetricsLog(folder / "metrics.jsonl").read()
-    environment, hint = folder / "environment.json", "restore the file, or delete it: it is only shown"
+    environment = folder / "environment.json"
     return RunResult(
         name=folder.resolve().name,
         folder=folder,
         method=_method_name(recipe),
         recipe=recipe,
-        environment=json_files.read(environment, dict[str, Json], hint) if json_files.exists(environment) else {},
+        environment=json_object(environment) if json_files.exists(environment) else {},
         tasks=tasks,
         stages=stages,
         trained=trained,

@@ -88,7 +88,8 @@ BROKEN = {
     "no JSON": ("{", "2: not valid JSON: EOF"),
     "cut off": ('{"kind": "step", "st', "2: not valid JSON: EOF"),
     "a number": ("17", "2: Input should be an object (got 17)"),
-    "another kind": ('{"kind": "stap", "stage": 1, "task": "a", "step": 3}', "2: Input tag 'stap' found"),
+    "another kind": ('{"kind": "stap", "stage": 1}', "2: task: Field required"),
+    "no kind": ('{"stage": 1, "task": "a", "step": 3}', "2: Unable to extract tag using discriminator 'kind'"),
     "a missing key": ('{"kind": "step", "stage": 1, "step": 3}', "2: step.task: Field required"),
     "a wrong type": (
         '{"kind": "step", "stage": "1", "task": "a", "step": 3}',
@@ -115,6 +116,15 @@ def test_a_broken_line_is_named_unless_a_kill_cut_off_the_last_one(name: str, tm
         with pytest.raises(UsageError) as caught:
             read()
         assert f"metrics.jsonl:{says}" in caught.value.message and "\n" not in caught.value.message
+
+
+def test_a_row_of_a_later_versions_kind_is_kept_and_not_read(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.path.write_text('{"kind": "temperature", "stage": 1, "task": "a", "step": 1, "celsius": 70}\n')
+    log.append(row("step", 1, 1))
+    before = log.path.read_text()
+    log.rewind(StageId(1, "a"), 1)
+    assert log.path.read_text() == before and len(log.read().steps) == 1
 
 
 def test_a_row_that_is_not_finite_is_read(tmp_path: Path) -> None:
