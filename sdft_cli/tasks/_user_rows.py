@@ -59,6 +59,8 @@ def find(name: str, data: Path) -> Task | None:
     manifest = read_extras(data / name)
     if (rule := manifest.get("grader")) is None:
         return None
+    if "name" not in rule:
+        raise UsageError(f"{data / name / MANIFEST}: grader.name: Field required", "prepare the dataset again")
     max_new_tokens = manifest.get("max_new_tokens", Columns.max_new_tokens)
     columns = Columns(grader=rule["name"], pattern=rule.get("pattern"), max_new_tokens=max_new_tokens)
     return _task(

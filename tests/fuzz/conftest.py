@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -56,16 +57,24 @@ def origin(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, micro_dat
         file.write_text("".join(rows[: FEW.get(file.stem, 3)]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, method, seed in (("done", "sdft", "0"), ("other", "sdft", "1"), ("killed", "sft-from-teacher", "0")):
-            if name == "killed":
-                _kill_at_step(patch, 3)
-            train(name, method, seed)
+        rows = [{"prompt": f"what is {i} times {i} ?", "completion": str(i * i)} for i in range(30)]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sound("prepare", "--source", "mine=rows.jsonl")
+        train("done", "sdft")
+        shutil.copytree("done", "other")
+        recipe = json.loads(Path("other/recipe.json").read_text())
+        Path("other/recipe.json").write_text(json.dumps(recipe | {"seed": 1}))
+        _kill_at_step(patch, 3)
+        train("killed", "sft-from-teacher")
     return folder
 
 
-def train(name: str, method: str, seed: str) -> None:
-    words = ["train", "--out", name, "--model", "model", "--data", "data", "--tasks", TASKS, "--suite", "micro"]
-    words += ["--method", method, "--seed", seed, *(word for key in TINY for word in ("--set", key))]
+def train(name: str, method: str) -> None:
+    words = ["--out", name, "--model", "model", "--tasks", TASKS, "--suite", "micro", "--method", method]
+    sound("train", *words, *(word for key in TINY for word in ("--set", key)))
+
+
+def sound(*words: str) -> None:
     outcome = mutations.run(*words, codes=(0, 130))
     assert not outcome.problem, outcome.problem
 

@@ -16,6 +16,7 @@ COMMANDS = (
     (("data", "show", "micro-tooluse", "--model", "model", "--method", "sdft", "--json"), 5),
     (("train", "--tasks", "micro-tooluse,micro-science", "--model", "model", "--dry-run"), 30),
     (("train", "--tasks", "micro-tooluse", "--model", "model", "--dry-run", "--on-bad-row", "drop"), 10),
+    (("train", "--tasks", "mine", "--model", "model", "--dry-run", "--method", "sft"), 15),
     (("eval", "model", "--tasks", "micro-tooluse", "--limit", "2", "--max-new-tokens", "2"), 10),
 )
 
@@ -24,7 +25,8 @@ def one(world, rng: random.Random) -> str:
     """Mutate a file of fresh data and call a command on it; what went wrong."""
     words = rng.choices([words for words, _ in COMMANDS], [often for _, often in COMMANDS])[0]
     data = world.fresh("data")
-    done = mutations.mutate(rng.choice([path for path in sorted(data.rglob("*")) if path.is_file()]), rng)
+    task = next((word.split(",")[0] for word in words if word.startswith(("micro", "mine"))), "micro-tooluse")
+    done = mutations.mutate(rng.choice([path for path in sorted((data / task).rglob("*")) if path.is_file()]), rng)
     before = mutations.snapshot(data)
     outcome = mutations.run(*words)
     problem = outcome.problem
