@@ -15,7 +15,7 @@ COPIED_PARAMETERS = 1 << 30
 class Lora(Section):
     """Adapter training (LoRA) instead of full fine-tuning."""
 
-    rank: int = Field(0, ge=0, description="Rank of the adapter; 0 trains all weights.")
+    rank: int = Field(0, ge=0, le=2**16, description="Rank of the adapter; 0 trains all weights.")
     alpha: float = Field(32.0, gt=0, description="The adapter's output is scaled by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: tuple[str, ...] | str = Field("all-linear", description="The layers that get an adapter.")

@@ -17,6 +17,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*")
+    @classmethod
+    def _of_64_bits(cls, value: object) -> object:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError("an integer of more than 64 bits")
+        return value
+
 
 class Sampler(Section):
     """Where completions come from, and how they are drawn.
@@ -41,8 +48,10 @@ class Sampler(Section):
 class Views(Section):
     """What student and teacher see of an example: names of views (``models/views.py``, or a plug-in's)."""
 
-    student: str = Field("prompt", description="The student's view.")
-    teacher: str | None = Field(None, description="The teacher's view; none for methods without a teacher.")
+    student: str = Field("prompt", min_length=1, description="The student's view.")
+    teacher: str | None = Field(
+        None, min_length=1, description="The teacher's view; none for methods without a teacher."
+    )
     student_thinking: bool | None = Field(
         None,
         description="Turn a thinking model's thinking on or off in the student's view; its default if not set.",
@@ -109,7 +118,7 @@ class Train(Section):
     lr: float = Field(1e-5, gt=0, description="Peak learning rate.")
     batch: int = Field(32, ge=1, description="Completions per optimizer step.")
     updates: int = Field(1, ge=1, description="Optimizer steps that each sampled batch is used for.")
-    epochs: float = Field(1, gt=0, description="Passes over the training rows.")
+    epochs: float = Field(1, gt=0, le=1e6, description="Passes over the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps per stage; overrides epochs.")
     warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")
     schedule: Literal["cosine", "constant", "linear"] = Field("cosine", description="Learning rate after the warm-up.")
@@ -160,6 +169,6 @@ class PhaseTrain(Section):
 
     lr: float | None = Field(None, gt=0, description="Peak learning rate.")
     batch: int | None = Field(None, ge=1, description="Completions per optimizer step.")
-    epochs: float | None = Field(None, gt=0, description="Passes over the prompts.")
+    epochs: float | None = Field(None, gt=0, le=1e6, description="Passes over the prompts.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs.")
     warmup_steps: int | None = Field(None, ge=0, description="Steps of linear warm-up.")

@@ -122,7 +122,7 @@ def _values(text: str) -> list[Json]:
     """The values of a TOML array's inside; if it is not one (bare words), each part between commas as for ``--set``."""
     try:
         return list(parse_toml(f"x = [{text}]")["x"])
-    except ValueError:
+    except ValueError:  # whatever is wrong with a value is said of that value
         return [value_of(part.strip()) for part in text.split(",")]
 
 

@@ -31,12 +31,17 @@ def read_toml(path: Path) -> Layer:
 
 
 def parse_toml(text: str) -> Layer:
-    """TOML as a dict; ValueError for whatever it is not, an integer of more than 64 bits included."""
+    """TOML as a dict; TOMLDecodeError for anything else, ValueError for an integer of more than 64 bits and for nesting
+    that Python does not read."""
     try:
         tables = tomllib.loads(text)
         _check_integers(tables)
+    except tomllib.TOMLDecodeError:
+        raise
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except ValueError as error:  # of more digits than Python reads
+        raise ValueError("an integer of more than 64 bits") from error
     return tables
 
 

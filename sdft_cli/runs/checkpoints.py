@@ -79,7 +79,7 @@ class Checkpoints:
         """The folder that ``latest`` names, which is one of this run's checkpoints."""
         hint = f"restore it, or write stages/NN-<task>/step-NNNNNN into {pointer}, the newest of them"
         name = json_files.content(pointer, hint).decode("utf-8", "replace").strip()
-        if not _CHECKPOINT.fullmatch(name):
+        if not (_CHECKPOINT.fullmatch(name) and name.isprintable()):
             raise UsageError(f"{pointer}: {shown(name)} is not the name of a checkpoint", hint)
         return name
 
