@@ -42,7 +42,7 @@ class Message(TypedDict):
 def read_messages(value: object, where: str) -> list[Message]:
     """``value`` as messages; `UsageError` that names ``where`` and what is wrong.
 
-    A content of null becomes "" where there are tool calls or reasoning.
+    A content of null becomes "" where there are tool calls.
     """
     if not isinstance(value, list):
         raise UsageError(f"{where} must be a list of messages")
@@ -84,7 +84,7 @@ def _read(message: object, where: str) -> Message:
     if role not in ROLES:
         raise UsageError(f"{where}: unknown role {role!r}", f"roles: {', '.join(ROLES)}")
     further = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
-    if content is None and (further.get("tool_calls") or further.get("reasoning_content")):
+    if content is None and further.get("tool_calls"):
         content = ""
     if not isinstance(content, str):
         raise UsageError(f"{where}: every message needs a 'role' and a text 'content'")
@@ -138,3 +138,26 @@ def arguments_of(call: Json) -> Json:
 
 def _named(function: object) -> bool:
     return isinstance(function, dict) and isinstance(function.get("name"), str) and bool(function["name"])
+
+
+def merged_system(messages: list[Message]) -> list[Message]:
+    """``messages`` with every system text put before the user's turn that follows it, for models without a system role;
+    one that no user's turn follows stays."""
+    merged: list[Message] = []
+    waiting: list[Message] = []
+    for message in messages:
+        if message["role"] == "system":
+            waiting.append(message)
+            continue
+        if message["role"] == "user" and waiting:
+            texts = [m["content"] for m in (*waiting, message) if m["content"].strip()]
+            message = {**message, "content": "\n\n".join(texts)}
+            waiting = []
+        merged.append(message)
+    return messages if waiting else merged
+
+
+def question_text(prompt: list[Message]) -> str:
+    """What the last user's turn says; of a prompt without one, the last turn."""
+    users = [message["content"] for message in prompt if message["role"] == "user"]
+    return users[-1] if users else prompt[-1]["content"] if prompt else ""

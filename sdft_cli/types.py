@@ -23,9 +23,10 @@ _FIELDS = ("id", "prompt", "tools", "demonstration", "context", "answer", "text"
 class Example:
     """One row of a dataset; the method decides which fields it needs.
 
-    ``prompt``: messages that end with a user turn. ``demonstration``: an expert's response, as text or (several turns)
-    as messages. ``context``: an article or the like. ``answer``: the gold answer, any JSON. ``text``: the raw text of a
-    corpus row. ``tools``: the functions that the assistant may call, JSON schemas in the OpenAI form.
+    ``prompt``: messages that end with a user's turn, or a tool's. ``demonstration``: an expert's response, as text or
+    (several turns, tool calls, reasoning) as messages. ``context``: an article or the like. ``answer``: the gold
+    answer, any JSON. ``text``: the raw text of a corpus row. ``tools``: the functions that the assistant may call, JSON
+    schemas in the OpenAI form.
     """
 
     id: str
@@ -109,13 +110,14 @@ class PrepareOptions:
 
     ``demonstrations='answer'`` uses the gold answer as the demonstration. ``on_overlap``: what to do with a training
     row whose question is also in the test set, where the source fixes the splits (``error``, or ``drop`` the training
-    row).
+    row). ``merge_system``: system texts are put before the user's, for models without a system role.
     """
 
     demonstrations: str = "source"
     seed: int = 0
     world: int = 0
     on_overlap: str = "error"
+    merge_system: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class Task:
     ``prepare`` takes the source paths (none if the task generates its own rows) and may raise `UsageError`. ``grade``
     takes the text of a completion and its example. ``question``: the part of a prompt that distinguishes rows which
     share a long preamble (None: the whole prompt). ``grader``: for a task that is nothing but a dataset, the rule that
-    its manifest stores (`tasks._user_rows`). ``rubric``: the instructions for a judge.
+    its manifest stores (`tasks._user_rows`). ``rubric``: the instructions for a judge. ``render``: a gold answer
+    as a completion that should be right.
     """
 
     name: str
@@ -149,6 +152,7 @@ class Task:
     question: Callable[[Example], str] | None = None
     grader: dict[str, str] | None = None
     rubric: Rubric | None = None
+    render: Callable[[Json], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,12 @@ OnBadRow = Annotated[
 OnOverlap = Annotated[
     str, typer.Option("--on-overlap", help="Training rows that ask what a test row asks: error, or drop them.")
 ]
+MergeSystem = Annotated[
+    bool,
+    typer.Option(
+        "--merge-system", help="Put system texts before the user's, for a model whose template has no system role."
+    ),
+]
 Measured = Annotated[str | None, typer.Option("--model", help="Also measure lengths in this model's tokens.")]
 Seed = Annotated[int, typer.Option(help="Seed of the splits.")]
 World = Annotated[int, typer.Option(help="Number of the micro world, which sets the hidden rules of its tasks.")]
@@ -51,6 +57,7 @@ def prepare(
     demonstrations: Demonstrations = "source",
     on_bad_row: OnBadRow = None,
     on_overlap: OnOverlap = "error",
+    merge_system: MergeSystem = False,
     model: Measured = None,
     seed: Seed = 0,
     world: World = 0,
@@ -86,7 +93,7 @@ def prepare(
     choice("--on-bad-row", on_bad_row or "drop", ("drop", "error"))
     choice("--on-overlap", on_overlap, ("error", "drop"))
     teacher_options = ask.teacher_options(flags)
-    options = PrepareOptions(demonstrations, seed, world, on_overlap)
+    options = PrepareOptions(demonstrations, seed, world, on_overlap, merge_system)
     inputs = _inputs(tasks, source or [], columns or [], data or Path("data"), options, on_bad_row)
     _run(inputs, teacher_options, model, dry_run, json)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,10 +24,14 @@ from sdft_cli.cli.options import (
     new_recipe,
     recipe_flags,
     recipe_of,
+    say,
     split,
     with_engine,
 )
 from sdft_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sdft_cli.config.recipe import Recipe
 
 
 def train(
@@ -77,10 +81,11 @@ def train(
     else:
         flags = recipe_flags(tasks, method, model, data, suite=suite, seed=seed)
         settings = new_recipe(recipe, flags, sets, plugin)
+    _say_without_effect(settings, sets)
     if dry_run:
         from sdft_cli.commands.dry_run import dry_run as run_dry
 
-        report = run_dry(settings)
+        report = run_dry(settings, out)
         print(jsonlib.dumps(report.facts) if json else report.text)
         return
     from sdft_cli.commands.train import train as run_train
@@ -89,6 +94,17 @@ def train(
     with TrainingDisplay(quiet=json) as display:
         run = run_train(settings, out, display, resume)
     _show(run.folder, json)
+
+
+def _say_without_effect(recipe: Recipe, sets: list[str]) -> None:
+    """A line for each ``--set`` that does nothing in this run."""
+    if not sets:
+        return
+    from sdft_cli.config.overrides import keys_of
+    from sdft_cli.training.idle_settings import without_effect
+
+    for line in without_effect(recipe, keys_of(sets)):
+        say(f"note: {line}")
 
 
 def _sets(

@@ -7,6 +7,7 @@ brackets.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -21,11 +22,11 @@ from sdft_cli.data import lengths
 from sdft_cli.data.dataset import available_splits, read_split
 from sdft_cli.data.manifest import MANIFEST, Lengths, Manifest, check_manifest, read_manifest
 from sdft_cli.errors import UsageError
-from sdft_cli.models.views import VIEWS, demonstration_text
+from sdft_cli.models.views import VIEWS, demonstration_text, message_text
 from sdft_cli.types import SPLITS, Example, Json, Message, Prepared
 
-#: Renders messages as text; the flag switches thinking on or off (None: the template's default).
-Render = Callable[[list[Message], bool | None], str]
+#: Renders what a view shows of a row as text; the flag switches thinking on or off (None: the template's default).
+Render = Callable[[Example, list[Message], bool | None], str]
 
 
 class Entry(TypedDict):
@@ -148,18 +149,19 @@ def _view(example: Example, name: str | None, thinking: bool | None, render: Ren
     if name and VIEWS[name].needs_attempts:
         return f"(view {name!r} shows other completions of the same batch, and there is no batch yet)"
     messages = VIEWS[name](example) if name else None
-    return render(messages, thinking) if messages else None
+    return render(example, messages, thinking) if messages else None
 
 
 def _with_template(model: str) -> Render:
     from sdft_cli.models import pretrained
 
     chat = pretrained.load_chat(model_locations.locate(model))
-    return lambda messages, thinking: chat.render(messages, thinking=thinking)
+    return chat.view_text
 
 
-def _with_brackets(messages: list[Message], _: bool | None) -> str:
-    return "\n".join(f"[{m['role']}]\n{m['content']}" for m in messages)
+def _with_brackets(example: Example, messages: list[Message], _: bool | None) -> str:
+    tools = [f"[tools]\n{json.dumps(example.tools, ensure_ascii=False)}"] if example.tools else []
+    return "\n".join([*tools, *(f"[{m['role']}]\n{message_text(m)}" for m in messages)])
 
 
 # --- for people -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
 from typing import TypedDict
 
 from sdft_cli import console
@@ -12,9 +15,12 @@ from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.models import pretrained, views
 from sdft_cli.models.chat import Chat
+from sdft_cli.runs.folder import RUNS
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
-from sdft_cli.training.preflight import StagePlan, complaints, context_window, most, plan
+from sdft_cli.training.disk_space import check_disk, free_bytes
+from sdft_cli.training.preflight import StagePlan, complaints, most, notes_of, plan
 from sdft_cli.training.recipe_checks import check_recipe
+from sdft_cli.training.rendered_views import Prompts
 
 
 class StageOutlook(TypedDict):
@@ -38,20 +44,25 @@ class DryRun:
     text: str
 
 
-def dry_run(recipe: Recipe) -> DryRun:
-    """Check everything that can be checked before a model loads, and describe the run."""
+def dry_run(recipe: Recipe, out: Path | None = None) -> DryRun:
+    """Check everything that can be checked before a model loads, and describe the run, which would be in ``out``."""
     check_recipe(recipe)
     location = locate(recipe.model)
     chat = pretrained.load_chat(location)
-    plans = plan(recipe, chat, context_window(location))
+    plans = plan(recipe, chat)
     for line in complaints(plans):
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
     sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
     stages = [_outlook(recipe, p) for p in plans]
     model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
-    disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most"
+    folder, notes = out or RUNS, notes_of(plans)
+    check_disk(recipe, location, folder)
+    free = free_bytes(folder)
+    disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"
     lines = [*_views(recipe, chat, plans[0]), "", model, *_lines(stages), memory_text(sizes), disk]
-    return DryRun({"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}, "\n".join(lines))
+    facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
+    facts |= {"disk_free_bytes": free, "notes": notes}
+    return DryRun(facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 
 
 def _outlook(recipe: Recipe, p: StagePlan) -> StageOutlook:
@@ -72,12 +83,23 @@ def _views(recipe: Recipe, chat: Chat, first: StagePlan) -> list[str]:
     """The first training row as student and teacher will see it."""
     example = first.train[0]
     lines = [f"first row of {first.task.name} ({example.id})"]
-    for who, name in (("student", recipe.views.student), ("teacher", recipe.views.teacher)):
+    shown = recipe.views
+    for who, name, thinking in (
+        ("student", shown.student, shown.student_thinking),
+        ("teacher", shown.teacher, shown.teacher_thinking),
+    ):
         if name in views.VIEWS and (messages := views.VIEWS[name](example)):
-            lines += [f"--- {who} sees ({name}):", chat.render(messages)]
+            lines += [f"--- {who} sees ({name}):", chat.view_text(example, messages, thinking)]
     if recipe.sampler.source == "dataset":
-        lines += ["--- and is trained on:", chat.decode(chat.completion(example)[0])]
+        lines += ["--- and is trained on:", trained_text(chat, *Prompts(chat, shown).demonstrated(example))]
     return lines
+
+
+def trained_text(chat: Chat, ids: list[int], mask: list[bool]) -> str:
+    """The tokens in the loss, special ones included; what stands between an assistant's turns is marked as left out."""
+    runs = [(trained, [i for i, _ in run]) for trained, run in groupby(zip(ids, mask, strict=True), itemgetter(1))]
+    decode = chat.tokenizer.decode
+    return " […] ".join(decode(run, skip_special_tokens=False) for trained, run in runs if trained)
 
 
 def _lines(stages: Sequence[StageOutlook]) -> list[str]:

@@ -19,6 +19,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.judge import Judge, judgement_of, overruled
 from sdft_cli.evaluation.summaries import extra_means
 from sdft_cli.llm.types import TeacherOptions
+from sdft_cli.messages import question_text
 from sdft_cli.runs.records import ItemScore
 from sdft_cli.stats.bootstrap import interval, ratio
 from sdft_cli.stats.intervals import Interval, wilson
@@ -123,7 +124,7 @@ def _judged(
     """The items with the judge's scores, and the note on them."""
     if task.rubric is None:
         raise UsageError(f"{task.name} has no rubric for a judge", "leave --judge out: its own grader decides")
-    answers = [judgement_of(c.example.prompt[-1]["content"], c.example.answer, c.text) for c in completions]
+    answers = [judgement_of(question_text(c.example.prompt), c.example.answer, c.text) for c in completions]
     scores = judge.scores(task.name, task.rubric, answers)
     judged = [overruled(item, score) for item, score in zip(items, scores, strict=True)]
     return judged, judge.note(judged)

@@ -20,6 +20,7 @@ from sdft_cli.data.hub import Sources
 from sdft_cli.data.manifest import DroppedRow, Lengths, ManifestExtras
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.llm.types import TeacherOptions
+from sdft_cli.messages import merged_system
 from sdft_cli.tasks import _resolve
 from sdft_cli.tasks._resolve import SourcedTask
 from sdft_cli.types import Dropped, Prepared, PrepareOptions, Task
@@ -140,11 +141,24 @@ def _read(inputs: Inputs) -> list[tuple[SourcedTask, Prepared]]:
     sourced = _resolve.resolve(inputs.tasks, inputs.sources, inputs.columns)
     for source in sourced:
         check_target(inputs.data / source.task.name)
-    prepared = [(source, source.prepare(inputs.options)) for source in sourced]
+    prepared = [(source, _merged(source.prepare(inputs.options), inputs.options)) for source in sourced]
     for source, rows in prepared:
         check_ids(source.task.name, rows)
         _check_bad_rows(source.task, rows, inputs.on_bad_row or ("error" if source.from_user_rows else "drop"))
     return [(source, _deduplicated(source.task, rows, inputs.options)) for source, rows in prepared]
+
+
+def _merged(prepared: Prepared, options: PrepareOptions) -> Prepared:
+    """With system texts before the user's, where that is asked for; a note counts them."""
+    if not options.merge_system:
+        return prepared
+    changed, splits = 0, {}
+    for split, rows in prepared.splits.items():
+        prompts = [merged_system(row.prompt) for row in rows]
+        changed += sum(prompt != row.prompt for prompt, row in zip(prompts, rows, strict=True))
+        splits[split] = [replace(row, prompt=prompt) for row, prompt in zip(rows, prompts, strict=True)]
+    note = f"--merge-system: in {changed} prompts the system text was put before the user's"
+    return replace(prepared, splits=splits, notes=[*prepared.notes, note])
 
 
 def _deduplicated(task: Task, prepared: Prepared, options: PrepareOptions) -> Prepared:

@@ -184,10 +184,10 @@ class _Sweep:
     def _read(self, recipe: Recipe) -> list[list[int]]:
         """Training rows of every phase of every stage; reports once how many validation rows will count."""
         from sdft_cli.models.pretrained import load_chat
-        from sdft_cli.training.preflight import context_window, plan
+        from sdft_cli.training.preflight import plan
 
         location = locate(recipe.model)
-        stages = plan(recipe, load_chat(location), context_window(location))
+        stages = plan(recipe, load_chat(location))
         most, limit = max(len(s.validation) for s in stages), recipe.train.eval_limit
         if not self.rows and limit < most:
             self._note(f"choosing by {limit} of up to {most} validation rows per task (--set eval_limit)")

@@ -16,9 +16,10 @@ from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
 from sdft_cli.runs.folder import Run, fresh_name
 from sdft_cli.runs.records import BASE, StageId
+from sdft_cli.training.disk_space import check_disk
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
-from sdft_cli.training.preflight import StagePlan, complaints, context_window, plan
+from sdft_cli.training.preflight import StagePlan, complaints, notes_of, plan
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.stage import StageTrainer
 from sdft_cli.training.stage_start import load_engine
@@ -29,7 +30,9 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
     plans = _plans(recipe)
     if resume and out is None:
         raise UsageError("--resume needs to know which run", "name it with --out RUN")
-    run = Run.open(out) if resume and out else Run.create(out or fresh_name(recipe), recipe)
+    folder = out or fresh_name(recipe)
+    check_disk(recipe, locate(recipe.model), folder)
+    run = Run.open(folder) if resume else Run.create(folder, recipe)
     with run.locked():
         if resume:
             run.checkpoints.recover()
@@ -49,6 +52,7 @@ def extend(folder: Path, tasks: tuple[str, ...], display: TrainingDisplay, plugi
     longer = {"tasks": (*run.recipe.tasks, *tasks), "plugins": plugins or run.recipe.plugins}
     recipe = run.recipe.model_copy(update=longer)
     plans = _plans(recipe)
+    check_disk(recipe, locate(recipe.model), folder)
     with run.locked():
         run.reopen()
         run.save_recipe(recipe)
@@ -60,7 +64,7 @@ def _plans(recipe: Recipe) -> list[StagePlan]:
     """Everything that can be wrong and can be known before a model loads is raised here (`UsageError`)."""
     check_recipe(recipe)
     location = locate(recipe.model)
-    return plan(recipe, pretrained.load_chat(location), context_window(location))
+    return plan(recipe, pretrained.load_chat(location))
 
 
 def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay) -> None:
@@ -69,6 +73,7 @@ def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay) ->
     for line in complaints(plans):
         display.note(line)
     evaluator, log = StageEvaluator(run, plans), TrainingLog(run.metrics, plans, display)
+    log.notes(notes_of(plans))
     _measure(run, BASE, run.recipe.model, evaluator, display)
     for stage, stage_plan in zip(run.stages(), plans, strict=True):
         trainer = StageTrainer(run, stage, stage_plan, log, evaluator)

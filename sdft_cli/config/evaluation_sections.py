@@ -48,3 +48,17 @@ class GuardSettings(Section):
     length_collapse: float | None = Field(0.2, gt=0, lt=1, description="Mean length, as a share of the start.")
     entropy_collapse: float | None = Field(0.1, gt=0, lt=1, description="Entropy, as a share of the start.")
     divergence_spike: float | None = Field(3.0, gt=1, description="KL or loss, as a multiple of the start.")
+    uniform: float | None = Field(0.98, gt=0, lt=1, description="Entropy, as a share of the log of the vocabulary.")
+    sampler_gap: float | None = Field(
+        0.2, gt=0, description="Difference of sampler's and trainer's log-probs, in nats per token."
+    )
+    no_signal: float | None = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="Share of completions that have text and carry a signal, at or below which nothing is learned.",
+    )
+    no_gradient: float | None = Field(1e-6, ge=0, description="Gradient norm at or below which nothing is learned.")
+    masked_start: float | None = Field(
+        0.5, gt=0, lt=1, description="Share of the KL at the first tokens, which skip_first leaves out."
+    )

@@ -25,14 +25,19 @@ class Record(TypedDict):
     """What all records of ours inherit: numbers are finite, unknown keys are kept."""
 
 
+@with_config(ConfigDict(extra="allow"))
+class LoggedRecord(Record):
+    """A record whose numbers are not finite where a step went wrong."""
+
+
 #: A number between 0 and 1.
 Share = Annotated[float, Field(ge=0, le=1)]
 #: How many there are of something; the bound is where a float stops counting.
 Count = Annotated[int, Field(ge=0, le=2**53)]
 #: A time in seconds, or another number from 0.
 Amount = Annotated[float, Field(ge=0)]
-#: A number that is not finite where a step went wrong.
-Logged = Annotated[float, Field(allow_inf_nan=True)]
+#: A number that may be infinite, such as a log-prob.
+Unbounded = Annotated[float, Field(allow_inf_nan=True)]
 #: The two ends of an interval.
 Ends = Annotated[list[float], Field(min_length=2, max_length=2)]
 

@@ -18,6 +18,11 @@ def parse_sets(assignments: list[str]) -> Layer:
     return as_layer({path_of(key, "--set"): value_of(value) for key, value in pairs})
 
 
+def keys_of(assignments: list[str]) -> list[str]:
+    """The dotted paths that ``--set`` assignments set."""
+    return [path_of(split_assignment(text, "--set")[0], "--set") for text in assignments]
+
+
 def split_assignment(text: str, flag: str) -> tuple[str, str]:
     """Key and value of ``key=value``."""
     key, equals, value = text.partition("=")

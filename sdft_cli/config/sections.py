@@ -120,7 +120,9 @@ class Train(Section):
     updates: int = Field(1, ge=1, description="Optimizer steps that each sampled batch is used for.")
     epochs: float = Field(1, gt=0, le=1e6, description="Passes over the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps per stage; overrides epochs.")
-    warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Steps of linear warm-up; 10, or half of a shorter stage, if not set."
+    )
     schedule: Literal["cosine", "constant", "linear"] = Field("cosine", description="Learning rate after the warm-up.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the first moment.")

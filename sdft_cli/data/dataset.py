@@ -73,9 +73,9 @@ def read_examples(path: Path, on_bad_row: str = "error") -> tuple[list[Example],
     return examples, dropped
 
 
-def held_out(folder: Path) -> dict[str, list[Example]]:
+def held_out(folder: Path, on_bad_row: str = "error") -> dict[str, list[Example]]:
     """The splits a model is scored on: ``test``, and ``ood`` if the task has one."""
-    return {split: read_split(folder, split)[0] for split in held_out_splits(folder)}
+    return {split: read_split(folder, split, on_bad_row)[0] for split in held_out_splits(folder)}
 
 
 def held_out_splits(folder: Path) -> list[str]:
@@ -161,7 +161,7 @@ def _lack(value: Json) -> str | None:
     if isinstance(value, str):
         return None if value.strip() else "empty"
     if isinstance(value, list) and value and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in value):
-        return None if any(str(m["content"]).strip() for m in value) else "empty"
+        return None if any(str(m["content"]).strip() or m.get("tool_calls") for m in value) else "empty"
     return "empty" if isinstance(value, list | dict) and not value else None
 
 

@@ -14,7 +14,7 @@ from sdft_cli.config import model_locations
 from sdft_cli.config.recipe import METHODS, Views
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.data.manifest import Lengths, Percentiles, SplitLengths
-from sdft_cli.models.views import VIEWS, demonstration_text
+from sdft_cli.models.views import VIEWS, demonstration_text, message_text
 from sdft_cli.types import Example, Message, Prepared
 
 DEFAULT_METHOD = "sdft"
@@ -83,7 +83,7 @@ def _percentiles_of(rows: Sequence[Example], measure: Measure) -> dict[str, Perc
 
 def _characters(views: Views) -> Measure:
     def length(messages: list[Message] | None) -> int | None:
-        return sum(len(m["content"]) for m in messages) if messages else None
+        return sum(len(message_text(m)) for m in messages) if messages else None
 
     def measure(example: Example) -> Sequence[int | None]:
         student, teacher = (_view(name, example) for name in (views.student, views.teacher))
@@ -100,8 +100,9 @@ def _tokens(views: Views, model: str) -> Measure:
 
     def measure(example: Example) -> Sequence[int | None]:
         prompts = [(_view(name, example), thinking) for name, thinking in sides]
-        demonstration = len(chat.completion(example)[0]) if example.demonstration else None
-        return (*(len(chat.prompt_ids(m, thinking)) if m else None for m, thinking in prompts), demonstration)
+        lengths = (len(chat.view_ids(example, m, thinking)) if m else None for m, thinking in prompts)
+        shown = example.demonstration and chat.completion(example, views.student_thinking, prompts[0][0])
+        return *lengths, len(shown[0]) if shown else None
 
     return measure
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sdft_cli.config.recipe import Sampler
 from sdft_cli.evaluation.conditions import Conditions
+from sdft_cli.messages import question_text
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.records import ItemRecord
 from sdft_cli.types import Example, Rollout, Score, Suite, Task
 
@@ -28,9 +28,9 @@ def answer(
     seed: int = 0,
 ) -> list[ItemRecord]:
     """One record per example, regardless of ``conditions.limit``. A row that lacks the view gets its plain prompt."""
-    view, sampler = VIEWS[conditions.view], conditions.sampler
-    prompts = [chat.prompt_ids(view(example) or example.prompt) for example in examples]
-    tokens = conditions.tokens(graded_by)
+    conditions = conditions.for_rows(chat, graded_by, examples)
+    sampler, tokens = conditions.sampler, conditions.tokens(graded_by)
+    prompts = [chat.view_ids(example, conditions.messages(example)) for example in examples]
     rollouts = engine.sample(prompts, sampler or Sampler(), tokens, seed, greedy=sampler is None)
     return graded(examples, rollouts, chat, graded_by.grade)
 
@@ -63,7 +63,7 @@ def _record(example: Example, rollout: Rollout, chat: Chat, grade: Callable[[str
         "extracted": score.extracted,
         "why": score.why,
         "completion": text,
-        "prompt": example.prompt[-1]["content"],
+        "prompt": question_text(example.prompt),
         "answer": example.answer,
         "tokens": len(rollout.ids),
         "finish": rollout.finish,

@@ -63,6 +63,7 @@ class WithHelp:
     def measure(
         self, model: LoadedModel, base: LoadedModel, task: Task, rows: Sequence[Example], conditions: Conditions
     ) -> tuple[FurtherScores, list[ItemRecord]]:
+        conditions = conditions.for_rows(model.chat, task, rows)
         summary, records = helped(model, task, conditions.rows(rows), conditions)
         scores: FurtherScores = {"oracle": summary} if self.name == "oracle" else {"ceiling": summary}
         return scores, records
@@ -112,8 +113,8 @@ def divergence(
             f"{base.name} and {model.name} have different vocabularies",
             "name with --base the model that this one was trained from",
         )
-    view = VIEWS[conditions.view]
-    prompts = [model.chat.prompt_ids(view(row) or row.prompt) for row in conditions.rows(rows)]
+    conditions = conditions.for_rows(model.chat, task, rows)
+    prompts = [model.chat.view_ids(row, conditions.messages(row)) for row in conditions.rows(rows)]
     rollouts = model.engine.sample(prompts, conditions.sampler or Sampler(), conditions.tokens(task), 0)
     pairs = [
         batching.Row(prompt, rollout.ids, [1.0] * len(rollout.ids), prompt)

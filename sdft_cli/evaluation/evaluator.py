@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from sdft_cli import console
 from sdft_cli.evaluation import scoring, summaries
 from sdft_cli.evaluation.answers import draw
 from sdft_cli.evaluation.cache import CACHE, PARTS, InCache, Place
@@ -21,7 +22,7 @@ from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.summaries import Part
 from sdft_cli.evaluation.units import Unit, samples_unit
 from sdft_cli.runs.records import FurtherScores, ItemRecord, UnitSettings
-from sdft_cli.types import Battery, Suite
+from sdft_cli.types import Battery, Suite, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,9 +83,11 @@ class Evaluator:
         """The accuracy of a task on its test rows (and on those out of distribution), or of a suite."""
         if unit.in_run and (kept := self.plan.kept_in_run(unit.name).find()):
             return kept
-        place = self._place(unit, unit.name, self._unit_settings(unit))
+        settings = self._unit_settings(unit)
+        place = self._place(unit, unit.name, settings)
         if not unit.in_run and (kept := place.find()):
             return kept
+        self._say_what_fits(unit, settings)
         began = time.perf_counter()
         measurement = self._measure(unit)
         measurement.seconds = time.perf_counter() - began
@@ -95,6 +98,16 @@ class Evaluator:
         if unit.suite:
             return scoring.suite_settings(self.model.chat, unit.suite, self.view, self.settings)
         return scoring.task_settings(self.model.chat, unit.graded, unit.splits, self.conditions)
+
+    def _say_what_fits(self, unit: Unit, settings: dict[str, UnitSettings]) -> None:
+        """Completions may be shorter than the task allows, where the model's window is small."""
+        if not isinstance(graded := unit.suite or unit.task, Task | Suite):
+            return
+        wanted = self.conditions.tokens(graded)
+        for name, of_unit in settings.items():
+            if of_unit["max_new_tokens"] < wanted:
+                fits = f"completions of up to {of_unit['max_new_tokens']} tokens, not {wanted}"
+                console.err.print(f"{name}: {fits}, fit the model's window of {self.model.chat.window}", soft_wrap=True)
 
     def _measure(self, unit: Unit) -> Measurement:
         if isinstance(unit.suite, Battery):  # first, as its parts may all be kept: then no model is loaded
@@ -127,6 +140,7 @@ class Evaluator:
         """pass@k of a task's test rows from ``count`` samples per question; whole blocks that are kept are reused."""
         task, name = unit.graded, samples_unit(unit.name)
         conditions = Conditions(self.view, self.settings.limit, self.settings.max_new_tokens, PASS_AT)
+        conditions = conditions.for_rows(self.model.chat, task, unit.splits["test"])
         rows = conditions.rows(unit.splits["test"])
         settings = {name: conditions.settings(self.model.chat, task, unit.splits["test"])}
         place = self._place(unit, name, settings)

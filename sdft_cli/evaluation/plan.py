@@ -6,10 +6,12 @@ from functools import cached_property
 from pathlib import Path
 
 from sdft_cli import console, plugins
+from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Evaluation, build
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.cache import InRun
+from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.evaluation.request import EvalRequest
 from sdft_cli.evaluation.units import Unit, suite_unit, task_unit
 from sdft_cli.models import digests
@@ -77,7 +79,7 @@ class EvalPlan:
         if kept and not (self.data / name).is_dir():
             return Unit(name, in_run=True)
         task: Task = plugins.task(name, self.data)
-        splits = dataset.held_out(self.data / name)
+        splits = self._usable(task, dataset.held_out(self.data / name, self.recipe.train.on_bad_row))
         in_run = self.in_run and name in self.recipe.tasks
         if kept and (split := _changed_split(name, splits, kept.settings)):
             file = self.data / name / f"{split}.jsonl"
@@ -87,6 +89,20 @@ class EvalPlan:
             )
             in_run = False
         return Unit(name, in_run, task, splits=splits)
+
+    def _usable(self, task: Task, splits: dict[str, list[Example]]) -> dict[str, list[Example]]:
+        """The rows that the target can answer, where it is a run that was told to drop others: it was measured on these
+        alone. Elsewhere such a row is refused when its turn comes."""
+        if self.recipe.train.on_bad_row != "drop" or self.target.location is None:
+            return splits
+        from sdft_cli.models.pretrained import load_chat  # it needs transformers
+
+        chat = load_chat(locate(self.target.location)).switched(self.recipe.views.student_thinking)
+        conditions, usable = Conditions.of(self.recipe.views.student, self.settings), {}
+        for split, rows in splits.items():
+            bad = {row.where for row in conditions.unusable(chat, task, rows)}
+            usable[split] = [row for row in rows if row.id not in bad]
+        return usable
 
     def kept_in_run(self, unit: str) -> InRun:
         """Where the run keeps ``unit`` of its last stage."""

@@ -26,6 +26,7 @@ def score_task(
     engine: Engine, chat: Chat, task: Task, examples: Sequence[Example], conditions: Conditions
 ) -> tuple[Summary, list[ItemRecord]]:
     """Summary and records of ``task`` on ``examples``, of which at most ``conditions.limit`` are used."""
+    conditions = conditions.for_rows(chat, task, examples)
     records = answer(engine, chat, task, conditions.rows(examples), conditions)
     return summaries.summarize(records, task.note), records
 
@@ -43,7 +44,9 @@ def score_suite(
 
 def _graded_parts(engine: Engine, chat: Chat, suite: Suite, conditions: Conditions) -> dict[str, Part]:
     """All parts of a suite of graded examples, sampled as one batch."""
-    rows = {name: conditions.rows(examples) for name, examples in suite.parts().items()}
+    parts = suite.parts()
+    conditions = conditions.for_rows(chat, suite, [example for part in parts.values() for example in part])
+    rows = {name: conditions.rows(examples) for name, examples in parts.items()}
     named = [(name, example) for name, examples in rows.items() for example in examples]
     records = answer(engine, chat, suite, [example for _, example in named], conditions)
     for record, (name, _) in zip(records, named, strict=True):

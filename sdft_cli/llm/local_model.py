@@ -33,6 +33,7 @@ from sdft_cli.llm.types import (
     advance,
     cut_at_stop,
 )
+from sdft_cli.models.chat_template import TemplateRefusal
 from sdft_cli.models.engine import ENGINES
 from sdft_cli.types import Json
 
@@ -76,12 +77,6 @@ class LocalModel:
         engine: Engine = ENGINES.get("transformers")(self.policy, settings)
         return engine
 
-    @cached_property
-    def context_window(self) -> int:
-        """The most tokens that the model takes."""
-        config = self.policy.core.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
-
     def run(self, exchanges: Sequence[Exchange], on_finished: Callback) -> list[PromptResult]:
         """See `language_model.LanguageModel`."""
         states: list[Request | PromptResult] = [advance(exchange, None) for exchange in exchanges]
@@ -108,11 +103,11 @@ class LocalModel:
         self.progress.usage.stored += len(batch) - len(missing)
         if not missing:
             return
-        prompts = [self.policy.chat.prompt_ids(s.request.messages) for s in missing]
-        fitting = [i for i, ids in enumerate(prompts) if len(ids) < self.context_window]
-        sampled = self._sample([missing[i] for i in fitting], [prompts[i] for i in fitting])
+        prompts = [self._prompt(s.request) for s in missing]
+        fitting = {i: ids for i, ids in enumerate(prompts) if not isinstance(ids, Reply)}
+        sampled = self._sample([missing[i] for i in fitting], list(fitting.values()))
         written = dict(zip(fitting, sampled, strict=True))
-        replies = [written.get(i) or self._too_long(ids) for i, ids in enumerate(prompts)]
+        replies = [prompt if isinstance(prompt, Reply) else written[i] for i, prompt in enumerate(prompts)]
         self.store.add(
             *(
                 StoredResponse(s.digest, json.dumps(s.request.body()), "local", reply.text, {s.number: reply})
@@ -122,8 +117,15 @@ class LocalModel:
         self.progress.usage.requests += len(fitting)
         self.progress.replied(replies)
 
-    def _too_long(self, ids: list[int]) -> Reply:
-        return Reply(f"{len(ids)} tokens, the model's window is {self.context_window}", REFUSED)
+    def _prompt(self, request: Request) -> list[int] | Reply:
+        """The prompt's ids; a reply that says why there are none to sample from."""
+        try:
+            ids = self.policy.chat.prompt_ids(request.messages, tools=request.extra.get("tools"))
+        except TemplateRefusal as refusal:
+            return Reply(refusal.message, REFUSED)
+        if len(ids) < self.policy.chat.window:
+            return ids
+        return Reply(f"{len(ids)} tokens, the model's window is {self.policy.chat.window}", REFUSED)
 
     def _sample(self, samples: Sequence[_Sample], prompts: list[list[int]]) -> list[Reply]:
         """One reply each; the room that the longest prompt leaves in the window is the limit of all."""
@@ -131,7 +133,7 @@ class LocalModel:
             return []
         request = samples[0].request  # all requests of a run have the same sampling parameters
         sampler = Sampler(temperature=request.temperature or 1.0, **_extra(request, "top_p", "top_k"))
-        limit = min(request.max_tokens, self.context_window - max(map(len, prompts)))
+        limit = min(request.max_tokens, self.policy.chat.window - max(map(len, prompts)))
         rollouts = self.engine.sample(prompts, sampler, limit, _seed(samples), greedy=request.temperature == 0)
         return [self._reply(rollout, request) for rollout in rollouts]
 

@@ -69,9 +69,10 @@ class Demonstrations:
 def first_right(row: Example, task: Task, options: TeacherOptions, max_tokens: int) -> Exchange:
     """Request up to ``samples`` replies to the row's own prompt, ``at_once`` per request, until one is right."""
     result, earlier = PromptResult(), set[str]()
+    extra = {**options.send, "tools": row.tools} if row.tools else options.send
     for first in range(0, options.samples, options.at_once):
         numbers = tuple(range(first, min(first + options.at_once, options.samples)))
-        replies = yield Request(row.prompt, options.temperature, max_tokens, options.send, numbers)
+        replies = yield Request(row.prompt, options.temperature, max_tokens, extra, numbers)
         result.add_tokens(replies)
         for number, reply in zip(numbers, replies, strict=True):
             text = strip_thinking(reply.text).strip()

@@ -15,7 +15,7 @@ class Row:
     """A completion under the student's and the teacher's view, with the weight of each of its tokens in the loss.
 
     A token of weight 0 is not a loss position. ``sampled`` holds the sampler's log-probs, or is empty; ``advantage`` is
-    the completion's, where there are rewards.
+    the completion's, where there are rewards. ``skipped`` marks the tokens at the start that the loss leaves out.
     """
 
     student_prompt: list[int]
@@ -24,11 +24,18 @@ class Row:
     teacher_prompt: list[int] | None = None
     sampled: list[float] = field(default_factory=list)
     advantage: float | None = None
+    skipped: list[bool] = field(default_factory=list)
 
     @property
     def length(self) -> int:
         """Tokens of the longer view."""
         return max(len(self.student_prompt), len(self.teacher_prompt or [])) + len(self.completion)
+
+    def beginning(self) -> Row | None:
+        """The row up to the last token that is left out, with a weight of 1 on those; None where there is none."""
+        end = max((i for i, left_out in enumerate(self.skipped, 1) if left_out), default=0)
+        weights = [float(left_out) for left_out in self.skipped[:end]]
+        return Row(self.student_prompt, self.completion[:end], weights, self.teacher_prompt) if end else None
 
 
 class Inputs(NamedTuple):

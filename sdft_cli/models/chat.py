@@ -2,52 +2,133 @@
 
 from __future__ import annotations
 
+import copy
+from bisect import bisect_left
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sdft_cli.errors import UsageError
-from sdft_cli.types import Example, Message
+from sdft_cli.messages import Json, Message
+from sdft_cli.models.assistant_turns import AssistantTurns
+from sdft_cli.models.chat_template import THINK_TAGS, ChatTemplate, Conversation, TemplateRefusal
+from sdft_cli.models.token_splits import TokenSplitter
+from sdft_cli.types import Example
 
 if TYPE_CHECKING:
     from sdft_cli.models.protocols import Tokenizer
+
+#: The window of a model without one: alibi biases, or a recurrent state instead of positions.
+UNLIMITED = 1 << 30
 
 
 class Chat:
     """A tokenizer with its chat template.
 
-    ``thinking`` is the template's ``enable_thinking`` for every call that does not set it; None leaves it to the
-    template.
+    ``thinking`` is the template's switch for every call that does not set it; None leaves it to the template.
+    ``eos_id`` ends a raw text: the tokenizer's end-of-sequence token, or the template's where it has none.
+    ``end_id`` ends an assistant's turn: the template's own token, or the tokenizer's where it writes none.
+    ``window`` is the model's context window in tokens, where the model is known; ``notes`` what a user should know of
+    the two together.
     """
 
-    def __init__(self, tokenizer: Tokenizer, thinking: bool | None = None):
-        if not tokenizer.chat_template:
+    def __init__(self, tokenizer: Tokenizer, thinking: bool | None = None, window: int = UNLIMITED):
+        if not getattr(tokenizer, "chat_template", None):
             raise UsageError(
                 "the tokenizer has no chat template", "use an instruction-tuned model, or add chat_template.jinja"
             )
-        if tokenizer.eos_token_id is None:
+        self.tokenizer, self.thinking, self.window = tokenizer, thinking, window
+        self.notes: list[str] = []
+        self.template, self.splitter = ChatTemplate(tokenizer), TokenSplitter(tokenizer)
+        self.turns = AssistantTurns(self.template, self.splitter, tokenizer.eos_token_id)
+        end = self.turns.end_id
+        eos = end if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+        if eos is None:
             raise UsageError("the tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
-        self.tokenizer, self.thinking = tokenizer, thinking
-        self.eos_id: int = int(tokenizer.eos_token_id)
+        self.eos_id: int = int(eos)
+        self.end_id: int = self.eos_id if end is None else end
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else int(pad)
-        self._think_end = self._ids("</think>")
+        self._think_tag = (self.template.think_tags or THINK_TAGS[0])[1]
+        self._think_end = self.splitter.inside(self._think_tag)
 
     def switched(self, thinking: bool | None) -> Chat:
         """The same chat with another default for ``thinking``."""
-        return Chat(self.tokenizer, thinking)
+        other = copy.copy(self)
+        other.thinking = thinking
+        return other
 
-    def render(self, messages: list[Message], generate: bool = True, thinking: bool | None = None) -> str:
-        """The text that the model sees; with ``generate``, up to the opening of the assistant's turn."""
-        thinking = self.thinking if thinking is None else thinking
-        variables = {} if thinking is None else {"enable_thinking": thinking}
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **variables)
+    # prompts ------------------------------------------------------------------------------------------------
 
-    def prompt_ids(self, messages: list[Message], thinking: bool | None = None) -> list[int]:
-        """Ids of ``messages``, followed by the opening of the assistant's turn."""
-        return self._ids(self.render(messages, thinking=thinking))
+    def render(
+        self,
+        messages: list[Message],
+        generate: bool = True,
+        thinking: bool | None = None,
+        tools: list[Json] | None = None,
+    ) -> str:
+        """The text that the model sees; with ``generate``, up to the opening of the assistant's turn.
+
+        Raises `TemplateRefusal` where the template refuses the messages or leaves out any of what is given.
+        """
+        return self.template.render(self._conversation(messages, thinking, tools), generate)
+
+    def prompt_ids(
+        self, messages: list[Message], thinking: bool | None = None, tools: list[Json] | None = None
+    ) -> list[int]:
+        """Ids of ``messages``, followed by the opening of the assistant's turn; raises as `render` does."""
+        return self.splitter.ids(self.render(messages, thinking=thinking, tools=tools))
+
+    def view_ids(self, example: Example, messages: list[Message], thinking: bool | None = None) -> list[int]:
+        """Ids of what a view shows of ``example``, with its tools; an error names the row."""
+        return self.splitter.ids(self.view_text(example, messages, thinking))
+
+    def view_text(self, example: Example, messages: list[Message], thinking: bool | None = None) -> str:
+        """The text of `view_ids`."""
+        try:
+            return self.render(messages, thinking=thinking, tools=example.tools)
+        except TemplateRefusal as refusal:
+            raise refusal.of_row(example.id) from refusal
+
+    def _conversation(self, messages: list[Message], thinking: bool | None, tools: list[Json] | None) -> Conversation:
+        return Conversation(messages, tools, self.thinking if thinking is None else thinking)
+
+    # demonstrations -----------------------------------------------------------------------------------------
+
+    def completion(
+        self, example: Example, thinking: bool | None = None, shown: list[Message] | None = None
+    ) -> tuple[list[int], list[bool]]:
+        """Ids of the example's demonstration as the assistant would have written it after its prompt (after ``shown``,
+        if a view shows other messages), and the loss mask: True for the assistant's own tokens and the ends of its
+        turns, False for tools and for turns of weight 0.
+
+        Raises `TemplateRefusal`, which names the row.
+        """
+        given = example.demonstration
+        turns: list[Message] = given if isinstance(given, list) else [{"role": "assistant", "content": given or ""}]
+        prompt = self._conversation(example.prompt if shown is None else shown, thinking, example.tools)
+        try:
+            return self.turns.ids(prompt, turns)
+        except TemplateRefusal as refusal:
+            raise refusal.of_row(example.id) from refusal
+
+    def refusal(self, example: Example, thinking: bool | None = None) -> UsageError | None:
+        """Why the chat template cannot show the example's prompt, or write its demonstration; None if it can."""
+        try:
+            if example.demonstration:
+                self.completion(example, thinking)
+            elif example.prompt:
+                self.view_text(example, example.prompt, thinking)
+        except TemplateRefusal as refusal:
+            return refusal
+        return None
+
+    # raw text, and back -------------------------------------------------------------------------------------
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of raw text and an end-of-sequence token."""
-        return [*self._ids(text), self.eos_id]
+        """Ids of raw text as the tokenizer writes it (with its beginning-of-sequence token, if it has one), and one
+        end-of-sequence token."""
+        ids = list(self.tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"])
+        return ids if ids and ids[-1] == self.eos_id else [*ids, self.eos_id]
 
     def thinking_length(self, ids: list[int]) -> int:
         """Length of the thinking that a completion begins with, ``</think>`` included; 0 without a ``</think>``."""
@@ -55,39 +136,23 @@ class Chat:
         for i in range(len(ids) - len(end), -1, -1):
             if ids[i : i + len(end)] == end:
                 return i + len(end)
-        return 0
+        if len(end) == 1 or (tags := self._text(ids).count(self._think_tag)) == 0:
+            return 0
+        # the tag is no token, and its last one has grown together with what follows
+        return (
+            bisect_left(range(len(ids)), tags, key=lambda last: self._text(ids[: last + 1]).count(self._think_tag)) + 1
+        )
 
-    def _ids(self, text: str) -> list[int]:
-        # the chat template has already written all special tokens
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    def completion(self, example: Example) -> tuple[list[int], list[bool]]:
-        """Ids of the example's demonstration as the assistant would have written it, and the loss mask: True for the
-        assistant's own tokens, False for the tools' and the user's in a demonstration of several turns."""
-        demonstration = example.demonstration
-        if isinstance(demonstration, list) and len(demonstration) > 1:
-            return self._turns(example, demonstration)
-        text = demonstration[0]["content"] if isinstance(demonstration, list) else demonstration or ""
-        ids = [*self._ids(text), self.eos_id]
-        return ids, [True] * len(ids)
-
-    def _turns(self, example: Example, turns: list[Message]) -> tuple[list[int], list[bool]]:
-        history, ids, mask = list(example.prompt), self.prompt_ids(example.prompt), []
-        start = len(ids)
-        for i, turn in enumerate(turns):
-            history = [*history, turn]
-            opens_next = i + 1 < len(turns) and turns[i + 1]["role"] == "assistant"
-            longer = self._ids(self.render(history, generate=opens_next))
-            if longer[: len(ids)] != ids:
-                raise UsageError(
-                    f"{example.id}: the chat template rewrites earlier turns, so it cannot be trained on a "
-                    "demonstration of several turns",
-                    "use a template that only appends, or join the turns into one text",
-                )
-            mask += [turn["role"] == "assistant"] * (len(longer) - len(ids))
-            ids = longer
-        return ids[start:], mask
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of the tokenizer's special tokens, such as those that open and close turns."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset([*self.tokenizer.all_special_ids, *(i for i, token in added if token.special)])
 
     def decode(self, ids: list[int]) -> str:
-        """Text of sampled ids, without special tokens."""
+        """Text of sampled ids, without special tokens and without the end of the turn."""
+        ended = bool(ids) and ids[-1] in (self.end_id, self.eos_id)
+        return self._text(ids[:-1] if ended else ids)
+
+    def _text(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)

@@ -23,6 +23,12 @@ from sdft_cli.models.chat import Chat
 from sdft_cli.models.protocols import CausalLM, PeftModel
 
 
+def ends_of(config: object) -> list[int]:
+    """The ids that a generation config (or a model's config) names as ends."""
+    given = getattr(config, "eos_token_id", None)
+    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+
+
 @dataclass
 class Policy:
     """``core`` is the model itself, ``peft`` the same model with adapters (None under full fine-tuning).
@@ -54,10 +60,16 @@ class Policy:
 
     @property
     def stop_ids(self) -> list[int]:
-        """Every id that ends a completion: the tokenizer's own, and those of the model's generation config."""
+        """Every id that ends a completion: the chat template's end of a turn, the tokenizer's end of a text, and those
+        of the model's generation config."""
+        return sorted({self.chat.end_id, self.chat.eos_id, *ends_of(getattr(self.core, "generation_config", None))})
+
+    def list_end_of_turn(self) -> None:
+        """Add the chat template's end of a turn to the generation config where it is missing: whatever generates with
+        this model, or with what is saved of it, then stops there too."""
         config = getattr(self.core, "generation_config", None)
-        configured = getattr(config, "eos_token_id", None) or []
-        return sorted({self.chat.eos_id, *(configured if isinstance(configured, list) else [configured])})
+        if config is not None and self.chat.end_id not in (ends := ends_of(config)):
+            config.eos_token_id = [*ends, self.chat.end_id] if ends else self.chat.end_id
 
     # forward ----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.errors import UsageError
 from sdft_cli.models import adapters, packing
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.policy import Policy
+from sdft_cli.models.context_window import window_of
+from sdft_cli.models.policy import Policy, ends_of
 from sdft_cli.models.protocols import CausalLM, ModelConfig, Tokenizer
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     base = adapters.base_of(location)
     core: CausalLM = _explained(location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype))
     policy = Policy(core, load_chat(location), location, device, peft=adapters.attach(core, location, lora))
+    policy.list_end_of_turn()
     policy.model.to(device)
     policy.model.eval()  # dropout off everywhere: sampler and trainer must be the same model
     policy.check_head()
@@ -55,12 +57,32 @@ def load_config(location: str) -> ModelConfig:
 
 
 def load_chat(location: str) -> Chat:
-    """The tokenizer alone, which is enough for preflight checks."""
+    """The tokenizer, with the model's window: no weights, which is enough for preflight checks."""
     from transformers import AutoTokenizer
 
     folder = location if (Path(location) / "tokenizer_config.json").is_file() else adapters.base_of(location)
     tokenizer: Tokenizer = _explained(location, lambda: AutoTokenizer.from_pretrained(folder))
-    return Chat(tokenizer)
+    config = load_config(location)
+    chat = Chat(tokenizer, window=window_of(config))
+    chat.notes += _end_notes(location, chat, config)
+    return chat
+
+
+def _end_notes(location: str, chat: Chat, config: ModelConfig) -> list[str]:
+    """What is to be said where nothing but the chat template names the token that ends an assistant's turn."""
+    from transformers import GenerationConfig
+
+    try:
+        ends = ends_of(GenerationConfig.from_pretrained(adapters.base_of(location)))
+    except (OSError, ValueError):  # there need not be one
+        ends = ends_of(config.get_text_config())
+    if chat.end_id in (*ends, chat.tokenizer.eos_token_id):
+        return []
+    end = chat.tokenizer.decode([chat.end_id], skip_special_tokens=False)
+    return [
+        f"the chat template ends a turn with {end!r}, which neither the tokenizer nor generation_config.json names: "
+        "completions end there, and the generation_config.json of a saved model will name it"
+    ]
 
 
 def version_of(location: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from sdft_cli.types import Message
+    from sdft_cli.types import Json
 
 
 class ModelConfig(Protocol):
@@ -26,6 +26,7 @@ class ModelConfig(Protocol):
 
     _attn_implementation: str
     _name_or_path: str
+    model_type: str
     num_hidden_layers: int
 
     def get_text_config(self) -> ModelConfig: ...
@@ -88,19 +89,33 @@ class PeftModel(CausalLM):
     delete_adapter: Callable[[str], None]
 
 
+class AddedToken(Protocol):
+    """A token that is found in a text before it is split into words; ``special`` if it is no part of what is said."""
+
+    special: bool
+
+
 class Tokenizer(Protocol):
     """``chat_template`` is the template's source, or several by name."""
 
     chat_template: str | dict[str, str] | None
     eos_token_id: int | None
     pad_token_id: int | None
+    all_special_ids: list[int]
+    added_tokens_decoder: Mapping[int, AddedToken]
 
     def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool) -> Mapping[str, list[int]]: ...
 
     def apply_chat_template(
-        self, conversation: list[Message], *, tokenize: bool, add_generation_prompt: bool, **variables: bool
+        self,
+        conversation: list[Json],
+        *,
+        tools: list[Json] | None,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **switches: bool,
     ) -> str: ...
 
-    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool, **options: bool) -> str: ...
 
     def save_pretrained(self, save_directory: Path) -> object: ...

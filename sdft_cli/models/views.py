@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sdft_cli.contracts import Contract
 from sdft_cli.errors import shown
+from sdft_cli.messages import arguments_of
 from sdft_cli.plugins import Room
 from sdft_cli.types import Example, Message
 
@@ -43,8 +44,20 @@ def demonstration_text(example: Example) -> str:
     if shown is None or isinstance(shown, str):
         return shown or ""
     if len(shown) == 1:
-        return shown[0]["content"]
-    return "\n".join(f"{m['role']}: {m['content']}" for m in shown)
+        return message_text(shown[0])
+    return "\n".join(f"{m['role']}: {message_text(m)}" for m in shown)
+
+
+def message_text(message: Message) -> str:
+    """Everything that a message says, as one text: its reasoning in tags, its content, its tool calls as JSON."""
+    reasoning = message.get("reasoning_content", "").strip()
+    thought = f"<think>\n{reasoning}\n</think>\n\n" if reasoning else ""
+    calls = [
+        json.dumps({"name": call["function"]["name"], "arguments": arguments_of(call)}, ensure_ascii=False)
+        for call in message.get("tool_calls", [])
+    ]
+    said = [message["content"]] if message["content"] or not calls else []
+    return thought + "\n".join([*said, *calls])
 
 
 def rewrite_last_user(prompt: list[Message], template: str, demonstration: str) -> list[Message]:

@@ -83,6 +83,10 @@ class MetricsLog:
                 raise
             yield text, row
 
+    def notes(self) -> list[str]:
+        """The texts of the notes that were recorded before the first step."""
+        return [row["text"] for _, row in self._rows() if row["kind"] == "note"]
+
 
 def validation(evals: Iterable[EvalRow], stages: int, endings: Iterable[EndingRow] = ()) -> tuple[float, int] | None:
     """Mean validation accuracy over ``stages`` stages, each on its own task at its end, and the items behind it.

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple, NotRequired
 
 from pydantic import Field
 
-from sdft_cli.config.json_files import Amount, Count, Ends, Logged, Record, Share
+from sdft_cli.config.json_files import Amount, Count, Ends, LoggedRecord, Record, Share
 from sdft_cli.types import Json
 
 
@@ -56,43 +56,52 @@ class TrainingAt(At):
     global_step: NotRequired[Count]
 
 
-class StepFacts(Record, total=False):
+class StepFacts(LoggedRecord, total=False):
     """What the trainer reports of one optimizer step.
 
     ``kl`` is KL(teacher || student) in nats, whatever the loss; ``divergence`` the method's own, where it has one;
     ``reverse_kl`` the sampled estimate of KL(student || teacher), where only the sampled tokens were scored.
     ``factors`` has the mean of every token factor, ``staleness`` how many optimizer steps a prefetched batch is old.
+    ``signal`` is the share of completions that carry one, ``silent`` the shares of those that carry none by cause (see
+    `training.silence`), ``empty`` the share without any text; ``runs_past`` names what most of the completions that
+    were cut contain, and were not stopped by. ``skipped_kl`` is ``kl`` at the first tokens, which ``skip_first`` leaves
+    out, and ``skipped_share`` their share of the sum over all tokens; both at a few steps.
     ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer,
     ``sync_gap`` the largest one that an engine's weight check found after its last update.
     """
 
-    loss: Logged
-    divergence: Logged | None
-    kl: Logged | None
-    reverse_kl: Logged | None
-    entropy: Logged
-    logprob_gap: Logged
-    completion_tokens: Logged
-    thinking_tokens: Logged
-    truncated: Logged
-    repeated: Logged
-    distinct: Logged
-    signal: Logged
-    reward: Logged | None
-    factors: dict[str, Logged]
-    staleness: Count
-    tokens_per_second: Logged
-    lr: Logged
-    grad_norm: Logged
-    seconds: Amount
-    rollout_seconds: Logged
-    micro_batch_tokens: Count
+    loss: float
+    divergence: float | None
+    kl: float | None
+    reverse_kl: float | None
+    entropy: float
+    logprob_gap: float
+    completion_tokens: float
+    thinking_tokens: float
+    truncated: float
+    repeated: float
+    distinct: float
+    signal: float
+    silent: dict[str, float]
+    empty: float
+    runs_past: str
+    skipped_kl: float
+    skipped_share: float
+    reward: float | None
+    factors: dict[str, float]
+    staleness: int
+    tokens_per_second: float
+    lr: float
+    grad_norm: float
+    seconds: float
+    rollout_seconds: float
+    micro_batch_tokens: int
     memory: str
-    sync_gap: Logged
-    max_batch: Count
+    sync_gap: float
+    max_batch: int
 
 
-class StepRow(TrainingAt, StepFacts):
+class StepRow(StepFacts, TrainingAt):
     """One optimizer step."""
 
     kind: Literal["step"]
@@ -163,6 +172,14 @@ class SettingsRow(At):
     changed: dict[str, list[Json]]
 
 
+class NoteRow(At):
+    """What was found before the first step, and a reader of the results should know: a limit that was lowered, rows
+    that were dropped."""
+
+    kind: Literal["note"]
+    text: str
+
+
 class LaterRow(At):
     """A row of a kind that only a later version knows."""
 
@@ -170,7 +187,7 @@ class LaterRow(At):
 
 
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
-MetricsRow = Annotated[StepRow | EvalRow | GuardRow | EndingRow | SettingsRow, Field(discriminator="kind")]
+MetricsRow = Annotated[StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | NoteRow, Field(discriminator="kind")]
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ class _Row(json_files.Record):
 
     prompt_ids: list[json_files.Count]
     ids: list[json_files.Count]
-    logprobs: list[json_files.Logged]
+    logprobs: list[json_files.Unbounded]
     finish: str
     index: NotRequired[json_files.Count]
     view: NotRequired[str]

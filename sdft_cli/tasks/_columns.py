@@ -10,8 +10,9 @@ Four layouts are recognized by their column names, in any case: chat ``messages`
     splits = { Probe = "test" }   # values of that column with other names
     grader = "number"             # exact, contains, choice, number, regex (with a pattern) or none
 
-Further keys: ``messages``, ``input`` (appended to the prompt), ``system``, ``context`` (which only the teacher sees),
-``id``, ``pattern``, ``licence``, ``delimiter`` (of CSV) and ``max_new_tokens``.
+Further keys: ``messages``, ``input`` (appended to the prompt), ``system``, ``tools`` (which the assistant may call: a
+list, or the JSON text of one), ``context`` (which only the teacher sees), ``id``, ``pattern``, ``licence``,
+``delimiter`` (of CSV) and ``max_new_tokens``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "demonstration": ("demonstration", "completion", "output", "response"),
     "answer": ("answer",),
     "system": ("system", "system_prompt"),
+    "tools": ("tools", "functions"),
     "context": ("context",),
     "id": ("id",),
     "split": ("split",),
@@ -57,6 +59,7 @@ class Columns:
     demonstration: str | None = None
     answer: str | None = None
     system: str | None = None
+    tools: str | None = None
     context: str | None = None
     id: str | None = None
     split: str | None = None

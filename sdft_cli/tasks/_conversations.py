@@ -1,48 +1,39 @@
-"""A user's record as messages: its prompt, its demonstration, its gold answer; `BadRow` says what is wrong with it."""
+"""A user's record as messages: prompt, demonstration, tools, gold answer; `BadRow` says what is wrong with it."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
+from sdft_cli.messages import Message, is_trained
 from sdft_cli.tasks._columns import Columns
 from sdft_cli.tasks._formats import BadRow, Record, text
-from sdft_cli.types import ROLES, Json, Message
-
-_SHAREGPT = {"human": "user", "gpt": "assistant"}
-
-
-def prompt_of(data: Record, columns: Columns) -> tuple[list[Message], list[Message]]:
-    """The messages up to the last user's turn, and those after it."""
-    column = columns.messages or columns.prompt
-    assert column is not None  # a record without either has no known layout
-    if columns.messages or isinstance(data.get(column), list):
-        prompt, rest = _divided(_messages(data.get(column), column))
-    else:
-        question = text(data, column, "prompt")
-        if columns.input and (value := data.get(columns.input)):
-            question = f"{question}\n\n{text({columns.input: value}, columns.input, 'input')}"
-        prompt, rest = [{"role": "user", "content": question}], []
-    if columns.system and data.get(columns.system):
-        prompt = [{"role": "system", "content": text(data, columns.system, "system message")}, *prompt]
-    return prompt, rest
+from sdft_cli.tasks._message_formats import PROMPT_WEIGHTS, Remarks, message_of, tools_of
+from sdft_cli.types import Json
 
 
-def demonstration_of(data: Record, columns: Columns, rest: list[Message]) -> str | list[Message] | None:
-    """The turns after the prompt, else those of the column; a single turn as text. None if there are none."""
-    value = data.get(columns.demonstration) if columns.demonstration else None
-    if rest and value is not None:
-        raise BadRow("two demonstrations", f"one in the messages, and another in field {columns.demonstration!r}")
-    if isinstance(value, list):
-        rest = _messages(value, str(columns.demonstration))
-    elif value is not None:
-        return _as_text(value, "demonstration", str(columns.demonstration))
-    if not rest:
-        return None
-    if others := [m["role"] for m in rest if m["role"] not in ("assistant", "tool")]:
-        raise BadRow("demonstration contains a turn that is not the assistant's", f"role {others[0]!r}")
-    if rest[-1]["role"] != "assistant":
-        raise BadRow("demonstration does not end with the assistant's turn", f"role {rest[-1]['role']!r}")
-    return rest[0]["content"] if len(rest) == 1 else rest
+class Conversation(NamedTuple):
+    """What a record says; ``remarks`` are what is not used of it."""
+
+    prompt: list[Message]
+    demonstration: str | list[Message] | None
+    tools: list[Json] | None
+    remarks: Remarks
+
+
+def conversation_of(data: Record, columns: Columns) -> Conversation:
+    """The conversation in a record of a known layout."""
+    remarks: Remarks = set()
+    prompt, rest = _prompt_of(data, columns, remarks)
+    demonstration = _demonstration_of(data, columns, rest, remarks)
+    unanswered = demonstration is None and (not columns.answer or data.get(columns.answer) is None)
+    if unanswered and prompt[-1]["role"] == "tool":
+        raise BadRow("demonstration does not end with the assistant's turn", "role 'tool'")
+    if any("weight" in message for message in prompt):
+        remarks.add(PROMPT_WEIGHTS)
+        prompt = [_plain(message) for message in prompt]
+    tools = tools_of(data.get(columns.tools), columns.tools, remarks) if columns.tools else None
+    return Conversation(prompt, demonstration, tools, remarks)
 
 
 def answer_of(data: Record, column: str | None) -> str | list[str] | None:
@@ -55,6 +46,66 @@ def answer_of(data: Record, column: str | None) -> str | list[str] | None:
     return _as_text(value, "answer", str(column))
 
 
+def _prompt_of(data: Record, columns: Columns, remarks: Remarks) -> tuple[list[Message], list[Message]]:
+    """The messages that are asked, and those after them."""
+    column = columns.messages or columns.prompt
+    assert column is not None  # a record without either has no known layout
+    prompt: list[Message]
+    rest: list[Message] = []
+    if columns.messages or isinstance(data.get(column), list):
+        prompt, rest = _divided(_messages(data.get(column), column, remarks))
+    else:
+        question = text(data, column, "prompt")
+        if columns.input and (value := data.get(columns.input)):
+            question = f"{question}\n\n{text({columns.input: value}, columns.input, 'input')}"
+        prompt = [{"role": "user", "content": question}]
+    if not (columns.system and data.get(columns.system)):
+        return prompt, rest
+    system = text(data, columns.system, "system message")
+    if prompt[0]["role"] == "system" and prompt[0]["content"].strip():
+        if prompt[0]["content"] != system:
+            raise BadRow("two system messages", f"one in the messages, and another in field {columns.system!r}")
+        return prompt, rest
+    return [{"role": "system", "content": system}, *prompt[prompt[0]["role"] == "system" :]], rest
+
+
+def _demonstration_of(
+    data: Record, columns: Columns, rest: list[Message], remarks: Remarks
+) -> str | list[Message] | None:
+    """The turns after the prompt, else those of the column; a turn that is nothing but text as text. None if there are
+    none."""
+    value = data.get(columns.demonstration) if columns.demonstration else None
+    if rest and value is not None:
+        raise BadRow("two demonstrations", f"one in the messages, and another in field {columns.demonstration!r}")
+    if isinstance(value, list | dict):
+        rest = _messages(value if isinstance(value, list) else [value], str(columns.demonstration), remarks)
+    elif value is not None:
+        return _as_text(value, "demonstration", str(columns.demonstration))
+    if not rest:
+        return None
+    _check_turns(rest)
+    plain = _plain(rest[0])
+    return plain["content"] if len(rest) == 1 and set(plain) == {"role", "content"} else rest
+
+
+def _check_turns(turns: list[Message]) -> None:
+    if others := [m["role"] for m in turns if m["role"] not in ("assistant", "tool")]:
+        raise BadRow("demonstration contains a turn that is not the assistant's", f"role {others[0]!r}")
+    if turns[0]["role"] != "assistant":
+        raise BadRow("demonstration does not begin with the assistant's turn", f"role {turns[0]['role']!r}")
+    if turns[-1]["role"] != "assistant":
+        raise BadRow("demonstration does not end with the assistant's turn", f"role {turns[-1]['role']!r}")
+    if not any(is_trained(turn) for turn in turns):
+        raise BadRow("nothing to train on", "every turn of the assistant has weight 0")
+
+
+def _plain(message: Message) -> Message:
+    """The message without its weight."""
+    plain: Message = {**message}
+    plain.pop("weight", None)
+    return plain
+
+
 def _as_text(value: Json, noun: str, column: str) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         raise BadRow(f"{noun} is not a number", f"field {column!r} is {value}")
@@ -63,32 +114,19 @@ def _as_text(value: Json, noun: str, column: str) -> str:
     return text({column: value}, column, noun)
 
 
-def _messages(value: Json, column: str) -> list[Message]:
-    """Messages ``{role, content}`` or ``{from, value}``; content may be a list of text parts."""
+def _messages(value: Json, column: str, remarks: Remarks) -> list[Message]:
+    """Messages of any form (`_message_formats`)."""
     if not isinstance(value, list) or not value:
         raise BadRow("no messages", f"field {column!r} is {'empty' if value == [] else type(value).__name__}")
-    return [_message(m, f"{column}[{i}]") for i, m in enumerate(value)]
-
-
-def _message(value: Json, where: str) -> Message:
-    if not isinstance(value, dict):
-        raise BadRow("message is not an object", f"{where} is {type(value).__name__}")
-    role = value.get("role", value.get("from"))
-    role = _SHAREGPT.get(role, role) if isinstance(role, str) else role
-    if role not in ROLES:
-        raise BadRow("unknown role", f"{where} has {role!r}; roles: {', '.join(ROLES)}")
-    content = value.get("content", value.get("value"))
-    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
-        content = "\n".join(p["text"] for p in content)
-    if not isinstance(content, str):
-        raise BadRow("content is not text", f"{where} is {type(content).__name__}")
-    if not content.strip():
-        raise BadRow("empty content", f"{where} of role {role!r}")
-    return {"role": role, "content": content}
+    return [message_of(m, f"{column}[{i}]", remarks) for i, m in enumerate(value)]
 
 
 def _divided(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    """What is asked, and the turns of the answer: all after the last user's turn. Messages that end with a tool's turn
+    ask for what the assistant makes of it, and hold no answer."""
     last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=None)
     if last is None:
         raise BadRow("no user's turn", f"roles: {', '.join(m['role'] for m in messages)}")
+    if messages[-1]["role"] == "tool":
+        return messages, []
     return messages[: last + 1], messages[last + 1 :]

@@ -131,7 +131,7 @@ def _without_repeats(rows: list[SourceRow], left_out: list[Dropped]) -> list[Sou
     kept = []
     for row in rows:
         e = row.example
-        content = json.dumps([row.role, e.prompt, e.demonstration, e.answer], sort_keys=True).encode()
+        content = json.dumps([row.role, e.prompt, e.tools, e.demonstration, e.answer], sort_keys=True).encode()
         digest = hashlib.blake2b(content, digest_size=16).digest()
         if row.role not in HELD_OUT and digest in first:
             left_out.append(Dropped(row.where, f"{FILTERED}repeats another row", f"same as {first[digest]}"))

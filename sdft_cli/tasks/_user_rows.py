@@ -13,6 +13,7 @@ training if there are test rows, and are split by seed if there are none.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial, wraps
@@ -24,7 +25,7 @@ from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.grading.rubrics import KNOWLEDGE
 from sdft_cli.tasks._columns import LAYOUTS, SPLIT_NAMES, Columns, complete, split_of
-from sdft_cli.tasks._conversations import answer_of, demonstration_of, prompt_of
+from sdft_cli.tasks._conversations import answer_of, conversation_of
 from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
@@ -111,6 +112,7 @@ class _UserRows:
         self.used: set[str] = set()
         self.columns_by_fields: dict[tuple[str, ...], Columns] = {}
         self.row_by_id: dict[str, int] = {}
+        self.remarks = Counter[str]()  # on how many rows
 
     def read(self, label: str, file: Path, split: str | None) -> None:
         self.row_by_id.clear()
@@ -146,6 +148,7 @@ class _UserRows:
         prepared.source = f"rows of your own: {', '.join(gathered.formats[_FORMAT])}"
         if unused := sorted(self.seen - self.used):
             prepared.notes.append(f"unused columns: {', '.join(unused)}")
+        prepared.notes += [f"{remark} ({count} rows)" for remark, count in sorted(self.remarks.items())]
         if "chosen" in rule:
             prepared.notes.append(_CHOSEN[rule["name"] == "none"].format(rule["name"]))
         return prepared
@@ -168,8 +171,7 @@ class _UserRows:
     def _parse(self, split: str | None, label: str, row: RawRow) -> list[SourceRow | Dropped]:
         columns = self._columns(row.data)
         role = split or _split_by_column(row, columns) or _split_by_name(label) or "pool"
-        prompt, rest = prompt_of(row.data, columns)
-        demonstration = demonstration_of(row.data, columns, rest)
+        prompt, demonstration, tools, remarks = conversation_of(row.data, columns)
         answer = answer_of(row.data, columns.answer)
         if demonstration is None and answer is None:
             raise BadRow("no demonstration and no answer", f"fields: {', '.join(map(str, row.data))}")
@@ -177,7 +179,9 @@ class _UserRows:
         if context is not None and not isinstance(context, str):
             raise BadRow("context is not text", f"field {columns.context!r}")
         name = self._id(row, columns) or f"{self.name}-{f'{role}-' * (role != 'pool')}{row.number}"
-        example = Example(name, prompt, demonstration, ((context or "").strip() and context) or None, answer)
+        context = ((context or "").strip() and context) or None
+        example = Example(name, prompt, demonstration, context, answer, tools=tools)
+        self.remarks.update(remarks)
         return [SourceRow(example, role, (prompt_key("\n".join(m["content"] for m in prompt)),), row.where)]
 
     def _id(self, row: RawRow, columns: Columns) -> str | None:
@@ -216,10 +220,10 @@ def _split_by_name(label: str) -> str | None:
 
 
 def _gold_text(example: Example) -> str:
-    """What a row would be graded by; "" for a demonstration of several turns, which cannot be compared with."""
+    """What a row would be graded by; "" for a demonstration that cannot be compared with."""
     if example.answer is not None:
         return _first(example.answer)
-    return example.demonstration if isinstance(example.demonstration, str) else ""
+    return _said(example) or ""
 
 
 def _first(answer: str | list[str]) -> str:
@@ -229,6 +233,14 @@ def _first(answer: str | list[str]) -> str:
 def _with_answer(row: SourceRow) -> SourceRow:
     """A row without a gold answer is graded by its demonstration."""
     example = row.example
-    if example.answer is not None or not isinstance(example.demonstration, str):
+    if example.answer is not None or not (said := _said(example)):
         return row
-    return replace(row, example=replace(example, answer=example.demonstration))
+    return replace(row, example=replace(example, answer=said))
+
+
+def _said(example: Example) -> str | None:
+    """What a demonstration of one turn says, without its reasoning; None for several turns, and for tool calls."""
+    shown = example.demonstration
+    if isinstance(shown, list):
+        return shown[0]["content"] if len(shown) == 1 and not shown[0].get("tool_calls") else None
+    return shown

@@ -151,4 +151,5 @@ TASK = Task(
     grade=grade,
     max_new_tokens=2048,
     source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
+    render=render_answer,
 )

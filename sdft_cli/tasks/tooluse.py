@@ -210,4 +210,5 @@ TASK = Task(
     source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
     note="scored by the authors' official rule; the strict rule's score is given beside it",
     question=question,
+    render=task_rules.render_calls,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from sdft_cli.models.chat import Chat
 from sdft_cli.models.engine import Engine
 from sdft_cli.models.views import Attempts
 from sdft_cli.runs.records import StepFacts
-from sdft_cli.training import completions
+from sdft_cli.training import completions, silence
 from sdft_cli.training.completions import Completion, CompletionSource
 from sdft_cli.training.objective import silences
 from sdft_cli.training.rendered_views import Prompts
@@ -102,7 +103,7 @@ class Batches:
 
     def demonstrations(self) -> dict[str, float]:
         """What the demonstrations are like (`completions.describe_demonstrations`)."""
-        return completions.describe_demonstrations(self.examples, self.chat)
+        return completions.describe_demonstrations(self.examples, self.prompts)
 
     def _batch(self, written: list[Completion]) -> Batch:
         if self.recipe.reward:
@@ -112,9 +113,12 @@ class Batches:
         rows = [Row(c.prompt, c.ids, [], sampled=c.logprobs or []) for c in written]
         self._add_advantages(written, rows)
         self._add_teacher_prompts(written, rows)
-        self._add_weights(written, rows)
+        masks = self._add_weights(written, rows)
         facts = completions.describe(written, self.chat)
         facts["signal"] = sum(any(r.weights) for r in rows) / max(1, len(rows))
+        all_three = list(zip(written, rows, masks, strict=True))
+        if silent := [silence.cause(self.recipe, c, r, mask_L) for c, r, mask_L in all_three if not any(r.weights)]:
+            facts["silent"] = {cause: count / len(rows) for cause, count in Counter(silent).items()}
         return Batch(rows, facts)
 
     # what the teacher sees ----------------------------------------------------------------------------------
@@ -124,7 +128,10 @@ class Batches:
             return
         for i, (completion, row) in enumerate(zip(written, rows, strict=True)):
             feedback = completion.score.why if completion.score and not self._successful(completion) else None
-            row.teacher_prompt = self.prompts.teacher(completion.example, Attempts(self._sibling(written, i), feedback))
+            prompt = self.prompts.teacher(completion.example, Attempts(self._sibling(written, i), feedback))
+            # a prompt that quotes a completion has no length before there is one
+            completion.crowded = prompt is not None and len(prompt) + len(completion.ids) > self.chat.window
+            row.teacher_prompt = None if completion.crowded else prompt
 
     def _successful(self, completion: Completion) -> bool:
         bar = self.recipe.reward.success if self.recipe.reward else 0.0
@@ -150,18 +157,22 @@ class Batches:
         for row, advantage in zip(rows, advantages, strict=True):
             row.advantage = advantage
 
-    def _add_weights(self, written: list[Completion], rows: list[Row]) -> None:
-        """Masks and reduction over the whole batch; rows that can carry no signal are then left out of scoring."""
+    def _add_weights(self, written: list[Completion], rows: list[Row]) -> list[Tensor]:
+        """Masks, which it returns, and reduction over the whole batch; rows that can carry no signal are then left out
+        of scoring."""
         goal = self.recipe.objective
         masks = [self.mask(completion, row) for completion, row in zip(written, rows, strict=True)]
         for row, weights in zip(rows, token_weights.reduce_weights(masks, goal.reduction), strict=True):
             row.weights = [0.0] * len(weights) if silences(goal, row.advantage) else weights.tolist()
+        for completion, row, mask_L in zip(written, rows, masks, strict=True):
+            if goal.skip_first and not silence.unseen(self.recipe, completion, row):
+                row.skipped = [own and not used for own, used in zip(completion.mask, mask_L.tolist(), strict=True)]
+        return masks
 
     def mask(self, completion: Completion, row: Row) -> Tensor:
         """Which of a completion's tokens are loss positions, [L] bool."""
         goal, mask_L = self.recipe.objective, torch.tensor(completion.mask, dtype=torch.bool)
-        blind = self.recipe.views.teacher is not None and row.teacher_prompt is None
-        if blind or (goal.mask_truncated and completion.finish == "length"):
+        if silence.unseen(self.recipe, completion, row):
             return torch.zeros_like(mask_L)
         thought = self.chat.thinking_length(completion.ids)
         return torch.cat((mask_L[:thought], token_weights.skip_first(mask_L[None, thought:], goal.skip_first)[0]))

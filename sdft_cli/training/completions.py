@@ -6,6 +6,7 @@ demonstrations, ``corpus`` is raw text in blocks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,8 @@ NGRAM = 4  # length of the runs whose repetition is counted
 
 @dataclass
 class Completion:
-    """A completion of an example's prompt: its loss mask, how it ended, and, where asked for, log-probs and grade."""
+    """A completion of an example's prompt: its loss mask, how it ended, and, where asked for, log-probs and grade;
+    ``crowded`` where it does not fit the window behind the teacher's prompt."""
 
     example: Example
     prompt: list[int]
@@ -31,6 +33,7 @@ class Completion:
     logprobs: list[float] | None = None
     score: Score | None = None
     text: str = ""
+    crowded: bool = False
 
     @property
     def reward(self) -> float | None:
@@ -59,7 +62,7 @@ class CompletionSource:
             return [Completion(e, e.meta["before"], e.meta["ids"], [True] * len(e.meta["ids"])) for e in examples]
         prompts = [self.prompts.student(e) for e in examples]
         if self.sampler.source == "dataset":
-            pairs = [self.chat.completion(e) for e in examples]
+            pairs = [self.prompts.demonstrated(e) for e in examples]
             return [Completion(e, p, *pair) for e, p, pair in zip(examples, prompts, pairs, strict=True)]
         if self.sampler.source == "teacher":
             rollouts = [self.stored[i * self.sampler.n + k] for i, k in picked]
@@ -90,7 +93,10 @@ def describe(completions: Sequence[Completion], chat: Chat) -> StepFacts:
         "truncated": sum(c.finish == "length" for c in completions) / count,
         "repeated": sum(repeated(c.ids) for c in completions) / count,
         "distinct": distinct([c.prompt for c in completions], [c.ids for c in completions]),
+        "empty": sum(_empty(c.ids, chat) for c in completions) / count,
     }
+    if facts["truncated"] >= 0.5 and (token := _runs_past(completions, chat)):
+        facts["runs_past"] = token
     if thoughts := [n for c in completions if (n := chat.thinking_length(c.ids))]:
         facts["thinking_tokens"] = sum(thoughts) / count
     if any(c.score for c in completions):
@@ -99,20 +105,34 @@ def describe(completions: Sequence[Completion], chat: Chat) -> StepFacts:
     return facts
 
 
-def describe_demonstrations(examples: Sequence[Example], chat: Chat) -> dict[str, float]:
+def _empty(ids: Sequence[int], chat: Chat) -> bool:
+    """Whether a completion has no text: a stop token and nothing but white space before it."""
+    return len(ids) <= 8 and not chat.decode(list(ids)).strip()
+
+
+def _runs_past(completions: Sequence[Completion], chat: Chat) -> str:
+    """The special token that most of the completions which were cut contain: had it been a stop id, they would have
+    ended there. Empty if there is none."""
+    cut = [set(c.ids) for c in completions if c.finish == "length"]
+    found = Counter(token for ids in cut for token in ids & chat.special_ids)
+    token, count = found.most_common(1)[0] if found else (0, 0)
+    return chat.tokenizer.decode([token], skip_special_tokens=False) if 2 * count > len(cut) else ""
+
+
+def describe_demonstrations(examples: Sequence[Example], prompts: Prompts) -> dict[str, float]:
     """What the demonstrations are like, under the names of `describe`, from at most 64 of them; empty without any.
 
     Those of several turns are left out: what the student writes is one turn.
     """
-    shown = [e for e in examples if isinstance(e.demonstration, str) and e.demonstration][:64]
+    shown = [e for e in examples if e.demonstration and (isinstance(e.demonstration, str) or len(e.demonstration) == 1)]
+    shown = shown[:64]
     if not shown:
         return {}
-    ids = [chat.completion(e)[0] for e in shown]
-    prompts = [chat.prompt_ids(e.prompt) for e in shown]
+    ids = [prompts.demonstrated(e)[0] for e in shown]
     return {
         "completion_tokens": sum(map(len, ids)) / len(ids),
         "repeated": sum(map(repeated, ids)) / len(ids),
-        "distinct": distinct(prompts, ids),
+        "distinct": distinct([prompts.student(e) for e in shown], ids),
     }
 
 

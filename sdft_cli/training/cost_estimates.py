@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.training.memory_model import Counts, Load, counts_of, dims, predict
+from sdft_cli.training.memory_model import Counts, Lasting, Load, counts_of, dims, lasting, predict
 
 GIB = 1 << 30
 
@@ -26,7 +26,7 @@ class Footprint(TypedDict):
     """What a run needs in bytes, and for how many parameters.
 
     ``memory_bytes`` is what outlasts a step and its gradients, ``predicted_peak_bytes`` the most that a step holds, by
-    ``parts``, for the sizes in ``load`` (`memory_model`); ``disk_bytes`` is what the run leaves on disk.
+    ``parts``, for the sizes in ``load`` (`memory_model`); ``disk_bytes`` is the most that the run holds on disk.
     """
 
     parameters: int
@@ -55,9 +55,6 @@ def footprint(recipe: Recipe, location: str, stages: int, load: Load) -> Footpri
     device, dtype = pretrained.placement(recipe.runtime)
     steps = [predict(phase, sizes, counts, dtype.itemsize, load, device.type) for phase in recipe.phases()]
     largest = max(steps, key=lambda step: step.peak)
-    model = counts.trained * (4 if counts.lora else dtype.itemsize)
-    average = counts.trained * (2 if recipe.teacher and recipe.teacher.storage == "half" else 4)
-    state = largest.lasting.masters + largest.lasting.optimizer + (average if recipe.teacher else 0)
     return {
         "parameters": counts.total,
         "trained": counts.trained,
@@ -65,8 +62,29 @@ def footprint(recipe: Recipe, location: str, stages: int, load: Load) -> Footpri
         "predicted_peak_bytes": largest.peak,
         "parts": largest.parts,
         "load": load._asdict(),
-        "disk_bytes": model * stages + state + model,
+        "disk_bytes": _on_disk(recipe, counts, largest.lasting, stages, dtype.itemsize),
     }
+
+
+def disk_bytes(recipe: Recipe, location: str, stages: int) -> int:
+    """The most that a run of ``recipe`` holds on disk, without the base model."""
+    from sdft_cli.models import pretrained
+
+    counts, width = _counts(recipe, location), pretrained.placement(recipe.runtime)[1].itemsize
+    largest = max((lasting(phase, counts, width) for phase in recipe.phases()), key=sum)
+    return _on_disk(recipe, counts, largest, stages, width)
+
+
+def _on_disk(recipe: Recipe, counts: Counts, held: Lasting, stages: int, width: int) -> int:
+    """Every stage leaves its final model and perhaps its best one. Within a stage there are the checkpoints to resume
+    from, and the one that is being written; a guard that stops the run writes one as well."""
+    train = recipe.train
+    model = counts.trained * (4 if counts.lora else width)
+    average = counts.trained * (2 if recipe.teacher and recipe.teacher.storage == "half" else 4)
+    state = held.masters + held.optimizer + (average if recipe.teacher else 0)
+    models = stages * (2 if train.best != "off" and train.eval_every else 1)
+    whole = train.keep_checkpoints + 1 if train.checkpoint_every else 1
+    return models * model + whole * (model + state)
 
 
 def load_of(recipe: Recipe, longest: Sequence[tuple[int, int]], new_tokens: int) -> Load:

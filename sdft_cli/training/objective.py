@@ -93,7 +93,7 @@ class StepObjective:
     def _signals(self, targets: Targets, student: Scored) -> Signals:
         goal, whole_N = self.goal, None
         if goal.importance_cap is not None and goal.importance == "sequence" and targets.sampled_N is not None:
-            logprob_N = self._look(targets, student).logprob_N
+            logprob_N = self.look(targets, student).logprob_N
             whole_N = token_weights.sequence_importance(
                 logprob_N, targets.sampled_N, targets.rows_N, goal.importance_cap
             )
@@ -103,11 +103,11 @@ class StepObjective:
     def _credit(self, targets: Targets, student: Scored, teacher: Scored | None) -> Tensor:
         """Weights of -log p(y_i) whose gradient is that of sum_i sg(sum_{t>i} KL_t) log p(y_i): the Rao-Blackwellised
         estimator's second sum (arXiv 2601.19897, appendix A.1)."""
-        value_N = self._look(targets, student, teacher).loss_N * targets.weights_N
+        value_N = self.look(targets, student, teacher).loss_N * targets.weights_N
         return -token_weights.later_sums(value_N, targets.rows_N)
 
     @torch.no_grad()
-    def _look(self, targets: Targets, student: Scored, teacher: Scored | None = None) -> TokenStats:
+    def look(self, targets: Targets, student: Scored, teacher: Scored | None = None) -> TokenStats:
         """Per-token results ahead of the loss, for weights that need a whole sequence; no gradient."""
         labels = Labels(targets.tokens_N, targets.weights_N)
         divergence = self.divergence if teacher else None

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from sdft_cli.config.recipe import Train
 from sdft_cli.errors import UsageError
 from sdft_cli.training.stochastic_rounding import round_to_bf16
+from sdft_cli.training.warm_up import warm_up_steps
 
 #: Numbers of a parameter that are updated at once where they are copied to fp32; it bounds the size of the copies.
 PIECE = 1 << 24
@@ -205,8 +206,9 @@ def adamw_8bit() -> Callable[..., torch.optim.Optimizer]:
 
 def learning_rate(settings: Train, step: int, steps: int) -> float:
     """The rate of optimizer step ``step`` (from 0) of ``steps``: a linear warm-up, then the schedule."""
-    if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    warm_up = warm_up_steps(settings, steps)
+    if step < warm_up:
+        return settings.lr * (step + 1) / warm_up
+    progress = (step - warm_up) / max(1, steps - warm_up)
     shape = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
     return settings.lr * shape[settings.schedule]

@@ -64,7 +64,8 @@ class PhaseLoop:
 
     def _step(self, at: Position) -> None:
         try:
-            facts = self.trainer.step(at.step - self.begin - 1)
+            number = at.step - self.begin - 1
+            facts = self.trainer.step(number, look=number == 0 or self.schedule.evaluates(at.step))
         except NonFinite as error:
             self._heed(self.guards.look(error.facts), at, trained=at.step - 1)
             raise

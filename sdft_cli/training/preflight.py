@@ -1,8 +1,7 @@
 """Preflight: everything that can be wrong with a run's rows and can be known before a model loads.
 
 Reads the datasets and the tokenizer, checks fields and lengths under both views, and plans the stages. Names and
-combinations are checked first (`recipe_checks`). A prompt that is
-too long is refused, or dropped with its reason; it is never truncated, because that would drop the question.
+combinations are checked first (`recipe_checks`), rows in `row_checks`.
 """
 
 from __future__ import annotations
@@ -15,15 +14,13 @@ from sdft_cli import plugins
 from sdft_cli.config.recipe import Method, Recipe
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError
-from sdft_cli.models import pretrained
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.views import VIEWS
 from sdft_cli.training.batches import Batches
+from sdft_cli.training.gold_checks import check_gold
 from sdft_cli.training.recipe_checks import check_recipe
+from sdft_cli.training.row_checks import asked_tokens, hint_for, refuse, screen, usable, wanted_tokens
+from sdft_cli.training.warm_up import check_warm_up
 from sdft_cli.types import Battery, Dropped, Example, Suite, Task
-
-#: Why a row is left out whose prompt, or prompt and completion, do not fit.
-TOO_LONG = "prompt over the limit"
 
 
 @dataclass
@@ -32,6 +29,7 @@ class StagePlan:
 
     ``lengths`` are the prompt tokens of the first phase's rows, (student's, teacher's or 0); ``too_long`` those of the
     rows that were dropped for their length. ``tests`` holds the held-out rows by split: ``test``, perhaps ``ood``.
+    ``notes`` are what a user should know before the first step.
     """
 
     task: Task
@@ -42,6 +40,7 @@ class StagePlan:
     lengths: list[tuple[int, int]] = field(default_factory=list)
     too_long: list[tuple[int, int]] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     phases: list[Batches] = field(default_factory=list)
 
     @property
@@ -50,39 +49,91 @@ class StagePlan:
         return sum(phase.steps for phase in self.phases)
 
 
-def plan(recipe: Recipe, chat: Chat, context_window: int) -> list[StagePlan]:
+def plan(recipe: Recipe, chat: Chat) -> list[StagePlan]:
     """One plan per task; raises on the first bad row unless ``train.on_bad_row`` is ``drop``."""
     method = check_recipe(recipe)
-    return [_plan(recipe, method, i, name, chat, context_window) for i, name in enumerate(recipe.tasks, 1)]
+    plans = [_plan(recipe, method, i, name, chat) for i, name in enumerate(recipe.tasks, 1)]
+    plans[0].notes += chat.notes
+    suite = plugins.SUITES.get(recipe.suite) if recipe.suite else None
+    if isinstance(suite, Suite):
+        items = [example for part in suite.parts().values() for example in part]
+        plans[0].notes += usable(suite, items, recipe, chat, f"suite {suite.name}")[2]
+    return plans
 
 
-def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat, window: int) -> StagePlan:
+def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat) -> StagePlan:
     """The plan of stage ``number`` (from 1)."""
     task: Task = plugins.task(name, recipe.data)
     folder = Path(recipe.data) / name
-    how = recipe.train.on_bad_row
-    splits, dropped = {}, []
-    held_out = dataset.held_out_splits(folder)
-    for split in ("train", "validation", *held_out):
-        splits[split], bad = dataset.read_split(folder, split, how)
-        dropped += bad
-    new_tokens = recipe.sampler.max_new_tokens or task.max_new_tokens
-    tests = {split: splits[split] for split in held_out}
-    stage = StagePlan(task, splits["train"], splits["validation"], tests, new_tokens, dropped=dropped)
+    stage = _read(task, folder, recipe, chat)
     first, *rest = recipe.phases()
     if first.sampler.source == "corpus":
-        stage.train = _packed(folder, chat, new_tokens, window, how)
+        stage.max_new_tokens = _block(first, task, chat, stage.notes)
+        stage.train = _packed(folder, chat, stage.max_new_tokens, recipe.train.on_bad_row)
     else:
-        _screen(stage, recipe, method, chat, window, f"{folder}/train.jsonl")
+        _screen_first(stage, first, method, chat, f"{folder}/train.jsonl")
     if not stage.train:
         raise UsageError(f"{folder}/train.jsonl: no row is left to train on", _reasons(stage.dropped))
-    stage.phases = [Batches(chat, first, task, stage.train, (number,), new_tokens)]
+    stage.phases = [Batches(chat, first, task, stage.train, (number,), stage.max_new_tokens)]
     for phase in rest:
         general = recipe.second_phase is not None and recipe.second_phase.prompts == "general"
-        examples = _general(recipe) if general else stage.train
-        new_tokens = phase.sampler.max_new_tokens or task.max_new_tokens
+        examples, new_tokens = _screen_second(stage, phase, chat, _general(recipe) if general else stage.train)
         stage.phases.append(Batches(chat, phase, task, examples, (number, "then"), new_tokens))
+    second = recipe.second_phase
+    for at, batches in enumerate(stage.phases):
+        inherited = at > 0 and second is not None and second.train.warmup_steps is None
+        stage.notes += check_warm_up(batches.recipe, batches.steps, name, inherited)
     return stage
+
+
+def _read(task: Task, folder: Path, recipe: Recipe, chat: Chat) -> StagePlan:
+    """The stage's rows; of the held-out ones, those that a model can be scored on."""
+    how = recipe.train.on_bad_row
+    stage = StagePlan(task, [], [], {}, task.max_new_tokens)
+    stage.train, stage.dropped = dataset.read_split(folder, "train", how)
+    for split in ("validation", *dataset.held_out_splits(folder)):
+        rows, bad = dataset.read_split(folder, split, how)
+        rows, unusable, notes = usable(task, rows, recipe, chat, f"{folder}/{split}.jsonl")
+        stage.dropped += [*bad, *(Dropped(f"{split}.jsonl: {d.where}", d.reason, d.detail) for d in unusable)]
+        stage.notes += [*notes, *check_gold(task, rows, f"{folder}/{split}.jsonl")]
+        if split == "validation":
+            stage.validation = rows
+        else:
+            stage.tests[split] = rows
+    return stage
+
+
+def _screen_first(stage: StagePlan, phase: Recipe, method: Method, chat: Chat, where: str) -> None:
+    """Drop rows that lack a field, cannot be rendered or are too long from ``stage.train``, or refuse them."""
+    lacking = {d.where: d for d in dataset.check_demonstrations(stage.train, method.needs)}
+    found = screen([e for e in stage.train if e.id not in lacking], phase, stage.task, chat)
+    bad = lacking | found.bad
+    if bad and phase.train.on_bad_row == "error":
+        listed = list(bad.values())
+        raise refuse(where, listed, hint_for(listed, found, phase, chat))
+    stage.train = [e for e in stage.train if e.id not in bad]
+    stage.lengths = [found.lengths[e.id] for e in stage.train]
+    stage.too_long = [pair for name, pair in found.lengths.items() if name in bad]
+    stage.dropped += bad.values()
+    stage.max_new_tokens = found.new_tokens
+    stage.notes += found.notes
+
+
+def _screen_second(
+    stage: StagePlan, phase: Recipe, chat: Chat, examples: Sequence[Example]
+) -> tuple[Sequence[Example], int]:
+    """The examples of a second phase that can be rendered and fit, and the most new tokens after them."""
+    found = screen(examples, phase, stage.task, chat)
+    if not found.bad:
+        stage.notes += found.notes
+        return examples, found.new_tokens
+    listed = [Dropped(f"second phase: {d.where}", d.reason, d.detail) for d in found.bad.values()]
+    kept = [e for e in examples if e.id not in found.bad]
+    if phase.train.on_bad_row == "error" or not kept:
+        hint = hint_for(listed, found, phase, chat).replace("sampler.", "second_phase.sampler.")
+        raise refuse(stage.task.name, listed, hint)
+    stage.dropped += listed
+    return kept, found.new_tokens
 
 
 def _general(recipe: Recipe) -> Sequence[Example]:
@@ -95,7 +146,21 @@ def _general(recipe: Recipe) -> Sequence[Example]:
     return suite.general()
 
 
-def _packed(folder: Path, chat: Chat, size: int, window: int, how: str) -> list[Example]:
+def _block(phase: Recipe, task: Task, chat: Chat, notes: list[str]) -> int:
+    """Tokens of a block of a corpus; a block is conditioned on one token before it."""
+    size, most = wanted_tokens(phase, task), chat.window - 1
+    if size <= most:
+        return size
+    if asked_tokens(phase):
+        raise UsageError(
+            f"blocks of {size} tokens do not fit the model's window of {chat.window}",
+            f"lower sampler.max_new_tokens to {most} or less",
+        )
+    notes.append(f"{task.name}: blocks of {most} tokens, not {size}, fit the model's window of {chat.window}")
+    return most
+
+
+def _packed(folder: Path, chat: Chat, size: int, how: str) -> list[Example]:
     """Raw texts end to end, each closed by the end-of-sequence token, in blocks of ``size`` tokens.
 
     Every token is a target exactly once: each block is conditioned on the last token of the block before it.
@@ -103,10 +168,6 @@ def _packed(folder: Path, chat: Chat, size: int, window: int, how: str) -> list[
     if "corpus" not in dataset.available_splits(folder):
         raise UsageError(
             f"{folder} has no corpus.jsonl", "continual pre-training needs raw text: name a task that has a corpus"
-        )
-    if size + 1 > window:
-        raise UsageError(
-            f"blocks of {size} tokens do not fit the model's window of {window}", "lower sampler.max_new_tokens"
         )
     texts, _ = dataset.read_split(folder, "corpus", how)
     stream = [token for e in texts for token in chat.text_ids(e.text or "")]
@@ -122,56 +183,19 @@ def most(plans: list[StagePlan]) -> tuple[list[tuple[int, int]], int]:
     return [pair for p in plans for pair in p.lengths], max(p.max_new_tokens for p in plans)
 
 
+def notes_of(plans: list[StagePlan]) -> list[str]:
+    """What a user should know before the first step, once each: limits that were lowered, rows that were dropped or
+    cannot be won."""
+    notes = [note for p in plans for note in p.notes]
+    for p in plans:
+        if p.dropped:
+            notes.append(f"{p.task.name}: {len(p.dropped)} bad rows dropped: {_reasons(p.dropped)}")
+    return list(dict.fromkeys(notes))
+
+
 def complaints(plans: list[StagePlan]) -> list[str]:
-    """One line per row that was left out of training, and a line with their count."""
-    lines = [f"dropped {p.task.name} {dataset.describe(row)}" for p in plans for row in p.dropped]
-    return [*lines, f"{len(lines)} bad rows dropped"] if lines else []
-
-
-def _screen(stage: StagePlan, recipe: Recipe, method: Method, chat: Chat, window: int, where: str) -> None:
-    """Drop rows that lack a field or are too long from ``stage.train``, or refuse them."""
-    bad = {d.where: d for d in dataset.check_demonstrations(stage.train, method.needs)}
-    lengths = {}
-    for example in stage.train:
-        if example.id in bad:
-            continue
-        lengths[example.id] = lengths_of(example, recipe, chat)
-        if reason := _too_long(lengths[example.id], chat, example, recipe, stage.max_new_tokens, window):
-            bad[example.id] = Dropped(example.id, TOO_LONG, reason)
-    if bad and recipe.train.on_bad_row == "error":
-        first = next(iter(bad.values()))
-        problem = ": ".join(filter(None, (first.reason, first.detail)))
-        fix = "shorten the prompts, lower sampler.max_new_tokens" if first.reason == TOO_LONG else "fix the rows"
-        raise UsageError(
-            f"{where}: row {first.where}: {problem} ({len(bad)} bad rows)", f"{fix}, or add --on-bad-row drop"
-        )
-    stage.train = [e for e in stage.train if e.id not in bad]
-    stage.lengths = [lengths[e.id] for e in stage.train]
-    stage.too_long = [pair for name, pair in lengths.items() if name in bad]
-    stage.dropped += bad.values()
-
-
-def lengths_of(example: Example, recipe: Recipe, chat: Chat) -> tuple[int, int]:
-    """Tokens of the student's and the teacher's prompt (0 without a teacher)."""
-    names = (recipe.views.student, recipe.views.teacher)
-    # a view of the batch's own completions has no length before there are any
-    messages = [VIEWS[name](example) if name else None for name in names]
-    switches = (recipe.views.student_thinking, recipe.views.teacher_thinking)
-    student, teacher = (len(chat.prompt_ids(m, t)) if m else 0 for m, t in zip(messages, switches, strict=True))
-    return student, teacher
-
-
-def _too_long(
-    lengths: tuple[int, int], chat: Chat, example: Example, recipe: Recipe, new_tokens: int, window: int
-) -> str:
-    longest = max(lengths)
-    if longest > recipe.train.max_prompt_tokens:
-        return f"{longest} tokens, train.max_prompt_tokens is {recipe.train.max_prompt_tokens}"
-    if recipe.sampler.source == "dataset":
-        new_tokens = len(chat.completion(example)[0])
-    if longest + new_tokens > window:
-        return f"{longest} tokens and {new_tokens} new ones exceed the model's window of {window}"
-    return ""
+    """One line per row that was dropped."""
+    return [f"dropped {p.task.name} {dataset.describe(row)}" for p in plans for row in p.dropped]
 
 
 def _reasons(dropped: list[Dropped]) -> str:
@@ -179,9 +203,3 @@ def _reasons(dropped: list[Dropped]) -> str:
     for row in dropped:
         counts[row.reason] = counts.get(row.reason, 0) + 1
     return "; ".join(f"{n} x {reason}" for reason, n in counts.items()) or "the split is empty"
-
-
-def context_window(location: str) -> int:
-    """The model's context window in tokens, from its config alone."""
-    config = pretrained.load_config(location)
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)

@@ -34,9 +34,10 @@ from sdft_cli.training import available_memory
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
 from sdft_cli.training.micro_batches import DoesNotFit
-from sdft_cli.training.preflight import StagePlan, context_window, lengths_of, most, plan
+from sdft_cli.training.preflight import StagePlan, most, notes_of, plan
 from sdft_cli.training.probe_record import Measured, Pace, ProbeMemory, PromptLengths, TaskProbe, TrainingTime
 from sdft_cli.training.recipe_checks import check_recipe
+from sdft_cli.training.row_checks import lengths_of
 from sdft_cli.training.trainer import build_trainer
 from sdft_cli.types import Example, Rollout
 
@@ -59,11 +60,12 @@ def measure(recipe: Recipe, limit: int) -> Measured:
             "see `sdft train --dry-run` for steps and sizes, or choose another --method",
         )
     location = locate(recipe.model)
-    window = context_window(location)
-    plans = plan(recipe, pretrained.load_chat(location), window)
+    plans = plan(recipe, pretrained.load_chat(location))
+    for note in notes_of(plans):
+        console.err.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
     before = available_memory.resident()
     policy = pretrained.load(location, recipe.runtime, recipe.lora)
-    probe = _Probe(recipe, policy, limit, window)
+    probe = _Probe(recipe, policy, limit)
     tasks = [probe.task(stage) for stage in plans]
     probe.engine.close()
     needs = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
@@ -92,8 +94,8 @@ class _Row:
 
 
 class _Probe:
-    def __init__(self, recipe: Recipe, policy: Policy, limit: int, window: int):
-        self.recipe, self.policy, self.limit, self.window = recipe, policy, limit, window
+    def __init__(self, recipe: Recipe, policy: Policy, limit: int):
+        self.recipe, self.policy, self.limit, self.window = recipe, policy, limit, policy.chat.window
         self.engine: Engine = ENGINES.get(recipe.engine.name)(policy, recipe.engine)
         view = recipe.views.teacher
         self.teacher_view = view if view and not VIEWS[view].needs_attempts else DEMONSTRATION
@@ -152,7 +154,7 @@ class _Probe:
         messages = VIEWS[view](example)
         if messages is None:
             return None
-        ids = self.policy.chat.prompt_ids(messages, getattr(self.recipe.views, f"{who}_thinking"))
+        ids = self.policy.chat.view_ids(example, messages, getattr(self.recipe.views, f"{who}_thinking"))
         return ids if len(ids) <= room else None
 
     def _sample(self, stage: StagePlan, prompts: list[list[int]], seed: int, greedy: bool = False) -> list[Rollout]:

@@ -17,9 +17,13 @@ class Prompts:
     def student(self, example: Example) -> list[int]:
         """The student's prompt; empty where its view has nothing of the example."""
         messages = VIEWS[self.views.student](example)
-        return [] if messages is None else self.chat.prompt_ids(messages, self.views.student_thinking)
+        return [] if messages is None else self.chat.view_ids(example, messages, self.views.student_thinking)
 
     def teacher(self, example: Example, attempts: Attempts = NOTHING_HAPPENED) -> list[int] | None:
         """The teacher's prompt; None where its view has nothing to show, so that the row carries no signal."""
         messages = VIEWS[self.views.teacher or "prompt"](example, attempts)
-        return None if messages is None else self.chat.prompt_ids(messages, self.views.teacher_thinking)
+        return None if messages is None else self.chat.view_ids(example, messages, self.views.teacher_thinking)
+
+    def demonstrated(self, example: Example) -> tuple[list[int], list[bool]]:
+        """The demonstration's ids after the student's prompt, and their loss mask (`Chat.completion`)."""
+        return self.chat.completion(example, self.views.student_thinking, VIEWS[self.views.student](example))

@@ -86,7 +86,8 @@ class StageTrainer:
         )
         if resumed and at.step > begin:
             trainer.restore(resumed.state)
-        guards = Guards(recipe, batches.demonstrations(), "second_phase." if at.phase else "")
+        vocabulary = engine.policy.head().weight.shape[0]
+        guards = Guards(recipe, batches.demonstrations(), "second_phase." if at.phase else "", vocabulary)
         for row in self.run.metrics.steps(self.stage, after=begin):
             guards.look(row)  # what they had seen at the checkpoint; later rows have been dropped
         evaluate = partial(self._evaluate, engine)

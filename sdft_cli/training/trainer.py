@@ -81,8 +81,9 @@ class PhaseTrainer:
 
     # one step -----------------------------------------------------------------------------------------------
 
-    def step(self, step: int) -> StepFacts:
-        """Optimizer step ``step`` (from 0) of this phase; returns what there is to log.
+    def step(self, step: int, look: bool = False) -> StepFacts:
+        """Optimizer step ``step`` (from 0) of this phase; returns what there is to log. With a ``look`` at the tokens
+        that the loss leaves out, too.
 
         Raises `NonFinite` where loss or gradient is not finite; weights, optimizer and teacher are then as before.
         """
@@ -90,6 +91,7 @@ class PhaseTrainer:
         batch = self.batch(step)
         sampled_at = time.perf_counter()
         loss, means = self.gradients(batch.rows, step)
+        skipped = self.skipped(batch.rows, step, means) if look else StepFacts()
         lr = learning_rate(self.recipe.train, step, self.steps)
         norm = self.optimizer.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -104,6 +106,7 @@ class PhaseTrainer:
         facts: StepFacts = {
             "loss": loss,
             **means,
+            **skipped,
             **batch.facts,
             "tokens_per_second": sum(len(r.completion) for r in batch.rows) / seconds,
             "lr": lr,
@@ -159,6 +162,24 @@ class PhaseTrainer:
         if self.teacher is None:
             return None
         return self.teacher.score(self._inputs([r.teacher_prompt or [] for r in group], group))
+
+    @torch.no_grad()
+    def skipped(self, rows: list[Row], step: int, means: StepFacts) -> StepFacts:
+        """The KL at the tokens that ``skip_first`` leaves out of the loss, and its share of the sum over all tokens;
+        ``means`` are those of the trained ones. Nothing without a teacher. It draws nothing and leaves no gradient."""
+        objective, kl = StepObjective(self.recipe, step), means.get("kl")
+        beginnings = [beginning for row in rows if (beginning := row.beginning())]
+        if not (beginnings and objective.asks_teacher) or kl is None:
+            return {}
+        total, count = 0.0, 0
+        for group in group_rows(beginnings, self.budget.tokens, self.policy.packed):
+            student = Scored(
+                self.policy.hidden_states(self._inputs([r.student_prompt for r in group], group)), self.policy.head()
+            )
+            stats = objective.look(targets(group, self.policy.device), student, self.teacher_score(group))
+            total, count = total + float(stats.kl_N.sum()), count + len(stats.kl_N)
+        trained = kl * sum(weight != 0 for row in rows for weight in row.weights)
+        return {"skipped_kl": total / max(1, count), "skipped_share": total / max(total + trained, 1e-12)}
 
     def _inputs(self, prompts: list[list[int]], group: list[Row]) -> Inputs:
         return collate(prompts, group, self.policy.chat.pad_id, self.policy.device, self.policy.packed)

@@ -7,7 +7,7 @@ from typing import NotRequired
 import pytest
 
 from sdft_cli.config import json_files
-from sdft_cli.config.json_files import Count, Ends, Logged, Record, Share
+from sdft_cli.config.json_files import Count, Ends, Record, Share, Unbounded
 from sdft_cli.errors import UsageError, shown
 
 
@@ -15,7 +15,7 @@ class Point(Record):
     share: Share
     count: NotRequired[Count]
     ends: NotRequired[Ends | None]
-    gap: NotRequired[Logged]
+    gap: NotRequired[Unbounded]
 
 
 class Plot(Record):

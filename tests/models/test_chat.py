@@ -87,3 +87,27 @@ def test_thinking_is_set_for_one_call_or_for_a_whole_chat(chat: Chat) -> None:
     off = own.switched(False)
     assert off.render(messages).endswith("none") and not off.render(messages, thinking=True).endswith("none")
     assert off.prompt_ids(messages) == own.prompt_ids(messages, thinking=False) != own.prompt_ids(messages)
+
+
+def test_the_embedded_model_is_trained_on_what_it_was_always_trained_on(micro_data: Path) -> None:
+    """For its template the one text's tokens are those of the answer alone and the tokenizer's end: runs stay equal."""
+    from sdft_cli.config.model_locations import locate
+    from sdft_cli.data.dataset import read_split
+
+    chat = pretrained.load_chat(locate("micro"))
+    for task in ("micro-tooluse", "micro-science", "micro-medical"):
+        for example in read_split(micro_data / task, "train")[0][::7]:
+            alone = chat.tokenizer(example.demonstration, add_special_tokens=False)["input_ids"]
+            assert chat.completion(example) == ([*alone, chat.eos_id], [True] * (len(alone) + 1))
+            assert chat.text_ids(str(example.demonstration)) == [*alone, chat.eos_id]
+
+
+def test_a_teacher_sees_reasoning_and_tool_calls() -> None:
+    call = {"type": "function", "function": {"name": "look", "arguments": '{"at": "märz"}'}}
+    one = ask("q", demonstration=[{"role": "assistant", "content": "four", "reasoning_content": "\ntwo and two\n"}])
+    assert views.demonstration_text(one) == "<think>\ntwo and two\n</think>\n\nfour"
+    turns = [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "7"}]
+    several = ask("q", demonstration=[*turns, {"role": "assistant", "content": "seven"}])
+    shown = 'assistant: {"name": "look", "arguments": {"at": "märz"}}\ntool: 7\nassistant: seven'
+    assert views.demonstration_text(several) == shown
+    assert shown in views.VIEWS["demonstration"](several)[-1]["content"]
