@@ -37,8 +37,10 @@ def one(world, rng: random.Random) -> str:
     problem = outcome.problem
     if not problem and words[0] != "train" and mutations.snapshot(run) != before and outcome.code == 2:
         problem = "something was written into the run"
-    if not problem and outcome.code == 2 and any(map(Path.exists, map(Path, ("report", "scores")))):
+    if not problem and outcome.code == 2 and Path("report").exists():
         problem = "something was written though the input is bad"
+    if not problem and Path("scores").exists() and not Path("scores/scores.json").exists():
+        problem = "half of an evaluation was written"  # a whole one is, where nothing but a gate cannot be decided
     for folder in ("report", "scores", "runs"):
         mutations.remove(world.folder / folder)
     return f"{' '.join(words)} after {done}: {problem}" if problem else ""
