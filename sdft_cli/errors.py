@@ -74,7 +74,16 @@ def choose(kind: str, name: str, choices: list[str] | tuple[str, ...], hint: str
 
     near = difflib.get_close_matches(str(name), choices, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
-    return UsageError(f"unknown {kind} {name!r}", hint or f"{guess}choices: {', '.join(sorted(choices))}")
+    return UsageError(f"unknown {kind} {shown(name)}", hint or f"{guess}choices: {', '.join(sorted(choices))}")
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value of the user's as it reads in one line of an error, cut after ``most`` characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes, or nesting
+        return f"an enormous {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 # --- errors of the system and of libraries ---------------------------------------------------------------------------

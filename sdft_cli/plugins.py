@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, NamedTuple, TypeVar, cast
 
-from sdft_cli.contracts import Contract
+from sdft_cli.contracts import Contract, example_lists, examples, in_one_line, place_of, prepared, score
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.types import Battery, Suite, Task
 
@@ -60,7 +60,7 @@ class Room(Generic[T]):
 
     def check(self, name: str) -> None:
         """Raise `UsageError`, which lists the choices, if nothing is called ``name``."""
-        if name not in self.own and name not in self.names():
+        if not isinstance(name, str) or (name not in self.own and name not in self.names()):
             raise choose(self.kind, name, self.names())
 
     def get(self, name: str) -> T:
@@ -92,8 +92,8 @@ class Room(Generic[T]):
         return isinstance(name, str) and name not in self.origin and name in self.names() and self.get(name) is thing
 
     def add(self, name: str, thing: object, file: Path) -> None:
-        """Put in a thing that `name_of` has checked."""
-        self.own[name], self.origin[name] = cast(T, thing), file
+        """Put in a thing that `name_of` has checked; its functions are watched from now on."""
+        self.own[name], self.origin[name] = cast(T, self.contract.watched(thing, self.kind.upper(), file)), file
 
     def remove(self, name: str) -> None:
         """Take a plug-in's thing out again."""
@@ -113,6 +113,7 @@ TASKS: Room[Task] = Room(
         (Task,),
         {"prepare": ("paths", "options"), "grade": ("completion", "example"), "question": ("example",)},
         "TASK = Task(name, summary, prepare, grade); CONTRIBUTING.md shows one",
+        results={"prepare": prepared, "grade": score},
     ),
     folder="tasks",
 )
@@ -122,6 +123,7 @@ SUITES: Room[Suite | Battery] = Room(
         (Suite, Battery),
         {"parts": (), "grade": ("completion", "example"), "general": ()},
         "SUITE = Suite(name, summary, parts, grade); sdft_cli/suites/micro.py is one",
+        results={"parts": example_lists, "grade": score, "general": examples},
     ),
     folder="suites",
 )
@@ -212,28 +214,5 @@ def _import(path: Path, name: str) -> ModuleType:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise UsageError(f"{_place(error, path)}: {_reason(error)}", f"`python {path}` shows where") from error
+        raise UsageError(f"{place_of(error, path)}: {in_one_line(error)}", f"`python {path}` shows where") from error
     return module
-
-
-def _place(error: BaseException, path: Path) -> str:
-    """The file, and its line that failed where that is known."""
-    file = str(path.absolute())
-    line = error.lineno if isinstance(error, SyntaxError) and error.filename == file else None
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == file:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    return f"{path}:{line}" if line else str(path)
-
-
-def _reason(error: BaseException) -> str:
-    """The error in one line."""
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):  # of a METHOD or one of its sections
-        first = error.errors()[0]
-        return f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r})"
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ")

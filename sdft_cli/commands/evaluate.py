@@ -42,6 +42,7 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
             check_place(file.parent)
     pretrained.placement(plan.recipe.runtime)  # raises for a device that is not there
     base_models.name_base_of(request.target.location, request.base, "kl" in request.also)
+    _run_of(plan)  # what is broken in it is found before anything is written
     scores = measure(plan)
     run = _run_of(plan)
     if run:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sdft_cli.config import renamed_keys
 from sdft_cli.config.recipe import Recipe, build, hint, paths
-from sdft_cli.config.toml_tables import Layer
-from sdft_cli.errors import UsageError, choose
+from sdft_cli.config.toml_tables import Layer, parse_toml
+from sdft_cli.errors import UsageError, choose, shown
 from sdft_cli.types import Json
 
 
@@ -77,9 +77,12 @@ def as_layer(settings: Mapping[str, Json]) -> Layer:
 def value_of(text: str) -> Json:
     """A TOML value; whatever is not valid TOML is text, except none and null."""
     try:
-        return tomllib.loads(f"x = {text}")["x"]
+        values = parse_toml(f"x = {text}")
+        return values["x"] if len(values) == 1 else text  # a line break could begin another key
     except tomllib.TOMLDecodeError:
         return None if text in ("none", "null") else text
+    except ValueError as error:
+        raise UsageError(f"{shown(text)}: {error}", "write a smaller value") from error
 
 
 #: A table whose keys are a token factor's, not the recipe's own; they are checked when the factor is known.

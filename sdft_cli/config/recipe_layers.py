@@ -19,7 +19,7 @@ from sdft_cli.config.model_locations import is_adapter
 from sdft_cli.config.overrides import flag_layer, parse_sets
 from sdft_cli.config.recipe import METHODS, Recipe, build
 from sdft_cli.config.toml_tables import Layer, for_method, method_tables, read_toml
-from sdft_cli.errors import UsageError
+from sdft_cli.errors import UsageError, shown
 
 
 def assemble(
@@ -98,7 +98,9 @@ def plugin_files_of(written: Layer, where: str) -> list[Path]:
     """The plug-in files that a recipe file names."""
     files = written.get("plugins", [])
     if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
-        raise UsageError(f"{where}: 'plugins' must be a list of files, not {files!r}", 'write plugins = ["mine.py"]')
+        raise UsageError(
+            f"{where}: 'plugins' must be a list of files, not {shown(files)}", 'write plugins = ["mine.py"]'
+        )
     return [Path(name) for name in files]
 
 
@@ -126,7 +128,7 @@ def last(key: str, default: str, *layers: Mapping[str, object]) -> str:
     for layer in layers:
         value = layer.get(key, value)
     if not isinstance(value, str):
-        raise UsageError(f"{key} must be text, not {value!r}", f'write {key} = "NAME"')
+        raise UsageError(f"{key} must be text, not {shown(value)}", f'write {key} = "NAME"')
     return value
 
 

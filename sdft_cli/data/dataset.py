@@ -25,8 +25,8 @@ from sdft_cli.data.manifest import (
     DropCounts,
     Manifest,
     ManifestExtras,
+    check_manifest,
     prepare_command,
-    read_manifest,
 )
 from sdft_cli.errors import UsageError, choose, explained
 from sdft_cli.runs.files import check_place
@@ -48,7 +48,7 @@ def read_split(folder: Path, split: str, on_bad_row: str = "error") -> tuple[lis
     Raises `UsageError` if the dataset or the split does not exist or has another format version, and as
     `read_examples` does.
     """
-    read_manifest(folder)
+    check_manifest(folder)
     path = folder / f"{split}.jsonl"
     if not path.is_file():
         present = ", ".join(available_splits(folder)) or "none"

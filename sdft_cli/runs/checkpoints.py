@@ -13,11 +13,22 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdft_cli.errors import SdftError, UsageError, explained
+from sdft_cli.config import json_files
+from sdft_cli.errors import SdftError, UsageError, explained, shown
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.records import StageId
 
-_STEP = re.compile(r"step-(\d+)$")
+_STEP = re.compile(r"step-(\d{6,12})$")
+_CHECKPOINT = re.compile(r"stages/[^/\0]+/step-\d{6,12}")
+
+
+class _Done(json_files.Record):
+    """``done.json`` of a checkpoint."""
+
+    stage: json_files.Count
+    task: str
+    step: json_files.Count
+    stage_done: bool
 
 
 @dataclass(frozen=True)
@@ -56,13 +67,21 @@ class Checkpoints:
         """The newest complete checkpoint, or None before the first. Where somebody has removed it to go further back,
         the newest that is left of its stage."""
         pointer = self.run / "latest"
-        if not pointer.is_file():
+        if not json_files.exists(pointer):
             return None
-        folder = self.run / pointer.read_text(encoding="utf-8").strip()
+        folder = self.run / self._named(pointer)
         for candidate in (folder, folder.with_name(folder.name + ".old"), *_newest_first(folder.parent)):
             if (candidate / "done.json").is_file() and (checkpoint := _read(candidate)).resumable:
                 return checkpoint
         raise UsageError(f"{folder}: the checkpoint that `latest` names is missing", "restore it, or start a new run")
+
+    def _named(self, pointer: Path) -> str:
+        """The folder that ``latest`` names, which is one of this run's checkpoints."""
+        hint = f"restore it, or write stages/NN-<task>/step-NNNNNN into {pointer}, the newest of them"
+        name = json_files.content(pointer, hint).decode("utf-8", "replace").strip()
+        if not (_CHECKPOINT.fullmatch(name) and name.isprintable()):
+            raise UsageError(f"{pointer}: {shown(name)} is not the name of a checkpoint", hint)
+        return name
 
     def point_to(self, checkpoint: Checkpoint) -> None:
         """Make it the ``latest``."""
@@ -175,5 +194,9 @@ def _newest_first(stage: Path) -> list[Path]:
 
 
 def _read(folder: Path) -> Checkpoint:
-    done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
-    return Checkpoint(folder, StageId(done["stage"], done["task"]), done["step"], done["stage_done"])
+    hint = f"restore it, or delete {folder} to go on from the checkpoint before it"
+    done: _Done = json_files.read(folder / "done.json", _Done, hint)
+    stage = StageId(done["stage"], done["task"])
+    if (str(stage), f"step-{done['step']:06d}") != (folder.parent.name, folder.name.removesuffix(".old")):
+        raise UsageError(f"{folder / 'done.json'}: it is of stage {stage}, step {done['step']}", hint)
+    return Checkpoint(folder, stage, done["step"], done["stage_done"])

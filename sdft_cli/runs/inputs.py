@@ -14,9 +14,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, NotRequired
 
-from sdft_cli.errors import UsageError
+from sdft_cli.config import json_files
+from sdft_cli.config.json_files import Count, Record
 from sdft_cli.runs.files import write_whole
 from sdft_cli.types import Json
 
@@ -24,20 +25,20 @@ FILE = "inputs.json"
 SMALL = 64 * 1024 * 1024
 
 
-class FileRecord(TypedDict):
+class FileRecord(Record):
     """A file's SHA-256, its size in bytes and time of change in nanoseconds; of a JSONL file also its ``rows``."""
 
     sha256: str
-    bytes: int
+    bytes: Count
     modified: int
-    rows: NotRequired[int]
+    rows: NotRequired[Count]
 
 
 #: Files by name.
 Files = dict[str, FileRecord]
 
 
-class ModelRecord(TypedDict):
+class ModelRecord(Record):
     """The base model: its files (for an adapter, also those of its base, below ``base/``), or the commit of a hub
     id's; and digests of the chat template's source and of what it ``rendered``, the first row of each task."""
 
@@ -47,7 +48,7 @@ class ModelRecord(TypedDict):
     rendered: dict[str, str]
 
 
-class Inputs(TypedDict):
+class Inputs(Record):
     """``data`` by task and file name; ``others`` by path: plug-in files, general prompts, benchmark files."""
 
     data: dict[str, Files]
@@ -67,15 +68,11 @@ class Difference(NamedTuple):
 def read_inputs(run: Path) -> Inputs | None:
     """What the run was started with; None for a run that has not recorded it."""
     path = run / FILE
-    if not path.is_file():
+    if not json_files.exists(path):
         return None
-    try:
-        inputs: Inputs = json.loads(path.read_text(encoding="utf-8"))
-        return {"data": inputs["data"], "model": inputs["model"], "others": inputs["others"]}
-    except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(
-            f"{path} is damaged: {error}", "restore it, or remove it: what is there now is then recorded"
-        ) from error
+    hint = "restore it, or remove it: what is there now is then recorded"
+    inputs: Inputs = json_files.read(path, Inputs, hint)
+    return inputs
 
 
 def write_inputs(run: Path, inputs: Inputs) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import NamedTuple, TypeVar
 
+from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.evaluations import json_object, read_items, read_stages, settings_of
+from sdft_cli.runs.evaluations import json_object, lost_items, read_items, read_stages
 from sdft_cli.runs.format_version import check_run_folder
 from sdft_cli.runs.matrix_columns import Column, part_columns, task_column
 from sdft_cli.runs.metrics import Logged, MetricsLog
@@ -24,8 +25,8 @@ from sdft_cli.runs.records import (
     Summary,
     TaskSummary,
 )
+from sdft_cli.runs.stage_recipes import RecipeFacts, in_short, in_words, text
 from sdft_cli.runs.stage_recipes import by_stage as stage_recipes_of
-from sdft_cli.runs.stage_recipes import in_short, in_words, text
 from sdft_cli.stats import bootstrap, continual
 from sdft_cli.stats.continual import Draws, Metric
 from sdft_cli.stats.intervals import Interval, stratified
@@ -135,7 +136,8 @@ def load_run(folder: str | Path) -> RunResult:
     """Read a run folder; raises `UsageError` for one that is not a run or has no evaluation yet."""
     folder = Path(folder)
     check_run_folder(folder)
-    newest: dict[str, Json] = json_object(folder / "recipe.json")
+    hint = "restore the file, or train again in another folder (--out)"
+    newest: dict[str, Json] = json_files.read(folder / "recipe.json", RecipeFacts, hint)
     by_stage = read_stages(folder)
     if not by_stage:
         raise UsageError(f"{folder} has no evaluation yet", "continue it with `sdft train --resume`")
@@ -158,7 +160,7 @@ def load_run(folder: str | Path) -> RunResult:
         folder=folder,
         method=_method_name(recipe),
         recipe=recipe,
-        environment=json_object(environment) if environment.is_file() else {},
+        environment=json_object(environment) if json_files.exists(environment) else {},
         tasks=tasks,
         stages=stages,
         trained=trained,
@@ -180,10 +182,14 @@ def load_run(folder: str | Path) -> RunResult:
         guards=rows.guards,
         seconds=_seconds(rows, by_stage),
         finished=max(by_stage) >= len(stages),
-        settings={stage: settings_of(s) for stage, s in by_stage.items()},
+        settings={stage: s.get("settings", {}) for stage, s in by_stage.items()},
         stage_recipes=stage_recipes,
         changes=rows.settings,
-        notes=[*_notes(stages, by_stage, columns, parts), *map(_change, rows.settings)],
+        notes=[
+            *_notes(stages, by_stage, columns, parts),
+            *_lost(folder, by_stage),
+            *map(_change, rows.settings),
+        ],
         remarks=_remarks(by_stage),
     )
 
@@ -198,10 +204,11 @@ def _stages(recipe: Mapping[str, object], by_stage: Mapping[int, Scores]) -> lis
     """The task of every planned stage; the task that an evaluation recorded takes precedence over the recipe."""
     tasks = recipe.get("tasks")
     planned = [str(task) for task in tasks] if isinstance(tasks, list) else []
-    names = dict(enumerate(planned, start=1)) | {k: s["task"] for k, s in by_stage.items() if k and s.get("task")}
+    names = dict(enumerate(planned, start=1)) | {k: task for k, s in by_stage.items() if k and (task := s["task"])}
     count = max([len(planned), *by_stage])
-    if missing := [k for k in range(1, count + 1) if k not in names]:
-        raise UsageError(f"the task of stage {missing[0]} is unknown", "list every task in 'tasks' in recipe.json")
+    missing = next((k for k in range(1, count + 1) if k not in names), None)  # a folder's name may hold any number
+    if missing:
+        raise UsageError(f"the task of stage {missing} is unknown", "list every task in 'tasks' in recipe.json")
     return [names[k] for k in range(1, count + 1)]
 
 
@@ -285,6 +292,17 @@ def _short(text: str) -> str:
     """``text`` without the folders of an absolute path in it, which say nothing to readers elsewhere."""
     before, slash, path = text.partition(os.sep)
     return before + "…/" + PurePath(path).name if slash and os.path.isabs(slash + path) else text
+
+
+def _lost(folder: Path, by_stage: Mapping[int, Scores]) -> list[str]:
+    """Item files that have not as many items as were scored."""
+    notes = []
+    for stage, scores in by_stage.items():
+        units = [*scores["tasks"], *([f"suite-{scores['suite']['name']}"] if scores["suite"] else [])]
+        for unit, items in ((unit, read_items(folder, stage, unit)) for unit in units):
+            if items and (lost := lost_items(unit, items, scores["tasks"], scores["suite"])):
+                notes.append(f"stage {stage}, {lost}")
+    return notes
 
 
 def _remarks(by_stage: Mapping[int, Scores]) -> list[str]:

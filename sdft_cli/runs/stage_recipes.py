@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdft_cli.config import json_files
 from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.config.recipe_layers import absolute_paths
 from sdft_cli.config.run_changes import OF_METHOD
 from sdft_cli.config.toml_tables import Layer
-from sdft_cli.runs.evaluations import json_object
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.records import StageId
 from sdft_cli.types import Json
@@ -63,15 +63,27 @@ def own_settings(changed: dict[str, list[Json]]) -> dict[str, list[Json]]:
     return {key: values for key, values in changed.items() if key.split(".")[0] not in SHARED}
 
 
+class RecipeFacts(json_files.Record, total=False):
+    """What is read of the recipe of a run that is only reported on: it may be of a version with other keys."""
+
+    method: str | dict[str, Json]
+    tasks: list[str]
+    suite: str | None
+    model: str
+    seed: int
+    world: int
+
+
 # --- for readers ------------------------------------------------------------------------------------------------------
 
 
 def by_stage(run: Path, newest: Layer, stages: Sequence[str]) -> list[Layer]:
     """The recipe of every stage, as it is on disk; ``newest`` is the content of ``recipe.json``."""
     paths = [StageRecipes(run).path(StageId(number, task)) for number, task in enumerate(stages, 1)]
+    shared = {key: newest[key] for key in SHARED if key in newest}
+    hint = "restore the file, or train again in another folder (--out)"
     return [
-        {**json_object(path), **{key: newest[key] for key in SHARED if key in newest}} if path.is_file() else newest
-        for path in paths
+        {**json_files.read(path, RecipeFacts, hint), **shared} if json_files.exists(path) else newest for path in paths
     ]
 
 

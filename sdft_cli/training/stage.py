@@ -126,7 +126,7 @@ class StageTrainer:
         if batches.recipe.sampler.source != "teacher":
             return []
         stored = self.run.rollouts(self.stage, phase)
-        rollouts = stored.read()
+        rollouts = stored.read(len(batches.examples) * batches.recipe.sampler.n)
         if rollouts is None:
             rollouts = batches.write_once(engine)
             stored.write(rollouts)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.losses.fused import Scored
 from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
 from sdft_cli.models.engine import Engine, Reporting
@@ -28,7 +29,7 @@ from sdft_cli.training.optimizer import MasterAdamW, learning_rate
 from sdft_cli.training.prefetch import Prefetcher
 from sdft_cli.training.teacher import Weights, is_compressed, make_teacher
 from sdft_cli.training.teacher_storage import choose_storage
-from sdft_cli.types import Rollout
+from sdft_cli.types import Json, Rollout
 
 
 class Gradients(NamedTuple):
@@ -211,8 +212,20 @@ class PhaseTrainer:
         self.policy.save(folder)
 
     def restore(self, state: Path) -> None:
-        """Optimizer and teacher as `save` left them; the weights were loaded with the model."""
-        saved = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
+        """Optimizer and teacher as `save` left them; the weights were loaded with the model. `UsageError` for a file
+        that is broken, or of another model or optimizer."""
+        path = state / "state.pt"
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            self._restore(saved)
+        except (SdftError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch and pickle raise errors of any kind for bytes that they cannot read
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            hint = f"restore it, or delete {state.parent} to go on from what was saved before it"
+            raise UsageError(f"cannot restore {path}: {reason}", hint) from error
+
+    def _restore(self, saved: dict[str, Json]) -> None:
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.teacher:
             self.teacher.load_state_dict(saved["teacher"])

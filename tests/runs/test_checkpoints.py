@@ -127,3 +127,38 @@ def test_a_checkpoint_that_fails_leaves_its_space(tmp_path: Path) -> None:
         stage.write(2, fill)
     latest = Checkpoints(tmp_path).latest()
     assert latest and latest.step == 1 and [path.name for path in stage.folder.iterdir()] == ["step-000001"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "nowhere", "../other", "/etc", "stages/../../up/step-000001", "stages/01-a", "stages/01-a/step-\0"],
+)
+def test_latest_that_names_no_checkpoint_is_one_line(text: str, run: Run, stage: StageCheckpoints) -> None:
+    stage.write(5, fill("5"))
+    (run.folder / "latest").write_text(text)
+    with pytest.raises(UsageError, match=r"latest: .* is not the name of a checkpoint") as caught:
+        run.checkpoints.latest()
+    assert "\n" not in caught.value.message and "stages/NN-<task>/step-NNNNNN" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "not valid JSON"),
+        ("[]", "Input should be an object"),
+        ('{"stage": 1, "task": "a", "step": 5}', "stage_done: Field required"),
+        ('{"stage": "1", "task": "a", "step": 5, "stage_done": true}', "stage: Input should be a valid integer"),
+        ('{"stage": 1, "task": "a", "step": 5, "stage_done": 1}', "stage_done: Input should be a valid boolean"),
+        ('{"stage": 2, "task": "a", "step": 5, "stage_done": true}', "it is of stage 02-a, step 5"),
+        ('{"stage": 1, "task": "a", "step": 6, "stage_done": true}', "it is of stage 01-a, step 6"),
+    ],
+)
+def test_a_broken_checkpoint_is_one_line(text: str, says: str, run: Run, stage: StageCheckpoints) -> None:
+    checkpoint = stage.write(5, fill("5"))
+    (checkpoint.folder / "done.json").write_text(text)
+    for read in (run.checkpoints.latest, stage.all, stage.finished, lambda: stage.at(5)):
+        with pytest.raises(UsageError) as caught:
+            read()
+        assert (
+            f"done.json: {says}" in caught.value.message and "go on from the checkpoint before it" in caught.value.hint
+        )
