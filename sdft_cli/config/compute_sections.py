@@ -81,3 +81,6 @@ class Runtime(Section):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int | None = Field(None, ge=1, description="CPU threads; torch's default if not set.")
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
+        "auto", description="auto is the fastest that gives the results of eager, for which every model is written."
+    )

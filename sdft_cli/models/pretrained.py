@@ -6,32 +6,27 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads are far slower on shared cores
 
 import torch
 
 from sdft_cli.config.recipe import Lora, Runtime
-from sdft_cli.errors import SdftError, UsageError, explained
-from sdft_cli.models import adapters, devices, packing
+from sdft_cli.errors import UsageError
+from sdft_cli.models import adapters, devices, rope, scoring, weights
 from sdft_cli.models.base_models import Base, base_of
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.context_window import window_of
 from sdft_cli.models.policy import Policy, ends_of
 from sdft_cli.models.protocols import CausalLM, ModelConfig, PeftModel, Tokenizer
 
-T = TypeVar("T")
-
 
 def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     """The model at ``location`` on its device, with a trainable adapter where ``location`` or ``lora`` asks for one.
 
-    Raises `UsageError` for a model that cannot be loaded, or whose output head is not supported.
+    Raises `UsageError` for a model that cannot be loaded whole, or not be scored right (`scoring`).
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the only progress bar on the screen is ours
@@ -42,17 +37,30 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     if device.type == "cuda":
         # cuDNN makes a plan for every new length, hence for every sampled token; torch prefers it since 2.11
         torch.backends.cuda.enable_cudnn_sdp(False)
-    base, revision = base_of(location)
-    core: CausalLM = _explained(
-        location, lambda: AutoModelForCausalLM.from_pretrained(base, dtype=dtype, revision=revision or "main")
-    )
-    policy = Policy(core, load_chat(location), location, device, peft=adapters.attach(core, location, lora))
+    chat, base = load_chat(location), base_of(location)
+    core, left_out = weights.read(location, base, load_config(location), dtype, runtime.attention)
+    policy = Policy(core, chat, location, device, peft=adapters.attach(core, location, lora))
     policy.list_end_of_turn()
     policy.model.to(device)
     policy.model.eval()  # dropout off everywhere: sampler and trainer must be the same model
-    policy.check_head()
-    policy.packed = packing.enable(policy.core)
+    rope.forget_lengths(core)
+    _check_vocabulary(policy)
+    try:
+        policy.scoring = scoring.examine(core, runtime.attention)._replace(left_out=left_out)
+    except scoring.Unsupported as error:
+        raise UsageError(f"{location}: {error}", error.hint) from error
     return policy
+
+
+def _check_vocabulary(policy: Policy) -> None:
+    """Every id that the tokenizer can give has an embedding."""
+    rows = policy.core.get_input_embeddings().weight.shape[0]
+    largest = max(policy.chat.tokenizer.get_vocab().values(), default=0)
+    if largest >= rows:
+        raise UsageError(
+            f"{policy.name}: the tokenizer has ids up to {largest}, the model embeddings for {rows}",
+            "use the tokenizer that belongs to the model, or resize its embeddings",
+        )
 
 
 def load_config(location: str) -> ModelConfig:
@@ -60,19 +68,17 @@ def load_config(location: str) -> ModelConfig:
     from transformers import AutoConfig
 
     base, revision = base_of(location)
-    config: ModelConfig = _explained(location, lambda: AutoConfig.from_pretrained(base, revision=revision or "main"))
+    config: ModelConfig = weights.explained(
+        location,
+        lambda: AutoConfig.from_pretrained(base, revision=revision or "main", trust_remote_code=False),
+    )
     return config
 
 
 def shapes(location: str, lora: Lora) -> tuple[CausalLM, PeftModel | None]:
     """The model and its adapter as `load` makes them, without the numbers: every tensor is on the meta device."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    config = load_config(location)
+    core = weights.shaped(location, load_config(location))
     with torch.device("meta"):
-        core: CausalLM = _explained(location, lambda: AutoModelForCausalLM.from_config(config))
         return core, adapters.attach_untrained(core, location, lora)
 
 
@@ -86,7 +92,7 @@ def set_generation_config(core: CausalLM, location: str) -> None:
         with contextlib.suppress(OSError):
             core.generation_config = GenerationConfig.from_pretrained(base, revision=revision or "main")
 
-    _explained(location, read)
+    weights.explained(location, read)
 
 
 def load_chat(location: str) -> Chat:
@@ -95,9 +101,12 @@ def load_chat(location: str) -> Chat:
 
     own = (Path(location) / "tokenizer_config.json").is_file()
     folder, revision = Base(location) if own else base_of(location)
-    tokenizer: Tokenizer = _explained(
-        location, lambda: AutoTokenizer.from_pretrained(folder, revision=revision or "main")
+    tokenizer: Tokenizer = weights.explained(
+        location,
+        lambda: AutoTokenizer.from_pretrained(folder, revision=revision or "main", trust_remote_code=False),
     )
+    if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):  # made of nothing where its files are missing
+        raise UsageError(f"{location}: the tokenizer has no vocabulary", "add the model's tokenizer files")
     config = load_config(location)
     chat = Chat(tokenizer, window=window_of(config))
     chat.notes += _end_notes(location, chat, config)
@@ -122,6 +131,11 @@ def _end_notes(location: str, chat: Chat, config: ModelConfig) -> list[str]:
     ]
 
 
+def without_weights(location: str) -> CausalLM:
+    """The model's shapes, on no device."""
+    return weights.shaped(location, load_config(location))
+
+
 def version_of(location: str) -> str | None:
     """The commit of a hub id's files; None for a folder."""
     return getattr(load_config(location), "_commit_hash", None)
@@ -141,20 +155,3 @@ def placement(runtime: Runtime) -> tuple[torch.device, torch.dtype]:
 def _say_once(note: str) -> None:
     if note:
         print(f"note: {note}", file=sys.stderr)
-
-
-def _explained(location: str, load: Callable[[], T]) -> T:
-    """What ``load`` returns; its errors as `UsageError` in one line: whatever the libraries raise for a model that is
-    broken, or needs a package that is not there, has no other cause."""
-    try:
-        return load()
-    except Exception as error:
-        if isinstance(error, SdftError) or (isinstance(error, RuntimeError) and explained(error)):
-            raise  # no memory
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        hint = "check the path or hub id, and HF_TOKEN"
-        if isinstance(error, ImportError):
-            hint = "install what it needs, or choose another model"
-        elif Path(location).is_dir():
-            hint = "its files may be missing, cut off or broken: copy them again, or choose another model"
-        raise UsageError(f"cannot load the model {location!r}: {reason}", hint) from error

@@ -15,7 +15,17 @@ from typing import NamedTuple
 from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.files import naming, write_whole
-from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, LaterRow, MetricsRow, SettingsRow, StageId, StepRow
+from sdft_cli.runs.records import (
+    EndingRow,
+    EvalRow,
+    GuardRow,
+    LaterRow,
+    MetricsRow,
+    ModelFacts,
+    SettingsRow,
+    StageId,
+    StepRow,
+)
 from sdft_cli.types import Json
 
 
@@ -86,6 +96,14 @@ class MetricsLog:
                     return
                 raise
             yield text, row
+
+    def model(self) -> ModelFacts | None:
+        """What was logged last about how the model is sampled and scored."""
+        facts = None
+        for _, row in self._rows():
+            if row["kind"] == "model":
+                facts = ModelFacts(sampling=row["sampling"], scoring=row["scoring"])
+        return facts
 
     def notes(self) -> list[str]:
         """The texts of the notes that were recorded before the first step."""

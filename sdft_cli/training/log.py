@@ -13,6 +13,8 @@ from sdft_cli.runs.records import (
     EvalRow,
     GuardFacts,
     GuardRow,
+    ModelFacts,
+    ModelRow,
     Position,
     StageId,
     StepFacts,
@@ -29,6 +31,7 @@ class TrainingLog:
     def __init__(self, metrics: MetricsLog, plans: Sequence[StagePlan], display: TrainingDisplay):
         self.metrics, self.plans, self.display = metrics, plans, display
         self.begins = self._begins()
+        self.said: ModelFacts | None = None
 
     def _begins(self) -> list[int]:
         """The global steps before each stage: as logged, where a stage has begun. The rows of a finished stage may have
@@ -51,6 +54,17 @@ class TrainingLog:
 
     def start_stage(self, stage: StageId) -> None:
         self.display.start_stage(stage, len(self.plans), self.plans[stage.number - 1].steps)
+
+    def model(self, at: Position, facts: ModelFacts) -> None:
+        """How the model is sampled and scored from here on: logged where it differs from what was logged last (a
+        resumed run may have another machine), on the terminal once besides."""
+        if facts != self.metrics.model():
+            row: ModelRow = {"kind": "model", **self._at(at), **facts}
+            self.metrics.append(row)
+        if facts != self.said:
+            self.display.note(f"sampling: {facts['sampling']}")
+            self.display.note(f"scoring: {facts['scoring']}")
+        self.said = facts
 
     def step(self, at: Position, facts: StepFacts) -> None:
         row: StepRow = {"kind": "step", **self._at(at), **facts}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import accumulate
 from signal import Signals
 
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import saving
-from sdft_cli.models.engine import Engine
+from sdft_cli.models.engine import Engine, described
 from sdft_cli.models.merging import merge
 from sdft_cli.runs import signals
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
-from sdft_cli.runs.records import EvalRow, Position, StageId
+from sdft_cli.runs.records import EvalRow, ModelFacts, Position, StageId
 from sdft_cli.runs.signals import Held
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.checkpoint_schedule import Checkpointer
@@ -54,6 +55,8 @@ class StageTrainer:
             self.log.display.note(f"resumed at stage {self.stage.number}, step {resumed.step}")
         self.run.metrics.rewind(self.stage, resumed.step if resumed else -1)
         self.log.start_stage(self.stage)
+        facts = ModelFacts(sampling=described(engine), scoring=engine.policy.scoring.text)
+        self.log.model(self._position(resumed.step if resumed else 0), facts)
         if self.recipe.train.eval_every and self.stage.number == 1 and resumed is None:
             self._evaluate(engine, Position(self.stage, 0, 0))
         checkpointer = self._checkpointer()  # it reads the evaluations logged so far
@@ -68,6 +71,11 @@ class StageTrainer:
     def _announce(self, signal: Signals) -> None:
         again = "press Ctrl-C again" if signal == Signals.SIGINT else "send it again"
         self.log.display.note(f"{signal.name}: finishing this step, then saving; {again} to stop at once")
+
+    def _position(self, step: int) -> Position:
+        """Where training goes on after ``step`` steps of the stage."""
+        ends = list(accumulate(batches.steps for batches in self.plan.phases))
+        return Position(self.stage, sum(end <= step for end in ends[:-1]), step)
 
     def _checkpointer(self) -> Checkpointer:
         return Checkpointer(self.run, self.stage, self.plan.steps - self.plan.phases[-1].steps)

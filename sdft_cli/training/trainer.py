@@ -113,6 +113,7 @@ class PhaseTrainer:
             **means,
             **skipped,
             **batch.facts,
+            **self._age(batch, step),
             "tokens_per_second": sum(len(r.completion) for r in batch.rows) / seconds,
             "lr": lr,
             "grad_norm": norm,
@@ -130,6 +131,13 @@ class PhaseTrainer:
             self._in_use = (number, self.prefetcher.take(number))
         return self._in_use[1]
 
+    def _age(self, batch: Batch, step: int) -> StepFacts:
+        """How old the batch's samples are, where they may be older than the weights."""
+        reused = step % self.recipe.train.updates
+        if "staleness" not in batch.facts and self.recipe.train.updates == 1:
+            return {}
+        return {"staleness": batch.facts.get("staleness", 0) + reused}
+
     def may_save(self, step: int) -> bool:
         """Whether nothing but weights is in flight after ``step`` steps: a batch in use could not be drawn again."""
         return step % self.recipe.train.updates == 0
@@ -145,7 +153,7 @@ class PhaseTrainer:
         needed once a step. Sums stay on the device until the end.
         """
         torch.manual_seed(self.batches.seed("dropout", step))
-        groups, objective = group_rows(rows, budget, self.policy.packed), StepObjective(self.recipe, step)
+        groups, objective = group_rows(rows, budget, self.policy.layout), StepObjective(self.recipe, step)
         teachers = [self.teacher_score(group) if objective.asks_teacher else None for group in groups]
         sums = _Sums(self.policy.device)
         for group, teacher in zip(groups, teachers, strict=True):
@@ -177,7 +185,7 @@ class PhaseTrainer:
         if not (beginnings and objective.asks_teacher) or kl is None:
             return {}
         total, count = 0.0, 0
-        for group in group_rows(beginnings, self.budget.tokens, self.policy.packed):
+        for group in group_rows(beginnings, self.budget.tokens, self.policy.layout):
             student = Scored(
                 self.policy.hidden_states(self._inputs([r.student_prompt for r in group], group)), self.policy.head()
             )
@@ -267,7 +275,7 @@ class _Sums:
             "kl": _known(kl),
             "reverse_kl": _known(reverse_kl) if on_policy else None,
             "entropy": entropy,
-            "logprob_gap": gap,
+            "logprob_gap": gap if objective.samples_as_scored and self.tokens else None,
         }
         if objective.factors and self.tokens:
             means["factors"] = objective.means.read(self.tokens)
