@@ -131,11 +131,6 @@ def _end_notes(location: str, chat: Chat, config: ModelConfig) -> list[str]:
     ]
 
 
-def without_weights(location: str) -> CausalLM:
-    """The model's shapes, on no device."""
-    return weights.shaped(location, load_config(location))
-
-
 def version_of(location: str) -> str | None:
     """The commit of a hub id's files; None for a folder."""
     return getattr(load_config(location), "_commit_hash", None)
