@@ -75,8 +75,7 @@ def train(
         if resume:
             hint = "resume an unfinished run, continue a finished one"
             raise UsageError("--resume and --continue exclude each other", hint)
-        _extend(continue_run, split(tasks), sets, plugin, json, base)
-        return
+        return _extend(continue_run, split(tasks), sets, plugin, json, base)
     if resume:
         if out is None:
             raise UsageError("--resume needs to know which run", "name it with --out RUN")
