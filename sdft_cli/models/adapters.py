@@ -12,6 +12,8 @@ from sdft_cli.config.model_locations import is_adapter
 from sdft_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from sdft_cli.config.recipe import Lora
     from sdft_cli.models.protocols import CausalLM, PeftModel
 
@@ -81,7 +83,7 @@ def check_embeddings(model: CausalLM) -> None:
 
 def _attach_empty(model: CausalLM, location: str, lora: Lora | None) -> PeftModel:
     """The adapter at ``location`` without its weights."""
-    from peft import PeftConfig, get_peft_model
+    from peft import PeftConfig
 
     _check_kind(location, lora)
     names = linear_layers(model)
@@ -90,10 +92,7 @@ def _attach_empty(model: CausalLM, location: str, lora: Lora | None) -> PeftMode
         config = PeftConfig.from_pretrained(location)
         config.base_model_name_or_path = None  # it may have moved; `peft` puts in where the model came from
         config.inference_mode = False
-        with warnings.catch_warnings():  # peft writes patterns for experts that it then says are ignored, and uses them
-            warnings.filterwarnings("ignore", "The following .*_pattern keys did not match")
-            adapted: PeftModel = get_peft_model(model, config)
-        return adapted
+        return _put(model, config)
 
     adapted = _explained(f"the adapter {location} cannot be used", make)
     _check_layers(model, lora, names)
@@ -101,7 +100,7 @@ def _attach_empty(model: CausalLM, location: str, lora: Lora | None) -> PeftMode
 
 
 def _attach_new(model: CausalLM, lora: Lora) -> PeftModel:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     if getattr(model, "_hf_peft_config_loaded", False):
         raise UsageError("the model is an adapter on the hub", "download it, and name its folder")
@@ -119,9 +118,18 @@ def _attach_new(model: CausalLM, lora: Lora) -> PeftModel:
         raise UsageError("lora.rank: the model has no linear layer besides its output head", "set lora.rank=0")
     choices = f"the model's linear layers: {', '.join(_endings(names)) or 'none'}"
     what = f"lora.target_modules={_text(targets)}"
-    adapted: PeftModel = _explained(what, lambda: get_peft_model(model, config), choices)
+    adapted = _explained(what, lambda: _put(model, config), choices)
     _check_found(adapted, targets, choices)
     _check_layers(model, lora, names)
+    return adapted
+
+
+def _put(model: CausalLM, config: LoraConfig) -> PeftModel:
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():  # peft makes patterns for a mixture's experts, uses them, and says they are ignored
+        warnings.filterwarnings("ignore", "The following .*_pattern keys did not match")
+        adapted: PeftModel = get_peft_model(model, config)
     return adapted
 
 
