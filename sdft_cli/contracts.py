@@ -33,7 +33,8 @@ class Contract:
 
     ``functions`` are the parameters of the functions in its fields, or of its methods where it is a class. ``example``
     shows how to write such a thing. ``more`` looks at what else there is to check, and returns what `problem` does.
-    ``results`` are what the functions must return; those in ``makes`` return another function of the thing.
+    ``results`` are what the functions must return; those in ``makes`` return another function of the thing, and those
+    in ``may_have`` need not be there.
     """
 
     classes: tuple[type, ...]
@@ -42,6 +43,7 @@ class Contract:
     more: Callable[[object], str] = lambda thing: ""
     results: Mapping[str, Result] = field(default_factory=dict)
     makes: Mapping[str, str] = field(default_factory=dict)
+    may_have: tuple[str, ...] = ()
 
     def problem(self, thing: object) -> str:
         """What is wrong with ``thing``, as the rest of a sentence that begins with its variable; empty if nothing."""
@@ -62,18 +64,18 @@ class Contract:
     def watched(self, thing: T, variable: str, file: Path) -> T:
         """``thing`` with its functions watched: whatever one of them raises or returns wrongly is a `UsageError` that
         names ``file`` and the function. A class is watched by a subclass."""
-        functions = {name: getattr(thing, name, None) for name in self.functions}
-        watched = {
-            name: self._watch(function, variable, name, file)
-            for name, function in functions.items()
-            if callable(function) and not (_is_class(thing) and _is_bound(thing, name))
-        }
+        watched: dict[str, Any] = {}
+        for name in (*self.functions, *self.may_have):
+            if callable(function := getattr(thing, name, None)):
+                watching = self._watch(function, variable, name, file)
+                bound = _is_class(thing) and _is_bound(thing, name)
+                watched[name] = staticmethod(watching) if bound else watching
         if isinstance(thing, type):
             return type(thing)(thing.__name__, (thing,), {**watched, "__module__": thing.__module__})
-        watching = copy.copy(thing) if watched else thing
+        copied = copy.copy(thing) if watched else thing
         for name, function in watched.items():
-            object.__setattr__(watching, name, function)  # the thing may be frozen
-        return watching
+            object.__setattr__(copied, name, function)  # the thing may be frozen
+        return copied
 
     def _watch(self, function: Callable[..., Any], variable: str, name: str, file: Path) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:

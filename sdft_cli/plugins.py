@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import Generic, NamedTuple, TypeVar, cast
 
 from sdft_cli.contracts import Contract, example_lists, examples, in_one_line, place_of, prepared, score
-from sdft_cli.errors import UsageError, choose
-from sdft_cli.types import Battery, Suite, Task
+from sdft_cli.errors import UsageError, choose, shown
+from sdft_cli.types import Battery, Rubric, Suite, Task
 
 #: What a plug-in file may define, and the room it goes into ("module:variable"). A new kind is one line here and a
 #: `Room` beside the class of such things.
@@ -107,13 +107,27 @@ class Room(Generic[T]):
         return [name.replace("_", "-") for name in files if not name.startswith("_")]
 
 
+def _problem(thing: object) -> str:
+    """What is wrong with the data of a plug-in's task or suite, as `Contract.problem` has it."""
+    tokens, suffixes = getattr(thing, "max_new_tokens", 1), getattr(thing, "suffixes", ())
+    if isinstance(tokens, int) and tokens < 1:
+        return f".max_new_tokens must be at least 1, not {tokens}"
+    if not isinstance(suffixes, tuple) or not all(isinstance(suffix, str) for suffix in suffixes):
+        return f".suffixes must be a tuple of text, such as ('.csv',), not {shown(suffixes)}"
+    for name, kind in (("grader", dict), ("rubric", Rubric)):
+        if not isinstance(value := getattr(thing, name, None), kind | None):
+            return f".{name} must be a {kind.__name__}, not {shown(value)}"
+    return ""
+
+
 TASKS: Room[Task] = Room(
     "task",
     Contract(
         (Task,),
         {"prepare": ("paths", "options"), "grade": ("completion", "example"), "question": ("example",)},
         "TASK = Task(name, summary, prepare, grade); CONTRIBUTING.md shows one",
-        results={"prepare": prepared, "grade": score},
+        _problem,
+        {"prepare": prepared, "grade": score},
     ),
     folder="tasks",
 )
@@ -123,7 +137,8 @@ SUITES: Room[Suite | Battery] = Room(
         (Suite, Battery),
         {"parts": (), "grade": ("completion", "example"), "general": ()},
         "SUITE = Suite(name, summary, parts, grade); sdft_cli/suites/micro.py is one",
-        results={"parts": example_lists, "grade": score, "general": examples},
+        _problem,
+        {"parts": example_lists, "grade": score, "general": examples},
     ),
     folder="suites",
 )
@@ -168,7 +183,10 @@ def load_file(path: str | Path) -> list[tuple[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no plug-in file at {path}", f"name a .py file that defines one of {', '.join(ROOMS)}")
-    key, digest = path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        key, digest = path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", "name a readable .py file") from error
     if key in _loaded and _loaded[key].digest == digest:
         return _loaded[key].things
     module = _import(path, f"sdft_plugin_{path.stem}_{digest[:8]}")

@@ -140,6 +140,7 @@ ENGINES: Room[EngineClass] = Room(
         },
         "class MyEngine: name = 'my-engine' …, then ENGINE = MyEngine; CONTRIBUTING.md, 'Add an engine'",
         results={"__init__": _keep_policy, "sample": _rollouts},
+        may_have=("check",),
     ),
     folder="engines",
 )

@@ -172,6 +172,16 @@ def test_an_engine_gives_a_rollout_for_each_prompt(result: str, says: str, tmp_p
     ]
 
 
+def test_an_engines_own_check_is_watched_too(tmp_path: Path) -> None:
+    for kind in ("staticmethod", "classmethod"):
+        first = "cls, " if kind == "classmethod" else ""
+        text = SAMPLING.replace(
+            "    def sync", f"    @{kind}\n    def check({first}settings): settings.gone\n    def sync"
+        )
+        engine = loaded(tmp_path, text.replace("RESULT", "[]"))
+        assert "my.py:9: ENGINE.check: AttributeError: 'str' object has no attribute" in complaint(engine.check, "x")
+
+
 def test_an_engine_of_a_plugin_is_still_what_it_was(tmp_path: Path) -> None:
     engine = loaded(tmp_path, ENGINE)
     assert engine.name == "my-engine" and engine.__name__ == "MyEngine"

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import mutations
@@ -83,10 +84,10 @@ def _kill_at_step(patch: pytest.MonkeyPatch, last: int) -> None:
     """Training stops dead in the step after the ``last`` one."""
     steps, step = iter(range(last + 1)), PhaseTrainer.step
 
-    def one(self: PhaseTrainer, number: int):
+    def one(*arguments: Any, **named: Any) -> Any:
         if next(steps) == last:
             raise SystemExit(130)
-        return step(self, number)
+        return step(*arguments, **named)
 
     patch.setattr(PhaseTrainer, "step", one)
 

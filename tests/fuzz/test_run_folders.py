@@ -12,12 +12,12 @@ from support import mutations
 COMMANDS = (
     ("done", ("compare", "done", "other"), 30),
     ("done", ("compare", "done", "other", "--by", "method"), 20),
-    ("done", ("report", "done", "--out", "report"), 8),
+    ("done", ("report", "done", "--out", "report"), 3),
     ("done", ("eval", "done"), 12),
     ("done", ("eval", "done", "--out", "scores", "--json", "--max-forgetting", "0.9"), 6),
     ("done", ("train", "--resume", "--out", "done"), 12),
     ("killed", ("train", "--resume", "--out", "killed"), 20),
-    ("killed", ("report", "killed", "--out", "report"), 2),
+    ("killed", ("report", "killed", "--out", "report"), 1),
 )
 #: These files are what a run is; those of its models are mutated too, but less often.
 WEIGHTS = {".json": 8, ".jsonl": 8, ".pt": 2, ".safetensors": 1, "": 8}
