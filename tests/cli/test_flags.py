@@ -15,6 +15,7 @@ import typer
 from support.plugin_files import SOUND
 from support.run_folder import FORGETS, make_run
 
+from sdft_cli import plugins
 from sdft_cli.cli.app import app
 
 A = "micro-tooluse"
@@ -284,7 +285,8 @@ def place(sdft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert code in (0, 2), err
         return out, err if code else ""
 
-    return run
+    yield run
+    plugins.unload_all()
 
 
 @pytest.mark.parametrize("mode", MODES)

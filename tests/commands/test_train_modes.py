@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from support.command_line import Done, interrupted, sdft
 from support.plugin_files import ENGINE
 
+from sdft_cli import plugins
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
@@ -62,7 +63,8 @@ def copy(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    return copied
+    yield copied
+    plugins.unload_all()
 
 
 def change(file: Path) -> None:
