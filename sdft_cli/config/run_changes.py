@@ -109,7 +109,7 @@ def continued(recipe: Recipe, given: Given) -> Recipe:
     if not changed.tasks:
         raise UsageError("--continue needs the tasks to add", "add --tasks NEW_TASK")
     changed = changed.model_copy(update={"tasks": (*recipe.tasks, *changed.tasks)})
-    fresh_adapter = getattr(changed.lora, "merge", None) == "stage"
+    fresh_adapter = changed.lora.merge == "stage"
     for key, (before, _) in differences(absolute_paths(recipe), changed).items():
         reason = FLOOR if moves_floor(key, changed) else reason_of(key, _ADDED)
         if reason and not (fresh_adapter and key.startswith("lora.")):

@@ -32,6 +32,14 @@ def ends_of(config: object) -> list[int]:
     return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
 
 
+def list_end_of_turn(core: CausalLM, chat: Chat) -> None:
+    """Add the chat template's end of a turn to the generation config where it is missing: whatever generates with
+    this model, or with what is saved of it, then stops there too."""
+    config = getattr(core, "generation_config", None)
+    if config is not None and chat.end_id not in (ends := ends_of(config)):
+        config.eos_token_id = [*ends, chat.end_id] if ends else chat.end_id
+
+
 @dataclass
 class Policy:
     """``core`` is the model itself, ``peft`` the same model with adapters (None under full fine-tuning).
@@ -76,13 +84,6 @@ class Policy:
         """Every id that ends a completion: the chat template's end of a turn, the tokenizer's end of a text, and those
         of the model's generation config."""
         return sorted({self.chat.end_id, self.chat.eos_id, *ends_of(getattr(self.core, "generation_config", None))})
-
-    def list_end_of_turn(self) -> None:
-        """Add the chat template's end of a turn to the generation config where it is missing: whatever generates with
-        this model, or with what is saved of it, then stops there too."""
-        config = getattr(self.core, "generation_config", None)
-        if config is not None and self.chat.end_id not in (ends := ends_of(config)):
-            config.eos_token_id = [*ends, self.chat.end_id] if ends else self.chat.end_id
 
     # forward ----------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from sdft_cli.models import adapters, devices, rope, scoring, weights
 from sdft_cli.models.base_models import Base, base_of
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.context_window import window_of
-from sdft_cli.models.policy import Policy, ends_of
+from sdft_cli.models.policy import Policy, ends_of, list_end_of_turn
 from sdft_cli.models.protocols import CausalLM, ModelConfig, PeftModel, Tokenizer
 
 
@@ -40,7 +40,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     chat, base = load_chat(location), base_of(location)
     core, left_out = weights.read(location, base, load_config(location), dtype, runtime.attention)
     policy = Policy(core, chat, location, device, peft=adapters.attach(core, location, lora))
-    policy.list_end_of_turn()
+    list_end_of_turn(core, chat)
     policy.model.to(device)
     policy.model.eval()  # dropout off everywhere: sampler and trainer must be the same model
     rope.forget_lengths(core)

@@ -10,12 +10,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired
 
 from sdft_cli.config import json_files
+from sdft_cli.config.json_files import Record, Share
 from sdft_cli.errors import UsageError, shown
 from sdft_cli.runs.files import write_together
-from sdft_cli.runs.records import ComparedItem, ItemRecord, Scores, StageId, SuiteSummary, Summary
+from sdft_cli.runs.records import ItemRecord, Scores, StageId, SuiteSummary, Summary
 from sdft_cli.types import Json
+
+
+class ComparedItem(Record):
+    """What an item needs for two evaluations to be compared on it; any other tool may have written it."""
+
+    id: str
+    value: Share | None
+    document: NotRequired[str | None]
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.files import naming, write_whole
 from sdft_cli.runs.records import (
+    At,
     EndingRow,
     EvalRow,
     GuardRow,
-    LaterRow,
     MetricsRow,
     ModelFacts,
     SettingsRow,
@@ -27,6 +27,12 @@ from sdft_cli.runs.records import (
     StepRow,
 )
 from sdft_cli.types import Json
+
+
+class LaterRow(At):
+    """A row of a kind that only a later version knows."""
+
+    kind: str
 
 
 class Logged(NamedTuple):

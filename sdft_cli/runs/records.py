@@ -201,12 +201,6 @@ class ModelRow(TrainingAt, ModelFacts):
     kind: Literal["model"]
 
 
-class LaterRow(At):
-    """A row of a kind that only a later version knows."""
-
-    kind: str
-
-
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
 MetricsRow = Annotated[
     StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow | NoteRow, Field(discriminator="kind")
@@ -214,14 +208,6 @@ MetricsRow = Annotated[
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------
-
-
-class ComparedItem(Record):
-    """What an item needs for two evaluations to be compared on it; any other tool may have written it."""
-
-    id: str
-    value: Share | None
-    document: NotRequired[str | None]
 
 
 class ItemScore(Record):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from sdft_cli.training.optimizer import MasterAdamW, learning_rate
 from sdft_cli.training.prefetch import Prefetcher
 from sdft_cli.training.teacher import Weights, is_compressed, make_teacher
 from sdft_cli.training.teacher_storage import choose_storage
-from sdft_cli.types import Json, Rollout
+from sdft_cli.types import Rollout
 
 
 class Gradients(NamedTuple):
@@ -113,7 +114,7 @@ class PhaseTrainer:
             **means,
             **skipped,
             **batch.facts,
-            **self._age(batch, step),
+            **_age(batch, step % self.recipe.train.updates, self.recipe.train.updates),
             "tokens_per_second": sum(len(r.completion) for r in batch.rows) / seconds,
             "lr": lr,
             "grad_norm": norm,
@@ -130,13 +131,6 @@ class PhaseTrainer:
         if self._in_use is None or self._in_use[0] != number:
             self._in_use = (number, self.prefetcher.take(number))
         return self._in_use[1]
-
-    def _age(self, batch: Batch, step: int) -> StepFacts:
-        """How old the batch's samples are, where they may be older than the weights."""
-        reused = step % self.recipe.train.updates
-        if "staleness" not in batch.facts and self.recipe.train.updates == 1:
-            return {}
-        return {"staleness": batch.facts.get("staleness", 0) + reused}
 
     def may_save(self, step: int) -> bool:
         """Whether nothing but weights is in flight after ``step`` steps: a batch in use could not be drawn again."""
@@ -222,34 +216,45 @@ class PhaseTrainer:
     def restore(self, state: Path) -> None:
         """Optimizer and teacher as `save` left them; the weights were loaded with the model. `UsageError` for a file
         that is broken, or of another model or optimizer."""
-        path = state / "state.pt"
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            self._restore(saved)
-        except (SdftError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # torch and pickle raise errors of any kind for bytes that they cannot read
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            hint = f"restore it, or delete {state.parent} to go on from what was saved before it"
-            raise UsageError(f"cannot restore {path}: {reason}", hint) from error
-
-    def _restore(self, saved: dict[str, Json]) -> None:
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.teacher:
-            self.teacher.load_state_dict(saved["teacher"])
-        batches = saved.get("in_flight", {})  # state saved by older versions has none
-        if batches.get("settings") != in_flight.settings(self.recipe):
-            return
-        self.prefetcher.load_state_dict(batches)
-        if "in_use" in batches:
-            number, (batch,) = batches["in_use"]
-            self._in_use = number, in_flight.loaded([batch])[0]
+        with _explaining(state):
+            saved = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.teacher:
+                self.teacher.load_state_dict(saved["teacher"])
+            batches = saved.get("in_flight", {})  # state saved by older versions has none
+            if batches.get("settings") != in_flight.settings(self.recipe):
+                return
+            self.prefetcher.load_state_dict(batches)
+            if "in_use" in batches:
+                number, (batch,) = batches["in_use"]
+                self._in_use = number, in_flight.loaded([batch])[0]
 
     def close(self) -> None:
         """Stop what is being prefetched, and free the teacher."""
         self.prefetcher.close()
         if self.teacher:
             self.teacher.close()
+
+
+def _age(batch: Batch, reused: int, updates: int) -> StepFacts:
+    """How many steps older than the weights a batch's samples are, which has been ``reused`` so often of ``updates``
+    times; nothing where they are always of the weights."""
+    if "staleness" not in batch.facts and updates == 1:
+        return {}
+    return {"staleness": batch.facts.get("staleness", 0) + reused}
+
+
+@contextmanager
+def _explaining(state: Path) -> Iterator[None]:
+    """`UsageError` for a ``state`` that is broken, or of another model or optimizer."""
+    try:
+        yield
+    except (SdftError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # torch and pickle raise errors of any kind for bytes that they cannot read
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        hint = f"restore it, or delete {state.parent} to go on from what was saved before it"
+        raise UsageError(f"cannot restore {state / 'state.pt'}: {reason}", hint) from error
 
 
 class _Sums:

@@ -55,5 +55,5 @@ def test_the_file_is_read_back_and_a_damaged_one_is_named(tmp_path: Path) -> Non
     write_inputs(tmp_path, of())
     assert read_inputs(tmp_path) == of()
     (tmp_path / "inputs.json").write_text("{")
-    with pytest.raises(UsageError, match=r"inputs\.json is damaged"):
+    with pytest.raises(UsageError, match=r"inputs\.json: not valid JSON"):
         read_inputs(tmp_path)
