@@ -73,7 +73,8 @@ def _train_stages(run: Run, plans: list[StagePlan], display: TrainingDisplay) ->
     for line in complaints(plans):
         display.note(line)
     evaluator, log = StageEvaluator(run, plans), TrainingLog(run.metrics, plans, display)
-    log.notes(notes_of(plans))
+    for note in run.add_notes(notes_of(plans)):
+        display.note(f"note: {note}")
     _measure(run, BASE, run.recipe.model, evaluator, display)
     for stage, stage_plan in zip(run.stages(), plans, strict=True):
         trainer = StageTrainer(run, stage, stage_plan, log, evaluator)

@@ -2,6 +2,7 @@
 
     runs/<name>/run.json (the folder's format version, see `runs.format_version`)
                 recipe.json environment.json metrics.jsonl latest done.json
+                notes.json (what was found before the first step: limits that were lowered, rows that were dropped)
                 rollouts/NN-<task>-<phase>.jsonl (what a teacher wrote once)
                 stages/NN-<task>/step-000400/{model/, state/, done.json}
                 evals/NN-<task>/{scores.json, <unit>.jsonl}
@@ -88,6 +89,18 @@ class Run:
             {"kind": "settings", "stage": stage.number, "task": stage.task, "step": step, "changed": changed}
         )
         self.save_recipe(recipe)
+
+    def add_notes(self, notes: list[str]) -> list[str]:
+        """Record what a reader of the run should know and was found before its first step; returns ``notes``."""
+        file = self.folder / "notes.json"
+        try:
+            recorded = json.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # none yet, or a damaged file, which is written anew
+            recorded = []
+        recorded = recorded if isinstance(recorded, list) else []
+        if new := [note for note in notes if note not in recorded]:
+            write_whole(file, json.dumps([*recorded, *new], indent=1) + "\n")
+        return notes
 
     # stages -------------------------------------------------------------------------------------------------
 

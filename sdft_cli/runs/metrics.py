@@ -73,11 +73,6 @@ class MetricsLog:
         """The mid-training evaluations of ``stage``."""
         return [row for row in self.read().evals if row["stage"] == stage.number]
 
-    def notes(self) -> list[str]:
-        """The texts of the notes that were recorded before the first step."""
-        rows = (json.loads(line) for line in self._lines() if line.startswith('{"kind": "note"'))
-        return [row["text"] for row in rows]
-
     def _lines(self) -> list[str]:
         return self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else []
 

@@ -168,16 +168,8 @@ class SettingsRow(At):
     changed: dict[str, list[Json]]
 
 
-class NoteRow(At):
-    """What was found before the first step, and a reader of the results should know: a limit that was lowered, rows
-    that were dropped."""
-
-    kind: Literal["note"]
-    text: str
-
-
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
-MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | NoteRow
+MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------

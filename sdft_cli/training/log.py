@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from sdft_cli.runs.metrics import MetricsLog
 from sdft_cli.runs.records import (
-    BASE,
     EndingFacts,
     EndingRow,
     EvalFacts,
@@ -28,14 +27,6 @@ class TrainingLog:
 
     def __init__(self, metrics: MetricsLog, plans: Sequence[StagePlan], display: TrainingDisplay):
         self.metrics, self.plans, self.display = metrics, plans, display
-
-    def notes(self, texts: Sequence[str]) -> None:
-        """What to know of the run before its first step: shown once in every process, recorded once."""
-        recorded = set(self.metrics.notes())
-        for text in texts:
-            self.display.note(f"note: {text}")
-            if text not in recorded:
-                self.metrics.append({"kind": "note", "stage": BASE.number, "task": BASE.task, "step": 0, "text": text})
 
     def start_stage(self, stage: StageId) -> None:
         self.display.start_stage(stage, len(self.plans), self.plans[stage.number - 1].steps)

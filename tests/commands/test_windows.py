@@ -69,11 +69,10 @@ def test_a_run_and_an_evaluation_of_it_use_what_fits(
         train(assemble(None, flags, sets), tmp_path / "run", TrainingDisplay(quiet=True))
     recipe = assemble(None, flags, [*sets, "on_bad_row=drop"])
     run = train(recipe, tmp_path / "run", TrainingDisplay(quiet=True))
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    notes = [row["text"] for row in map(json.loads, lines) if row["kind"] == "note"]
+    notes = json.loads((tmp_path / "run" / "notes.json").read_text())
     assert any("1 bad rows dropped" in note for note in notes) and len(notes) == len(set(notes))
     train(recipe, tmp_path / "run", TrainingDisplay(quiet=True), resume=True)  # notes are recorded once
-    assert (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() == lines
+    assert json.loads((tmp_path / "run" / "notes.json").read_text()) == notes
     settings = [
         json.loads(f.read_text())["settings"]["sayings"] for f in sorted(run.folder.glob("evals/*/scores.json"))
     ]
