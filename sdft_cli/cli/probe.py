@@ -22,7 +22,6 @@ from sdft_cli.cli.options import (
     at_its_place,
     new_recipe,
     recipe_flags,
-    with_engine,
 )
 from sdft_cli.errors import GateError
 
@@ -46,8 +45,8 @@ def probe(
 
     Compares the student with the teacher, which sees demonstrations, and predicts steps, time and memory.
     """
-    flags = recipe_flags(tasks, method, model, data, seed=seed)
-    settings = at_its_place(new_recipe(recipe, flags, with_engine(sets, engine), plugin), base)
+    flags = recipe_flags(tasks, method, model, data, seed=seed, engine=engine)
+    settings = at_its_place(new_recipe(recipe, flags, sets or [], plugin), base)
     from sdft_cli.commands.probe import probe as run_probe
     from sdft_cli.reporting.probe import show
 

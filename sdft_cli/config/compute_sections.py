@@ -19,7 +19,7 @@ class Lora(Section):
     A model that is an adapter already is trained as what it is: its own rank, alpha, dropout and layers are put here.
     """
 
-    rank: int = Field(0, ge=0, description="Rank of the adapter; 0 trains all weights.")
+    rank: int = Field(0, ge=0, le=2**16, description="Rank of the adapter; 0 trains all weights.")
     alpha: float = Field(32.0, gt=0, description="The adapter's output is scaled by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: tuple[str, ...] | str = Field(
@@ -81,3 +81,6 @@ class Runtime(Section):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int | None = Field(None, ge=1, description="CPU threads; torch's default if not set.")
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
+        "auto", description="auto is the fastest that gives the results of eager, for which every model is written."
+    )

@@ -30,6 +30,12 @@ def locate(name: str) -> str:
     return name
 
 
+def absolute(name: str) -> str:
+    """``name``, with the path of a folder made absolute; a hub id and ``micro`` stay as they are."""
+    folder = Path(name).expanduser()
+    return os.path.abspath(folder) if name not in ("", "micro") and folder.is_dir() else name
+
+
 def defaults(location: str) -> Layer:
     """Settings that suit this model: ``sdft.toml`` beside its weights, if there is one."""
     path = Path(location) / "sdft.toml"

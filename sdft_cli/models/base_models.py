@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from sdft_cli.config import json_files
 from sdft_cli.config.adapter_settings import adapter_config
 from sdft_cli.config.model_locations import ADAPTER, EMBEDDED, is_adapter, locate
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.files import write_whole
-from sdft_cli.types import Json
 
 FILE = "base_model.json"
 HINT = "name the folder where it is now with --base (train, eval, probe)"
@@ -35,6 +35,16 @@ class Base(NamedTuple):
 
     location: str
     revision: str | None = None
+
+
+class _Stored(json_files.Record):
+    """A `Record` as it is on disk."""
+
+    location: str
+    revision: str | None
+    relative: str | None
+    weights: str | None
+    embedded: bool
 
 
 class Record(NamedTuple):
@@ -60,14 +70,10 @@ class Record(NamedTuple):
     def read(cls, folder: str | Path) -> Record | None:
         """The one in ``folder``; None where there is none, as in another tool's folder."""
         path = Path(folder) / FILE
-        if not path.is_file():
+        if not json_files.exists(path):
             return None
-        try:
-            kept: Json = json.loads(path.read_text(encoding="utf-8"))
-            record = cls(**{name: kept[name] for name in cls._fields})
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UsageError(f"{path} cannot be read: {error!r}", "restore the file, or remove it") from error
-        return record
+        kept = json_files.read(path, _Stored, "restore the file, or remove it")
+        return cls(**{name: kept[name] for name in cls._fields})
 
     def write(self, folder: Path) -> None:
         write_whole(folder / FILE, json.dumps(self._asdict(), indent=2) + "\n")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Hexadecimal digits of a digest: with 64 bits no two different things will ever agree by chance.
 LENGTH = 16
 #: Suffixes of the files in a model folder that loading may read.
-_READ = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
+READ = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 
 
 def of(value: object) -> str:
@@ -68,7 +68,7 @@ def of_weights(location: str) -> str | None:
         return None
     files = []
     adapter = is_adapter(location)
-    for file in sorted(f for f in folder.iterdir() if f.suffix in _READ and f.is_file()):
+    for file in sorted(f for f in folder.iterdir() if f.suffix in READ and f.is_file()):
         if adapter and file.name in (ADAPTER, base_models.FILE):
             continue  # they name the base by its place
         with file.open("rb") as content:

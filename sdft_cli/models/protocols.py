@@ -24,9 +24,10 @@ class ModelConfig(Protocol):
     Other fields differ from model to model and are read with `getattr` and a default.
     """
 
-    _attn_implementation: str
+    _attn_implementation: str | dict[str, str]
     _name_or_path: str
     model_type: str
+    sub_configs: Mapping[str, object]
     num_hidden_layers: int
     tie_word_embeddings: bool
 
@@ -73,7 +74,8 @@ class CausalLM(nn.Module):
     get_decoder: Callable[[], Decoder]
     get_input_embeddings: Callable[[], nn.Embedding]
     get_output_embeddings: Callable[[], nn.Linear]
-    set_attn_implementation: Callable[[str], None]
+    set_attn_implementation: Callable[[str | dict[str, str]], None]
+    _can_set_attn_implementation: Callable[[], bool]
     gradient_checkpointing_enable: Callable[[dict[str, bool]], None]
     gradient_checkpointing_disable: Callable[[], None]
     disable_input_require_grads: Callable[[], None]
@@ -143,6 +145,10 @@ class Tokenizer(Protocol):
         add_generation_prompt: bool,
         **switches: bool,
     ) -> str: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def get_added_vocab(self) -> dict[str, int]: ...
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool, **options: bool) -> str: ...
 

@@ -8,7 +8,7 @@ from support.architectures import ARCHITECTURES, random_model
 
 from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.models import packing, pretrained
-from sdft_cli.models.batching import Row, collate, group_rows, targets
+from sdft_cli.models.batching import Layout, Row, collate, group_rows, targets
 from sdft_cli.models.policy import Policy
 
 
@@ -94,10 +94,10 @@ def test_attention_masks_still_work(tiny_model: Path) -> None:
 
 def test_groups_keep_to_the_budget_packed_and_padded() -> None:
     each = rows()
-    for packed, cost in ((True, lambda g: sum(r.length for r in g)), (False, lambda g: len(g) * g[-1].length)):
-        groups = group_rows(each, 40, packed)
+    for kind, cost in (("packed", lambda g: sum(r.length for r in g)), ("padded", lambda g: len(g) * g[-1].length)):
+        groups = group_rows(each, 40, Layout(kind))
         assert sorted(id(r) for g in groups for r in g) == sorted(map(id, each))
         assert all(len(g) == 1 or cost(g) <= 40 for g in groups)
         lengths = [r.length for g in groups for r in g]
         assert lengths == sorted(lengths)
-    assert len(group_rows(each, 100, packed=True)) < len(group_rows(each, 100))
+    assert len(group_rows(each, 100, Layout("packed"))) < len(group_rows(each, 100))

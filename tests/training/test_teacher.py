@@ -217,6 +217,26 @@ def test_a_lag_computes_as_a_copy_and_gives_the_student_back(
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in pair.policy.model.modules())
 
 
+@pytest.mark.parametrize("name", ["mamba2", "qwen3_5", "lfm2", "mixtral, sliding window"])
+def test_a_lag_has_the_weights_that_a_module_reads_of_another(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """A recurrent layer's convolution, for one, is never passed: its mixer reads its weights."""
+    from support import architectures
+
+    folder = architectures.save(name, tmp_path / "model", tiny_model)
+    pair = Pair(folder, "half", "float32", rate=0.3)
+    pair.walk(range(3), lr=1e-2)
+    before = {n: p.detach().clone() for n, p in pair.policy.model.named_parameters()}
+    other = load(folder, "float32")
+    with torch.no_grad():
+        for key, param in other.model.named_parameters():
+            param.copy_(pair.average().get(key, param))
+    assert isinstance(pair.teacher, CompressedTeacher)
+    assert bool(pair.teacher.ema._read_by_others) == (name != "mixtral, sliding window")
+    found = pair.teacher.hidden_states(inputs(pair.policy))
+    torch.testing.assert_close(found, other.hidden_states(inputs(other)).detach(), atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(param, before[key]) for key, param in pair.policy.model.named_parameters())
+
+
 def test_a_pass_that_fails_gives_the_student_back(tiny_model: Path) -> None:
     pair = Pair(tiny_model, "half", rate=0.3)
     pair.walk(range(2), lr=1e-2)
