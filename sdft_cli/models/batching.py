@@ -47,6 +47,11 @@ class Layout(NamedTuple):
     kind: Literal["packed", "padded", "row by row"] = "padded"
     limit: int | None = None
 
+    @property
+    def packed(self) -> bool:
+        """Whether rows are laid end to end."""
+        return self.kind == "packed"
+
     def alone(self, row: Row) -> bool:
         """Whether ``row`` shares its pass with no other."""
         return self.kind == "row by row" or (self.limit is not None and row.length > self.limit)
@@ -133,7 +138,7 @@ def group_rows(rows: Sequence[Row], budget: int, layout: Layout = PADDED) -> lis
     groups: list[list[Row]] = []
     total = 0
     for row in sorted((r for r in rows if any(r.weights)), key=lambda r: r.length):
-        grown = total + row.length if layout.kind == "packed" else (len(groups[-1]) + 1 if groups else 1) * row.length
+        grown = total + row.length if layout.packed else (len(groups[-1]) + 1 if groups else 1) * row.length
         if groups and grown <= budget and not layout.alone(row):
             groups[-1].append(row)
             total += row.length

@@ -60,11 +60,6 @@ class Policy:
         return self.scoring.layout
 
     @property
-    def packed(self) -> bool:
-        """Whether sequences are laid end to end for scoring (`packing`)."""
-        return self.layout.kind == "packed"
-
-    @property
     def model(self) -> CausalLM:
         """What is sampled and trained: with adapters where there are any."""
         return self.core if self.peft is None else self.peft

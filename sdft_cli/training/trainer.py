@@ -189,7 +189,7 @@ class PhaseTrainer:
         return {"skipped_kl": total / max(1, count), "skipped_share": total / max(total + trained, 1e-12)}
 
     def _inputs(self, prompts: list[list[int]], group: list[Row]) -> Inputs:
-        return collate(prompts, group, self.policy.chat.pad_id, self.policy.device, self.policy.packed)
+        return collate(prompts, group, self.policy.chat.pad_id, self.policy.device, self.policy.layout.packed)
 
     # state --------------------------------------------------------------------------------------------------
 

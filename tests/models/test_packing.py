@@ -53,8 +53,8 @@ def check_packed(policy: Policy) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_packed_equals_alone(name: str, tiny_model: Path, tmp_path: Path) -> None:
     policy = pretrained.load(str(random_model(name, tmp_path, tiny_model)), Runtime())
-    assert policy.packed == ARCHITECTURES[name][2]
-    if policy.packed:
+    assert policy.layout.packed == ARCHITECTURES[name][2]
+    if policy.layout.packed:
         check_packed(policy)
     else:
         assert policy.core.config._attn_implementation != packing.NAME
@@ -75,7 +75,7 @@ def test_packed_equals_alone_under_lora_and_with_checkpointing(tiny_model: Path)
 
 def test_a_saved_model_has_no_trace_of_packing(tiny_model: Path, tmp_path: Path) -> None:
     policy = pretrained.load(str(tiny_model), Runtime())
-    assert policy.packed
+    assert policy.layout.packed
     policy.save(tmp_path / "saved")
     assert packing.NAME not in (tmp_path / "saved" / "config.json").read_text()
 

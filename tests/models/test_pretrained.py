@@ -151,7 +151,7 @@ def test_a_model_with_towers_keeps_them_and_trains_its_language_model(tiny_model
 
 def test_attention_is_chosen_and_compared(tiny_model: Path, tmp_path: Path) -> None:
     eager = pretrained.load(str(tiny_model), Runtime(attention="eager"))
-    assert eager.scoring.attention == eager.core.config._attn_implementation == "eager" and not eager.packed
+    assert eager.scoring.attention == eager.core.config._attn_implementation == "eager" and not eager.layout.packed
     assert pretrained.load(str(tiny_model), Runtime(attention="sdpa")).core.config._attn_implementation == packing.NAME
     with pytest.raises(UsageError, match="FlashAttention2") as missing:
         pretrained.load(str(tiny_model), Runtime(attention="flash_attention_2"))

@@ -79,8 +79,8 @@ def scored(policy: Policy, each: list[Row], layout: Layout) -> list[torch.Tensor
     """The same by the policy, in the order of ``each``, grouped as in training."""
     found = {}
     for group in group_rows(each, 150, layout):
-        packed = layout.kind == "packed"
-        inputs = collate([r.student_prompt for r in group], group, policy.chat.pad_id, policy.device, packed)
+        prompts = [r.student_prompt for r in group]
+        inputs = collate(prompts, group, policy.chat.pad_id, policy.device, layout.packed)
         tokens_N1 = targets(group, policy.device).tokens_N[:, None]
         logprob_NV = policy.head().logits(policy.hidden_states(inputs)).log_softmax(-1)
         parts = logprob_NV.gather(1, tokens_N1)[:, 0].split([sum(w > 0 for w in r.weights) for r in group])
