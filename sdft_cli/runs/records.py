@@ -201,14 +201,6 @@ class ModelRow(TrainingAt, ModelFacts):
     kind: Literal["model"]
 
 
-class NoteRow(At):
-    """What was found before the first step, and a reader of the results should know: a limit that was lowered, rows
-    that were dropped."""
-
-    kind: Literal["note"]
-    text: str
-
-
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
 MetricsRow = Annotated[
     StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow | NoteRow, Field(discriminator="kind")
