@@ -74,7 +74,7 @@ def model_checks(case: Case, folder: Path, data: Path, packed: float, sampled: f
     finally:
         transformers.AutoModelForCausalLM.from_pretrained = from_pretrained
     rows, _ = trainer.batch(0)
-    results = [packing(trainer.policy, rows, packed)] if trainer.policy.packed else []
+    results = [packing(trainer.policy, rows, packed)] if trainer.policy.layout.packed else []
     facts = trainer.step(0)
     return [*results, row(f"log-probs at sampling and in training, {case.dtype}", facts["logprob_gap"], sampled)]
 

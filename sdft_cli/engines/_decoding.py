@@ -9,6 +9,7 @@ width.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from sdft_cli.engines._fast_layers import GROWTH, FastLayers, LayerCache
-from sdft_cli.models import packing
 from sdft_cli.models.policy import Policy
+from sdft_cli.models.protocols import CausalLM, CausalLMOutput
 
 
 class BatchDecoder(Protocol):
@@ -47,16 +48,31 @@ class _KeyValueCache(Protocol):
 
     layers: list[_CacheLayer]
 
-    def batch_select_indices(self, rows_B: Tensor) -> None: ...
+    def reorder_cache(self, rows_B: Tensor) -> None: ...
+
+
+class Forward:
+    """A model's own forward pass, called with those keywords that it takes."""
+
+    def __init__(self, core: CausalLM):
+        parameters = inspect.signature(core.forward).parameters
+        self.core, self.names = core, set(parameters)
+        self.open = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+    def __call__(self, **inputs: object) -> CausalLMOutput:
+        """Logits [B, 1, V] of the last token, or [B, L, V] of all where the model knows no ``logits_to_keep``."""
+        if "logits_to_keep" in self.names:
+            inputs["logits_to_keep"] = 1
+        return self.core(**{key: each for key, each in inputs.items() if self.open or key in self.names})
 
 
 class ForwardDecoder:
-    """The model's own forward pass and cache: right for every model that transformers can generate with."""
+    """The model's own forward pass over left-padded rows, and transformers' cache."""
 
     def __init__(self, policy: Policy):
         from transformers import DynamicCache
 
-        self.policy = policy
+        self.policy, self.forward = policy, Forward(policy.core)
         self.cache: _KeyValueCache = DynamicCache(config=policy.core.config)
 
     def start(self, prompts: Sequence[list[int]]) -> Tensor:
@@ -79,17 +95,16 @@ class ForwardDecoder:
 
     def keep(self, rows_B: Tensor) -> None:
         self.mask_BT, self.position_B1 = self.mask_BT[rows_B], self.position_B1[rows_B]
-        self.cache.batch_select_indices(rows_B)
+        # the name of beam search, but the only selection of rows that caches of recurrent layers know
+        self.cache.reorder_cache(rows_B)
 
     def _forward(self, ids_BL: Tensor, position_BL: Tensor) -> Tensor:
-        output = self.policy.model(
-            input_ids=ids_BL,
-            attention_mask=self.mask_BT,
-            position_ids=position_BL,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        inputs: dict[str, object] = {"input_ids": ids_BL, "use_cache": True}
+        if "cache_params" in self.forward.names:  # recurrent layers alone: padding is masked when it is read
+            inputs |= {"cache_params": self.cache, "attention_mask": self.mask_BT if ids_BL.shape[1] > 1 else None}
+        else:
+            inputs |= {"past_key_values": self.cache, "attention_mask": self.mask_BT, "position_ids": position_BL}
+        output = self.forward(**inputs)
         return output.logits[:, -1].float()
 
 
@@ -152,32 +167,3 @@ class FastDecoder:
         self.bias_BT = None if self.bias_BT is None else self.bias_BT[rows_B]
         for cache in self.caches:
             cache.keep(rows_B, self.length)
-
-
-@torch.no_grad()
-def fast_layers(policy: Policy) -> FastLayers | None:
-    """The layers with which `FastDecoder` gives what the model's own forward pass gives; None where it does not.
-
-    That is tested on a few tokens.
-    """
-    if not packing.has_full_attention(policy.core.config.get_text_config()):
-        return None
-    try:
-        layers = FastLayers(policy.core)
-        theirs_NV, ours_NV = _trial(ForwardDecoder(policy)), _trial(FastDecoder(policy, layers.prepacked()))
-    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
-        return None  # a model of other parts, or one that combines them differently
-    return layers if packing.equal_up_to_rounding(ours_NV, theirs_NV, policy.dtype) else None
-
-
-def _trial(decoder: BatchDecoder) -> Tensor:
-    """Logits of two prompts of different lengths, of three further tokens, and of a fourth one of the first row alone.
-
-    Less each row's mean, which no probability depends on.
-    """
-    device = decoder.policy.device
-    logits_BV = decoder.start([list(range(1, 34)), list(range(30, 90))])
-    later = [decoder.step(torch.tensor(ids, device=device)) for ids in ([9, 10], [11, 12], [13, 14])]
-    decoder.keep(torch.tensor([0], device=device))
-    logits_NV = torch.cat([logits_BV, *later, decoder.step(torch.tensor([15], device=device))])
-    return logits_NV - logits_NV.mean(-1, keepdim=True)

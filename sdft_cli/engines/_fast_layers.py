@@ -11,8 +11,10 @@ width, E a layer's width.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeGuard, cast
+from functools import cache
+from typing import Any, Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +116,8 @@ class _FastLayer:
         attention = layer.self_attn
         if not getattr(attention, "use_rope", True):
             raise AttributeError("a layer without rotary positions")
+        if more := _named(type(attention)) - _usual_names():
+            raise AttributeError(f"an attention with {', '.join(sorted(more))}")
         self.before, self.after = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
         self.projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         self.output = attention.o_proj
@@ -150,6 +154,22 @@ class _FastLayer:
         )
         hidden_BE = hidden_BE + self.out(mixed_BKGD.reshape(rows, -1))
         return hidden_BE + self.feed(self.after(hidden_BE))
+
+
+@cache
+def _usual_names() -> set[str]:
+    """What the code of usual attentions names. One that names more may do to some tokens what few tokens do not show:
+    clip large values, cap scores, scale the queries of far positions."""
+    from transformers.models.llama.modeling_llama import LlamaAttention
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
+    from transformers.models.starcoder2.modeling_starcoder2 import Starcoder2Attention
+
+    return _named(LlamaAttention) | _named(Qwen3Attention) | _named(Starcoder2Attention)
+
+
+def _named(kind: Any) -> set[str]:
+    """The attributes and functions that the forward pass of a module class uses."""
+    return set(inspect.unwrap(kind.forward).__code__.co_names)
 
 
 def _with_room(x_BKTD: Tensor, length: int) -> Tensor:

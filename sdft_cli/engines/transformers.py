@@ -1,22 +1,22 @@
 """Sampling with the trainer's own model: the default engine, which needs nothing but transformers.
 
-Prompts are sorted by length and left-padded, and equal ones are read once. Finished sequences are dropped from the
-batch, so the longest one does not determine the cost of all. The recorded log-probs are those of the distribution that
-was sampled from.
+Prompts are sorted by length, and decoded in batches by the fastest way that is right for the model (`_ladder`).
+Finished sequences are dropped from the batch, so the longest one does not determine the cost of all. One generator
+draws for all rows of a batch at once, in their order, so every way to decode draws the same. The recorded log-probs are
+those of the distribution that was sampled from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sdft_cli.config.recipe import EngineSettings
-from sdft_cli.engines._decoding import BatchDecoder, FastDecoder, ForwardDecoder, fast_layers
-from sdft_cli.engines._fast_layers import FastLayers
+from sdft_cli.engines._decoding import BatchDecoder
+from sdft_cli.engines._ladder import Ladder
 from sdft_cli.errors import SdftError
 from sdft_cli.models.engine import EngineFacts
 from sdft_cli.types import Rollout
@@ -33,7 +33,8 @@ CHECK_EVERY = {"cpu": 1, "cuda": 8}
 
 
 class TransformersEngine:
-    """``policy`` is shared with the trainer, so ``sync`` has nothing to copy and only counts versions.
+    """``policy`` is shared with the trainer, so ``sync`` has nothing to copy and only counts versions. ``decoder`` says
+    how it is decoded; `UsageError` where no way is right.
 
     A batch that does not fit into memory is sampled in halves, as are all later ones; ``facts`` then has ``max_batch``.
     With ``settings.prefetch`` it samples while the trainer moves the weights, and has its own copy of the trainable
@@ -47,12 +48,9 @@ class TransformersEngine:
         self.policy, self.max_batch, self.version = policy, settings.max_batch, 0
         self.facts = EngineFacts()
         self.sampled = policy.sampler_copy() if settings.prefetch else policy
-        self.stop = torch.tensor(policy.stop_ids, device=policy.device)
-
-    @cached_property
-    def layers(self) -> FastLayers | None:
-        """What the fast decoder needs of the model; None where the model is not of its kind."""
-        return fast_layers(self.sampled)
+        self.stop = torch.tensor(policy.stop_ids, dtype=torch.long, device=policy.device)
+        self.ladder = Ladder(self.sampled)
+        self.decoder = self.ladder.text
 
     def sync(self) -> int:
         """The weights have changed; returns their version."""
@@ -68,15 +66,20 @@ class TransformersEngine:
         self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
     ) -> list[Rollout]:
         """One completion per prompt, in their order. Equal arguments and weights give equal results."""
+        if [] in prompts:
+            raise SdftError(
+                f"prompt {list(prompts).index([]) + 1} of {len(prompts)} has no tokens",
+                "a completion needs something before it: check the chat template, and the tokenizer's BOS",
+            )
         generator = torch.Generator(self.policy.device).manual_seed(seed)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        layers = self.layers.prepacked() if self.layers else None  # anew: training has moved the weights meanwhile
+        decoder_for = self.ladder.makers()  # anew: training has moved the weights meanwhile
         rollouts: dict[int, Rollout] = {}
         while part := order[len(rollouts) : len(rollouts) + self.max_batch]:
             before = generator.get_state()
             batch = [prompts[i] for i in part]
             try:
-                decoder: BatchDecoder = FastDecoder(self.sampled, layers) if layers else ForwardDecoder(self.sampled)
+                decoder = decoder_for(max(map(len, batch)) + max_new_tokens)
                 completions = self._decode(decoder, batch, sampler, max_new_tokens, generator, greedy)
             except torch.OutOfMemoryError as error:
                 completions, reason = [], str(error).splitlines()[0]

@@ -13,14 +13,16 @@ version. So a changed model never gets old scores, and whatever is kept under a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, Protocol
 
+from sdft_cli import console
 from sdft_cli.config import json_files
 from sdft_cli.config.json_files import Amount, Record
 from sdft_cli.config.model_locations import locate
-from sdft_cli.errors import UsageError
+from sdft_cli.errors import UsageError, explained
 from sdft_cli.evaluation.measurement import Items, Measurement
 from sdft_cli.evaluation.units import SAMPLES, SUITE, samples_unit, suite_unit, task_unit
 from sdft_cli.models import digests
@@ -84,6 +86,18 @@ class Place(Protocol):
     def keep(self, measurement: Measurement) -> None: ...
 
 
+@contextmanager
+def _where_possible(folder: Path) -> Iterator[None]:
+    """What took long to measure is reported even where it cannot be kept: on a full disk, or a read-only one."""
+    try:
+        yield
+    except OSError as error:
+        told = explained(error, str(folder))
+        if told is None:
+            raise
+        console.err.print(f"note: not kept for later: {told.message}", markup=False, soft_wrap=True)
+
+
 @dataclass(frozen=True)
 class InCache:
     """A unit below ``root``, by the digest of its ``identity``. Without a root, or for weights that have no digest,
@@ -118,7 +132,8 @@ class InCache:
             "identity": self.identity,
         }
         if folder := self.folder:
-            write_evaluation(folder, entry, measurement.items)
+            with _where_possible(folder):
+                write_evaluation(folder, entry, measurement.items)
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,8 @@ class InRun:
         scores["suite"] = measurement.suite or scores["suite"]
         scores["settings"] = scores.get("settings", {}) | measurement.settings
         scores["seconds"] = scores.get("seconds", 0.0) + measurement.seconds
-        self.run.evaluation(self.stage).write(scores, measurement.items)
+        with _where_possible(self.run.folder):
+            self.run.evaluation(self.stage).write(scores, measurement.items)
 
     def _scores(self) -> Scores:
         """The stage's scores as they are on disk, or empty ones."""

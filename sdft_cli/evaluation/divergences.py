@@ -28,11 +28,11 @@ def per_token(policy: Policy, rows: Sequence[Row], budget: int, teacher: CausalL
     """
     heads = policy.head().detach(), policy.head(teacher).detach()
     pad_id, kl_rows = policy.chat.pad_id, []
-    for group in group_rows(rows, budget, policy.packed):
+    for group in group_rows(rows, budget, policy.layout):
         target = targets(group, policy.device)
         prompts = [r.student_prompt for r in group], [r.teacher_prompt or [] for r in group]
         student_NH, teacher_NH = (
-            policy.hidden_states(collate(prompt, group, pad_id, policy.device, policy.packed), model)
+            policy.hidden_states(collate(prompt, group, pad_id, policy.device, policy.layout.packed), model)
             for prompt, model in zip(prompts, (None, teacher), strict=True)
         )
         student, teacher_side = Scored(student_NH, heads[0]), Scored(teacher_NH, heads[1])

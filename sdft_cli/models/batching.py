@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,28 @@ class Row:
         end = max((i for i, left_out in enumerate(self.skipped, 1) if left_out), default=0)
         weights = [float(left_out) for left_out in self.skipped[:end]]
         return Row(self.student_prompt, self.completion[:end], weights, self.teacher_prompt) if end else None
+
+
+class Layout(NamedTuple):
+    """How rows share a forward pass: end to end in one row (``packed``, see `packing`), padded on the right, or not.
+
+    A row of more than ``limit`` tokens is passed alone in any case: its positions depend on the longest row (`rope`).
+    """
+
+    kind: Literal["packed", "padded", "row by row"] = "padded"
+    limit: int | None = None
+
+    @property
+    def packed(self) -> bool:
+        """Whether rows are laid end to end."""
+        return self.kind == "packed"
+
+    def alone(self, row: Row) -> bool:
+        """Whether ``row`` shares its pass with no other."""
+        return self.kind == "row by row" or (self.limit is not None and row.length > self.limit)
+
+
+PADDED = Layout()
 
 
 class Inputs(NamedTuple):
@@ -107,16 +129,17 @@ def _select(values: Sequence[Sequence[float]], positions: Sequence[Tensor]) -> T
     return torch.cat([torch.tensor(row)[at] for row, at in zip(values, positions, strict=True)])
 
 
-def group_rows(rows: Sequence[Row], budget: int, packed: bool = False) -> list[list[Row]]:
-    """Rows sorted by length, in groups of at most ``budget`` tokens; a longer row is a group of its own.
+def group_rows(rows: Sequence[Row], budget: int, layout: Layout = PADDED) -> list[list[Row]]:
+    """Rows sorted by length, in groups of at most ``budget`` tokens; a longer row is a group of its own, as is one that
+    ``layout`` keeps alone.
 
-    Padding counts as tokens, unless rows are ``packed``. Rows without a loss position are left out.
+    Padding counts as tokens, unless rows are packed. Rows without a loss position are left out.
     """
     groups: list[list[Row]] = []
     total = 0
     for row in sorted((r for r in rows if any(r.weights)), key=lambda r: r.length):
-        grown = total + row.length if packed else (len(groups[-1]) + 1 if groups else 1) * row.length
-        if groups and grown <= budget:
+        grown = total + row.length if layout.packed else (len(groups[-1]) + 1 if groups else 1) * row.length
+        if groups and grown <= budget and not layout.alone(row):
             groups[-1].append(row)
             total += row.length
         else:

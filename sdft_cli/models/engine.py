@@ -16,7 +16,8 @@ That is what the contract of `ENGINES` asks for. It may have
 
 * a static method ``check(settings)`` (`Checked`), called before a model is loaded, which raises `UsageError` for what
   the engine needs and does not find: a package, an address, a setting;
-* an attribute ``facts`` (`Reporting`): `EngineFacts`, which are logged with every step.
+* an attribute ``facts`` (`Reporting`): `EngineFacts`, which are logged with every step;
+* an attribute ``decoder`` (`Deciding`): how it decodes the model that it was given, which a run says and records.
 """
 
 from __future__ import annotations
@@ -113,6 +114,18 @@ def _rollouts(result: object, engine: Engine, prompts: Sequence[list[int]], *_: 
         if len(rollout.ids) != len(rollout.logprobs):
             raise ValueError(f"a log-prob for each id, not {len(rollout.logprobs)} for {len(rollout.ids)}")
     return result
+
+
+@runtime_checkable
+class Deciding(Protocol):
+    """An engine that has chosen among several ways to decode; ``decoder`` names it, and why no faster one was right."""
+
+    decoder: str
+
+
+def described(engine: Engine) -> str:
+    """The engine's name, and how it decodes where it says so."""
+    return f"{engine.name}, {engine.decoder}" if isinstance(engine, Deciding) else engine.name
 
 
 ENGINES: Room[EngineClass] = Room(

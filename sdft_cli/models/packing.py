@@ -1,6 +1,6 @@
 """Attention over sequences laid end to end: scoring costs the sum of their lengths, and nothing is padded.
 
-Every part of a decoder except attention works on single tokens. `enable` therefore switches a model to an attention
+Every part of a decoder except attention works on single tokens. `switch_on` therefore switches a model to an attention
 function that keeps to each sequence's own tokens when a forward pass passes the sequences' bounds (``cu_seq_lens_q``,
 the keyword of transformers' own packed kernels) and is transformers' ``sdpa`` otherwise, so sampling, evaluation and
 saving are unaffected. On a GPU, torch's variable-length flash attention handles all sequences in one kernel (bf16 or
@@ -27,6 +27,11 @@ CAUSAL = (-1, 0)
 #: 0.01 in bf16; a model that computes something else differs by 0.4 and more. With such a margin a resumed run, whose
 #: weights have moved, decides as the uninterrupted one did.
 TOLERANCE, TOLERANCE_16 = 1e-3, 0.1
+#: What limits the tokens that are attended to, in configs that do not say so layer by layer.
+WINDOWS = (
+    *("sliding_window", "sliding_window_size", "attention_window_size", "attention_chunk_size", "window_size"),
+    *("index_topk", "index_topk_blocks", "indexer_budget"),
+)
 
 
 class Bounds(TypedDict):
@@ -44,6 +49,8 @@ class AttentionOptions(TypedDict, total=False):
 
     scaling: float | None
     dropout: float
+    sliding_window: int | None
+    softcap: float | None
     cu_seq_lens_q: Tensor
     max_length_q: int
     sequence_lengths: list[int]
@@ -66,6 +73,8 @@ def attend(
             module, query_1ATD, key_1KTD, value_1KTD, attention_mask, **options
         )[0]
         return output_1TAD, None
+    if options.get("sliding_window") is not None or options.get("softcap") is not None:
+        raise NotImplementedError("packed attention has neither sliding windows nor soft caps")
     scale, dropout = options.get("scaling"), options.get("dropout", 0.0)
     if query_1ATD.is_cuda and query_1ATD.dtype != torch.float32 and not dropout:
         return _one_kernel(query_1ATD, key_1KTD, value_1KTD, ends, options["max_length_q"], scale), None
@@ -126,11 +135,11 @@ def bounds(lengths: list[int], device: torch.device) -> Bounds:
     }
 
 
-def enable(core: CausalLM) -> bool:
-    """Switch ``core`` to packed attention; False, and the model as it was, where that would change its results.
+def switch_on(core: CausalLM) -> bool:
+    """Give ``core`` packed attention; False, and the model as it was, where its attention is another or not full.
 
-    This is tested, not assumed: by the model's kind, as sliding windows and recurrent layers see across bounds, and by
-    comparing hidden states of packed and of single sequences.
+    Whether that changes its results is for the caller to test (`scoring`); not on a sliding window or the like, beyond
+    which a trial's few tokens do not reach.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -139,34 +148,16 @@ def enable(core: CausalLM) -> bool:
         return False
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    try:
-        core.set_attn_implementation(NAME)
-        if _packed_equals_single(core):
-            return True
-    except (TypeError, ValueError, RuntimeError, ImportError, AttributeError, NotImplementedError):
-        pass  # the decoder does not take the keywords, or this machine lacks the kernel
-    core.set_attn_implementation("sdpa")
-    return False
+    core.set_attn_implementation(NAME)
+    return core.config._attn_implementation == NAME
 
 
 def has_full_attention(config: ModelConfig) -> bool:
     """Whether every layer attends to all tokens before a token; on a few tokens a sliding window would not show."""
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
-        return getattr(config, "sliding_window", None) is None
+        return all(getattr(config, name, None) is None for name in WINDOWS)
     return all(kind == "full_attention" for kind in kinds)
-
-
-@torch.no_grad()
-def _packed_equals_single(core: CausalLM) -> bool:
-    decoder, embedding = core.get_decoder(), core.get_input_embeddings()
-    device, vocabulary = embedding.weight.device, embedding.weight.shape[0]
-    lengths = [3, 7, 5]
-    ids_1T = torch.arange(1, 1 + sum(lengths), device=device)[None] % vocabulary
-    packed_TH = decoder(input_ids=ids_1T, use_cache=False, **bounds(lengths, device)).last_hidden_state[0]
-    single = [decoder(input_ids=ids, use_cache=False).last_hidden_state[0] for ids in ids_1T.split(lengths, 1)]
-    single_TH = torch.cat(single)
-    return equal_up_to_rounding(packed_TH, single_TH, single_TH.dtype)
 
 
 def equal_up_to_rounding(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import copy
 import gc
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sdft_cli.errors import UsageError
 from sdft_cli.losses.fused import Head
-from sdft_cli.models import packing
+from sdft_cli.models import base_models, saving, scoring
 from sdft_cli.models.adapters import STUDENT
-from sdft_cli.models.batching import Inputs
+from sdft_cli.models.batching import Inputs, Layout
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.protocols import CausalLM, PeftModel
+from sdft_cli.models.scoring import Scoring
 
 
 def ends_of(config: object) -> list[int]:
@@ -29,11 +32,19 @@ def ends_of(config: object) -> list[int]:
     return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
 
 
+def list_end_of_turn(core: CausalLM, chat: Chat) -> None:
+    """Add the chat template's end of a turn to the generation config where it is missing: whatever generates with
+    this model, or with what is saved of it, then stops there too."""
+    config = getattr(core, "generation_config", None)
+    if config is not None and chat.end_id not in (ends := ends_of(config)):
+        config.eos_token_id = [*ends, chat.end_id] if ends else chat.end_id
+
+
 @dataclass
 class Policy:
     """``core`` is the model itself, ``peft`` the same model with adapters (None under full fine-tuning).
 
-    ``name`` is the location it was loaded from. ``packed``: sequences may be laid end to end for scoring (`packing`).
+    ``name`` is the location it was loaded from. ``scoring`` is what its rows are scored with.
     """
 
     core: CausalLM
@@ -41,7 +52,12 @@ class Policy:
     name: str
     device: torch.device
     peft: PeftModel | None = None
-    packed: bool = False
+    scoring: Scoring = field(default_factory=Scoring)
+
+    @property
+    def layout(self) -> Layout:
+        """How rows share a forward pass when they are scored."""
+        return self.scoring.layout
 
     @property
     def model(self) -> CausalLM:
@@ -64,44 +80,17 @@ class Policy:
         of the model's generation config."""
         return sorted({self.chat.end_id, self.chat.eos_id, *ends_of(getattr(self.core, "generation_config", None))})
 
-    def list_end_of_turn(self) -> None:
-        """Add the chat template's end of a turn to the generation config where it is missing: whatever generates with
-        this model, or with what is saved of it, then stops there too."""
-        config = getattr(self.core, "generation_config", None)
-        if config is not None and self.chat.end_id not in (ends := ends_of(config)):
-            config.eos_token_id = [*ends, self.chat.end_id] if ends else self.chat.end_id
-
     # forward ----------------------------------------------------------------------------------------------------
 
     def hidden_states(self, inputs: Inputs, model: CausalLM | None = None) -> Tensor:
         """Final hidden states [N, H] at the inputs' loss positions, by ``model`` instead of the student if given."""
         core = self.core if model is None else model
-        decode = partial(core.get_decoder(), input_ids=inputs.ids_BL, use_cache=False)
-        output = decode(**packing.bounds(inputs.lengths, self.device)) if inputs.lengths else decode()
-        return output.last_hidden_state[inputs.rows_N, inputs.columns_N]
+        hidden_BLH = scoring.states(core, self.scoring.through, inputs.ids_BL, inputs.lengths)
+        return hidden_BLH[inputs.rows_N, inputs.columns_N]
 
     def head(self, model: CausalLM | None = None) -> Head:
         """The output head, of ``model`` instead of the student if given; its tensors are the live parameters."""
-        core = self.core if model is None else model
-        module, config = core.get_output_embeddings(), core.config
-        scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-        cap = getattr(config, "final_logit_softcapping", None)
-        return Head(module.weight, getattr(module, "bias", None), float(scale), None if cap is None else float(cap))
-
-    @torch.no_grad()
-    def check_head(self) -> None:
-        """Losses are computed from hidden states and `head`: refuse a model whose logits differ from theirs."""
-        ids_BL = torch.arange(1, 5, device=self.device)[None]
-        hidden_LH = self.core.get_decoder()(input_ids=ids_BL, use_cache=False).last_hidden_state[0]
-        ours_LV = self.head().logits(hidden_LH)
-        theirs_LV = self.core(input_ids=ids_BL, use_cache=False).logits[0].float()
-        if theirs_LV.isnan().any():
-            raise UsageError(f"{self.name}: the model's logits are NaN", "its weights are broken: use another model")
-        if not torch.allclose(ours_LV, theirs_LV, atol=1e-2 + 1e-2 * float(theirs_LV.abs().max())):
-            raise UsageError(
-                f"{self.name}: the model's logits are more than output head, scale and soft cap",
-                "such output heads are not supported: use another model",
-            )
+        return scoring.head(self.core if model is None else model, self.scoring.head)
 
     # training ---------------------------------------------------------------------------------------------------
 
@@ -113,6 +102,9 @@ class Policy:
                     f"{self.name}: the model has no gradient checkpointing", "set train.gradient_checkpointing=off"
                 )
             self.core.gradient_checkpointing_enable({"use_reentrant": False})
+            for module in self.core.modules():
+                if _recomputes(module):
+                    module.__dict__["_gradient_checkpointing_func"] = partial(_compute_again, module)
             self.core.disable_input_require_grads()  # only reentrant checkpointing needs them
         elif self.core.is_gradient_checkpointing:
             self.core.gradient_checkpointing_disable()
@@ -120,25 +112,29 @@ class Policy:
     def train_mode(self, dropout: bool) -> None:
         """Prepare for a forward pass with a backward pass.
 
-        Without ``dropout`` the model stays in evaluation mode, but for the layers' own flag (not their parts'), without
-        which `transformers` does no gradient checkpointing.
+        The model stays in evaluation mode: its own dropout, dropped layers and noise of routers are off, so that what
+        is trained is what is sampled. ``dropout`` is that of adapters. Layers that recompute their activations carry
+        the flag of training, for which `transformers` asks, until they compute (`gradient_checkpointing`).
         """
-        self.model.train(dropout)
-        for module in self.core.modules():
-            if getattr(module, "gradient_checkpointing", False):
-                module.training = True
+        self.model.eval()
+        for name, module in self.model.named_modules():
+            module.training = (dropout and ".lora_dropout." in name) or _recomputes(module)
 
     def save(self, folder: Path) -> None:
-        """Weights and tokenizer in plain Hugging Face format; under LoRA, the student's adapter alone."""
+        """Weights and tokenizer in plain Hugging Face format; under LoRA, the student's adapter alone, which names its
+        base by a place that is valid from any folder."""
         self.save_weights(folder)
+        if self.peft is not None:
+            config = self.core.config
+            base_models.sign(folder, config._name_or_path, getattr(config, "_commit_hash", None))
         self.chat.tokenizer.save_pretrained(folder)
 
     def save_weights(self, folder: Path) -> None:
         """As `save`, without the tokenizer."""
         if self.peft is None:
-            self.core.save_pretrained(folder)
+            saving.save_core(self.core, folder)
         else:
-            self.peft.save_pretrained(folder, selected_adapters=[STUDENT])
+            saving.save_adapter(self.peft, STUDENT, folder)
 
     # copies -----------------------------------------------------------------------------------------------------
 
@@ -164,3 +160,24 @@ class Policy:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _recomputes(module: nn.Module) -> bool:
+    """Whether ``module`` is a layer whose activations are computed again in the backward pass."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return isinstance(module, GradientCheckpointingLayer) and bool(module.gradient_checkpointing)
+
+
+def _compute_again(layer: nn.Module, forward: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """``forward`` of ``layer`` as in evaluation: some layers read their own flag and would drop activations out."""
+
+    def evaluate(*inputs: Tensor) -> Tensor:
+        before, layer.training = layer.training, False
+        try:
+            return forward(*inputs)
+        finally:
+            layer.training = before
+
+    result: Tensor = checkpoint(evaluate, *inputs, use_reentrant=False)
+    return result

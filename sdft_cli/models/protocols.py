@@ -24,16 +24,24 @@ class ModelConfig(Protocol):
     Other fields differ from model to model and are read with `getattr` and a default.
     """
 
-    _attn_implementation: str
+    _attn_implementation: str | dict[str, str]
     _name_or_path: str
     model_type: str
+    sub_configs: Mapping[str, object]
     num_hidden_layers: int
+    tie_word_embeddings: bool
 
     def get_text_config(self) -> ModelConfig: ...
 
 
 class GenerationConfig(Protocol):
+    """``validate`` raises `ValueError` for settings that contradict each other; `to_diff_dict` has those given."""
+
     eos_token_id: int | list[int] | None
+
+    def validate(self, *, strict: bool) -> None: ...
+
+    def to_diff_dict(self) -> dict[str, Json]: ...
 
 
 class DecoderOutput(Protocol):
@@ -66,7 +74,8 @@ class CausalLM(nn.Module):
     get_decoder: Callable[[], Decoder]
     get_input_embeddings: Callable[[], nn.Embedding]
     get_output_embeddings: Callable[[], nn.Linear]
-    set_attn_implementation: Callable[[str], None]
+    set_attn_implementation: Callable[[str | dict[str, str]], None]
+    _can_set_attn_implementation: Callable[[], bool]
     gradient_checkpointing_enable: Callable[[dict[str, bool]], None]
     gradient_checkpointing_disable: Callable[[], None]
     disable_input_require_grads: Callable[[], None]
@@ -74,9 +83,28 @@ class CausalLM(nn.Module):
 
 
 class AdapterConfig(Protocol):
-    """A LoRA adapter's settings; ``r`` is its rank."""
+    """A LoRA adapter's settings; ``r`` is its rank, ``target_modules`` names of layers or a pattern."""
 
     r: int
+    target_modules: set[str] | str
+    base_model_name_or_path: str | None
+
+    def save_pretrained(self, save_directory: Path) -> None: ...
+
+
+class AdapterLayer(Protocol):
+    """A layer with adapters, by `peft`."""
+
+    def get_base_layer(self) -> nn.Module: ...
+
+    def merge(self, *, safe_merge: bool, adapter_names: list[str]) -> None: ...
+
+
+class LoadedKeys(Protocol):
+    """Names of weights that a file lacks, and that it has over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class PeftModel(CausalLM):
@@ -87,6 +115,8 @@ class PeftModel(CausalLM):
     add_adapter: Callable[[str, AdapterConfig], None]
     set_adapter: Callable[[str], None]
     delete_adapter: Callable[[str], None]
+    load_adapter: Callable[..., LoadedKeys]
+    unload: Callable[[], CausalLM]
 
 
 class AddedToken(Protocol):
@@ -115,6 +145,10 @@ class Tokenizer(Protocol):
         add_generation_prompt: bool,
         **switches: bool,
     ) -> str: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def get_added_vocab(self) -> dict[str, int]: ...
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool, **options: bool) -> str: ...
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdft_cli.config import json_files
-from sdft_cli.errors import UsageError, shown
+from sdft_cli.errors import SdftError, UsageError, explained, shown
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.records import StageId
 
@@ -127,16 +127,24 @@ class StageCheckpoints:
         final = self.folder / f"step-{step:06d}"
         unfinished = final.with_name(final.name + ".tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
-        (unfinished / "model").mkdir(parents=True)
-        (unfinished / "state").mkdir()
-        fill(unfinished / "model", unfinished / "state")
-        done = {"stage": self.stage.number, "task": self.stage.task, "step": step, "stage_done": stage_done}
-        write_whole(unfinished / "done.json", json.dumps(done) + "\n")
-        if final.exists():  # the stage's last step also had a regular checkpoint
-            replaced = final.with_name(final.name + ".old")
-            shutil.rmtree(replaced, ignore_errors=True)
-            final.rename(replaced)
-        unfinished.rename(final)
+        try:
+            (unfinished / "model").mkdir(parents=True)
+            (unfinished / "state").mkdir()
+            fill(unfinished / "model", unfinished / "state")
+            done = {"stage": self.stage.number, "task": self.stage.task, "step": step, "stage_done": stage_done}
+            write_whole(unfinished / "done.json", json.dumps(done) + "\n")
+            _share(unfinished)
+            if final.exists():  # the stage's last step also had a regular checkpoint
+                replaced = final.with_name(final.name + ".old")
+                shutil.rmtree(replaced, ignore_errors=True)
+                final.rename(replaced)
+            unfinished.rename(final)
+        except BaseException as error:
+            shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk, others need its space
+            if told := explained(error, str(final)):
+                hint = f"{told.hint}; the checkpoint before it stays in force"
+                raise SdftError(f"cannot write the checkpoint {told.message}", hint) from error
+            raise
         return final
 
     def all(self) -> list[Checkpoint]:
@@ -169,6 +177,15 @@ class StageCheckpoints:
             elif step not in states and (folder / "state").is_dir():
                 (folder / "state").rename(folder / "state.old")
                 shutil.rmtree(folder / "state.old", ignore_errors=True)
+
+
+def _share(checkpoint: Path) -> None:
+    """Make all files as readable as their sibling ``done.json``: safetensors writes files that their owner alone can
+    read, whatever the umask says."""
+    mode = (checkpoint / "done.json").stat().st_mode
+    for file in checkpoint.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.stat().st_mode | mode)
 
 
 def _newest_first(stage: Path) -> list[Path]:

@@ -10,12 +10,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired
 
 from sdft_cli.config import json_files
+from sdft_cli.config.json_files import Record, Share
 from sdft_cli.errors import UsageError, shown
-from sdft_cli.runs.files import write_whole
-from sdft_cli.runs.records import ComparedItem, ItemRecord, Scores, StageId, SuiteSummary, Summary
+from sdft_cli.runs.files import write_together
+from sdft_cli.runs.records import ItemRecord, Scores, StageId, SuiteSummary, Summary
 from sdft_cli.types import Json
+
+
+class ComparedItem(Record):
+    """What an item needs for two evaluations to be compared on it; any other tool may have written it."""
+
+    id: str
+    value: Share | None
+    document: NotRequired[str | None]
 
 
 @dataclass(frozen=True)
@@ -41,9 +51,9 @@ def write_evaluation(
     folder: Path, scores: Mapping[str, object], items: Mapping[str, Sequence[Mapping[str, object]]]
 ) -> None:
     """Item files first, ``scores.json`` last: where it exists, they are complete."""
-    for unit, rows in items.items():
-        write_whole(folder / f"{unit}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
-    write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+    lines = {unit: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows) for unit, rows in items.items()}
+    files = {folder / f"{unit}.jsonl": text for unit, text in lines.items()}
+    write_together({**files, folder / "scores.json": json.dumps(scores, indent=2) + "\n"})
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

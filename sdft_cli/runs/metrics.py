@@ -14,9 +14,25 @@ from typing import NamedTuple
 
 from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.files import write_whole
-from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, LaterRow, MetricsRow, StageId, StepRow
+from sdft_cli.runs.files import naming, write_whole
+from sdft_cli.runs.records import (
+    At,
+    EndingRow,
+    EvalRow,
+    GuardRow,
+    MetricsRow,
+    ModelFacts,
+    SettingsRow,
+    StageId,
+    StepRow,
+)
 from sdft_cli.types import Json
+
+
+class LaterRow(At):
+    """A row of a kind that only a later version knows."""
+
+    kind: str
 
 
 class Logged(NamedTuple):
@@ -26,6 +42,7 @@ class Logged(NamedTuple):
     evals: list[EvalRow]
     endings: list[EndingRow]
     guards: list[GuardRow]
+    settings: list[SettingsRow]
 
 
 @dataclass(frozen=True)
@@ -35,7 +52,7 @@ class MetricsLog:
     path: Path
 
     def append(self, row: MetricsRow) -> None:
-        with self.path.open("a", encoding="utf-8") as f:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(row) + "\n")
 
     def rewind(self, stage: StageId, step: int) -> None:
@@ -52,12 +69,15 @@ class MetricsLog:
         same step (a run that was resumed before it), the last one counts.
         """
         rows: dict[str, dict[tuple[int, int, str], Json]] = {"step": {}, "eval": {}, "ending": {}, "guard": {}}
+        settings: list[SettingsRow] = []
         for _, row in self._rows():
-            if row["kind"] in rows:
+            if row["kind"] == "settings":
+                settings.append(row)
+            elif row["kind"] in rows:
                 key = row["stage"], row["step"], row["guard"] if row["kind"] == "guard" else ""
                 rows[row["kind"]][key] = {"global_step": row["step"], **row}
         in_order = {kind: [of_kind[key] for key in sorted(of_kind)] for kind, of_kind in rows.items()}
-        return Logged(in_order["step"], in_order["eval"], in_order["ending"], in_order["guard"])
+        return Logged(in_order["step"], in_order["eval"], in_order["ending"], in_order["guard"], settings)
 
     def steps(self, stage: StageId, after: int = 0) -> list[StepRow]:
         """The step rows of ``stage`` after its step ``after``."""
@@ -82,6 +102,14 @@ class MetricsLog:
                     return
                 raise
             yield text, row
+
+    def model(self) -> ModelFacts | None:
+        """What was logged last about how the model is sampled and scored."""
+        facts = None
+        for _, row in self._rows():
+            if row["kind"] == "model":
+                facts = ModelFacts(sampling=row["sampling"], scoring=row["scoring"])
+        return facts
 
     def notes(self) -> list[str]:
         """The texts of the notes that were recorded before the first step."""

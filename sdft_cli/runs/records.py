@@ -61,13 +61,16 @@ class StepFacts(LoggedRecord, total=False):
 
     ``kl`` is KL(teacher || student) in nats, whatever the loss; ``divergence`` the method's own, where it has one;
     ``reverse_kl`` the sampled estimate of KL(student || teacher), where only the sampled tokens were scored.
-    ``factors`` has the mean of every token factor, ``staleness`` how many optimizer steps a prefetched batch is old.
+    ``factors`` has the mean of every token factor, ``staleness`` how many optimizer steps older than the weights the
+    completions are, where they are prefetched or used more than once.
     ``signal`` is the share of completions that carry one, ``silent`` the shares of those that carry none by cause (see
     `training.silence`), ``empty`` the share without any text; ``runs_past`` names what most of the completions that
     were cut contain, and were not stopped by. ``skipped_kl`` is ``kl`` at the first tokens, which ``skip_first`` leaves
     out, and ``skipped_share`` their share of the sum over all tokens; both at a few steps.
-    ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer,
-    ``sync_gap`` the largest one that an engine's weight check found after its last update.
+    ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer; None
+    where the two are of different distributions (another temperature, top-k or top-p, another writer). Where samples
+    are as old as the weights it is rounding, and anything above is a fault.
+    ``sync_gap`` is the largest one that an engine's weight check found after its last update.
     """
 
     loss: float
@@ -75,7 +78,7 @@ class StepFacts(LoggedRecord, total=False):
     kl: float | None
     reverse_kl: float | None
     entropy: float
-    logprob_gap: float
+    logprob_gap: float | None
     completion_tokens: float
     thinking_tokens: float
     truncated: float
@@ -165,11 +168,16 @@ class EndingRow(TrainingAt, EndingFacts):
     kind: Literal["ending"]
 
 
+#: An old and a new value.
+Pair = Annotated[list[Json], Field(min_length=2, max_length=2)]
+
+
 class SettingsRow(At):
-    """From here on a resumed run follows another recipe; ``changed`` has the old and the new value of each key."""
+    """From here on a run follows another recipe, or has other inputs: ``changed`` has the old and the new value of each
+    key. Keys of `runs.inputs` and of the environment begin with ``inputs.`` and ``environment.``."""
 
     kind: Literal["settings"]
-    changed: dict[str, list[Json]]
+    changed: dict[str, Pair]
 
 
 class NoteRow(At):
@@ -180,25 +188,26 @@ class NoteRow(At):
     text: str
 
 
-class LaterRow(At):
-    """A row of a kind that only a later version knows."""
+class ModelFacts(Record):
+    """How the model of a stage is sampled from and how it is scored, each by the fastest way that was found right."""
 
-    kind: str
+    sampling: str
+    scoring: str
+
+
+class ModelRow(TrainingAt, ModelFacts):
+    """Logged when training begins, and where a later stage or a resumed run differs from the row before."""
+
+    kind: Literal["model"]
 
 
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
-MetricsRow = Annotated[StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | NoteRow, Field(discriminator="kind")]
+MetricsRow = Annotated[
+    StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow | NoteRow, Field(discriminator="kind")
+]
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------
-
-
-class ComparedItem(Record):
-    """What an item needs for two evaluations to be compared on it; any other tool may have written it."""
-
-    id: str
-    value: Share | None
-    document: NotRequired[str | None]
 
 
 class ItemScore(Record):

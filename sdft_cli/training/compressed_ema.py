@@ -14,7 +14,7 @@ a layer is passed and given back after it: the student's own are never written t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -32,6 +32,7 @@ class CompressedEma:
         self.offset = {n: torch.zeros_like(w, dtype=torch.bfloat16) for n, w in weights.items()}
         self._names = {id(p): n for n, p in model.named_parameters()}
         self._head: tuple[str, Tensor] | None = None  # the output head, asked for once a micro-batch
+        self._read_by_others: list[nn.Parameter] = []
 
     @torch.no_grad()
     def start(self, average: dict[str, Tensor]) -> None:
@@ -72,23 +73,42 @@ class CompressedEma:
             self._head = (self._names[id(param)], self.average(param))
         return self._head[1]
 
+    def look_for_readers(self, forward: Callable[[], object], head: Tensor) -> None:
+        """Find, by a ``forward`` pass, the weights of modules that are not passed themselves, such as convolutions of
+        recurrent layers, whose weights the mixer reads. ``head``, which losses ask for, is left out."""
+        passed: set[nn.Module] = set()
+        handles = [m.register_forward_pre_hook(lambda module, _: passed.add(module)) for m in self.model.modules()]
+        try:
+            forward()
+        finally:
+            for handle in handles:
+                handle.remove()
+        unpassed = [p for m in self.model.modules() if m not in passed for p in m.parameters(recurse=False)]
+        self._read_by_others = [p for p in unpassed if p is not head and self._names[id(p)] in self.offset]
+
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Within it a forward pass of the model computes with the average, one module's weights at a time.
-
-        A module whose weights are read by another module, past its own forward pass, would be read as it is.
-        """
+        """Within it a forward pass of the model computes with the average, one module's weights at a time; those that
+        other modules read are there from its beginning to its end."""
         held: dict[int, tuple[nn.Parameter, Tensor]] = {}
 
+        others = {id(param) for param in self._read_by_others}
+
+        def own(module: nn.Module) -> list[nn.Parameter]:
+            return [p for p in module.parameters(recurse=False) if id(p) not in others]
+
         def put(module: nn.Module, _: object) -> None:
-            for param in module.parameters(recurse=False):
+            for param in own(module):
                 held[id(param)] = (param, param.data)
                 param.data = self.average(param)
 
         def take(module: nn.Module, *_: object) -> None:
-            for param in module.parameters(recurse=False):
+            for param in own(module):
                 param.data = held.pop(id(param))[1]
 
+        for param in self._read_by_others:
+            held[id(param)] = (param, param.data)
+            param.data = self.average(param)
         owners = [m for m in self.model.modules() if next(m.parameters(recurse=False), None) is not None]
         handles = [m.register_forward_pre_hook(put) for m in owners]
         handles += [m.register_forward_hook(take) for m in owners]
@@ -97,5 +117,5 @@ class CompressedEma:
         finally:
             for handle in handles:
                 handle.remove()
-            for param, own in held.values():  # a pass that failed half-way
-                param.data = own
+            for param, data in held.values():  # what others read, and what a pass that failed half-way has left
+                param.data = data

@@ -75,7 +75,7 @@ class MicroBatchBudget:
     def needs(self, rows: Sequence[Row]) -> int:
         """Bytes that steps on ``rows`` need beyond what is held before the first one: the optimizer's moments,
         gradients, and the predicted passes with a margin."""
-        packed, groups = self.policy.packed, group_rows(rows, self.tokens, self.policy.packed)
+        packed, groups = self.policy.layout.packed, group_rows(rows, self.tokens, self.policy.layout)
         if not groups:
             return 0
         largest = max(groups, key=lambda group: _tokens(group, packed))
@@ -117,8 +117,8 @@ class MicroBatchBudget:
 
     def _smaller(self, rows: Sequence[Row]) -> int | None:
         """Half the tokens of the largest group of several rows; None where every row is a group of its own."""
-        groups = [g for g in group_rows(rows, self.tokens, self.policy.packed) if len(g) > 1]
-        return max(1, max(_tokens(g, self.policy.packed) for g in groups) // 2) if groups else None
+        groups = [g for g in group_rows(rows, self.tokens, self.policy.layout) if len(g) > 1]
+        return max(1, max(_tokens(g, self.policy.layout.packed) for g in groups) // 2) if groups else None
 
     def _take(self, tokens: int, reason: str) -> None:
         self.tokens = tokens

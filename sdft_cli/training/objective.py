@@ -63,7 +63,7 @@ class StepObjective:
     """The loss of one optimizer step. ``older`` says whether the batch may be older than the weights."""
 
     def __init__(self, recipe: Recipe, step: int):
-        self.goal = recipe.objective
+        self.goal, self.sampler = recipe.objective, recipe.sampler
         self.older = recipe.train.updates > 1 or recipe.engine.prefetch > 0
         self.divergence = divergence_of(self.goal)
         self.factors = token_factors.active(factors_of(self.goal), self.goal.factor_settings, step)
@@ -73,6 +73,14 @@ class StepObjective:
     def asks_teacher(self) -> bool:
         """Whether the teacher's distributions or log-probs are needed at this step."""
         return self.goal.target == "teacher" or any("teacher" in f.factor.needs for f in self.factors)
+
+    @property
+    def samples_as_scored(self) -> bool:
+        """Whether the sampler's log-probs are of the distribution that the student's are: this student's, at the same
+        temperature, with no token left out."""
+        sampler = self.sampler
+        same = sampler.temperature == self.goal.logits_temperature and sampler.top_p == 1 and not sampler.top_k
+        return sampler.source == "student" and same
 
     def loss(self, targets: Targets, student: Scored, teacher: Scored | None) -> GroupLoss:
         """The micro-batch's part of the loss; its gradient is made on the way."""

@@ -22,7 +22,10 @@ from sdft_cli.training.teacher import Weights
 def load_policy(recipe: Recipe, model: str) -> Policy:
     """The model named ``model``, to be trained (and given an adapter) as ``recipe`` says."""
     torch.manual_seed(seed_of(recipe.seed, "adapter"))  # the weights of a new adapter are drawn when it is created
-    return pretrained.load(locate(model), recipe.runtime, recipe.lora)
+    policy = pretrained.load(locate(model), recipe.runtime, recipe.lora)
+    if getattr(policy.core, "is_quantized", False) and not policy.lora:
+        raise UsageError(f"{model} is quantised: its weights cannot be trained", "set lora.rank, to train an adapter")
+    return policy
 
 
 def load_engine(recipe: Recipe, model: str) -> Engine:

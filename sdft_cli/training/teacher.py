@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from sdft_cli.config.recipe import Teacher as TeacherSettings
 from sdft_cli.losses.fused import Head, Scored
 from sdft_cli.models.adapters import STUDENT, TEACHER
-from sdft_cli.models.batching import Inputs
+from sdft_cli.models.batching import Inputs, Row, collate
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.protocols import CausalLM, PeftModel
 from sdft_cli.training.compressed_ema import CompressedEma
@@ -190,14 +191,21 @@ class AdapterTeacher(AveragedTeacher):
 
     @torch.no_grad()
     def hidden_states(self, inputs: Inputs) -> Tensor:
-        self.model.set_adapter(TEACHER)
-        try:
+        with self._active():
             return self.policy.hidden_states(inputs)
-        finally:
-            self.model.set_adapter(STUDENT)
 
     def head(self) -> Head:
-        return self.policy.head().detach()
+        with self._active():  # an adapter may have a head of its own (modules_to_save)
+            return self.policy.head().detach()
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        """The shared base computes with the teacher's adapter, and then with the student's again."""
+        self.model.set_adapter(TEACHER)
+        try:
+            yield
+        finally:
+            self.model.set_adapter(STUDENT)
 
     def close(self) -> None:
         self.average = {}
@@ -212,6 +220,10 @@ class CompressedTeacher(TeacherModel):
     def __init__(self, policy: Policy, settings: TeacherSettings, exact: dict[str, Tensor]):
         super().__init__(policy, settings)
         self.ema = CompressedEma(policy.model, exact, settings.update_rate)
+        row = Row([0, 1], [2, 3, 4], [1.0] * 3)
+        inputs = collate([row.student_prompt], [row], policy.chat.pad_id, policy.device)
+        with torch.no_grad():
+            self.ema.look_for_readers(lambda: policy.hidden_states(inputs), policy.head().weight)
 
     @torch.no_grad()
     def hidden_states(self, inputs: Inputs) -> Tensor:

@@ -8,7 +8,7 @@ from support.architectures import ARCHITECTURES, random_model
 
 from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.models import packing, pretrained
-from sdft_cli.models.batching import Row, collate, group_rows, targets
+from sdft_cli.models.batching import Layout, Row, collate, group_rows, targets
 from sdft_cli.models.policy import Policy
 
 
@@ -53,8 +53,8 @@ def check_packed(policy: Policy) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_packed_equals_alone(name: str, tiny_model: Path, tmp_path: Path) -> None:
     policy = pretrained.load(str(random_model(name, tmp_path, tiny_model)), Runtime())
-    assert policy.packed == ARCHITECTURES[name][2]
-    if policy.packed:
+    assert policy.layout.packed == ARCHITECTURES[name][2]
+    if policy.layout.packed:
         check_packed(policy)
     else:
         assert policy.core.config._attn_implementation != packing.NAME
@@ -75,7 +75,7 @@ def test_packed_equals_alone_under_lora_and_with_checkpointing(tiny_model: Path)
 
 def test_a_saved_model_has_no_trace_of_packing(tiny_model: Path, tmp_path: Path) -> None:
     policy = pretrained.load(str(tiny_model), Runtime())
-    assert policy.packed
+    assert policy.layout.packed
     policy.save(tmp_path / "saved")
     assert packing.NAME not in (tmp_path / "saved" / "config.json").read_text()
 
@@ -94,10 +94,10 @@ def test_attention_masks_still_work(tiny_model: Path) -> None:
 
 def test_groups_keep_to_the_budget_packed_and_padded() -> None:
     each = rows()
-    for packed, cost in ((True, lambda g: sum(r.length for r in g)), (False, lambda g: len(g) * g[-1].length)):
-        groups = group_rows(each, 40, packed)
+    for kind, cost in (("packed", lambda g: sum(r.length for r in g)), ("padded", lambda g: len(g) * g[-1].length)):
+        groups = group_rows(each, 40, Layout(kind))
         assert sorted(id(r) for g in groups for r in g) == sorted(map(id, each))
         assert all(len(g) == 1 or cost(g) <= 40 for g in groups)
         lengths = [r.length for g in groups for r in g]
         assert lengths == sorted(lengths)
-    assert len(group_rows(each, 100, packed=True)) < len(group_rows(each, 100))
+    assert len(group_rows(each, 100, Layout("packed"))) < len(group_rows(each, 100))

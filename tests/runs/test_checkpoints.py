@@ -6,7 +6,7 @@ import pytest
 
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.checkpoints import StageCheckpoints
+from sdft_cli.runs.checkpoints import Checkpoints, StageCheckpoints
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
 
@@ -92,6 +92,41 @@ def test_a_finished_stage_keeps_its_model_and_no_state(run: Run, stage: StageChe
     final = stage.finished()
     assert final is not None and (final.model / "weights").read_text() == "final" and not final.state.exists()
     assert run.checkpoints.of(StageId(2, "b")).finished() is None
+
+
+def test_all_files_are_as_readable_as_their_siblings(tmp_path: Path) -> None:
+    """safetensors writes files for their owner alone, whatever the umask says."""
+    import os
+
+    import torch
+    from safetensors.torch import save_file
+
+    def fill(model: Path, state: Path) -> None:
+        save_file({"a": torch.zeros(2)}, model / "a.safetensors")
+        (state / "tool.sh").write_text("")
+        (state / "tool.sh").chmod(0o755)
+
+    before = os.umask(0o027)
+    try:
+        folder = Checkpoints(tmp_path).of(StageId(1, "a")).write(1, fill).folder
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert modes == {"a.safetensors": 0o640, "done.json": 0o640, "tool.sh": 0o755}
+
+
+def test_a_checkpoint_that_fails_leaves_its_space(tmp_path: Path) -> None:
+    stage = Checkpoints(tmp_path).of(StageId(1, "a"))
+    stage.write(1, lambda model, state: None)
+
+    def fill(model: Path, state: Path) -> None:
+        (model / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.write(2, fill)
+    latest = Checkpoints(tmp_path).latest()
+    assert latest and latest.step == 1 and [path.name for path in stage.folder.iterdir()] == ["step-000001"]
 
 
 @pytest.mark.parametrize(

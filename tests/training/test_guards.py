@@ -21,6 +21,8 @@ from sdft_cli.config import overrides
 from sdft_cli.config.recipe import METHODS, Recipe, build, paths
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.errors import SdftError
+from sdft_cli.models import pretrained
+from sdft_cli.models.policy import Policy
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
 from sdft_cli.training.display import TrainingDisplay
@@ -418,23 +420,22 @@ def test_a_resumed_run_that_is_not_finite_again_keeps_its_checkpoint(
         assert saved is not None and [p.name for p in saved.folder.parent.iterdir()] == ["step-000001"]
 
 
-def test_a_model_whose_outputs_are_nan(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
+def test_a_model_whose_outputs_are_nan(
+    tiny_model: Path, micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It samples noise, so that it comes to the guard rather than to an error of the sampler."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    shutil.copytree(tiny_model, tmp_path / "model")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
-    with torch.no_grad():
-        model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids("<|im_start|>")] = math.nan
-    model.save_pretrained(tmp_path / "model")
-    assert "non-finite stopped" in stopped(recipe_for(tmp_path / "model", micro_data), tmp_path / "run").message
+    def broken(location: str, *settings: Any, real: Callable[..., Policy] = pretrained.load) -> Policy:
+        policy = real(location, *settings)
+        with torch.no_grad():
+            start = policy.chat.tokenizer.get_vocab()["<|im_start|>"]
+            policy.core.get_input_embeddings().weight[start] = math.nan
+        return policy
+
+    monkeypatch.setattr(pretrained, "load", broken)
+    assert "non-finite stopped" in stopped(recipe_for(tiny_model, micro_data), tmp_path / "run").message
     latest = Run(tmp_path / "run").checkpoints.latest()
     assert latest is not None and latest.step == 0
-    with torch.no_grad():
-        model.lm_head.weight[7] = math.nan
-    model.save_pretrained(tmp_path / "model")
-    error = stopped(recipe_for(tmp_path / "model", micro_data), tmp_path / "other")
-    assert error.code == 2 and "logits are NaN" in error.message
 
 
 class Interrupted(TrainingDisplay):

@@ -11,6 +11,7 @@ from sdft_cli.config.recipe import Recipe, Runtime, Train, build
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row, collate, group_rows
 from sdft_cli.models.policy import Policy
+from sdft_cli.models.scoring import Scoring
 from sdft_cli.training import micro_batches
 from sdft_cli.training.micro_batches import DoesNotFit, MicroBatchBudget
 from sdft_cli.training.trainer import PhaseTrainer
@@ -55,12 +56,12 @@ def test_a_step_that_ran_out_of_memory_is_repeated_in_halves(
     tiny_model: Path, micro_data: Path, monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...]
 ) -> None:
     calm = stage(tiny_model, micro_data, "sdft", *sets)
-    calm.policy.packed = False
+    calm.policy.scoring = Scoring()
     plain = [calm.step(0), calm.step(1)]
     assert "memory" not in plain[0] and plain[0].keys() == plain[1].keys()
     full = Full(monkeypatch, lambda self, _: self.calls == 1)
     hit = stage(tiny_model, micro_data, "sdft", *sets)
-    hit.policy.packed = False
+    hit.policy.scoring = Scoring()
     logged = [hit.step(0), hit.step(1)]
     assert "out of memory" in logged[0]["memory"] and "\n" not in logged[0]["memory"] and "memory" not in logged[1]
     assert logged[0]["micro_batch_tokens"] == hit.budget.tokens <= full.tokens[0] // 2

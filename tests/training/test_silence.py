@@ -202,7 +202,8 @@ def test_the_kl_at_skipped_tokens_is_that_of_a_plain_forward_pass(tiny_model: Pa
                 logprobs.append(functional.log_softmax(logits, -1))
         kl = (logprobs[0].exp() * (logprobs[0] - logprobs[1])).sum(-1)
         skipped.append(kl[:2]), counted.append(kl[2:])
-    facts = trainer.step(0, look=True)
+    trainer.looks = lambda step: step == 0
+    facts = trainer.step(0)
     first, others = torch.cat(skipped), torch.cat(counted)
     assert facts["skipped_kl"] == pytest.approx(float(first.mean()), rel=1e-4)
     assert facts["skipped_share"] == pytest.approx(float(first.sum() / (first.sum() + others.sum())), rel=1e-4)
@@ -210,8 +211,9 @@ def test_the_kl_at_skipped_tokens_is_that_of_a_plain_forward_pass(tiny_model: Pa
 
 def test_a_look_at_skipped_tokens_changes_nothing(tiny_model: Path, micro_data: Path) -> None:
     plain, looking = (stage(tiny_model, micro_data, "sdft") for _ in range(2))
+    looking.looks = lambda step: True
     for step in range(3):
-        mine, theirs = looking.step(step, look=True), plain.step(step)
+        mine, theirs = looking.step(step), plain.step(step)
         assert "skipped_kl" in mine and "skipped_kl" not in theirs
         assert all(mine[key] == theirs[key] for key in ("loss", "kl", "grad_norm", "entropy"))
     for ours, other in zip(looking.policy.model.parameters(), plain.policy.model.parameters(), strict=True):

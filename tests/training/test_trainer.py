@@ -100,6 +100,19 @@ def test_the_step_reports_what_a_person_needs(tiny_model: Path, micro_data: Path
     assert 0 < facts["completion_tokens"] <= 8
 
 
+def test_the_gap_between_sampler_and_trainer_is_that_of_equal_distributions(tiny_model: Path, micro_data: Path) -> None:
+    """It is rounding where samples are as old as the weights, and not known where they are of something else."""
+    warm = ["sampler.temperature=0.7", "objective.logits_temperature=0.7"]
+    assert stage(tiny_model, micro_data, "sdft", *warm).step(0)["logprob_gap"] < 1e-4
+    for other in ("sampler.temperature=0.7", "sampler.top_p=0.9", "sampler.top_k=5", "objective.logits_temperature=2"):
+        assert stage(tiny_model, micro_data, "sdft", other).step(0)["logprob_gap"] is None
+    assert stage(tiny_model, micro_data, "sft").step(0)["logprob_gap"] is None
+    twice = stage(tiny_model, micro_data, "sdft", "train.updates=2", "objective.importance_cap=2")
+    rows = [twice.step(step) for step in range(4)]
+    assert [row["staleness"] for row in rows] == [0, 1, 0, 1]
+    assert all((row["logprob_gap"] < 1e-4) == (row["staleness"] == 0) for row in rows)
+
+
 def test_views_follow_the_paper(tiny_model: Path, micro_data: Path) -> None:
     s = stage(tiny_model, micro_data)
     example = s.batches.examples[0]
