@@ -106,8 +106,8 @@ def test_sigkill_in_stage_2_then_resume_equals_the_uninterrupted_run(
         mine, theirs = weights(out, stage), weights(reference, stage)
         assert set(mine) == set(theirs)
         assert all(torch.equal(mine[n], theirs[n]) for n in mine)
-    logged = [(r["kind"], r["global_step"]) for r in rows(out)]
-    assert logged == [(r["kind"], r["global_step"]) for r in rows(reference)]
+    logged = [(r["kind"], r["stage"], r["step"]) for r in rows(out)]
+    assert logged == [(r["kind"], r["stage"], r["step"]) for r in rows(reference)]
     assert results.load_run(out).matrix == results.load_run(reference).matrix
 
 
