@@ -133,7 +133,7 @@ def arguments_of(call: Json) -> Json:
         return arguments
     try:
         return json.loads(arguments or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
 
 

@@ -11,8 +11,9 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import cast
 
 from sdft_cli import console
 from sdft_cli.config.model_locations import locate
@@ -34,12 +35,14 @@ from sdft_cli.runs.sweeps import (
     PointRow,
     SeedMean,
     Settings,
+    SweepArgumentsRecord,
     SweepRecord,
     SweepSpec,
 )
 from sdft_cli.stats import selection
 from sdft_cli.stats.across_seeds import seed_mean
 from sdft_cli.stats.selection import Candidate
+from sdft_cli.types import Json
 
 #: Settings that may have been changed when a point was resumed by itself, without making it another point.
 _FREE = ("guards.", "engine.", "runtime.", "plugins")
@@ -78,7 +81,8 @@ def stored_arguments(out: Path | None) -> SweepArguments:
         raise UsageError(
             f"--resume needs a sweep's folder, not {out}", "name the folder of an earlier sweep: --out DIR"
         )
-    return SweepArguments(**spec["arguments"])
+    recorded = cast(dict[str, Json], spec["arguments"])  # what only a later version knows is left out
+    return SweepArguments(**{field.name: recorded[field.name] for field in fields(SweepArguments)})
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class _Sweep:
 
     def _spec(self) -> SweepSpec:
         """What this sweep is to run, as it comes back from JSON."""
-        arguments, base = asdict(self.arguments), self.base.model_dump(mode="json")
+        arguments, base = cast(SweepArgumentsRecord, asdict(self.arguments)), self.base.model_dump(mode="json")
         spec: SweepSpec = {"arguments": arguments, "grid": self.grids, "base": base, "rule": selection.RULE}
         reread: SweepSpec = json.loads(json.dumps(spec))
         return reread

@@ -71,7 +71,7 @@ class Checkpoints:
             return None
         folder = self.run / self._named(pointer)
         for candidate in (folder, folder.with_name(folder.name + ".old"), *_newest_first(folder.parent)):
-            if (candidate / "done.json").is_file() and (checkpoint := _read(candidate)).resumable:
+            if json_files.exists(candidate / "done.json") and (checkpoint := _read(candidate)).resumable:
                 return checkpoint
         raise UsageError(f"{folder}: the checkpoint that `latest` names is missing", "restore it, or start a new run")
 
@@ -149,7 +149,8 @@ class StageCheckpoints:
 
     def all(self) -> list[Checkpoint]:
         """The complete checkpoints by step, models without state among them."""
-        return [_read(folder) for folder in reversed(_newest_first(self.folder)) if (folder / "done.json").is_file()]
+        complete = [f for f in reversed(_newest_first(self.folder)) if json_files.exists(f / "done.json")]
+        return [_read(folder) for folder in complete]
 
     def at(self, step: int) -> Checkpoint:
         """The complete checkpoint of ``step``, which must exist."""

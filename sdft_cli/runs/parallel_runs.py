@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import cast
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
@@ -27,6 +28,7 @@ from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.runs import signals
 from sdft_cli.runs.records import MetricsRow, StepRow
 from sdft_cli.runs.signals import Stopped
+from sdft_cli.types import Json
 
 
 def cores() -> int:
@@ -78,10 +80,10 @@ class Job:
 def _row(line: bytes) -> MetricsRow | None:
     """A logged row; None for the rest of a line whose file was rewritten since the last look."""
     try:
-        row: MetricsRow = json.loads(line)
+        row: Json = json.loads(line)
     except ValueError:
         return None
-    return row
+    return cast(MetricsRow, row) if isinstance(row, dict) and "kind" in row else None
 
 
 class _Running:

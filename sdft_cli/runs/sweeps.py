@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NotRequired
+from typing import Annotated, NotRequired
+
+from pydantic import Field
 
 from sdft_cli.config import json_files
 from sdft_cli.config.json_files import Record
@@ -19,11 +21,23 @@ FILE = "sweep.json"
 Settings = dict[str, Json]
 
 
+class SweepArgumentsRecord(Record):
+    """`sweep_grid.SweepArguments` as they are written."""
+
+    file: str | None
+    flags: Settings
+    sets: list[str]
+    plugins: list[str]
+    grid: list[str]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    all_seeds: bool
+
+
 class SweepSpec(Record):
-    """What a sweep is to run: the command's ``arguments`` (`sweep_grid.SweepArguments`), the values of the ``grid`` by
+    """What a sweep is to run: the command's ``arguments``, the values of the ``grid`` by
     method and key, the ``base`` recipe that its settings are laid over, and the ``rule`` to choose by."""
 
-    arguments: Settings
+    arguments: SweepArgumentsRecord
     grid: dict[str, dict[str, list[Json]]]
     base: Settings
     rule: str

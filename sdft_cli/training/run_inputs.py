@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sdft_cli.config import json_files
 from sdft_cli.config.model_locations import is_adapter, locate
 from sdft_cli.config.overrides import PLACES
 from sdft_cli.config.recipe import Recipe
@@ -21,7 +22,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.models import digests, pretrained
 from sdft_cli.models.base_models import base_of
 from sdft_cli.models.views import VIEWS
-from sdft_cli.runs.evaluations import stage_folders
+from sdft_cli.runs.evaluations import json_object, stage_folders
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import Run, environment, record_change
 from sdft_cli.runs.inputs import (
@@ -212,9 +213,9 @@ def _same_place(before: str, now: str) -> bool:
 def _versions(run: Run) -> dict[str, list[Json]]:
     """The versions that are not those of ``environment.json``, by name."""
     path = run.folder / "environment.json"
-    if not path.is_file():
+    if not json_files.exists(path):
         return {}
-    recorded, now = json.loads(path.read_text(encoding="utf-8")), environment()
+    recorded, now = json_object(path), environment()
     return {
         name: [recorded[name], now[name]]
         for name in now

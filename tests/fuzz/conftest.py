@@ -24,6 +24,8 @@ TINY = (
     *("train.max_steps=2", "train.batch=2", "train.eval_every=1", "train.eval_limit=2", "train.checkpoint_every=1"),
     *("evaluation.limit=3", "evaluation.max_new_tokens=3", "sampler.max_new_tokens=3", "train.warmup_steps=0"),
 )
+#: Measures the model itself.
+MEASURE = ("eval", "model", "--tasks", "micro-tooluse", "--limit", "2", "--max-new-tokens", "2")
 
 
 class World:
@@ -49,7 +51,8 @@ def _link_or_copy(source: str, target: str) -> None:
 
 @pytest.fixture(scope="session")
 def origin(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, micro_data: Path) -> Path:
-    """The folder with ``model``, ``data``, and the runs ``done``, ``other`` (another seed) and ``killed``."""
+    """The folder with ``model`` and its kept scores (``runs``), ``data``, and the runs ``done``, ``other`` (another
+    seed) and ``killed``."""
     folder = tmp_path_factory.mktemp("origin")
     shutil.copytree(tiny_model, folder / "model")
     shutil.copytree(micro_data, folder / "data")
@@ -61,6 +64,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, micro_dat
         rows = [{"prompt": f"what is {i} times {i} ?", "completion": str(i * i)} for i in range(30)]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         sound("prepare", "--source", "mine=rows.jsonl")
+        sound(*MEASURE)  # its scores are kept below runs/evals
         train("done", "sdft")
         shutil.copytree("done", "other")
         recipe = json.loads(Path("other/recipe.json").read_text())

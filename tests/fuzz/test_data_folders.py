@@ -44,7 +44,7 @@ def check(world, rng: random.Random, count: int) -> None:
 
 
 def test_mutated_datasets(world, rng) -> None:
-    check(world, rng, 30)
+    check(world, rng, 20)
 
 
 @pytest.mark.slow
