@@ -29,6 +29,7 @@ from turns import resident
 
 from sdft_cli.losses.divergence import KINDS, Divergence, divergence
 from sdft_cli.losses.fused import Head, Labels, Scored, fused_loss
+from sdft_cli.models.devices import processor, processor_text
 
 LOSSES = (*KINDS, "nll")
 PATHS = ("naive", "fused")
@@ -133,7 +134,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     given = parser.parse_args()
     shape = Shape(given.tokens, given.vocab, given.hidden, given.threads)
-    print(f"{shape}, fp32, torch {torch.__version__}")
+    print(f"{shape}, fp32, torch {torch.__version__}, {processor_text()}")
     print(f"{'':<11}{'seconds':>25}{'CPU seconds':>25}{'peak extra MB':>25}{'of which scratch MB':>25}")
     print(f"{'loss':<11}" + f"  {'naive':>8}{'fused':>8}{'ratio':>7}" * 4)
     rows = []
@@ -142,6 +143,7 @@ def main() -> int:
         print(line(rows[-1]), flush=True)
     if given.json:
         results = {"shape": shape._asdict(), "repeats": given.repeats, "torch": torch.__version__, "rows": rows}
+        results["machine"] = processor()
         given.json.write_text(json.dumps(results, indent=2) + "\n")
     return 0
 

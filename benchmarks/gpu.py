@@ -21,7 +21,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -237,8 +236,11 @@ def machine(device: str) -> dict[str, Any]:
     import torch
     import transformers
 
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor()
-    return {"device": name, "torch": torch.__version__, "transformers": transformers.__version__}
+    from sdft_cli.models.devices import processor
+
+    cpu = processor()
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else cpu["cpu"]
+    return {"device": name, **cpu, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def main() -> int:

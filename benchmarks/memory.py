@@ -28,6 +28,7 @@ from sdft_cli.config.recipe import Lora, Recipe
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.models import adapters, pretrained
 from sdft_cli.models.batching import Row
+from sdft_cli.models.devices import processor, processor_text
 from sdft_cli.models.policy import Policy
 from sdft_cli.training import available_memory, memory_model
 from sdft_cli.training.batches import Batch, seed_of
@@ -185,10 +186,11 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     given = parser.parse_args()
-    print(f"torch {torch.__version__}\n{'case':<22}{'predicted MB':>14}{'measured MB':>14}{'ratio':>8}")
+    print(f"torch {torch.__version__}, {processor_text()}")
+    print(f"{'case':<22}{'predicted MB':>14}{'measured MB':>14}{'ratio':>8}")
     rows = []
     for name in given.cases:
-        rows.append({"case": name, **CASES[name]._asdict(), **fresh(CASES[name])})
+        rows.append({"case": name, "machine": processor(), **CASES[name]._asdict(), **fresh(CASES[name])})
         expected, measured = rows[-1]["predicted"], rows[-1]["measured"]
         print(f"{name:<22}{expected / MB:>14.0f}{measured / MB:>14.0f}{expected / measured:>8.2f}", flush=True)
     if given.json:

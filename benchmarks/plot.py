@@ -20,7 +20,8 @@ def draw(rows: dict[str, Any], path: Path) -> None:
     cases, scaling = rows["cases"], rows["scaling"]
     machine = rows["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "trl") if name in machine)
-    foot = f"CPU seconds of one thread, {machine['precision']}, medians over turns; {versions}"
+    where = f"{machine['cpu']}, {machine['instructions']}"
+    foot = f"CPU seconds of one thread, {machine['precision']}, medians over turns; {where}; {versions}"
     count = len(cases) + bool(cases) + len(scaling)
     with drawing.panels(count, 4 if count > 4 else count, (4.0, 2.9), foot) as (figure, axes):
         if cases:

@@ -39,6 +39,8 @@ from sides import PARTS, SIDES
 from turns import Side
 from workload import MAIN, SCALING, Case, build, write_data
 
+from sdft_cli.models.devices import processor, processor_text
+
 MB = 1e6
 NEEDS = {"trl": "trl", "trl-sft": "trl", "ours-vllm": "vllm", "ours-vllm-prefetch": "vllm"}
 ON_GIVEN = ("ours-sft", "trl-sft")  # sides that train on the completions that ours has just sampled
@@ -132,13 +134,10 @@ def spread(values: list[float]) -> dict[str, float]:
 def machine() -> dict[str, Any]:
     """What the results depend on besides the code."""
     packages = ("torch", "transformers", "trl", "vllm", "accelerate")
-    cpu = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
-    )
     installed = {d.metadata["name"].lower() for d in importlib.metadata.distributions()}
     versions = {p: importlib.metadata.version(p) for p in packages if p in installed}
-    setup = {"python": platform.python_version(), "threads": 1, "precision": "float32", "cpu": cpu}
-    return {**setup, "cores": os.cpu_count(), "load": os.getloadavg()[0], **versions}
+    setup = {"python": platform.python_version(), "threads": 1, "precision": "float32", **processor()}
+    return {**setup, "load": os.getloadavg()[0], **versions}
 
 
 def table(row: dict[str, Any]) -> str:
@@ -219,6 +218,7 @@ def main() -> int:
     for name, why in skipped.items():
         print(f"skipping {name}: {why}")
     began = time.perf_counter()
+    print(processor_text())
     with tempfile.TemporaryDirectory() as place:
         results = run(given, [name for name in given.sides if name not in skipped], Path(place))
     rows = {"machine": machine(), "skipped": skipped, "seconds": time.perf_counter() - began, **results}

@@ -17,6 +17,11 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+def is_live(console: Console = err) -> bool:
+    """Whether the console is a terminal on which a line can be rewritten."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 # --- numbers -------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, NotRequired, TypedDict
 
 from sdft_cli.errors import UsageError
@@ -132,8 +133,45 @@ def arguments_of(call: Json) -> Json:
         return arguments
     try:
         return json.loads(arguments or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
+
+
+def formed_call(call: Json, as_text: bool) -> Json:
+    """The tool call with its arguments as an object, or as JSON text."""
+    arguments = arguments_of(call)
+    arguments = json.dumps(arguments, ensure_ascii=False) if as_text else arguments
+    return {"type": "function", **call, "function": {**call["function"], "arguments": arguments}}
+
+
+def with_call_ids(messages: list[Message], name: Callable[[str], str]) -> list[Message]:
+    """``messages`` in which every tool call has an id, which ``name`` makes of its own or of its place; a tool's turn
+    that names no call answers the first that is still open."""
+    numbered: list[Message] = []
+    open_calls: list[str] = []
+    for i, message in enumerate(messages):
+        message = {**message}
+        if calls := message.get("tool_calls"):
+            message["tool_calls"] = [{**c, "id": name(c.get("id") or f"call_{i}_{k}")} for k, c in enumerate(calls)]
+            open_calls += [call["id"] for call in message["tool_calls"]]
+        elif message["role"] == "tool":
+            given = message.get("tool_call_id")
+            answered = name(given) if given else next(iter(open_calls), name(f"call_{i}"))
+            message["tool_call_id"] = answered
+            open_calls = [each for each in open_calls if each != answered]
+        numbered.append(message)
+    return numbered
+
+
+def for_endpoint(messages: list[Message]) -> list[Message]:
+    """``messages`` as an OpenAI endpoint takes them: every tool call with an id, and its arguments as text."""
+    if not any(message.get("tool_calls") for message in messages):
+        return messages
+    sent = with_call_ids(messages, str)
+    for message in sent:
+        if calls := message.get("tool_calls"):
+            message["tool_calls"] = [formed_call(call, as_text=True) for call in calls]
+    return sent
 
 
 def _named(function: object) -> bool:

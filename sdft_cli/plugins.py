@@ -17,9 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, NamedTuple, TypeVar, cast
 
-from sdft_cli.contracts import Contract
-from sdft_cli.errors import UsageError, choose
-from sdft_cli.types import Battery, Suite, Task
+from sdft_cli.contracts import Contract, example_lists, examples, in_one_line, place_of, prepared, score
+from sdft_cli.errors import UsageError, choose, shown
+from sdft_cli.types import Battery, Rubric, Suite, Task
 
 #: What a plug-in file may define, and the room it goes into ("module:variable"). A new kind is one line here and a
 #: `Room` beside the class of such things.
@@ -60,7 +60,7 @@ class Room(Generic[T]):
 
     def check(self, name: str) -> None:
         """Raise `UsageError`, which lists the choices, if nothing is called ``name``."""
-        if name not in self.own and name not in self.names():
+        if not isinstance(name, str) or (name not in self.own and name not in self.names()):
             raise choose(self.kind, name, self.names())
 
     def get(self, name: str) -> T:
@@ -92,8 +92,8 @@ class Room(Generic[T]):
         return isinstance(name, str) and name not in self.origin and name in self.names() and self.get(name) is thing
 
     def add(self, name: str, thing: object, file: Path) -> None:
-        """Put in a thing that `name_of` has checked."""
-        self.own[name], self.origin[name] = cast(T, thing), file
+        """Put in a thing that `name_of` has checked; its functions are watched from now on."""
+        self.own[name], self.origin[name] = cast(T, self.contract.watched(thing, self.kind.upper(), file)), file
 
     def remove(self, name: str) -> None:
         """Take a plug-in's thing out again."""
@@ -107,12 +107,27 @@ class Room(Generic[T]):
         return [name.replace("_", "-") for name in files if not name.startswith("_")]
 
 
+def _problem(thing: object) -> str:
+    """What is wrong with the data of a plug-in's task or suite, as `Contract.problem` has it."""
+    tokens, suffixes = getattr(thing, "max_new_tokens", 1), getattr(thing, "suffixes", ())
+    if isinstance(tokens, int) and tokens < 1:
+        return f".max_new_tokens must be at least 1, not {tokens}"
+    if not isinstance(suffixes, tuple) or not all(isinstance(suffix, str) for suffix in suffixes):
+        return f".suffixes must be a tuple of text, such as ('.csv',), not {shown(suffixes)}"
+    for name, kind in (("grader", dict), ("rubric", Rubric)):
+        if not isinstance(value := getattr(thing, name, None), kind | None):
+            return f".{name} must be a {kind.__name__}, not {shown(value)}"
+    return ""
+
+
 TASKS: Room[Task] = Room(
     "task",
     Contract(
         (Task,),
         {"prepare": ("paths", "options"), "grade": ("completion", "example"), "question": ("example",)},
         "TASK = Task(name, summary, prepare, grade); CONTRIBUTING.md shows one",
+        _problem,
+        {"prepare": prepared, "grade": score},
     ),
     folder="tasks",
 )
@@ -122,6 +137,8 @@ SUITES: Room[Suite | Battery] = Room(
         (Suite, Battery),
         {"parts": (), "grade": ("completion", "example"), "general": ()},
         "SUITE = Suite(name, summary, parts, grade); sdft_cli/suites/micro.py is one",
+        _problem,
+        {"parts": example_lists, "grade": score, "general": examples},
     ),
     folder="suites",
 )
@@ -166,7 +183,10 @@ def load_file(path: str | Path) -> list[tuple[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no plug-in file at {path}", f"name a .py file that defines one of {', '.join(ROOMS)}")
-    key, digest = path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        key, digest = path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", "name a readable .py file") from error
     if key in _loaded and _loaded[key].digest == digest:
         return _loaded[key].things
     module = _import(path, f"sdft_plugin_{path.stem}_{digest[:8]}")
@@ -212,28 +232,5 @@ def _import(path: Path, name: str) -> ModuleType:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise UsageError(f"{_place(error, path)}: {_reason(error)}", f"`python {path}` shows where") from error
+        raise UsageError(f"{place_of(error, path)}: {in_one_line(error)}", f"`python {path}` shows where") from error
     return module
-
-
-def _place(error: BaseException, path: Path) -> str:
-    """The file, and its line that failed where that is known."""
-    file = str(path.absolute())
-    line = error.lineno if isinstance(error, SyntaxError) and error.filename == file else None
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == file:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    return f"{path}:{line}" if line else str(path)
-
-
-def _reason(error: BaseException) -> str:
-    """The error in one line."""
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):  # of a METHOD or one of its sections
-        first = error.errors()[0]
-        return f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r})"
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ")

@@ -7,6 +7,7 @@ The toys show that each check finds what it is for.
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -343,3 +344,37 @@ def help_seconds() -> float:
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
     return time.perf_counter() - start
+
+
+# --- text is UTF-8 wherever the program runs --------------------------------------------------------------------------
+
+
+def without_encoding(tree: ast.AST) -> Iterator[int]:
+    """Lines that open, read or write a file as text and leave its encoding to the locale."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        words = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        modes = [w for w in words if re.fullmatch(r"[rwaxbt+]{1,3}", w)]
+        binary = any("b" in mode for mode in modes)
+        method = isinstance(node.func, ast.Attribute)
+        opens = name == "open" and (bool(modes) or not method) and not binary
+        opens = opens or (name == "open" and method and not node.args and not node.keywords and opens_path(node))
+        if (name in ("read_text", "write_text") or opens) and not any(k.arg == "encoding" for k in node.keywords):
+            yield node.lineno
+
+
+def opens_path(node: ast.Call) -> bool:
+    """Whether ``x.open()`` is that of a path, going by what ``x`` is called."""
+    owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+    named = isinstance(owner, (ast.Name, ast.Attribute))
+    return named and bool(re.search(r"(path|file|log)$", ast.unparse(owner)))
+
+
+def test_files_are_utf_8_whatever_the_locale() -> None:
+    found = [f"{module}:{line}" for module, tree in modules(PACKAGE).items() for line in without_encoding(tree)]
+    assert not found, f"name the encoding: {', '.join(found)}"
+    toy = 'open("x")\nopen("x", "a")\nf.open("w")\npath.read_text()\nwith path.open() as g: pass\nopen("x", "rb")\n'
+    fine = 'f.open("rb")\nRun.open(folder)\npath.read_text(encoding="utf-8")\nos.open(x, 0)\nself.batches.open()\n'
+    assert list(without_encoding(ast.parse(toy))) == [1, 2, 3, 4, 5] and not list(without_encoding(ast.parse(fine)))

@@ -3,6 +3,7 @@
 import pytest
 
 from sdft_cli.errors import UsageError
+from sdft_cli.messages import for_endpoint
 from sdft_cli.models import digests
 from sdft_cli.types import Example
 
@@ -67,3 +68,13 @@ def test_a_row_without_tools_keeps_the_digest_under_which_its_scores_are_stored(
     assert digests.of_examples([plain]) == digests.of([["a", [USER], None, "4", {"api": "x"}]])
     tools = Example("a", [USER], "d", answer="4", meta={"api": "x"}, tools=[TOOL])
     assert digests.of_examples([tools]) != digests.of_examples([plain])
+
+
+def test_an_endpoint_gets_calls_with_ids_and_arguments_as_text() -> None:
+    two = {"role": "assistant", "content": "", "tool_calls": [CALL, {**CALL, "id": "own"}]}
+    turns = [USER, two, {"role": "tool", "content": "7", "tool_call_id": "own"}, {"role": "tool", "content": "8"}]
+    sent = for_endpoint(turns)
+    assert [call["id"] for call in sent[1]["tool_calls"]] == ["call_1_0", "own"]
+    assert [call["function"]["arguments"] for call in sent[1]["tool_calls"]] == ['{"at": "map"}'] * 2
+    assert [turn["tool_call_id"] for turn in sent[2:]] == ["own", "call_1_0"]
+    assert turns[1] == two and for_endpoint([USER]) == [USER]

@@ -8,20 +8,21 @@ from typing import Annotated
 
 import typer
 
+from sdft_cli.cli import endings, streams
 from sdft_cli.cli.datasets import data
 from sdft_cli.cli.demo import demo
 from sdft_cli.cli.evaluate import compare, evaluate, grade
 from sdft_cli.cli.lists import methods, tasks
-from sdft_cli.cli.options import say
 from sdft_cli.cli.prepare import prepare
 from sdft_cli.cli.probe import probe
 from sdft_cli.cli.report import report
 from sdft_cli.cli.sweep import sweep
 from sdft_cli.cli.train import train
-from sdft_cli.errors import SdftError
+from sdft_cli.runs import signals
 
 app = typer.Typer(
     name="sdft",
+    cls=endings.Commands,
     help="Teach a language model new skills by self-distillation, and measure that it keeps the old ones.",
     no_args_is_help=True,
     add_completion=False,
@@ -60,17 +61,11 @@ def options(
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 fine, 1 the run failed, 2 wrong usage or bad input, 3 a gate was broken."""
-    try:
-        app()
-    except SdftError as error:
-        say(f"error: {error.message}")
-        if error.hint:
-            say(f"hint: {error.hint}")
-        sys.exit(error.code)
-    except KeyboardInterrupt:
-        say("interrupted; go on with --resume, or after `sdft prepare` with the same command")
-        sys.exit(130)
+    """Entry point; exits with the code of `endings.run`."""
+    with streams.tolerant(), signals.as_interrupts():
+        signals.follow_parent()
+        code = endings.run(app)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

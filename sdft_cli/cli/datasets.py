@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sdft_cli.cli.options import Data, Json, Plugin
+from sdft_cli.errors import UsageError
 
 Method = Annotated[str | None, typer.Option(help="Method whose views are shown; sdft if not given.")]
 Model = Annotated[str | None, typer.Option(help="Model (folder or hub id) whose chat template and tokens are used.")]
@@ -50,7 +51,7 @@ def show(
         str | None, typer.Option(help="Id or line number (from 1) of the row; the first if not given.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split; train if not given.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Number of rows to show, from the first.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Rows to show, from the first; one by default.")] = None,
     method: Method = None,
     model: Model = None,
     plugin: Plugin = None,
@@ -60,5 +61,7 @@ def show(
     from sdft_cli.commands.datasets import print_rows
     from sdft_cli.commands.datasets import show as run_show
 
-    rows = run_show(data or Path("data"), task, split, row, model, method, limit)
+    if row is not None and limit is not None:
+        raise UsageError("--limit shows rows from the first, and --row shows one", "leave out one of the two")
+    rows = run_show(data or Path("data"), task, split, row, model, method, limit or 1)
     print(jsonlib.dumps({"rows": rows})) if json else print_rows(rows)

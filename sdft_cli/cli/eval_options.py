@@ -59,7 +59,12 @@ Also = Annotated[
         "with the article, or the demonstration, in the prompt.",
     ),
 ]
-Base = Annotated[str | None, typer.Option("--base", help="Base model for --also kl; by default the run's own.")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base", help="Base model for --also kl, or where an adapter's base is now; by default the run's own."
+    ),
+]
 MaxForgetting = Annotated[
     float | None,
     typer.Option(help="Gate: exit with 3 if earlier tasks fell from their best by more than this, such as 0.02."),
@@ -72,11 +77,11 @@ MinAccuracy = Annotated[
     list[str] | None, typer.Option(help="Gate: TASK=VALUE or SUITE=VALUE; exit with 3 if below; repeatable.")
 ]
 Rule = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--gate",
-        help="How gates treat noise. point: the estimate decides; proven: a gate fails only if the whole 95 % interval "
-        "is beyond its limit; safe: it passes only if the whole interval is within.",
+        help="How gates treat noise. point (default): the estimate decides; proven: a gate fails only if the whole "
+        "95 % interval is beyond its limit; safe: it passes only if the whole interval is within.",
     ),
 ]
 Junit = Annotated[Path | None, typer.Option(help="Write the gates' outcome to this file as JUnit XML.")]
@@ -160,10 +165,15 @@ def suite_of(suite: str | None, harness: str | None) -> str | None:
 
 
 def recipe_layer(
-    benchmarks: Path | None, harness: str | None, arguments: list[str], allow_code: bool, sets: list[str]
+    benchmarks: Path | None,
+    harness: str | None,
+    arguments: list[str],
+    allow_code: bool,
+    sets: list[str],
+    engine: str | None = None,
 ) -> dict[str, Json]:
     """A recipe layer made of these flags; it may only hold what decides how something is measured."""
-    from sdft_cli.config.overrides import parse_sets
+    from sdft_cli.config.overrides import flag_layer, parse_sets
     from sdft_cli.config.toml_tables import merge
 
     section = _harness_section(arguments)
@@ -174,6 +184,7 @@ def recipe_layer(
     if allow_code:
         section["allow_code_execution"] = True
     layer = parse_sets(sets)
+    layer = merge(flag_layer({"engine.name": engine}, layer), layer)
     if other := set(layer) - {"evaluation", "engine", "runtime"}:
         raise UsageError(
             f"--set {min(other)}: has no effect, as nothing is trained here", "set evaluation.*, engine.* or runtime.*"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sdft_cli.cli import eval_options as option
 from sdft_cli.cli.eval_options import Force
-from sdft_cli.cli.options import Data, Json, Plugin, Sampling, Sets, Tasks, split, with_engine
+from sdft_cli.cli.options import Data, Json, Plugin, Sampling, Sets, Tasks, split
 from sdft_cli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def evaluate(
     max_forgetting: option.MaxForgetting = None,
     max_prior_drop: option.MaxPriorDrop = None,
     min_accuracy: option.MinAccuracy = None,
-    gate: option.Rule = "point",
+    gate: option.Rule = None,
     junit: option.Junit = None,
     markdown: option.Markdown = None,
     out: option.Out = None,
@@ -64,9 +64,7 @@ def evaluate(
         samples=samples,
         out=out,
         cache=not no_cache,
-        settings=option.recipe_layer(
-            benchmarks, harness, harness_args or [], allow_code_execution, with_engine(sets, engine)
-        ),
+        settings=option.recipe_layer(benchmarks, harness, harness_args or [], allow_code_execution, sets or [], engine),
         judge=option.judge_options(judge, judge_base_url, judge_key_env),
         also=option.diagnostics_of(also),
         base=base,

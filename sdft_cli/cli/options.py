@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from sdft_cli.config.recipe import Recipe
     from sdft_cli.config.toml_tables import Layer
 
+#: The flags whose recipe key has another name.
+FLAG_KEYS = {
+    "engine": "engine.name",
+    "on_bad_row": "train.on_bad_row",
+    "stop_if_prior_drops": "train.stop_if_prior_drops",
+}
 MICRO_TASKS = "micro-tooluse,micro-science,micro-medical"
 
 
@@ -32,6 +39,10 @@ File = Annotated[Path | None, typer.Argument(help="Recipe file (TOML); flags ove
 Tasks = Annotated[str | None, typer.Option("--tasks", help="Task names in order, separated by commas.")]
 Method = Annotated[str | None, typer.Option(help="Training method; `sdft methods` lists them.")]
 Model = Annotated[str | None, typer.Option(help="Model folder or hub id; the embedded model if not given.")]
+Moved = Annotated[
+    Path | None,
+    typer.Option("--base", help="Where the run's first model, or an adapter's base, is now if it has moved."),
+]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder that holds one dataset folder per task.")]
 Watched = Annotated[str | None, typer.Option("--suite", help="Suite of prior skills to watch.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of data order and sampling.")]
@@ -72,16 +83,20 @@ def choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
         raise choose(flag, value, choices)
 
 
-def with_engine(sets: list[str] | None, engine: str | None) -> list[str]:
-    """``--set`` assignments, with ``--engine`` as one of them. Its name is checked with the recipe's other names."""
-    return [*(sets or []), *([] if engine is None else [f'engine.name="{engine}"'])]
-
-
 def recipe_flags(
     tasks: str | None, method: str | None, model: str | None, data: Path | None, **more: object
 ) -> dict[str, object]:
-    """The flags that are recipe keys, as a layer; None for those not given."""
-    return {"tasks": split(tasks), "method": method, "model": model, "data": str(data) if data else None, **more}
+    """The flags that are recipe keys, by dotted key; None for those not given. Paths become absolute, so that they mean
+    the same wherever they are read again. Names are checked with the recipe's other names."""
+    from sdft_cli.config import model_locations
+
+    return {
+        "tasks": split(tasks),
+        "method": method,
+        "model": model_locations.absolute(model) if model else model,
+        "data": os.path.abspath(data) if data else None,
+        **{FLAG_KEYS.get(name, name): value for name, value in more.items()},
+    }
 
 
 def new_recipe(
@@ -104,19 +119,31 @@ def new_recipe(
     return recipe
 
 
-def recipe_of(run: Path, plugin: list[Path] | None, sets: list[str]) -> Recipe:
-    """The recipe of a run to go on with: the one it was started with, with plug-ins added, and ``sets`` if they can
-    still change."""
-    from sdft_cli.config.overrides import change
-    from sdft_cli.config.recipe_layers import check_names
+def at_its_place(recipe: Recipe, base: Path | None, run: Path | None = None) -> Recipe:
+    """The recipe with the place where its model is by now (``--base``); ``run`` is a run that is gone on with."""
+    from sdft_cli.models.base_models import move
+
+    return recipe.model_copy(update={"model": move(recipe.model, base, run)})
+
+
+def recipe_of(
+    run: Path,
+    plugin: list[Path] | None,
+    sets: list[str],
+    file: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Recipe:
+    """The recipe of a run to go on with: the one it was started with, with plug-ins added, and whatever else is given
+    if that can still change (`UsageError` if not)."""
+    from sdft_cli.config.run_changes import Given, resumed
+
+    return resumed(run_recipe(run, "--resume"), Given(file, flags or {}, sets, plugin or ()))
+
+
+def run_recipe(run: Path, flag: str) -> Recipe:
+    """The recipe of the run that ``flag`` is about."""
     from sdft_cli.runs.folder import Run
 
     if not (run / "recipe.json").is_file():
-        raise UsageError(f"{run} is not a run: it has no recipe.json", "leave out --resume to start one there")
-    recipe = Run.open(run).recipe
-    load_plugins([Path(name) for name in recipe.plugins])
-    files = [str(path.resolve()) for path in plugin or []]
-    recipe = recipe.model_copy(update={"plugins": tuple(dict.fromkeys([*recipe.plugins, *files]))})
-    recipe = change(recipe, sets)
-    check_names(recipe)
-    return recipe
+        raise UsageError(f"{run} is not a run: it has no recipe.json", f"leave out {flag} to start one there")
+    return Run.open(run).recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +47,9 @@ MergeSystem = Annotated[
 ]
 Measured = Annotated[str | None, typer.Option("--model", help="Also measure lengths in this model's tokens.")]
 Seed = Annotated[int, typer.Option(help="Seed of the splits.")]
-World = Annotated[int, typer.Option(help="Number of the micro world, which sets the hidden rules of its tasks.")]
+World = Annotated[
+    int | None, typer.Option(help="Number of the micro world (0), which sets the hidden rules of its tasks.")
+]
 
 
 def prepare(
@@ -60,7 +63,7 @@ def prepare(
     merge_system: MergeSystem = False,
     model: Measured = None,
     seed: Seed = 0,
-    world: World = 0,
+    world: World = None,
     teacher: ask.Teacher = None,
     base_url: ask.BaseUrl = None,
     api_key_env: ask.KeyEnv = None,
@@ -93,8 +96,12 @@ def prepare(
     choice("--on-bad-row", on_bad_row or "drop", ("drop", "error"))
     choice("--on-overlap", on_overlap, ("error", "drop"))
     teacher_options = ask.teacher_options(flags)
-    options = PrepareOptions(demonstrations, seed, world, on_overlap, merge_system)
+    if model and (dry_run or batch == "submit"):
+        hint = f"leave it out with {'--dry-run' if dry_run else '--batch submit'}"
+        raise UsageError("--model measures the rows that are written, and here none are", hint)
+    options = PrepareOptions(demonstrations, seed, world or 0, on_overlap, merge_system)
     inputs = _inputs(tasks, source or [], columns or [], data or Path("data"), options, on_bad_row)
+    _check_world(world, inputs.tasks)
     _run(inputs, teacher_options, model, dry_run, json)
 
 
@@ -135,6 +142,16 @@ def _run(inputs: Inputs, teacher: TeacherOptions | None, model: str | None, dry_
             model,
         )
         print(jsonlib.dumps({"tasks": summaries})) if json else command.print_summaries(summaries)
+
+
+def _check_world(world: int | None, names: Sequence[str]) -> None:
+    """Refuse ``--world`` where every task is made of sources, which have no world."""
+    from sdft_cli.plugins import TASKS
+
+    if world is not None and not any(name in TASKS.names() and not TASKS.get(name).needs_source for name in names):
+        raise UsageError(
+            f"--world {world}: {', '.join(names)} is made of sources", "it is for tasks such as micro-science"
+        )
 
 
 def _sources(flags: list[str]) -> dict[str, list[Path]]:

@@ -13,14 +13,15 @@ from sdft_cli.cli.options import (
     Json,
     Method,
     Model,
+    Moved,
     Plugin,
     Sampling,
     Seed,
     Sets,
     Tasks,
+    at_its_place,
     new_recipe,
     recipe_flags,
-    with_engine,
 )
 from sdft_cli.errors import GateError
 
@@ -31,6 +32,7 @@ def probe(
     method: Method = None,
     model: Model = None,
     data: Data = None,
+    base: Moved = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum training rows per task.")] = 64,
     seed: Seed = None,
     engine: Sampling = None,
@@ -43,8 +45,8 @@ def probe(
 
     Compares the student with the teacher, which sees demonstrations, and predicts steps, time and memory.
     """
-    flags = recipe_flags(tasks, method, model, data, seed=seed)
-    settings = new_recipe(recipe, flags, with_engine(sets, engine), plugin)
+    flags = recipe_flags(tasks, method, model, data, seed=seed, engine=engine)
+    settings = at_its_place(new_recipe(recipe, flags, sets or [], plugin), base)
     from sdft_cli.commands.probe import probe as run_probe
     from sdft_cli.reporting.probe import show
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,9 +22,11 @@ from sdft_cli.cli.options import (
     Watched,
     new_recipe,
     recipe_flags,
-    with_engine,
 )
 from sdft_cli.errors import SdftError, UsageError
+
+if TYPE_CHECKING:
+    from sdft_cli.config.sweep_grid import SweepArguments
 
 
 def sweep(
@@ -55,24 +59,43 @@ def sweep(
 
     The choice is by validation accuracy under the one-standard-error rule. Finished runs are not repeated.
     """
+    from sdft_cli.commands.sweep import stored_arguments
     from sdft_cli.commands.sweep import sweep as run_sweep
     from sdft_cli.config.sweep_grid import SweepArguments
 
-    sets = with_engine(sets, engine)
-    flags = recipe_flags(tasks, method, model, data, suite=suite)
+    flags = recipe_flags(tasks, method, model, data, suite=suite, engine=engine)
     asked = None
+    if resume and not (recipe or grid) and (stray := [*_given(flags), *(["--set"] if sets else [])]):
+        hint = "leave it out, or repeat all flags of the sweep, its grid among them"
+        raise UsageError(f"{stray[0]}: --resume goes on with the sweep's own settings", hint)
     if recipe or grid or sets or any(flags.values()) or not resume:
-        base = new_recipe(recipe, flags, sets, plugin, {})
+        base = new_recipe(recipe, flags, sets or [], plugin, {})
         flags |= {"model": base.model, "tasks": list(base.tasks)}
         numbers = _numbers("--seeds", seeds) if seeds else [base.seed]
-        file, files = str(recipe) if recipe else None, [str(p) for p in plugin or []]
-        asked = SweepArguments(file, flags, sets, files, grid or [], numbers, all_seeds)
+        file, files = str(recipe.absolute()) if recipe else None, [str(p.absolute()) for p in plugin or []]
+        asked = SweepArguments(file, flags, sets or [], files, grid or [], numbers, all_seeds)
+    elif seeds or all_seeds or plugin:
+        asked = _more(stored_arguments(out), seeds, all_seeds, plugin or [])
     record = run_sweep(asked, out, jobs, resume, quiet=json)
     if json:
         print(jsonlib.dumps(record))
     if record["failed"]:
         hint = f"sdft sweep --resume --out {record['out']} tries again"
         raise SdftError(f"failed runs: {', '.join(record['failed'])}", hint)
+
+
+def _given(flags: Mapping[str, object]) -> list[str]:
+    """The flags that were given, as they are written."""
+    from sdft_cli.config.overrides import FLAGS
+
+    return [FLAGS[key] for key, value in flags.items() if value is not None]
+
+
+def _more(stored: SweepArguments, seeds: str | None, all_seeds: bool, plugin: list[Path]) -> SweepArguments:
+    """The arguments of the sweep that is resumed, with more seeds or plug-ins."""
+    files = dict.fromkeys([*stored.plugins, *(str(p.absolute()) for p in plugin)])
+    numbers = _numbers("--seeds", seeds) if seeds else stored.seeds
+    return replace(stored, seeds=numbers, all_seeds=all_seeds or stored.all_seeds, plugins=list(files))
 
 
 def _numbers(flag: str, text: str) -> list[int]:

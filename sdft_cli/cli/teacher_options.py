@@ -89,14 +89,28 @@ def teacher_options(flags: Mapping[str, Any]) -> TeacherOptions | None:
     given = {name: flags[name] for name in names if flags[name] is not None}
     if model is None:
         if stray := [*given, *(["send"] if send else []), *(["dry_run"] if flags["dry_run"] else [])]:
-            flag = f"--{stray[0].replace('_', '-')}"
-            raise UsageError(f"{flag} is about a teacher, but there is no --teacher", "add --teacher MODEL")
+            raise UsageError(f"{_flag(stray[0])} is about a teacher, but there is no --teacher", "add --teacher MODEL")
         return None
     if flags["demonstrations"] == "answer":
         raise UsageError("--demonstrations answer leaves nothing for a teacher to write", "leave out one of the two")
     options = TeacherOptions(model, send=dict(map(_assignment, send)), **given)
     options.check()
+    _check_used(options, given)
     return options
+
+
+def _check_used(options: TeacherOptions, given: Mapping[str, object]) -> None:
+    """Refuse flags that are about another way to ask a teacher than the one that was chosen."""
+    for name in ("api_key_env", "timeout"):
+        if options.local is not None and name in given:
+            raise UsageError(f"{_flag(name)} is for an endpoint, but the teacher is a local model", "leave it out")
+    for name in ("rpm", "tpm", "concurrency"):
+        if options.batch is not None and name in given:
+            raise UsageError(f"{_flag(name)} paces single requests, and --batch sends files of them", "leave it out")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _assignment(text: str) -> tuple[str, Json]:

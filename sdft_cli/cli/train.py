@@ -1,4 +1,7 @@
-"""`sdft train`: a new run, a stopped one (``--resume``), a longer one (``--continue``), or none (``--dry-run``)."""
+"""`sdft train`: a new run, a stopped one (``--resume``), a longer one (``--continue``), or none (``--dry-run``).
+
+A flag is honoured in every one of these modes, or refused with its name (`config.run_changes`).
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,58 @@ from sdft_cli.cli.options import (
     Json,
     Method,
     Model,
+    Moved,
     Plugin,
     Sampling,
     Seed,
     Sets,
     Tasks,
     Watched,
+    at_its_place,
     choice,
     new_recipe,
     recipe_flags,
     recipe_of,
+    run_recipe,
     say,
-    split,
-    with_engine,
 )
 from sdft_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sdft_cli.config.recipe import Recipe
+    from sdft_cli.config.run_changes import Given
+
+
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder; a new one under runs/ if not given.")]
+OnBadRow = Annotated[
+    str | None,
+    typer.Option(
+        "--on-bad-row", help="What to do with rows that are too long or lack a field: error (default) or drop."
+    ),
+]
+Floor = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-if-prior-drops",
+        help="Stop a stage before the prior suite falls by more than this below the base, such as 0.03.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Resume the run in --out; rates, guards, the engine and the like may be given anew."),
+]
+Continue = Annotated[
+    Path | None,
+    typer.Option(
+        "--continue",
+        help="Add the tasks of --tasks to this finished run. Their stages may have another method, rates, batch, "
+        "steps, seed or engine. With another --method, the run's [train] stays, and the method's other sections "
+        "start from its defaults.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would happen, also after --resume or --continue, and stop.")
+]
 
 
 def train(
@@ -40,26 +77,17 @@ def train(
     method: Method = None,
     model: Model = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ if not given.")] = None,
+    base: Moved = None,
+    out: Out = None,
     suite: Watched = None,
     seed: Seed = None,
     engine: Sampling = None,
     sets: Sets = None,
-    on_bad_row: Annotated[
-        str | None,
-        typer.Option(
-            "--on-bad-row", help="What to do with rows that are too long or lack a field: error (default) or drop."
-        ),
-    ] = None,
-    stop_if_prior_drops: Annotated[
-        float | None,
-        typer.Option(help="Stop a stage before the prior suite falls by more than this below the base, such as 0.03."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
-    continue_run: Annotated[
-        Path | None, typer.Option("--continue", help="Add the tasks of --tasks to this finished run.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen, and stop.")] = False,
+    on_bad_row: OnBadRow = None,
+    stop_if_prior_drops: Floor = None,
+    resume: Resume = False,
+    continue_run: Continue = None,
+    dry_run: DryRun = False,
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
@@ -67,33 +95,26 @@ def train(
 
     Every task and the prior suite are measured before and after each stage.
     """
-    sets = _sets(sets, engine, on_bad_row, stop_if_prior_drops)
+    from sdft_cli.config.run_changes import Given
+
+    if on_bad_row:
+        choice("--on-bad-row", on_bad_row, ("drop", "error"))
+    more = {"suite": suite, "seed": seed, "engine": engine, "on_bad_row": on_bad_row}
+    flags = recipe_flags(tasks, method, model, data, **more, stop_if_prior_drops=stop_if_prior_drops)
+    given = Given(recipe, flags, sets or [], plugin or [])
+    run = _run_of(resume, continue_run, out)
     if continue_run:
-        if resume:
-            hint = "resume an unfinished run, continue a finished one"
-            raise UsageError("--resume and --continue exclude each other", hint)
-        _extend(continue_run, split(tasks), sets, plugin, json)
-        return
-    if resume:
-        if out is None:
-            raise UsageError("--resume needs to know which run", "name it with --out RUN")
-        settings = recipe_of(out, plugin, sets)
+        settings = at_its_place(_continued(continue_run, given), base, continue_run)
+    elif resume and out:
+        settings = at_its_place(_resumed(out, given), base, out)
     else:
-        flags = recipe_flags(tasks, method, model, data, suite=suite, seed=seed)
-        settings = new_recipe(recipe, flags, sets, plugin)
-    _say_without_effect(settings, sets)
+        settings = at_its_place(new_recipe(recipe, flags, sets or [], plugin), base)
+    _say_without_effect(settings, sets or [])
     if dry_run:
-        from sdft_cli.commands.dry_run import dry_run as run_dry
-
-        report = run_dry(settings, out)
-        print(jsonlib.dumps(report.facts) if json else report.text)
+        _dry_run(settings, run, None if run else out, json)
         return
-    from sdft_cli.commands.train import train as run_train
-    from sdft_cli.training.display import TrainingDisplay
-
-    with TrainingDisplay(quiet=json) as display:
-        run = run_train(settings, out, display, resume)
-    _show(run.folder, json)
+    folder = _train(settings, out, resume, continue_run, json)
+    _show(folder, json)
 
 
 def _say_without_effect(recipe: Recipe, sets: list[str]) -> None:
@@ -107,35 +128,68 @@ def _say_without_effect(recipe: Recipe, sets: list[str]) -> None:
         say(f"note: {line}")
 
 
-def _sets(
-    sets: list[str] | None, engine: str | None, on_bad_row: str | None, stop_if_prior_drops: float | None
-) -> list[str]:
-    """``--set`` assignments, with the flags that are one as well."""
-    sets = with_engine(sets, engine)
-    if on_bad_row:
-        choice("--on-bad-row", on_bad_row, ("drop", "error"))
-        sets = [*sets, f"train.on_bad_row={on_bad_row}"]
-    if stop_if_prior_drops is not None:
-        sets = [*sets, f"train.stop_if_prior_drops={stop_if_prior_drops}"]
-    return sets
+def _run_of(resume: bool, continue_run: Path | None, out: Path | None) -> Path | None:
+    """The run to go on with, None for a new one; `UsageError` where flags name several or none."""
+    if resume and continue_run:
+        hint = "resume an unfinished run, continue a finished one"
+        raise UsageError("--resume and --continue exclude each other", hint)
+    if resume and out is None:
+        raise UsageError("--resume needs to know which run", "name it with --out RUN")
+    if continue_run and out and out.resolve() != continue_run.resolve():
+        hint = "leave out --out; to keep the run as it is, continue a copy of its folder"
+        raise UsageError(f"--out {out}: --continue adds to {continue_run} itself", hint)
+    return continue_run or (out if resume else None)
 
 
-def _extend(run: Path, tasks: list[str] | None, sets: list[str], plugin: list[Path] | None, json: bool) -> None:
-    """``--continue``."""
+def _resumed(run: Path, given: Given) -> Recipe:
+    """``--resume``: the run's recipe with what is given; a finished run can be given nothing that it has not."""
+    before = run_recipe(run, "--resume")
+    settings = recipe_of(run, list(given.plugin_files), list(given.sets), given.file, given.flags)
+    from sdft_cli.commands.train import is_complete
+    from sdft_cli.config.overrides import differences
+    from sdft_cli.config.recipe_layers import absolute_paths
     from sdft_cli.runs.folder import Run
+
+    changed = differences(absolute_paths(before), settings)
+    if changed and is_complete(Run.open(run)):
+        hint = f"to train further tasks with it: sdft train --continue {run} --tasks NEW_TASK"
+        raise UsageError(f"{run} is already finished: {given.name_of(next(iter(changed)))} would change nothing", hint)
+    return settings
+
+
+def _continued(run: Path, given: Given) -> Recipe:
+    """``--continue``: the run's recipe with the tasks to add, and what else is given for their stages."""
+    from sdft_cli.config.run_changes import continued
+
+    if given.flags["tasks"] is None and not given.file and not given.sets:
+        raise UsageError("--continue needs the tasks to add", "add --tasks NEW_TASK")
+    settings = continued(run_recipe(run, "--continue"), given)
+    from sdft_cli.commands.train import check_finished
+    from sdft_cli.runs.folder import Run
+
+    check_finished(Run.open(run))
+    return settings
+
+
+def _dry_run(settings: Recipe, run: Path | None, out: Path | None, json: bool) -> None:
+    from sdft_cli.commands.dry_run import dry_run
+    from sdft_cli.runs.folder import Run, check_unused
+
+    if out:
+        check_unused(out)
+    report = dry_run(settings, out, Run.open(run) if run else None)
+    print(jsonlib.dumps(report.facts) if json else report.text)
+
+
+def _train(settings: Recipe, out: Path | None, resume: bool, continue_run: Path | None, json: bool) -> Path:
+    """Train; returns the run's folder."""
+    from sdft_cli.commands.train import extend, train
     from sdft_cli.training.display import TrainingDisplay
 
-    if not tasks:
-        raise UsageError("--continue needs the tasks to add", "add --tasks NEW_TASK")
-    if sets:
-        raise UsageError(f"--continue keeps the run's settings: {sets[0]} has no effect", "leave out all but --tasks")
-    Run.open(run)
-    plugin_files = recipe_of(run, plugin, []).plugins
-    from sdft_cli.commands.train import extend
-
     with TrainingDisplay(quiet=json) as display:
-        extend(run, tuple(tasks), display, plugin_files)
-    _show(run, json)
+        if continue_run:
+            return extend(continue_run, settings, display).folder
+        return train(settings, out, display, resume).folder
 
 
 def _show(run: Path, json: bool) -> None:

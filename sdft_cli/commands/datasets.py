@@ -20,7 +20,7 @@ from sdft_cli.config import model_locations
 from sdft_cli.config.recipe import Views
 from sdft_cli.data import lengths
 from sdft_cli.data.dataset import available_splits, read_split
-from sdft_cli.data.manifest import MANIFEST, Lengths, Manifest, read_manifest
+from sdft_cli.data.manifest import MANIFEST, Lengths, Manifest, check_manifest, read_manifest
 from sdft_cli.errors import UsageError
 from sdft_cli.models.views import VIEWS, demonstration_text, message_text
 from sdft_cli.types import SPLITS, Example, Json, Message, Prepared
@@ -87,7 +87,7 @@ def show(
     Raises `UsageError` if there is no such dataset, split or row.
     """
     folder = data / task
-    read_manifest(folder)
+    check_manifest(folder)
     split = split or next(iter(available_splits(folder)), "train")
     examples, _ = read_split(folder, split, "drop")
     views = lengths.views_of(model, method)

@@ -11,21 +11,23 @@ from pathlib import Path
 from typing import TypedDict
 
 from sdft_cli import console
-from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.models import pretrained, views
+from sdft_cli.models import devices, pretrained, views
 from sdft_cli.models.chat import Chat
-from sdft_cli.runs.folder import RUNS
+from sdft_cli.runs.folder import RUNS, Run
+from sdft_cli.runs.stage_recipes import changed_settings, in_short
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.disk_space import check_disk, free_bytes
-from sdft_cli.training.preflight import StagePlan, complaints, most, notes_of, plan
-from sdft_cli.training.recipe_checks import check_recipe
+from sdft_cli.training.preflight import StagePlan, complaints, most
 from sdft_cli.training.rendered_views import Prompts
+from sdft_cli.training.run_inputs import check_inputs
+from sdft_cli.training.run_plan import plan_run
 
 
 class StageOutlook(TypedDict):
     """One stage; ``rows`` by split, prompt lengths as percentiles (``p50``, ``p95``, ``max``) in tokens."""
 
+    stage: int
     task: str
     rows: dict[str, int]
     dropped: int
@@ -44,30 +46,46 @@ class DryRun:
     text: str
 
 
-def dry_run(recipe: Recipe, out: Path | None = None) -> DryRun:
-    """Check everything that can be checked before a model loads, and describe the run, which would be in ``out``."""
-    check_recipe(recipe)
-    location = locate(recipe.model)
-    chat = pretrained.load_chat(location)
-    plans = plan(recipe, chat)
-    for line in complaints(plans):
+def dry_run(recipe: Recipe, out: Path | None = None, run: Run | None = None) -> DryRun:
+    """Check everything that can be checked before a model loads, and describe the run, which would be in ``out``, or
+    what is left of ``run`` under ``recipe``."""
+    planned = plan_run(recipe, run)
+    changes = check_inputs(run, planned).notes if run else []
+    plans = [planned.stages[number - 1] for number in planned.todo]
+    for line in [*complaints(plans), *changes]:
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
-    sizes = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
-    stages = [_outlook(recipe, p) for p in plans]
+    if not plans:
+        text = f"{run.folder if run else 'the run'}: every stage is trained; only evaluations may be missing"
+        return DryRun({"method": recipe.method, "model": recipe.model, "stages": []}, text)
+    sizes = footprint(recipe, planned.location, len(plans), load_of(recipe, *most(plans)))
+    stages = [_outlook(number, recipe, p) for number, p in zip(planned.todo, plans, strict=True)]
+    begun = _begun(run, recipe)
     model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
-    folder, notes = out or RUNS, notes_of(plans)
-    check_disk(recipe, location, folder)
+    folder, notes = run.folder if run else out or RUNS, planned.notes
+    if slow := devices.slowness(*pretrained.placement(recipe.runtime)):
+        notes = [*notes, slow]
+    check_disk(recipe, planned.location, folder)
     free = free_bytes(folder)
     disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"
-    lines = [*_views(recipe, chat, plans[0]), "", model, *_lines(stages), memory_text(sizes), disk]
+    lines = [*_views(recipe, planned.chat, plans[0]), "", model, *begun, *_lines(stages), memory_text(sizes), disk]
     facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
     facts |= {"disk_free_bytes": free, "notes": notes}
     return DryRun(facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 
 
-def _outlook(recipe: Recipe, p: StagePlan) -> StageOutlook:
+def _begun(run: Run | None, recipe: Recipe) -> list[str]:
+    """Where a run stands that is gone on with, and which of its settings change."""
+    if run is None:
+        return []
+    latest, changed = run.checkpoints.latest(), changed_settings(run.recipe, recipe)
+    at = f"goes on after stage {latest.stage.number} ({latest.stage.task}), step {latest.step}" if latest else ""
+    return [*filter(None, [at]), *([f"with other settings from there on: {in_short(changed)}"] if changed else [])]
+
+
+def _outlook(number: int, recipe: Recipe, p: StagePlan) -> StageOutlook:
     splits = {"train": p.train, "validation": p.validation, **p.tests}
     return {
+        "stage": number,
         "task": p.task.name,
         "rows": {split: len(rows) for split, rows in splits.items()},
         "dropped": len(p.dropped),
@@ -104,9 +122,11 @@ def trained_text(chat: Chat, ids: list[int], mask: list[bool]) -> str:
 
 def _lines(stages: Sequence[StageOutlook]) -> list[str]:
     lines = []
-    for number, s in enumerate(stages, 1):
+    for s in stages:
         rows = ", ".join(f"{n} {split}" for split, n in s["rows"].items())
-        lines.append(f"stage {number} {s['task']}: {s['steps']} steps ({s['steps_per_epoch']} per epoch); rows: {rows}")
+        lines.append(
+            f"stage {s['stage']} {s['task']}: {s['steps']} steps ({s['steps_per_epoch']} per epoch); rows: {rows}"
+        )
         for who, p in (("student", s["student_prompt_tokens"]), ("teacher", s["teacher_prompt_tokens"])):
             if p:
                 lengths = f"median {p['p50']}, 95th percentile {p['p95']}, longest {p['max']} tokens"

@@ -9,10 +9,13 @@ from sdft_cli.evaluation.evaluator import Evaluator
 from sdft_cli.evaluation.gate_reports import GateSet
 from sdft_cli.evaluation.gates import GateReport, as_json
 from sdft_cli.evaluation.measurement import EvalScores, Measurement
+from sdft_cli.evaluation.option_checks import check_options
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.request import EvalRequest
+from sdft_cli.models import base_models, pretrained
 from sdft_cli.reporting.by_stage import stage_metrics
 from sdft_cli.runs.evaluations import write_evaluation
+from sdft_cli.runs.files import check_place
 from sdft_cli.runs.results import RunResult, load_run
 
 NO_GATES = GateSet()
@@ -28,10 +31,18 @@ class EvalOutcome(NamedTuple):
 def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     """Measure what was asked for, as far as it is not kept already, and decide the gates on it.
 
-    Raises `UsageError` for unknown names, missing data and gates that cannot be decided, before a model is loaded.
+    Raises `UsageError` for unknown names, missing data, gates that cannot be decided and a device that is not there,
+    and `OSError` for a place that cannot be written to, before a model is loaded.
     """
     plan = EvalPlan(request)
     gates.check(plan)
+    check_options(plan)
+    for file in (gates.junit, gates.markdown, request.out and request.out / "scores.json"):
+        if file:
+            check_place(file.parent)
+    pretrained.placement(plan.recipe.runtime)  # raises for a device that is not there
+    base_models.name_base_of(request.target.location, request.base, "kl" in request.also)
+    _run_of(plan)  # what is broken in it is found before anything is written
     scores = measure(plan)
     run = _run_of(plan)
     if run:

@@ -11,13 +11,15 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import cast
 
 from sdft_cli import console
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.overrides import differences
-from sdft_cli.config.recipe import Recipe
+from sdft_cli.config.recipe import Recipe, build
+from sdft_cli.config.recipe_layers import absolute_paths
 from sdft_cli.config.sweep_grid import NO_GRID, Point, SweepArguments, check_grown, grids_of, point, points
 from sdft_cli.errors import UsageError
 from sdft_cli.reporting import sweep_table
@@ -25,6 +27,7 @@ from sdft_cli.runs import metrics, results, sweeps
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import RUNS, Run, fresh_name
 from sdft_cli.runs.parallel_runs import Job, cores, train_all
+from sdft_cli.runs.signals import Stopped
 from sdft_cli.runs.sweeps import (
     Choice,
     OverSeeds,
@@ -32,15 +35,17 @@ from sdft_cli.runs.sweeps import (
     PointRow,
     SeedMean,
     Settings,
+    SweepArgumentsRecord,
     SweepRecord,
     SweepSpec,
 )
 from sdft_cli.stats import selection
 from sdft_cli.stats.across_seeds import seed_mean
 from sdft_cli.stats.selection import Candidate
+from sdft_cli.types import Json
 
 #: Settings that may have been changed when a point was resumed by itself, without making it another point.
-_FREE = ("guards.", "engine.", "runtime.")
+_FREE = ("guards.", "engine.", "runtime.", "plugins")
 
 
 class SweepResult(SweepRecord):
@@ -62,14 +67,22 @@ def sweep(
     have no result and are listed under ``failed``; the others keep theirs.
     """
     if resume:
-        spec = sweeps.read_spec(out) if out else None
-        if spec is None:
-            hint = "name the folder of an earlier sweep: --out DIR"
-            raise UsageError(f"--resume needs a sweep's folder, not {out}", hint)
-        arguments = arguments or SweepArguments(**spec["arguments"])
+        stored = stored_arguments(out)
+        arguments = arguments or stored
     if arguments is None:
         raise UsageError(*NO_GRID)
     return _Sweep(arguments, out, jobs, quiet).run()
+
+
+def stored_arguments(out: Path | None) -> SweepArguments:
+    """The arguments of the sweep in ``out``; `UsageError` where there is none."""
+    spec = sweeps.read_spec(out) if out else None
+    if spec is None:
+        raise UsageError(
+            f"--resume needs a sweep's folder, not {out}", "name the folder of an earlier sweep: --out DIR"
+        )
+    recorded = cast(dict[str, Json], spec["arguments"])  # what only a later version knows is left out
+    return SweepArguments(**{field.name: recorded[field.name] for field in fields(SweepArguments)})
 
 
 @dataclass(frozen=True)
@@ -138,7 +151,7 @@ class _Sweep:
 
     def _spec(self) -> SweepSpec:
         """What this sweep is to run, as it comes back from JSON."""
-        arguments, base = asdict(self.arguments), self.base.model_dump(mode="json")
+        arguments, base = cast(SweepArgumentsRecord, asdict(self.arguments)), self.base.model_dump(mode="json")
         spec: SweepSpec = {"arguments": arguments, "grid": self.grids, "base": base, "rule": selection.RULE}
         reread: SweepSpec = json.loads(json.dumps(spec))
         return reread
@@ -147,7 +160,7 @@ class _Sweep:
         """The spec of the sweep in the folder. Refuses one that this sweep does not contain, and other files."""
         hint = "name another folder with --out"
         if stored := sweeps.read_spec(self.out):
-            if stored["base"] != spec["base"] or not set(stored["arguments"]["seeds"]) <= set(self.arguments.seeds):
+            if _base(stored) != _base(spec) or not set(stored["arguments"]["seeds"]) <= set(self.arguments.seeds):
                 raise UsageError(f"{self.out} holds a sweep of another recipe or of other seeds", hint)
             check_grown(stored["grid"], self.grids, self.out)
             return stored
@@ -206,7 +219,11 @@ class _Sweep:
             at_once = min(len(todo), self.jobs or _at_once())
             self._note(f"runs in {self.out}: {len(wanted)}, {len(todo)} to do, {at_once} at a time")
             jobs = [Job(p.name, self.out / p.name, self._steps(p)) for p in todo]
-            self.failed |= train_all(jobs, at_once, self.quiet, keep_going=True)
+            try:
+                self.failed |= train_all(jobs, at_once, self.quiet, keep_going=True)
+            except Stopped as stop:
+                hint = f"go on with: sdft sweep --resume --out {self.out}"
+                raise Stopped(stop.number, stop.message, hint) from None
         for p in wanted:
             if p.name in self.failed:
                 continue
@@ -219,7 +236,7 @@ class _Sweep:
         if not (folder / "recipe.json").is_file():
             Run.create(folder, p.recipe)
             return
-        changed = differences(Run.open(folder).recipe, p.recipe)
+        changed = differences(absolute_paths(Run.open(folder).recipe), p.recipe)
         if other := [key for key in changed if not key.startswith(_FREE)]:
             raise UsageError(f"{folder} holds a run with other {', '.join(other)}", "name another folder with --out")
 
@@ -257,6 +274,11 @@ class _Sweep:
         if trained := self.trained.get(p.name):
             row["result"] = trained.result()
         return row
+
+
+def _base(spec: SweepSpec) -> Recipe:
+    """A sweep's recipe; an older sweep has its paths as they were given."""
+    return absolute_paths(build([{**spec["base"], "plugins": []}], "sweep.json"))
 
 
 def _same(p: Point, q: Point) -> bool:

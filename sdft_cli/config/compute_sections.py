@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sdft_cli.config.sections import Section
 
@@ -13,12 +14,38 @@ COPIED_PARAMETERS = 1 << 30
 
 
 class Lora(Section):
-    """Adapter training (LoRA) instead of full fine-tuning."""
+    """Adapter training (LoRA) instead of full fine-tuning.
 
-    rank: int = Field(0, ge=0, description="Rank of the adapter; 0 trains all weights.")
+    A model that is an adapter already is trained as what it is: its own rank, alpha, dropout and layers are put here.
+    """
+
+    rank: int = Field(0, ge=0, le=2**16, description="Rank of the adapter; 0 trains all weights.")
     alpha: float = Field(32.0, gt=0, description="The adapter's output is scaled by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
-    target_modules: tuple[str, ...] | str = Field("all-linear", description="The layers that get an adapter.")
+    target_modules: tuple[str, ...] | str = Field(
+        "all-linear",
+        description="The layers that get an adapter: the ends of their names, or a pattern; all but the output head.",
+    )
+    merge: Literal["never", "stage"] = Field(
+        "never",
+        description="stage: add the adapter to the model's weights when a stage ends; the next gets a new one.",
+    )
+
+    @field_validator("target_modules")
+    @classmethod
+    def _targets(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        """A text without a pattern's signs is a list of names: peft would match it with whole names alone."""
+        if isinstance(value, str):
+            names = [name.strip() for name in value.split(",")]
+            if all(re.fullmatch(r"[\w.]+", name) for name in names):
+                return tuple(names)
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"not a pattern: {error}") from error
+        if not value or not all(value):
+            raise ValueError("names no layer; all-linear means every linear layer but the output head")
+        return value
 
 
 class EngineSettings(Section):

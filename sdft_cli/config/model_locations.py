@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sdft_cli.config.toml_tables import Layer, read_toml
 from sdft_cli.errors import UsageError
 
 EMBEDDED = Path(__file__).parents[1] / "micro" / "model"
+#: The file that makes a folder an adapter.
+ADAPTER = "adapter_config.json"
 
 
 def locate(name: str) -> str:
-    """The folder or hub id to load: ``name``, or the embedded model's folder when it is empty or ``micro``."""
+    """The folder or hub id to load: ``name``, or the embedded model's folder when it is empty or ``micro``.
+
+    A folder's path is absolute: what is recorded of it is read from other folders.
+    """
     if name in ("", "micro"):
         return str(EMBEDDED)
     path = Path(name).expanduser()
     if path.is_dir():
         if not any((path / f).is_file() for f in ("config.json", "adapter_config.json")):
             raise UsageError(f"{name} is not a model folder: it has no config.json", "name a folder or a hub id")
-        return str(path)
+        return os.path.abspath(path)  # a symbolic link keeps its name
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(f"no model folder at {name}", "name a folder with config.json, or a hub id such as org/model")
     return name
+
+
+def absolute(name: str) -> str:
+    """``name``, with the path of a folder made absolute; a hub id and ``micro`` stay as they are."""
+    folder = Path(name).expanduser()
+    return os.path.abspath(folder) if name not in ("", "micro") and folder.is_dir() else name
 
 
 def defaults(location: str) -> Layer:
@@ -32,4 +44,4 @@ def defaults(location: str) -> Layer:
 
 def is_adapter(location: str) -> bool:
     """Whether the folder holds an adapter (LoRA) and not a whole model."""
-    return (Path(location) / "adapter_config.json").is_file()
+    return (Path(location) / ADAPTER).is_file()

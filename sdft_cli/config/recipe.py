@@ -6,13 +6,13 @@ sections that it is made of are importable from here.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from sdft_cli.config import renamed_keys
+from sdft_cli.config import json_files, renamed_keys
 from sdft_cli.config.compute_sections import EngineSettings, Lora, Runtime
 from sdft_cli.config.evaluation_sections import Evaluation, GuardSettings, Harness
 from sdft_cli.config.sections import PhaseTrain, Reward, Sampler, Section, Teacher, Train, Views
@@ -127,12 +127,8 @@ class Recipe(Section):
     @classmethod
     def load(cls, path: Path) -> Recipe:
         """A recipe from a run folder (JSON); `UsageError` if the file is damaged or has keys of an earlier version."""
-        try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{path}: not valid JSON: {error}", "restore the file, or start a new run") from error
-        if not isinstance(tree, dict):
-            raise UsageError(f"{path}: not a recipe", "restore the file, or start a new run")
+        hint = "restore the file, or start a new run"
+        tree: Layer = json_files.read(path, dict[str, Json], hint)
         return build([tree], str(path))
 
 
@@ -205,9 +201,17 @@ def _explain(error: ValidationError, where: str) -> SdftError:
     if first["type"] == "extra_forbidden":
         renamed_keys.refuse(key, where)
         return UsageError(f"{where}: unknown key {key!r}", hint(key, paths()))
-    message = first["msg"].removeprefix("Value error, ")
-    about = descriptions().get(key)
-    return UsageError(f"{where}: {key}: {message} (got {first['input']!r})", f"{key}: {about}" if about else "")
+    about = descriptions()
+    known = next((path for path in _upwards(key) if path in about), "")
+    what = f"{known}: {about[known]}" if known else f"keys: {', '.join(paths())}"
+    return UsageError(f"{where}: {json_files.reason(error)}", what)
+
+
+def _upwards(key: str) -> Iterator[str]:
+    """A dotted path, then that of each table it is in: a list's item and a union's kind are no keys of ours."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
 
 
 METHODS: Room[Method] = Room(

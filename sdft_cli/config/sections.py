@@ -9,11 +9,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sdft_cli.errors import shown
+
 
 class Section(BaseModel):
     """A table of a recipe: unknown keys are errors, numbers are finite, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _of_64_bits(cls, value: object) -> object:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError("an integer of more than 64 bits")
+        return value
 
 
 class Sampler(Section):
@@ -39,8 +48,10 @@ class Sampler(Section):
 class Views(Section):
     """What student and teacher see of an example: names of views (``models/views.py``, or a plug-in's)."""
 
-    student: str = Field("prompt", description="The student's view.")
-    teacher: str | None = Field(None, description="The teacher's view; none for methods without a teacher.")
+    student: str = Field("prompt", min_length=1, description="The student's view.")
+    teacher: str | None = Field(
+        None, min_length=1, description="The teacher's view; none for methods without a teacher."
+    )
     student_thinking: bool | None = Field(
         None,
         description="Turn a thinking model's thinking on or off in the student's view; its default if not set.",
@@ -85,7 +96,7 @@ class Teacher(Section):
         if not isinstance(value, str):
             return value
         if value not in TEACHER_KINDS:
-            raise ValueError(f"unknown teacher {value!r}: one of {', '.join(TEACHER_KINDS)}")
+            raise ValueError(f"unknown teacher {shown(value)}: one of {', '.join(TEACHER_KINDS)}")
         return TEACHER_KINDS[value]
 
 
@@ -107,7 +118,7 @@ class Train(Section):
     lr: float = Field(1e-5, gt=0, description="Peak learning rate.")
     batch: int = Field(32, ge=1, description="Completions per optimizer step.")
     updates: int = Field(1, ge=1, description="Optimizer steps that each sampled batch is used for.")
-    epochs: float = Field(1, gt=0, description="Passes over the training rows.")
+    epochs: float = Field(1, gt=0, le=1e6, description="Passes over the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps per stage; overrides epochs.")
     warmup_steps: int | None = Field(
         None, ge=0, description="Steps of linear warm-up; 10, or half of a shorter stage, if not set."
@@ -160,6 +171,6 @@ class PhaseTrain(Section):
 
     lr: float | None = Field(None, gt=0, description="Peak learning rate.")
     batch: int | None = Field(None, ge=1, description="Completions per optimizer step.")
-    epochs: float | None = Field(None, gt=0, description="Passes over the prompts.")
+    epochs: float | None = Field(None, gt=0, le=1e6, description="Passes over the prompts.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs.")
     warmup_steps: int | None = Field(None, ge=0, description="Steps of linear warm-up.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from sdft_cli.config.overrides import as_layer, path_of, split_assignment, value_of
 from sdft_cli.config.recipe import METHODS, Recipe, paths
 from sdft_cli.config.recipe_layers import assemble
-from sdft_cli.config.toml_tables import for_method, read_toml
+from sdft_cli.config.toml_tables import for_method, parse_toml, read_toml
 from sdft_cli.errors import UsageError
 from sdft_cli.types import Json
 
@@ -122,8 +121,8 @@ def _flags(texts: list[str]) -> Grid:
 def _values(text: str) -> list[Json]:
     """The values of a TOML array's inside; if it is not one (bare words), each part between commas as for ``--set``."""
     try:
-        return list(tomllib.loads(f"x = [{text}]")["x"])
-    except tomllib.TOMLDecodeError:
+        return list(parse_toml(f"x = [{text}]")["x"])
+    except ValueError:  # whatever is wrong with a value is said of that value
         return [value_of(part.strip()) for part in text.split(",")]
 
 

@@ -14,16 +14,43 @@ from sdft_cli.types import Json
 Layer = dict[str, Json]
 
 
+#: The integers of TOML: its parsers must refuse any other, and Python's takes those of up to 4300 digits.
+_INTEGERS = range(-(2**63), 2**63)
+
+
 def read_toml(path: Path) -> Layer:
     """A recipe file as a dict; `UsageError` names the file and the line of a mistake."""
     if not path.is_file():
         raise UsageError(f"no recipe at {path}", "name a .toml file, or leave it out to use the defaults")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return parse_toml(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise UsageError(f"{path}: not valid TOML: {error}", "see recipes/ for examples") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", "name a readable .toml file") from error
+
+
+def parse_toml(text: str) -> Layer:
+    """TOML as a dict; TOMLDecodeError for anything else, ValueError for an integer of more than 64 bits and for nesting
+    that Python does not read."""
+    try:
+        tables = tomllib.loads(text)
+        _check_integers(tables)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except ValueError as error:  # of more digits than Python reads
+        raise ValueError("an integer of more than 64 bits") from error
+    return tables
+
+
+def _check_integers(value: Json) -> None:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        _check_integers(one)
+    if isinstance(value, int) and value not in _INTEGERS:
+        raise ValueError("an integer of more than 64 bits")
 
 
 def method_tables(layer: Mapping[str, Json], where: str) -> dict[str, Layer]:

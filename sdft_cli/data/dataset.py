@@ -13,7 +13,8 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdft_cli import __version__
@@ -24,10 +25,11 @@ from sdft_cli.data.manifest import (
     DropCounts,
     Manifest,
     ManifestExtras,
+    check_manifest,
     prepare_command,
-    read_manifest,
 )
-from sdft_cli.errors import SdftError, UsageError, choose
+from sdft_cli.errors import UsageError, choose, explained
+from sdft_cli.runs.files import check_place
 from sdft_cli.types import SPLITS, Dropped, Example, Json, Prepared, PrepareOptions
 
 ON_BAD_ROW = ("error", "drop")
@@ -46,7 +48,7 @@ def read_split(folder: Path, split: str, on_bad_row: str = "error") -> tuple[lis
     Raises `UsageError` if the dataset or the split does not exist or has another format version, and as
     `read_examples` does.
     """
-    read_manifest(folder)
+    check_manifest(folder)
     path = folder / f"{split}.jsonl"
     if not path.is_file():
         present = ", ".join(available_splits(folder)) or "none"
@@ -180,17 +182,31 @@ def write_dataset(
     check_target(folder)
     check_ids(task_name, prepared)
     partial = _partial(folder)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        splits = {f"{s}.jsonl": prepared.splits[s] for s in SPLITS if prepared.splits.get(s)}
-        hashes = {name: _write_examples(partial / name, examples) for name, examples in splits.items()}
-        manifest = _manifest(task_name, prepared, options, hashes, extra)
-        (partial / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    with _writing(folder):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            splits = {f"{s}.jsonl": prepared.splits[s] for s in SPLITS if prepared.splits.get(s)}
+            hashes = {name: _write_examples(partial / name, examples) for name, examples in splits.items()}
+            manifest = _manifest(task_name, prepared, options, hashes, extra)
+            text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
+            (partial / MANIFEST).write_text(text, encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)  # on a full disk, others need its space
+            raise
         _move_into_place(partial, folder)
-    except OSError as error:
-        raise SdftError(f"cannot write {folder}: {error.strerror}", "check the disk and the permissions") from error
     return manifest
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """The system's errors in this block, as errors about the dataset ``folder``."""
+    try:
+        yield
+    except OSError as error:
+        if told := explained(error, str(folder)):
+            raise type(told)(f"cannot write {told.message}", told.hint) from error
+        raise
 
 
 def check_target(folder: Path) -> None:
@@ -206,6 +222,7 @@ def check_target(folder: Path) -> None:
             f"{folder} has files but no {MANIFEST}, so it is not a dataset and will not be replaced",
             "move it away first",
         )
+    check_place(folder)
 
 
 def check_ids(task_name: str, prepared: Prepared) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from math import ceil
+from typing import TYPE_CHECKING
 
 from sdft_cli.config import model_locations
 from sdft_cli.config.recipe import METHODS, Views
@@ -16,6 +17,9 @@ from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.data.manifest import Lengths, Percentiles, SplitLengths
 from sdft_cli.models.views import VIEWS, demonstration_text, message_text
 from sdft_cli.types import Example, Message, Prepared
+
+if TYPE_CHECKING:
+    from sdft_cli.models.chat import Chat
 
 DEFAULT_METHOD = "sdft"
 PARTS = ("student", "teacher", "demonstration")
@@ -101,10 +105,23 @@ def _tokens(views: Views, model: str) -> Measure:
     def measure(example: Example) -> Sequence[int | None]:
         prompts = [(_view(name, example), thinking) for name, thinking in sides]
         lengths = (len(chat.view_ids(example, m, thinking)) if m else None for m, thinking in prompts)
-        shown = example.demonstration and chat.completion(example, views.student_thinking, prompts[0][0])
-        return *lengths, len(shown[0]) if shown else None
+        return *lengths, _demonstration_tokens(chat, example, views.student_thinking, prompts[0][0])
 
     return measure
+
+
+def _demonstration_tokens(
+    chat: Chat, example: Example, thinking: bool | None, shown: list[Message] | None
+) -> int | None:
+    """As it is trained on; where the template has no way to write it, as the text that a teacher sees."""
+    from sdft_cli.models.chat_template import TemplateRefusal
+
+    if not example.demonstration:
+        return None
+    try:
+        return len(chat.completion(example, thinking, shown)[0])
+    except TemplateRefusal:
+        return len(chat.splitter.ids(demonstration_text(example)))
 
 
 def _view(name: str | None, example: Example) -> list[Message] | None:

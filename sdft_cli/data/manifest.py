@@ -8,19 +8,19 @@ whatever a teacher was paid for is stored elsewhere.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired
 
-from sdft_cli.data.jsonl import read_bytes
-from sdft_cli.errors import UsageError
+from sdft_cli.config import json_files
+from sdft_cli.config.json_files import Count, Record
+from sdft_cli.errors import UsageError, shown
 from sdft_cli.types import Json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 
 
-class DroppedRow(TypedDict):
+class DroppedRow(Record):
     """A `Dropped` as it is written."""
 
     where: str
@@ -28,15 +28,15 @@ class DroppedRow(TypedDict):
     detail: str
 
 
-class DropCounts(TypedDict):
+class DropCounts(Record):
     """How many rows were left out, for which reasons, and the first ones by name."""
 
-    count: int
-    reasons: dict[str, int]
+    count: Count
+    reasons: dict[str, Count]
     rows: list[DroppedRow]
 
 
-class SourceFile(TypedDict):
+class SourceFile(Record):
     """A file that the rows were made from."""
 
     file: str
@@ -48,7 +48,7 @@ class SourceFile(TypedDict):
 GraderRule = dict[str, str]
 
 
-class Percentiles(TypedDict):
+class Percentiles(Record):
     """Percentiles of a length by nearest rank: each is a value that occurs."""
 
     p50: int
@@ -61,7 +61,7 @@ class Percentiles(TypedDict):
 SplitLengths = dict[str, dict[str, Percentiles]]
 
 
-class Lengths(TypedDict):
+class Lengths(Record):
     """How long rows are under the views of ``method``; ``tokens`` are those of ``model``."""
 
     method: str
@@ -70,7 +70,7 @@ class Lengths(TypedDict):
     tokens: NotRequired[SplitLengths]
 
 
-class TeacherCounts(TypedDict, total=False):
+class TeacherCounts(Record, total=False):
     """Counts for demonstrations (the first five) or for questions about articles.
 
     ``accepted_at[i]`` counts the prompts whose sample ``i`` was the first right one.
@@ -107,7 +107,7 @@ class TeacherRecord(TeacherCounts):
     completion_tokens: int
 
 
-class ManifestExtras(TypedDict, total=False):
+class ManifestExtras(Record, total=False):
     """The keys that `sdft prepare` adds to what `write_dataset` knows by itself."""
 
     task_note: str
@@ -125,8 +125,8 @@ class Manifest(ManifestExtras):
     task: str
     source: str
     licence: str
-    rows: dict[str, int]
-    with_demonstration: int
+    rows: dict[str, Count]
+    with_demonstration: Count
     demonstrations: str
     on_overlap: str
     seed: int
@@ -141,27 +141,35 @@ class Manifest(ManifestExtras):
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a dataset folder.
 
-    Raises `UsageError`, with the command that prepares the dataset, if the folder is missing, was left half-written,
-    or has another format version.
+    Raises `UsageError`, with the command that prepares the dataset, as `check_manifest` does, and for a broken one.
     """
+    manifest: Manifest = _checked(folder, Manifest)
+    return manifest
+
+
+def read_extras(folder: Path) -> ManifestExtras:
+    """What `sdft prepare` has added to the manifest, which is all that a task made of a user's own rows needs."""
+    extras: ManifestExtras = _checked(folder, ManifestExtras)
+    return extras
+
+
+def check_manifest(folder: Path) -> None:
+    """Raise `UsageError`, with the command that prepares the dataset, if the folder is missing, was left half-written,
+    or has another format version."""
     if not folder.is_dir():
         raise UsageError(f"no dataset at {folder}", f"prepare it with: {prepare_command(folder)}")
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise UsageError(
-            f"{folder} has no {MANIFEST}, so it is not a finished dataset",
-            f"prepare it again with: {prepare_command(folder)}",
-        )
-    try:
-        data: Json = json.loads(read_bytes(path).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{path} is not valid JSON: {error}", f"prepare it again with: {prepare_command(folder)}"
-        ) from error
-    if (version := _field(data, "format")) != FORMAT:
-        raise _other_format(folder, version, data)
-    manifest: Manifest = data
-    return manifest
+    path, hint = folder / MANIFEST, f"prepare it again with: {prepare_command(folder)}"
+    if not json_files.exists(path):
+        raise UsageError(f"{folder} has no {MANIFEST}, so it is not a finished dataset", hint)
+    data: Json = json_files.read(path, Json, hint)
+    recorded: dict[str, Json] = data if isinstance(data, dict) else {}
+    if (version := recorded.get("format")) != FORMAT:
+        raise _other_format(folder, version, recorded)
+
+
+def _checked(folder: Path, kind: type) -> Json:
+    check_manifest(folder)
+    return json_files.read(folder / MANIFEST, kind, f"prepare it again with: {prepare_command(folder)}")
 
 
 def prepare_command(folder: Path, needs_source: bool = False) -> str:
@@ -172,16 +180,12 @@ def prepare_command(folder: Path, needs_source: bool = False) -> str:
     return f"sdft prepare {words}{where}"
 
 
-def _other_format(folder: Path, version: Json, data: Json) -> UsageError:
+def _other_format(folder: Path, version: Json, data: dict[str, Json]) -> UsageError:
     """The refusal of a manifest with another format version than ours, or none."""
     if version is None:
         message = f"{folder / MANIFEST} has no format version: the dataset was prepared by an older sdft"
     else:
-        message = f"{folder / MANIFEST} has format version {version!r}, and this sdft reads version {FORMAT}"
-    command = prepare_command(folder, needs_source=bool(_field(data, "sources")))
-    teacher = " and the same --teacher (its replies are stored, and free)" if _field(data, "teacher") else ""
+        message = f"{folder / MANIFEST} has format version {shown(version)}, and this sdft reads version {FORMAT}"
+    command = prepare_command(folder, needs_source=bool(data.get("sources")))
+    teacher = " and the same --teacher (its replies are stored, and free)" if data.get("teacher") else ""
     return UsageError(message, f"prepare it again with: {command}{teacher}")
-
-
-def _field(data: Json, name: str) -> Json:
-    return data.get(name) if isinstance(data, dict) else None

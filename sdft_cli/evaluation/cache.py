@@ -12,27 +12,39 @@ version. So a changed model never gets old scores, and whatever is kept under a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol
 
+from sdft_cli import console
+from sdft_cli.config import json_files
+from sdft_cli.config.json_files import Amount, Record
 from sdft_cli.config.model_locations import locate
-from sdft_cli.errors import UsageError
+from sdft_cli.errors import UsageError, explained
 from sdft_cli.evaluation.measurement import Items, Measurement
 from sdft_cli.evaluation.units import SAMPLES, SUITE, samples_unit, suite_unit, task_unit
 from sdft_cli.models import digests
-from sdft_cli.runs.evaluations import item_rows, json_object, settings_of, write_evaluation
+from sdft_cli.runs.evaluations import hint, item_rows, lost_items, stage_folders, write_evaluation
 from sdft_cli.runs.folder import RUNS, Run
 from sdft_cli.runs.format_version import check_run_folder
-from sdft_cli.runs.records import FurtherScores, ItemRecord, Scores, StageId, SuiteSummary, Summary, UnitSettings
+from sdft_cli.runs.records import (
+    FurtherScores,
+    ItemRecord,
+    Scores,
+    StageId,
+    SuiteSummary,
+    Summary,
+    UnitSettings,
+)
 from sdft_cli.types import SPLITS
 
 CACHE = RUNS / "evals"
 PARTS = CACHE / "parts"
 
 
-class Identity(TypedDict):
+class Identity(Record):
     """Everything that decides the numbers of a unit. ``engine`` names the engine, the device and the dtype."""
 
     weights: str | None
@@ -42,15 +54,26 @@ class Identity(TypedDict):
     sdft: str
 
 
-class CacheEntry(TypedDict):
+class CacheEntry(Record):
     """``scores.json`` of a unit kept by digest."""
 
     tasks: dict[str, Summary]
     further: dict[str, FurtherScores]
     suite: SuiteSummary | None
     settings: dict[str, UnitSettings]
-    seconds: float
+    seconds: Amount
     identity: Identity
+
+
+class _Weights(Record):
+    weights: str | None
+
+
+class AnyEvaluation(Record):
+    """What is compared of any ``scores.json``: a stage's, a kept unit's, or that of `sdft eval --out`."""
+
+    settings: NotRequired[dict[str, UnitSettings]]
+    identity: NotRequired[_Weights]
 
 
 # --- where a unit is kept --------------------------------------------------------------------------------------------
@@ -61,6 +84,18 @@ class Place(Protocol):
 
     def find(self) -> Measurement | None: ...
     def keep(self, measurement: Measurement) -> None: ...
+
+
+@contextmanager
+def _where_possible(folder: Path) -> Iterator[None]:
+    """What took long to measure is reported even where it cannot be kept: on a full disk, or a read-only one."""
+    try:
+        yield
+    except OSError as error:
+        told = explained(error, str(folder))
+        if told is None:
+            raise
+        console.err.print(f"note: not kept for later: {told.message}", markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -80,10 +115,11 @@ class InCache:
 
     def find(self) -> Measurement | None:
         folder = self.folder
-        if folder is None or not (folder / "scores.json").is_file():
+        if folder is None or not json_files.exists(folder / "scores.json"):
             return None
-        entry = json_object(folder / "scores.json")
-        items = {path.stem: item_rows(path) for path in sorted(folder.glob("*.jsonl"))}
+        entry: CacheEntry = json_files.read(folder / "scores.json", CacheEntry, hint(folder))
+        items = {path.stem: item_rows(path, ItemRecord) for path in sorted(folder.glob("*.jsonl"))}
+        _check(folder, items, entry["tasks"], entry["suite"])
         return Measurement(entry["tasks"], entry["suite"], entry["settings"], items, entry["further"])
 
     def keep(self, measurement: Measurement) -> None:
@@ -96,7 +132,8 @@ class InCache:
             "identity": self.identity,
         }
         if folder := self.folder:
-            write_evaluation(folder, entry, measurement.items)
+            with _where_possible(folder):
+                write_evaluation(folder, entry, measurement.items)
 
 
 @dataclass(frozen=True)
@@ -115,7 +152,8 @@ class InRun:
         settings = {name: unit for name, unit in scores.get("settings", {}).items() if name in names}
         folder = self.run.evaluation(self.stage).folder
         files = {name: folder / f"{name}.jsonl" for name in names}
-        items = {name: item_rows(file) for name, file in files.items() if file.is_file()}
+        items = {n: item_rows(f, ItemRecord) for n, f in files.items() if json_files.exists(f)}
+        _check(folder, items, tasks, suite)
         return Measurement(tasks, suite, settings, items) if tasks or suite else None
 
     def keep(self, measurement: Measurement) -> None:
@@ -129,7 +167,8 @@ class InRun:
         scores["suite"] = measurement.suite or scores["suite"]
         scores["settings"] = scores.get("settings", {}) | measurement.settings
         scores["seconds"] = scores.get("seconds", 0.0) + measurement.seconds
-        self.run.evaluation(self.stage).write(scores, measurement.items)
+        with _where_possible(self.run.folder):
+            self.run.evaluation(self.stage).write(scores, measurement.items)
 
     def _scores(self) -> Scores:
         """The stage's scores as they are on disk, or empty ones."""
@@ -137,7 +176,7 @@ class InRun:
         scores: Scores = {"stage": number, "task": task, "tasks": {}, "suite": None, "settings": {}, "seconds": 0.0}
         if stored := self.run.evaluation(self.stage).scores():
             scores["tasks"], scores["suite"] = stored["tasks"], stored.get("suite")
-            scores["settings"], scores["seconds"] = settings_of(stored), stored.get("seconds", 0.0)
+            scores["settings"], scores["seconds"] = stored.get("settings", {}), stored.get("seconds", 0.0)
         return scores
 
     def _files(self) -> tuple[str, ...]:
@@ -148,8 +187,21 @@ class InRun:
 def of_model(weights: str, root: Path = CACHE) -> Iterator[Path]:
     """The folders of all units below ``root`` that were measured with these weights."""
     for path in sorted(root.glob("*/scores.json")):
-        if json_object(path).get("identity", {}).get("weights") == weights:
+        identity = _recorded(path.parent).get("identity")
+        if identity and identity["weights"] == weights:
             yield path.parent
+
+
+def _recorded(folder: Path) -> AnyEvaluation:
+    recorded: AnyEvaluation = json_files.read(folder / "scores.json", AnyEvaluation, hint(folder))
+    return recorded
+
+
+def _check(folder: Path, items: Items, tasks: Mapping[str, Summary], suite: SuiteSummary | None) -> None:
+    """Raise `UsageError` where there are not as many items of a unit as were summarized."""
+    for unit, rows in items.items():
+        if lost := lost_items(unit, rows, tasks, suite):
+            raise UsageError(f"{folder}: {lost}", hint(folder))
 
 
 # --- read from wherever they are -------------------------------------------------------------------------------------
@@ -184,17 +236,18 @@ def read(target: str, cache: Path = CACHE) -> Evaluated:
 
 def _of_run(run: Path) -> Evaluated:
     check_run_folder(run)
-    stages = sorted((run / "evals").glob("[0-9]*-*/scores.json"), key=lambda path: int(path.parent.name.split("-")[0]))
+    stages = stage_folders(run)
     if not stages:
         raise UsageError(f"{run} has no evaluation yet", f"finish it with `sdft train --resume --out {run}`")
-    return _of_folder(stages[-1].parent, f"{run} ({stages[-1].parent.name})")
+    last = stages[max(stages)]
+    return _of_folder(last, f"{run} ({last.name})")
 
 
 def _of_folder(folder: Path, name: str) -> Evaluated:
     files = [path for path in sorted(folder.glob("*.jsonl")) if not path.stem.endswith(SAMPLES)]
     if not files:
         raise UsageError(f"{folder} holds scores but no item files", "evaluate it again: items are what is compared")
-    return Evaluated(name, settings_of(json_object(folder / "scores.json")), {p.stem: item_rows(p) for p in files})
+    return Evaluated(name, _recorded(folder).get("settings", {}), {p.stem: item_rows(p) for p in files})
 
 
 def _of_model(target: str, cache: Path) -> Evaluated:

@@ -72,14 +72,14 @@ def gates_of(
     forgetting: float | None,
     prior_drop: float | None,
     accuracies: Sequence[str],
-    rule: str,
+    rule: str | None = None,
     junit: Path | None = None,
     markdown: Path | None = None,
 ) -> GateSet:
     """The gates that ``--max-forgetting``, ``--max-prior-drop`` and ``--min-accuracy NAME=VALUE`` set."""
-    if rule not in gates.RULES:
+    if rule is not None and rule not in gates.RULES:
         raise choose("--gate", rule, gates.RULES)
-    chosen = []
+    chosen: list[Gate] = []
     if forgetting is not None:
         chosen.append(Gate("--max-forgetting", FORGETTING, _share("--max-forgetting", forgetting)))
     if prior_drop is not None:
@@ -91,7 +91,9 @@ def gates_of(
         chosen.append(gate)
     if (junit or markdown) and not chosen:
         raise UsageError("--junit and --markdown report on gates, and none is set", "add --max-forgetting 0.02, …")
-    return GateSet(tuple(chosen), rule, junit, markdown)
+    if rule and not chosen:
+        raise UsageError(f"--gate {rule} is how gates are decided, and none is set", "add --max-forgetting 0.02, …")
+    return GateSet(tuple(chosen), rule or "point", junit, markdown)
 
 
 def _accuracy_gate(text: str) -> Gate:

@@ -50,5 +50,7 @@ class Target:
 
     @property
     def recipe(self) -> Recipe:
-        """The run's, or the defaults with the model's name."""
-        return self.run.recipe if self.run else Recipe(model=self.name)
+        """The run's, as its stage was trained, or the defaults with the model's name."""
+        if self.run is None:
+            return Recipe(model=self.name)
+        return self.run.recipe_of(self.stage) if self.stage.number else self.run.recipe

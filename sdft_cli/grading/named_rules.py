@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from sdft_cli.contracts import Contract
+from sdft_cli.contracts import Contract, score
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import task_rules
 from sdft_cli.plugins import Room
@@ -201,6 +201,8 @@ GRADER_ROOM: Room[Grader] = Room(
         (Grader,),
         {"grade": ("completion", "gold"), "suits": ("gold",), "compiled": ("pattern",)},
         "GRADER = Grader(name, summary, flaws, grade) with Grader from sdft_cli.grading.named_rules",
+        results={"grade": score},
+        makes={"compiled": "grade"},
     ),
     table=GRADERS,
 )

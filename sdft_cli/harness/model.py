@@ -33,6 +33,8 @@ class LanguageModel(HFLM):
     def __init__(self, engine: Engine, batch_size: int | str, more: dict[str, Json]):
         policy = engine.policy
         tokenizer = copy.deepcopy(policy.chat.tokenizer)  # the harness may give it a padding token
+        if tokenizer.eos_token_id is None:
+            tokenizer.eos_token_id = policy.chat.eos_id
         super().__init__(pretrained=policy.model, tokenizer=tokenizer, batch_size=batch_size, **more)
         self.engine = engine
 

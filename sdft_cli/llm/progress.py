@@ -61,7 +61,7 @@ class ProgressDisplay(Progress):
         self.live: Live | None = None
 
     def __enter__(self) -> ProgressDisplay:
-        if self.console.is_terminal:
+        if console.is_live(self.console):
             from rich.live import Live
 
             self.live = Live(get_renderable=self._text, console=self.console, refresh_per_second=4, transient=True)

@@ -14,6 +14,7 @@ from sdft_cli.data.dataset import FILTERED
 from sdft_cli.data.manifest import TeacherCounts
 from sdft_cli.grading.task_rules import strip_thinking
 from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions
+from sdft_cli.messages import for_endpoint
 from sdft_cli.types import Dropped, Example, Prepared, Task
 
 WRONG, EMPTY, CUT_OFF = "wrong", "empty", "cut off at max_tokens"
@@ -72,7 +73,7 @@ def first_right(row: Example, task: Task, options: TeacherOptions, max_tokens: i
     extra = {**options.send, "tools": row.tools} if row.tools else options.send
     for first in range(0, options.samples, options.at_once):
         numbers = tuple(range(first, min(first + options.at_once, options.samples)))
-        replies = yield Request(row.prompt, options.temperature, max_tokens, extra, numbers)
+        replies = yield Request(for_endpoint(row.prompt), options.temperature, max_tokens, extra, numbers)
         result.add_tokens(replies)
         for number, reply in zip(numbers, replies, strict=True):
             text = strip_thinking(reply.text).strip()

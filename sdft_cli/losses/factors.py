@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, Protocol, TypeVa
 
 from pydantic import ValidationError
 
+from sdft_cli.config import json_files
 from sdft_cli.config.sections import Section
 from sdft_cli.contracts import Contract
-from sdft_cli.errors import UsageError, choose
+from sdft_cli.errors import UsageError, choose, shown
 from sdft_cli.plugins import Room
 
 if TYPE_CHECKING:
@@ -112,9 +113,8 @@ def settings_of(factor: Factor[S], values: Mapping[str, object]) -> S:
     try:
         return factor.settings.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, (where, *first["loc"])))
-        raise UsageError(f"{key}: {first['msg']} (got {first['input']!r})") from error
+        hint = f"settings of {factor.name}: {', '.join(fields)}"
+        raise UsageError(f"{where}.{json_files.reason(error)}", hint) from error
 
 
 def active(
@@ -170,6 +170,13 @@ def _problem(factor: object) -> str:
     return ""
 
 
+def _one_per_token(result: object, tokens: Tokens, _: Section) -> object:
+    """What a plug-in's ``weigh`` must give."""
+    if getattr(result, "shape", None) != tokens.logprob_C.shape:
+        raise ValueError(f"a tensor [C], a number for each of {len(tokens.logprob_C)} tokens, not {shown(result)}")
+    return result
+
+
 FACTOR_ROOM: Room[Factor[Section]] = Room(
     "factor",
     Contract(
@@ -177,6 +184,7 @@ FACTOR_ROOM: Room[Factor[Section]] = Room(
         {"weigh": ("tokens", "settings"), "schedule": ("settings", "step"), "silences": ("advantage",)},
         "FACTOR = Factor(name, summary, weigh, settings) with Factor from sdft_cli.losses.factors",
         _problem,
+        {"weigh": _one_per_token},
     ),
     table=FACTORS,
     beside="METHOD",

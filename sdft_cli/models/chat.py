@@ -111,17 +111,6 @@ class Chat:
         except TemplateRefusal as refusal:
             raise refusal.of_row(example.id) from refusal
 
-    def refusal(self, example: Example, thinking: bool | None = None) -> UsageError | None:
-        """Why the chat template cannot show the example's prompt, or write its demonstration; None if it can."""
-        try:
-            if example.demonstration:
-                self.completion(example, thinking)
-            elif example.prompt:
-                self.view_text(example, example.prompt, thinking)
-        except TemplateRefusal as refusal:
-            return refusal
-        return None
-
     # raw text, and back -------------------------------------------------------------------------------------
 
     def text_ids(self, text: str) -> list[int]:

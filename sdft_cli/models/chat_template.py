@@ -7,7 +7,6 @@ does not know a role, a tool or a call renders the rest as if it were not there,
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jinja2
 
 from sdft_cli.errors import UsageError
-from sdft_cli.messages import Json, Message, arguments_of, merged_system
+from sdft_cli.messages import Json, Message, formed_call, merged_system, with_call_ids
 
 if TYPE_CHECKING:
     from sdft_cli.models.protocols import Tokenizer
@@ -238,38 +237,16 @@ class ChatTemplate:
 
 def _formed(messages: list[Message], form: _Form) -> list[Json]:
     """The messages as a template of this ``form`` takes them; ``weight`` is ours and not the template's."""
-    formed: list[dict[str, Json]] = [{k: v for k, v in m.items() if k != "weight"} for m in messages]
+    given = with_call_ids(messages, _short) if form.short_ids else messages
+    formed: list[dict[str, Json]] = [{k: v for k, v in m.items() if k != "weight"} for m in given]
     for message in formed:
         if calls := message.get("tool_calls"):
-            message["tool_calls"] = [_formed_call(call, form.arguments_as_text) for call in calls]
+            message["tool_calls"] = [formed_call(call, form.arguments_as_text) for call in calls]
             if form.null_content and not message["content"]:
                 message["content"] = None
         if form.parts and message["content"] is not None:
             message["content"] = [{"type": "text", "text": message["content"]}]
-    if form.short_ids:
-        _shorten_ids(formed)
     return formed
-
-
-def _formed_call(call: Json, as_text: bool) -> Json:
-    arguments = arguments_of(call)
-    if as_text:
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return {"type": "function", **call, "function": {**call["function"], "arguments": arguments}}
-
-
-def _shorten_ids(messages: list[dict[str, Json]]) -> None:
-    """Give every tool call an id of nine characters; a tool's turn that names no call answers the next one."""
-    open_calls: list[str] = []
-    for i, message in enumerate(messages):
-        for k, call in enumerate(message.get("tool_calls") or []):
-            call["id"] = _short(call.get("id") or f"{i}/{k}")
-            open_calls.append(call["id"])
-        if message["role"] == "tool":
-            given = message.get("tool_call_id")
-            answered = _short(given) if given else open_calls[0] if open_calls else _short(str(i))
-            message["tool_call_id"] = answered
-            open_calls = [name for name in open_calls if name != answered]
 
 
 def _short(name: str) -> str:

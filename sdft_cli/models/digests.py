@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdft_cli.config.model_locations import is_adapter
+from sdft_cli.config.adapter_settings import adapter_config
+from sdft_cli.config.model_locations import ADAPTER, is_adapter
 from sdft_cli.grading import task_rules
-from sdft_cli.models.adapters import base_of
+from sdft_cli.models import base_models
 from sdft_cli.types import Example
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 #: Hexadecimal digits of a digest: with 64 bits no two different things will ever agree by chance.
 LENGTH = 16
 #: Suffixes of the files in a model folder that loading may read.
-_READ = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
+READ = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 
 
 def of(value: object) -> str:
@@ -58,7 +59,7 @@ def of_grader(grade: Callable[..., object]) -> str:
 
 
 def of_weights(location: str) -> str | None:
-    """Of a model folder: every file that loading may read, and for an adapter also its base.
+    """Of a model folder: every file that loading may read, and for an adapter also its base, wherever that is.
 
     None for a hub id, whose files are elsewhere and may change.
     """
@@ -66,10 +67,14 @@ def of_weights(location: str) -> str | None:
     if not folder.is_dir():
         return None
     files = []
-    for file in sorted(f for f in folder.iterdir() if f.suffix in _READ and f.is_file()):
+    adapter = is_adapter(location)
+    for file in sorted(f for f in folder.iterdir() if f.suffix in READ and f.is_file()):
+        if adapter and file.name in (ADAPTER, base_models.FILE):
+            continue  # they name the base by its place
         with file.open("rb") as content:
             files.append([file.name, hashlib.file_digest(content, "sha256").hexdigest()])
-    if not is_adapter(location):
+    if not adapter:
         return of(files)
-    base = base_of(location)
+    files.append([ADAPTER, of({k: v for k, v in adapter_config(location).items() if k != "base_model_name_or_path"})])
+    base = base_models.base_of(location).location
     return of([files, of_weights(base) or base])

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
 
 from sdft_cli.contracts import Contract
+from sdft_cli.errors import shown
 from sdft_cli.plugins import Room
 from sdft_cli.types import Rollout
 
@@ -94,6 +95,27 @@ class Reporting(Protocol):
     facts: EngineFacts
 
 
+def _keep_policy(_: object, engine: Engine, policy: Policy, *__: object) -> None:
+    """A plug-in's engine that does not keep its policy gets it."""
+    if not hasattr(engine, "policy"):
+        engine.policy = policy
+
+
+def _rollouts(result: object, engine: Engine, prompts: Sequence[list[int]], *_: object, **__: object) -> object:
+    """What a plug-in's ``sample`` must give: a rollout per prompt, of ids that its policy's model has."""
+    if not isinstance(result, list) or not all(isinstance(rollout, Rollout) for rollout in result):
+        raise ValueError(f"a list of Rollout (sdft_cli.types.Rollout), not {shown(result)}")
+    if len(result) != len(prompts):
+        raise ValueError(f"a rollout for each of {len(prompts)} prompts, not {len(result)}")
+    ids_there = range(engine.policy.core.get_input_embeddings().weight.shape[0])
+    for rollout in result:
+        if strange := [i for i in rollout.ids if type(i) is not int or i not in ids_there]:
+            raise ValueError(f"rollouts of ids from 0 to {ids_there[-1]}, not {shown(strange[0])}")
+        if len(rollout.ids) != len(rollout.logprobs):
+            raise ValueError(f"a log-prob for each id, not {len(rollout.logprobs)} for {len(rollout.ids)}")
+    return result
+
+
 @runtime_checkable
 class Deciding(Protocol):
     """An engine that has chosen among several ways to decode; ``decoder`` names it, and why no faster one was right."""
@@ -117,6 +139,8 @@ ENGINES: Room[EngineClass] = Room(
             "close": (),
         },
         "class MyEngine: name = 'my-engine' …, then ENGINE = MyEngine; CONTRIBUTING.md, 'Add an engine'",
+        results={"__init__": _keep_policy, "sample": _rollouts},
+        may_have=("check",),
     ),
     folder="engines",
 )

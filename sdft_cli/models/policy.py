@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sdft_cli.errors import UsageError
 from sdft_cli.losses.fused import Head
-from sdft_cli.models import scoring
+from sdft_cli.models import base_models, saving, scoring
 from sdft_cli.models.adapters import STUDENT
 from sdft_cli.models.batching import Inputs, Layout
 from sdft_cli.models.chat import Chat
@@ -30,6 +30,14 @@ def ends_of(config: object) -> list[int]:
     """The ids that a generation config (or a model's config) names as ends."""
     given = getattr(config, "eos_token_id", None)
     return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+
+
+def list_end_of_turn(core: CausalLM, chat: Chat) -> None:
+    """Add the chat template's end of a turn to the generation config where it is missing: whatever generates with
+    this model, or with what is saved of it, then stops there too."""
+    config = getattr(core, "generation_config", None)
+    if config is not None and chat.end_id not in (ends := ends_of(config)):
+        config.eos_token_id = [*ends, chat.end_id] if ends else chat.end_id
 
 
 @dataclass
@@ -72,13 +80,6 @@ class Policy:
         of the model's generation config."""
         return sorted({self.chat.end_id, self.chat.eos_id, *ends_of(getattr(self.core, "generation_config", None))})
 
-    def list_end_of_turn(self) -> None:
-        """Add the chat template's end of a turn to the generation config where it is missing: whatever generates with
-        this model, or with what is saved of it, then stops there too."""
-        config = getattr(self.core, "generation_config", None)
-        if config is not None and self.chat.end_id not in (ends := ends_of(config)):
-            config.eos_token_id = [*ends, self.chat.end_id] if ends else self.chat.end_id
-
     # forward ----------------------------------------------------------------------------------------------------
 
     def hidden_states(self, inputs: Inputs, model: CausalLM | None = None) -> Tensor:
@@ -120,16 +121,20 @@ class Policy:
             module.training = (dropout and ".lora_dropout." in name) or _recomputes(module)
 
     def save(self, folder: Path) -> None:
-        """Weights and tokenizer in plain Hugging Face format; under LoRA, the student's adapter alone."""
+        """Weights and tokenizer in plain Hugging Face format; under LoRA, the student's adapter alone, which names its
+        base by a place that is valid from any folder."""
         self.save_weights(folder)
+        if self.peft is not None:
+            config = self.core.config
+            base_models.sign(folder, config._name_or_path, getattr(config, "_commit_hash", None))
         self.chat.tokenizer.save_pretrained(folder)
 
     def save_weights(self, folder: Path) -> None:
         """As `save`, without the tokenizer."""
         if self.peft is None:
-            self.core.save_pretrained(folder)
+            saving.save_core(self.core, folder)
         else:
-            self.peft.save_pretrained(folder, selected_adapters=[STUDENT])
+            saving.save_adapter(self.peft, STUDENT, folder)
 
     # copies -----------------------------------------------------------------------------------------------------
 

@@ -30,12 +30,19 @@ class ModelConfig(Protocol):
     sub_configs: Mapping[str, object]
     per_layer_config: Iterable[object]  # may be missing
     num_hidden_layers: int
+    tie_word_embeddings: bool
 
     def get_text_config(self) -> ModelConfig: ...
 
 
 class GenerationConfig(Protocol):
+    """``validate`` raises `ValueError` for settings that contradict each other; `to_diff_dict` has those given."""
+
     eos_token_id: int | list[int] | None
+
+    def validate(self, *, strict: bool) -> None: ...
+
+    def to_diff_dict(self) -> dict[str, Json]: ...
 
 
 class DecoderOutput(Protocol):
@@ -77,9 +84,28 @@ class CausalLM(nn.Module):
 
 
 class AdapterConfig(Protocol):
-    """A LoRA adapter's settings; ``r`` is its rank."""
+    """A LoRA adapter's settings; ``r`` is its rank, ``target_modules`` names of layers or a pattern."""
 
     r: int
+    target_modules: set[str] | str
+    base_model_name_or_path: str | None
+
+    def save_pretrained(self, save_directory: Path) -> None: ...
+
+
+class AdapterLayer(Protocol):
+    """A layer with adapters, by `peft`."""
+
+    def get_base_layer(self) -> nn.Module: ...
+
+    def merge(self, *, safe_merge: bool, adapter_names: list[str]) -> None: ...
+
+
+class LoadedKeys(Protocol):
+    """Names of weights that a file lacks, and that it has over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class PeftModel(CausalLM):
@@ -90,6 +116,8 @@ class PeftModel(CausalLM):
     add_adapter: Callable[[str, AdapterConfig], None]
     set_adapter: Callable[[str], None]
     delete_adapter: Callable[[str], None]
+    load_adapter: Callable[..., LoadedKeys]
+    unload: Callable[[], CausalLM]
 
 
 class AddedToken(Protocol):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sdft_cli.contracts import Contract
+from sdft_cli.errors import shown
 from sdft_cli.messages import arguments_of
 from sdft_cli.plugins import Room
 from sdft_cli.types import Example, Message
@@ -174,12 +175,23 @@ _SHIPPED = (
 )
 #: Every view that can be named, by name; `plugins` adds those of methods' files and of users' own.
 VIEWS: dict[str, View] = {view.name: view for view in _SHIPPED}
+
+
+def _messages(result: object, *_: object) -> object:
+    """What a plug-in's view must give."""
+    rows = result if isinstance(result, list) else [None]
+    if result is not None and not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in rows):
+        raise ValueError(f"a list of messages, each with 'role' and 'content', or None, not {shown(result)}")
+    return result
+
+
 VIEW_ROOM: Room[View] = Room(
     "view",
     Contract(
         (View,),
         {"render": ("example", "attempts")},
         "VIEW = View(name, summary, render) with View from sdft_cli.models.views",
+        results={"render": _messages},
     ),
     table=VIEWS,
     beside="METHOD",

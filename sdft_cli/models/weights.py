@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
+from sdft_cli import errors
 from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.models.base_models import Base
 
 if TYPE_CHECKING:
     from sdft_cli.models.protocols import CausalLM, ModelConfig
@@ -52,6 +54,8 @@ def explained(location: str, load: Callable[[], T]) -> T:
     except (SdftError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if isinstance(error, RuntimeError) and errors.explained(error):  # no memory: not the model's fault
+            raise
         whole = f"{type(error).__name__} {error}".lower()
         elsewhere = "mend its files" if Path(location).is_dir() else "check the path or hub id, and HF_TOKEN"
         hint = next((hint for part, hint in HINTS if part.lower() in whole), elsewhere)
@@ -66,7 +70,7 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1].rstrip() + "…"
 
 
-def read(location: str, base: str, config: ModelConfig, dtype: torch.dtype, attention: str) -> tuple[CausalLM, str]:
+def read(location: str, base: Base, config: ModelConfig, dtype: torch.dtype, attention: str) -> tuple[CausalLM, str]:
     """The model at ``base`` with all its parts, and which weights of its checkpoint it has no place for (or "").
 
     ``attention`` is one by name, or ``auto``.
@@ -75,15 +79,16 @@ def read(location: str, base: str, config: ModelConfig, dtype: torch.dtype, atte
     """
     kind = class_of(location, config)
     settings: dict[str, object] = {"dtype": dtype, "output_loading_info": True, "trust_remote_code": False}
+    settings |= {"revision": base.revision or "main"}
     settings |= {"ignore_mismatched_sizes": True}  # they are refused below, where it can be said which
     settings |= {} if attention == "auto" else {"attn_implementation": attention}
     with _quiet():
-        core, info = explained(location, lambda: kind.from_pretrained(base, **settings))
+        core, info = explained(location, lambda: kind.from_pretrained(base.location, **settings))
     _check_whole(location, core, info)
     _check_finite(location, core)
     if is_multimodal(config):
         _freeze_other_parts(core)
-    left_out = {*info["unexpected_keys"], *_ignored(core, base)}
+    left_out = {*info["unexpected_keys"], *_ignored(core, base.location)}
     return core, _some(left_out) if left_out else ""
 
 

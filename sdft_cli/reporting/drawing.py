@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdft_cli.runs.files import write_whole
 from sdft_cli.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -168,10 +169,7 @@ def save(figure: Figure, path: Path, title: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing.getvalue(), flags=re.S)
     white = svg.replace("<svg ", '<svg style="background: #fff" ', 1)
     for suffix, content in ((".png", image.getvalue()), (".svg", white.encode())):
-        whole = path.with_name(path.name + suffix)
-        part = whole.with_name(whole.name + ".tmp")
-        part.write_bytes(content)
-        part.replace(whole)
+        write_whole(path.with_name(path.name + suffix), content)
     return inline(svg, title, round(96 * figure.get_figwidth()))
 
 

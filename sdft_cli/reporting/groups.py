@@ -94,7 +94,19 @@ def as_text(value: object) -> str:
 def _belong(a: RunResult, b: RunResult) -> bool:
     """Whether two runs are seeds of one recipe, and equally far."""
     comparable = a.stages == b.stages and a.last == b.last and seed_of(a) != seed_of(b)
-    return comparable and not _distinguishing([settings_of(a), settings_of(b)])
+    sides = zip(a.stage_recipes, b.stage_recipes, strict=True)
+    alike = all(not _distinguishing([dict(leaves(one)), dict(leaves(other))]) for one, other in sides)
+    return comparable and alike and _changes(a) == _changes(b)
+
+
+def _changes(run: RunResult) -> list[tuple[int, int, str]]:
+    """Which of a run's settings changed, after which step of which stage; their values are compared by stage."""
+    return [
+        (row["stage"], row["step"], key)
+        for row in run.changes
+        for key in row["changed"]
+        if key != "seed" and not key.startswith((*_MACHINE, "inputs.", "environment."))
+    ]
 
 
 def _distinguishing(recipes: Sequence[Settings]) -> list[str]:

@@ -13,11 +13,22 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdft_cli.errors import UsageError
+from sdft_cli.config import json_files
+from sdft_cli.errors import SdftError, UsageError, explained, shown
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.records import StageId
 
-_STEP = re.compile(r"step-(\d+)$")
+_STEP = re.compile(r"step-(\d{6,12})$")
+_CHECKPOINT = re.compile(r"stages/[^/\0]+/step-\d{6,12}")
+
+
+class _Done(json_files.Record):
+    """``done.json`` of a checkpoint."""
+
+    stage: json_files.Count
+    task: str
+    step: json_files.Count
+    stage_done: bool
 
 
 @dataclass(frozen=True)
@@ -56,13 +67,21 @@ class Checkpoints:
         """The newest complete checkpoint, or None before the first. Where somebody has removed it to go further back,
         the newest that is left of its stage."""
         pointer = self.run / "latest"
-        if not pointer.is_file():
+        if not json_files.exists(pointer):
             return None
-        folder = self.run / pointer.read_text().strip()
+        folder = self.run / self._named(pointer)
         for candidate in (folder, folder.with_name(folder.name + ".old"), *_newest_first(folder.parent)):
-            if (candidate / "done.json").is_file() and (checkpoint := _read(candidate)).resumable:
+            if json_files.exists(candidate / "done.json") and (checkpoint := _read(candidate)).resumable:
                 return checkpoint
         raise UsageError(f"{folder}: the checkpoint that `latest` names is missing", "restore it, or start a new run")
+
+    def _named(self, pointer: Path) -> str:
+        """The folder that ``latest`` names, which is one of this run's checkpoints."""
+        hint = f"restore it, or write stages/NN-<task>/step-NNNNNN into {pointer}, the newest of them"
+        name = json_files.content(pointer, hint).decode("utf-8", "replace").strip()
+        if not (_CHECKPOINT.fullmatch(name) and name.isprintable()):
+            raise UsageError(f"{pointer}: {shown(name)} is not the name of a checkpoint", hint)
+        return name
 
     def point_to(self, checkpoint: Checkpoint) -> None:
         """Make it the ``latest``."""
@@ -108,21 +127,30 @@ class StageCheckpoints:
         final = self.folder / f"step-{step:06d}"
         unfinished = final.with_name(final.name + ".tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
-        (unfinished / "model").mkdir(parents=True)
-        (unfinished / "state").mkdir()
-        fill(unfinished / "model", unfinished / "state")
-        done = {"stage": self.stage.number, "task": self.stage.task, "step": step, "stage_done": stage_done}
-        write_whole(unfinished / "done.json", json.dumps(done) + "\n")
-        if final.exists():  # the stage's last step also had a regular checkpoint
-            replaced = final.with_name(final.name + ".old")
-            shutil.rmtree(replaced, ignore_errors=True)
-            final.rename(replaced)
-        unfinished.rename(final)
+        try:
+            (unfinished / "model").mkdir(parents=True)
+            (unfinished / "state").mkdir()
+            fill(unfinished / "model", unfinished / "state")
+            done = {"stage": self.stage.number, "task": self.stage.task, "step": step, "stage_done": stage_done}
+            write_whole(unfinished / "done.json", json.dumps(done) + "\n")
+            _share(unfinished)
+            if final.exists():  # the stage's last step also had a regular checkpoint
+                replaced = final.with_name(final.name + ".old")
+                shutil.rmtree(replaced, ignore_errors=True)
+                final.rename(replaced)
+            unfinished.rename(final)
+        except BaseException as error:
+            shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk, others need its space
+            if told := explained(error, str(final)):
+                hint = f"{told.hint}; the checkpoint before it stays in force"
+                raise SdftError(f"cannot write the checkpoint {told.message}", hint) from error
+            raise
         return final
 
     def all(self) -> list[Checkpoint]:
         """The complete checkpoints by step, models without state among them."""
-        return [_read(folder) for folder in reversed(_newest_first(self.folder)) if (folder / "done.json").is_file()]
+        complete = [f for f in reversed(_newest_first(self.folder)) if json_files.exists(f / "done.json")]
+        return [_read(folder) for folder in complete]
 
     def at(self, step: int) -> Checkpoint:
         """The complete checkpoint of ``step``, which must exist."""
@@ -151,6 +179,15 @@ class StageCheckpoints:
                 shutil.rmtree(folder / "state.old", ignore_errors=True)
 
 
+def _share(checkpoint: Path) -> None:
+    """Make all files as readable as their sibling ``done.json``: safetensors writes files that their owner alone can
+    read, whatever the umask says."""
+    mode = (checkpoint / "done.json").stat().st_mode
+    for file in checkpoint.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.stat().st_mode | mode)
+
+
 def _newest_first(stage: Path) -> list[Path]:
     """The checkpoints in a stage's folder, by number."""
     numbers = {path: int(match[1]) for path in stage.glob("step-*") if (match := _STEP.search(path.name))}
@@ -158,5 +195,9 @@ def _newest_first(stage: Path) -> list[Path]:
 
 
 def _read(folder: Path) -> Checkpoint:
-    done = json.loads((folder / "done.json").read_text())
-    return Checkpoint(folder, StageId(done["stage"], done["task"]), done["step"], done["stage_done"])
+    hint = f"restore it, or delete {folder} to go on from the checkpoint before it"
+    done: _Done = json_files.read(folder / "done.json", _Done, hint)
+    stage = StageId(done["stage"], done["task"])
+    if (str(stage), f"step-{done['step']:06d}") != (folder.parent.name, folder.name.removesuffix(".old")):
+        raise UsageError(f"{folder / 'done.json'}: it is of stage {stage}, step {done['step']}", hint)
+    return Checkpoint(folder, stage, done["step"], done["stage_done"])

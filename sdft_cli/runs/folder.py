@@ -1,7 +1,9 @@
 """The run folder: one run's recipe and environment, and where its metrics, checkpoints and evaluations are.
 
     runs/<name>/run.json (the folder's format version, see `runs.format_version`)
-                recipe.json environment.json metrics.jsonl latest done.json
+                base_model.json (the run's first model, see `models.base_models`)
+                recipe.json environment.json inputs.json metrics.jsonl latest done.json
+                recipes/NN-<task>.json (of stages with other settings, see `runs.stage_recipes`)
                 rollouts/NN-<task>-<phase>.jsonl (what a teacher wrote once)
                 stages/NN-<task>/step-000400/{model/, state/, done.json}
                 evals/NN-<task>/{scores.json, <unit>.jsonl}
@@ -23,7 +25,6 @@ from importlib import metadata
 from pathlib import Path
 
 import sdft_cli
-from sdft_cli.config import overrides
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.checkpoints import Checkpoints
@@ -31,8 +32,10 @@ from sdft_cli.runs.evaluations import StageEvaluation
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.format_version import FILE, check_run_folder, write_format
 from sdft_cli.runs.metrics import MetricsLog
-from sdft_cli.runs.records import BASE, StageId
+from sdft_cli.runs.records import BASE, SettingsRow, StageId
 from sdft_cli.runs.rollouts import StoredRollouts
+from sdft_cli.runs.stage_recipes import StageRecipes, changed_settings, own_settings
+from sdft_cli.types import Json
 
 RUNS = Path("runs")
 #: What a run that was killed before it had a recipe leaves behind.
@@ -51,9 +54,7 @@ class Run:
     def create(cls, folder: Path, recipe: Recipe) -> Run:
         """A new run; `UsageError` where the folder already holds something. The recipe is written last: with it, the
         folder is a run."""
-        if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - _WITHOUT_RECIPE):
-            hint = "add --resume to go on with it, or name another folder with --out"
-            raise UsageError(f"{folder} already holds a run or other files", hint)
+        check_unused(folder)
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder)
         write_format(folder)
@@ -77,17 +78,22 @@ class Run:
         write_whole(self.folder / "recipe.json", json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n")
         self.recipe = recipe
 
-    def change_recipe(self, recipe: Recipe) -> None:
-        """Go on under ``recipe``; the metrics record from which step on, and which keys changed."""
-        changed = overrides.differences(self.recipe, recipe)
-        if not changed:
-            return
-        latest = self.checkpoints.latest()
-        stage, step = (latest.stage, latest.step) if latest else (BASE, 0)
-        self.metrics.append(
-            {"kind": "settings", "stage": stage.number, "task": stage.task, "step": step, "changed": changed}
-        )
-        self.save_recipe(recipe)
+    def recipe_of(self, stage: StageId) -> Recipe:
+        """The recipe that ``stage`` is trained with: `recipe`, unless that changed after the stage was finished."""
+        return StageRecipes(self.folder).of(stage, self.recipe)
+
+    def change_recipe(self, recipe: Recipe) -> dict[str, list[Json]]:
+        """Go on under ``recipe``, perhaps with further tasks; returns the old and the new value of every other key that
+        changed. The metrics record them, and from which step on. Finished stages keep the recipe that they were trained
+        with."""
+        changed = changed_settings(self.recipe, recipe)
+        if own_settings(changed):
+            finished = [stage for stage in self.stages() if self.checkpoints.of(stage).finished()]
+            StageRecipes(self.folder).keep(finished, self.recipe)
+        record_change(self, changed)
+        if recipe != self.recipe:
+            self.save_recipe(recipe)
+        return changed
 
     # stages -------------------------------------------------------------------------------------------------
 
@@ -141,6 +147,29 @@ class Run:
             return  # Windows; or a file system without locks, as some network file systems are
 
 
+def check_unused(folder: Path) -> None:
+    """Raise `UsageError` where a new run cannot be created: the folder already holds something."""
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - _WITHOUT_RECIPE):
+        hint = "add --resume to go on with it, or name another folder with --out"
+        raise UsageError(f"{folder} already holds a run or other files", hint)
+
+
+def record_change(run: Run, changed: dict[str, list[Json]]) -> None:
+    """Let the metrics say that from the latest checkpoint on something is ``changed``, from an old to a new value."""
+    if not changed:
+        return
+    latest = run.checkpoints.latest()
+    stage, step = (latest.stage, latest.step) if latest else (BASE, 0)
+    row: SettingsRow = {
+        "kind": "settings",
+        "stage": stage.number,
+        "task": stage.task,
+        "step": step,
+        "changed": changed,
+    }
+    run.metrics.append(row)
+
+
 def newest(root: Path = RUNS) -> Path:
     """The run folder that was written to last."""
     runs = [p.parent for p in root.glob("*/recipe.json")]
@@ -158,6 +187,7 @@ def fresh_name(recipe: Recipe, root: Path = RUNS) -> Path:
 def environment() -> dict[str, str]:
     """Versions and machine: what a reader needs to reproduce a figure."""
     versions = {"python": platform.python_version(), "machine": platform.machine(), "cores": str(os.cpu_count())}
+    versions["processor"] = processor()
     versions["sdft"] = sdft_cli.__version__
     for package in ("torch", "transformers", "peft", "datasets", "numpy"):
         try:
@@ -165,3 +195,13 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def processor() -> str:
+    """The processor's name. Figures depend on it: sums are rounded as its instructions do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NotRequired
 
+from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.files import write_whole
 
 FORMAT = 1
 FILE = "run.json"
+
+
+class _Format(json_files.Record):
+    format: NotRequired[int]
 
 
 def write_format(folder: Path) -> None:
@@ -45,14 +51,10 @@ def _named(version: int | None) -> str:
 def _format_of(folder: Path) -> int | None:
     """The version that ``run.json`` names; None where there is no such file."""
     path = folder / FILE
-    if not path.is_file():
+    if not json_files.exists(path):
         return None
-    try:
-        version = json.loads(path.read_text(encoding="utf-8"))["format"]
-    except (ValueError, KeyError, TypeError):
-        version = None
-    if not isinstance(version, int):
-        raise UsageError(
-            f"{path} names no format version", "restore the file, or train again in another folder (--out)"
-        )
-    return version
+    hint = "restore the file, or train again in another folder (--out)"
+    recorded: _Format = json_files.read(path, _Format, hint)
+    if "format" not in recorded:
+        raise UsageError(f"{path} names no format version", hint)
+    return recorded["format"]

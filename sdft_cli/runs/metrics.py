@@ -1,20 +1,38 @@
 """``metrics.jsonl``: what training logs, one row per line, in the order in which it happened.
 
-A run appends rows while it trains, so a reader must expect a torn last line, and repeated steps where it was resumed.
+A run appends rows while it trains, so a reader must expect a last line that was cut off, and repeated steps where it
+was resumed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sdft_cli.runs.files import write_whole
-from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, MetricsRow, ModelFacts, StageId, StepRow
+from sdft_cli.config import json_files
+from sdft_cli.errors import UsageError
+from sdft_cli.runs.files import naming, write_whole
+from sdft_cli.runs.records import (
+    At,
+    EndingRow,
+    EvalRow,
+    GuardRow,
+    MetricsRow,
+    ModelFacts,
+    SettingsRow,
+    StageId,
+    StepRow,
+)
 from sdft_cli.types import Json
+
+
+class LaterRow(At):
+    """A row of a kind that only a later version knows."""
+
+    kind: str
 
 
 class Logged(NamedTuple):
@@ -24,6 +42,7 @@ class Logged(NamedTuple):
     evals: list[EvalRow]
     endings: list[EndingRow]
     guards: list[GuardRow]
+    settings: list[SettingsRow]
 
 
 @dataclass(frozen=True)
@@ -33,38 +52,32 @@ class MetricsLog:
     path: Path
 
     def append(self, row: MetricsRow) -> None:
-        with self.path.open("a", encoding="utf-8") as f:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(row) + "\n")
 
     def rewind(self, stage: StageId, step: int) -> None:
-        """Drop the rows after ``step`` of ``stage``, which a resumed run writes again, and lines cut off by a kill."""
-        kept = []
-        for line in self._lines():
-            try:
-                row: MetricsRow = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if (row["stage"], row["step"]) <= (stage.number, step):
-                kept.append(line)
+        """Drop the rows after ``step`` of ``stage``, which a resumed run writes again, and a last line that a kill cut
+        off."""
+        kept = [text for text, row in self._rows() if (row["stage"], row["step"]) <= (stage.number, step)]
         if self.path.is_file():
-            write_whole(self.path, "".join(line + "\n" for line in kept))
+            write_whole(self.path, "".join(text.decode() + "\n" for text in kept))
 
     def read(self) -> Logged:
         """All rows; none where nothing was logged yet.
 
-        Torn lines are skipped. If two rows report on the same step (a run that was resumed before it), the last one
-        counts.
+        A last line that a kill cut off is left out; `UsageError` names any other broken one. If two rows report on the
+        same step (a run that was resumed before it), the last one counts.
         """
         rows: dict[str, dict[tuple[int, int, str], Json]] = {"step": {}, "eval": {}, "ending": {}, "guard": {}}
-        for line in self._lines():
-            try:
-                row = json.loads(line)
-                key = int(row["stage"]), int(row["step"]), str(row.get("guard", ""))
+        settings: list[SettingsRow] = []
+        for _, row in self._rows():
+            if row["kind"] == "settings":
+                settings.append(row)
+            elif row["kind"] in rows:
+                key = row["stage"], row["step"], row["guard"] if row["kind"] == "guard" else ""
                 rows[row["kind"]][key] = {"global_step": row["step"], **row}
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue
         in_order = {kind: [of_kind[key] for key in sorted(of_kind)] for kind, of_kind in rows.items()}
-        return Logged(in_order["step"], in_order["eval"], in_order["ending"], in_order["guard"])
+        return Logged(in_order["step"], in_order["eval"], in_order["ending"], in_order["guard"], settings)
 
     def steps(self, stage: StageId, after: int = 0) -> list[StepRow]:
         """The step rows of ``stage`` after its step ``after``."""
@@ -74,22 +87,33 @@ class MetricsLog:
         """The mid-training evaluations of ``stage``."""
         return [row for row in self.read().evals if row["stage"] == stage.number]
 
+    def _rows(self) -> Iterator[tuple[bytes, MetricsRow]]:
+        """Every row, with its line."""
+        if not json_files.exists(self.path):
+            return
+        hint = "restore it, or delete that line: only what reports show of that step is lost with it"
+        torn = not json_files.content(self.path, hint).endswith(b"\n")
+        lines = list(json_files.lines(self.path, hint))
+        for number, text in lines:
+            try:
+                row: MetricsRow = json_files.parse(text, MetricsRow, f"{self.path}:{number}", hint, LaterRow)
+            except UsageError:
+                if torn and number == lines[-1].number:
+                    return
+                raise
+            yield text, row
+
     def model(self) -> ModelFacts | None:
         """What was logged last about how the model is sampled and scored."""
-        for line in reversed(self._lines()):
-            if '"kind": "model"' in line:
-                with suppress(ValueError, KeyError):
-                    row = json.loads(line)
-                    return ModelFacts(sampling=row["sampling"], scoring=row["scoring"])
-        return None
+        facts = None
+        for _, row in self._rows():
+            if row["kind"] == "model":
+                facts = ModelFacts(sampling=row["sampling"], scoring=row["scoring"])
+        return facts
 
     def notes(self) -> list[str]:
         """The texts of the notes that were recorded before the first step."""
-        rows = (json.loads(line) for line in self._lines() if line.startswith('{"kind": "note"'))
-        return [row["text"] for row in rows]
-
-    def _lines(self) -> list[str]:
-        return self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else []
+        return [row["text"] for _, row in self._rows() if row["kind"] == "note"]
 
 
 def validation(evals: Iterable[EvalRow], stages: int, endings: Iterable[EndingRow] = ()) -> tuple[float, int] | None:

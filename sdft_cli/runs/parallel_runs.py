@@ -14,18 +14,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import cast
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from sdft_cli import console
 from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.runs import signals
 from sdft_cli.runs.records import MetricsRow, StepRow
+from sdft_cli.runs.signals import Stopped
+from sdft_cli.types import Json
 
 
 def cores() -> int:
@@ -60,7 +63,12 @@ class Job:
 
     def complaint(self, code: int) -> str:
         """Why it stopped, as far as it reported that."""
-        return self._last("error: ") or "\n".join([f"exit code {code}", *self.output[-3:]])
+        if code == -signal.SIGKILL:
+            return "killed by SIGKILL, as the system does with whoever takes its last memory"
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        said = self._last("error: ") or next((line for line in self.output if line.startswith("stopped by ")), "")
+        return said or "\n".join([f"exit code {code}", *self.output[-3:]])
 
     def hint(self) -> str:
         return self._last("hint: ") or f"sdft train --resume --out {self.folder} goes on with this run alone"
@@ -72,10 +80,10 @@ class Job:
 def _row(line: bytes) -> MetricsRow | None:
     """A logged row; None for the rest of a line whose file was rewritten since the last look."""
     try:
-        row: MetricsRow = json.loads(line)
+        row: Json = json.loads(line)
     except ValueError:
         return None
-    return row
+    return cast(MetricsRow, row) if isinstance(row, dict) and "kind" in row else None
 
 
 class _Running:
@@ -86,7 +94,14 @@ class _Running:
         share = {"OMP_NUM_THREADS": str(threads)}  # jobs that take every core each are slower than one at a time
         self.job = job
         self.process = subprocess.Popen(
-            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**share, **os.environ}
+            words,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env={**share, **os.environ, "PYTHONIOENCODING": "utf-8", signals.PARENT: str(os.getpid())},
+            # a terminal sends Ctrl-C to its whole group; passed on as well, that is two, and a second one does not wait
+            process_group=0 if os.name == "posix" else None,
         )
         self.relay = threading.Thread(target=self._relay, args=(lines,), daemon=True)
         self.relay.start()
@@ -102,25 +117,33 @@ class _Running:
             self.relay.join(timeout=5)
         return code
 
-    def stop(self) -> None:
-        self.process.terminate()
+    def send(self, number: int) -> None:
+        """Pass a signal on; a process that has ended takes none."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended and all its output has arrived."""
         self.process.wait()
+        self.relay.join(timeout=5)
+        return self.process.returncode
 
 
 def train_all(jobs: Sequence[Job], at_once: int, quiet: bool = False, keep_going: bool = False) -> dict[str, str]:
     """Run every job to its end in their order, ``at_once`` side by side; returns the failed ones' complaints by label.
 
     A failure stops the others and is raised. With ``keep_going`` only bad input (exit code 2) is, for the others are
-    likely to share it. A folder whose job was stopped or failed can be resumed.
+    likely to share it. A signal is passed on to all jobs, which save their state; then `Stopped` is raised. A folder
+    whose job was stopped or failed can be resumed.
     """
     lines: SimpleQueue[tuple[Job, str]] = SimpleQueue()
     waiting, failed = list(jobs), {}
     running: list[_Running] = []
-    with _stoppable(), _Display(jobs, quiet) as display:
+    with signals.as_interrupts(), _Display(jobs, quiet) as display:
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
-                    running.append(_Running(waiting.pop(0), max(1, cores() // at_once), lines))
+                    with signals.held():  # a process that is started must be listed
+                        running.append(_Running(waiting.pop(0), max(1, cores() // at_once), lines))
                     display.start(running[-1].job)
                 time.sleep(0.2)
                 codes = [(r, r.code()) for r in running]
@@ -136,29 +159,43 @@ def train_all(jobs: Sequence[Job], at_once: int, quiet: bool = False, keep_going
                     if code == UsageError.code or (code and not keep_going):
                         raise _error(r.job, code)
                     display.finish(r.job, code == 0)
-        finally:
-            for r in running:
-                r.stop()
+        except KeyboardInterrupt:
+            raise _stopped(running, jobs, lines, display) from None
+        except BaseException:
+            _end(running, lines, display, signal.SIGTERM)
+            raise
     return failed
+
+
+def _stopped(
+    running: Sequence[_Running], jobs: Sequence[Job], lines: SimpleQueue[tuple[Job, str]], display: _Display
+) -> Stopped:
+    """Pass the signal on, wait until every job has saved its state, and say how far they are."""
+    number = signals.last()
+    _end(running, lines, display, number)
+    done = sum((job.folder / "done.json").is_file() for job in jobs)
+    text = f"stopped by {number.name}: {done} of {len(jobs)} runs are finished, the others are saved as far as they are"
+    return Stopped(number, text, "the same command goes on from there")
+
+
+def _end(running: Sequence[_Running], lines: SimpleQueue[tuple[Job, str]], display: _Display, number: int) -> None:
+    """Send the jobs a signal, and wait for them; a further signal is passed on, and ends them at once."""
+    ended = False
+    while not ended:
+        try:
+            for r in running:
+                r.send(number)
+            for r in running:
+                r.wait()
+            ended = True
+        except KeyboardInterrupt:
+            number = signals.last()
+    _relay(lines, display)
 
 
 def _error(job: Job, code: int) -> SdftError:
     kind = UsageError if code == UsageError.code else SdftError
     return kind(f"the run {job.folder} stopped: {job.complaint(code)}", job.hint())
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM ends the jobs too, as an interrupt does."""
-
-    def stop(*_: object) -> None:
-        sys.exit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _relay(lines: SimpleQueue[tuple[Job, str]], display: _Display) -> None:
@@ -178,7 +215,7 @@ class _Display:
     """
 
     def __init__(self, jobs: Sequence[Job], quiet: bool):
-        self.quiet, self.live = quiet, console.err.is_terminal and not quiet
+        self.quiet, self.live = quiet, console.is_live() and not quiet
         self.width, self.of, self.ended = max((len(j.label) for j in jobs), default=0), len(jobs), 0
         self.steps = not self.live and len(jobs) <= 4
         self.first: dict[str, tuple[int, float]] = {}

@@ -1,13 +1,17 @@
 """The records of a run folder, one definition each: rows of ``metrics.jsonl``, items and scores of evaluations.
 
-They are plain dictionaries on disk and in memory, so that a reader needs nothing of ours; the types are for mypy, which
-finds a mistyped key. Shares are between 0 and 1, lengths in tokens, divergences in nats per token, times in seconds.
+They are plain dictionaries on disk and in memory, so that a reader needs nothing of ours. mypy finds a mistyped key,
+and whatever is read from a file is checked against these types (`json_files`). Shares are between 0 and 1, lengths in
+tokens, divergences in nats per token, times in seconds.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Literal, NamedTuple, NotRequired
 
+from pydantic import Field
+
+from sdft_cli.config.json_files import Amount, Count, Ends, LoggedRecord, Record, Share
 from sdft_cli.types import Json
 
 
@@ -37,22 +41,22 @@ class Position(NamedTuple):
 # --- metrics.jsonl ---------------------------------------------------------------------------------------------------
 
 
-class At(TypedDict):
+class At(Record):
     """Where in a run a row was logged: a stage, by number and task, and its optimizer step."""
 
-    stage: int
+    stage: Count
     task: str
-    step: int
+    step: Count
 
 
 class TrainingAt(At):
     """Where in training a row was logged: a `Position`, and the steps since the start of the run."""
 
-    phase: int
-    global_step: int
+    phase: NotRequired[Count]
+    global_step: NotRequired[Count]
 
 
-class StepFacts(TypedDict, total=False):
+class StepFacts(LoggedRecord, total=False):
     """What the trainer reports of one optimizer step.
 
     ``kl`` is KL(teacher || student) in nats, whatever the loss; ``divergence`` the method's own, where it has one;
@@ -65,7 +69,7 @@ class StepFacts(TypedDict, total=False):
     out, and ``skipped_share`` their share of the sum over all tokens; both at a few steps.
     ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer; None
     where the two are of different distributions (another temperature, top-k or top-p, another writer). Where samples
-    are as old as the weights it is rounding, and anything above is a fault.
+    are as old as the weights it is rounding, and the dropout of an adapter; anything above is a fault.
     ``sync_gap`` is the largest one that an engine's weight check found after its last update.
     """
 
@@ -100,20 +104,20 @@ class StepFacts(TypedDict, total=False):
     max_batch: int
 
 
-class StepRow(TrainingAt, StepFacts):
+class StepRow(StepFacts, TrainingAt):
     """One optimizer step."""
 
     kind: Literal["step"]
 
 
-class ShortScore(TypedDict):
+class ShortScore(Record):
     """An accuracy and the number of items behind it."""
 
-    accuracy: float | None
-    n: int
+    accuracy: Share | None
+    n: Count
 
 
-class EvalFacts(TypedDict):
+class EvalFacts(Record):
     """Mid-training evaluation: accuracies on a few validation rows of every task, and on a few items of the suite."""
 
     scores: dict[str, ShortScore]
@@ -126,7 +130,7 @@ class EvalRow(TrainingAt, EvalFacts):
     kind: Literal["eval"]
 
 
-class GuardFacts(TypedDict):
+class GuardFacts(Record):
     """A guard's finding after a step: ``text`` has the figures, ``hint`` the recipe keys to change."""
 
     guard: str
@@ -141,18 +145,18 @@ class GuardRow(TrainingAt, GuardFacts):
     kind: Literal["guard"]
 
 
-class MarkRecord(TypedDict):
+class MarkRecord(Record):
     """A step and its mid-training accuracies: on the stage's own validation rows, and on the prior suite."""
 
-    step: int
-    validation: float | None
-    prior: float | None
+    step: Count
+    validation: Share | None
+    prior: Share | None
 
 
-class EndingFacts(TypedDict):
+class EndingFacts(Record):
     """The step whose model a stage ends with (0: the model it began with), why, and its best and last evaluation."""
 
-    model_of: int
+    model_of: Count
     why: Literal["last step", "best validation", "prior dropped"]
     best: MarkRecord | None
     last: MarkRecord | None
@@ -164,24 +168,16 @@ class EndingRow(TrainingAt, EndingFacts):
     kind: Literal["ending"]
 
 
+#: An old and a new value.
+Pair = Annotated[list[Json], Field(min_length=2, max_length=2)]
+
+
 class SettingsRow(At):
-    """From here on a resumed run follows another recipe; ``changed`` has the old and the new value of each key."""
+    """From here on a run follows another recipe, or has other inputs: ``changed`` has the old and the new value of each
+    key. Keys of `runs.inputs` and of the environment begin with ``inputs.`` and ``environment.``."""
 
     kind: Literal["settings"]
-    changed: dict[str, list[Json]]
-
-
-class ModelFacts(TypedDict):
-    """How the model of a stage is sampled from and how it is scored, each by the fastest way that was found right."""
-
-    sampling: str
-    scoring: str
-
-
-class ModelRow(At, ModelFacts):
-    """Logged when training begins, and where a later stage or a resumed run differs from the row before."""
-
-    kind: Literal["model"]
+    changed: dict[str, Pair]
 
 
 class NoteRow(At):
@@ -192,18 +188,33 @@ class NoteRow(At):
     text: str
 
 
+class ModelFacts(Record):
+    """How the model of a stage is sampled from and how it is scored, each by the fastest way that was found right."""
+
+    sampling: str
+    scoring: str
+
+
+class ModelRow(TrainingAt, ModelFacts):
+    """Logged when training begins, and where a later stage or a resumed run differs from the row before."""
+
+    kind: Literal["model"]
+
+
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
-MetricsRow = StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | NoteRow | ModelRow
+MetricsRow = Annotated[
+    StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow | NoteRow, Field(discriminator="kind")
+]
 
 
 # --- evaluations -----------------------------------------------------------------------------------------------------
 
 
-class ItemScore(TypedDict):
+class ItemScore(Record):
     """How one completion was graded. A value of None is unscored, not wrong; ``extra`` has a grader's second scores."""
 
     id: str
-    value: float | None
+    value: Share | None
     extracted: str | None
     why: str
     extra: NotRequired[dict[str, float]]
@@ -218,35 +229,35 @@ class ItemRecord(ItemScore):
     completion: str
     prompt: str
     answer: Json
-    tokens: int
+    tokens: Count
     finish: NotRequired[str]
     document: NotRequired[str]
     part: NotRequired[str]
-    sample: NotRequired[int]
+    sample: NotRequired[Count]
     choices: NotRequired[list[str]]
     log_likelihoods: NotRequired[list[float]]
 
 
-class PassAt(TypedDict):
+class PassAt(Record):
     """pass@k over questions; ``values`` and ``intervals`` by k as text."""
 
-    samples: int
-    questions: int
-    unscored: int
-    values: dict[str, float | None]
-    intervals: dict[str, list[float] | None]
-    mean_tokens: float
+    samples: Count
+    questions: Count
+    unscored: Count
+    values: dict[str, Share | None]
+    intervals: dict[str, Ends | None]
+    mean_tokens: Amount
 
 
-class Summary(TypedDict):
+class Summary(Record):
     """Accuracy with its 95 % interval over the scored records; ``extra`` has the means of a grader's second scores."""
 
-    accuracy: float | None
-    correct: float
-    n: int
-    unscored: int
-    interval: list[float] | None
-    mean_tokens: float
+    accuracy: Share | None
+    correct: NotRequired[Amount]
+    n: Count
+    unscored: NotRequired[Count]
+    interval: Ends | None
+    mean_tokens: NotRequired[Amount]
     note: str
     extra: NotRequired[dict[str, float]]
     pass_at: NotRequired[PassAt]
@@ -254,14 +265,14 @@ class Summary(TypedDict):
     metrics: NotRequired[dict[str, float | str | None]]
 
 
-class MeanValue(TypedDict):
+class MeanValue(Record):
     """A mean with its 95 % interval; None where one cannot be given."""
 
     value: float
     interval: tuple[float, float] | None
 
 
-class Divergences(TypedDict):
+class Divergences(Record):
     """Mean divergences in nats per token. ``forward`` is KL(teacher || student), ``reverse`` KL(student || teacher);
     ``forward_after_skip`` leaves out the first ``skip_first`` tokens of each completion (None: nothing would be left,
     or nothing is skipped)."""
@@ -269,21 +280,21 @@ class Divergences(TypedDict):
     forward: MeanValue
     reverse: MeanValue
     forward_after_skip: MeanValue | None
-    skip_first: int
-    completions: int
-    tokens: int
+    skip_first: Count
+    completions: Count
+    tokens: Count
 
 
-class BaseDivergence(TypedDict):
+class BaseDivergence(Record):
     """``to_base`` is KL(model || base), ``from_base`` KL(base || model), in nats per token of the completions."""
 
     to_base: MeanValue
     from_base: MeanValue
-    completions: int
-    tokens: int
+    completions: Count
+    tokens: Count
 
 
-class FurtherScores(TypedDict, total=False):
+class FurtherScores(Record, total=False):
     """What is measured of a task beyond the accuracy on its test split: another split, and what was asked for by
     ``--pass-at`` and ``--also``."""
 
@@ -307,11 +318,11 @@ class TaskSummary(Summary, total=False):
 UnitSettings = dict[str, Json]
 
 
-class PartFacts(TypedDict, total=False):
+class PartFacts(Record, total=False):
     """What a battery reports of one of its parts besides the records (see `types.Battery.measure`); it overrides what
     would follow from them."""
 
-    accuracy: float | None
+    accuracy: Share | None
     metric: str
     metrics: dict[str, float | str | None]
     note: str
@@ -324,12 +335,12 @@ class SuiteSummary(Summary):
     parts: dict[str, Summary]
 
 
-class Scores(TypedDict):
+class Scores(Record):
     """``scores.json`` of a stage. ``settings`` by unit: in what two evaluations must agree to be compared."""
 
-    stage: int
-    task: str
+    stage: Count
+    task: str | None
     tasks: dict[str, TaskSummary]
     suite: SuiteSummary | None
-    settings: NotRequired[dict[str, dict[str, Json]]]
-    seconds: NotRequired[float]
+    settings: NotRequired[dict[str, UnitSettings]]
+    seconds: NotRequired[Amount]

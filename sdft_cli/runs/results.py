@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple, TypeVar
 
+from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.evaluations import json_object, read_items, read_stages, settings_of
+from sdft_cli.runs.evaluations import json_object, lost_items, read_items, read_stages
 from sdft_cli.runs.format_version import check_run_folder
 from sdft_cli.runs.matrix_columns import Column, part_columns, task_column
 from sdft_cli.runs.metrics import Logged, MetricsLog
-from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, ItemRecord, Scores, StepRow, Summary, TaskSummary
+from sdft_cli.runs.records import (
+    EndingRow,
+    EvalRow,
+    GuardRow,
+    ItemRecord,
+    Scores,
+    SettingsRow,
+    StepRow,
+    Summary,
+    TaskSummary,
+)
+from sdft_cli.runs.stage_recipes import RecipeFacts, in_short, in_words, text
+from sdft_cli.runs.stage_recipes import by_stage as stage_recipes_of
 from sdft_cli.stats import bootstrap, continual
 from sdft_cli.stats.continual import Draws, Metric
 from sdft_cli.stats.intervals import Interval, stratified
@@ -31,6 +45,9 @@ class RunResult:
     intervals. ``seconds`` adds up training steps and evaluations; ``settings`` are those of the evaluations, by stage
     and unit.
     ``notes`` tell what a reader must know before trusting the numbers, ``remarks`` how tasks are scored.
+
+    Where stages had different settings, ``method`` and each setting in ``recipe`` tell them all (``sdft, then sft``);
+    ``stage_recipes`` has every stage's own, and ``changes`` tell what changed, and when.
     """
 
     name: str
@@ -60,6 +77,8 @@ class RunResult:
     seconds: float
     finished: bool
     settings: dict[int, dict[str, dict[str, Json]]] = field(default_factory=dict)
+    stage_recipes: list[dict[str, Json]] = field(default_factory=list)
+    changes: list[SettingsRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -117,17 +136,20 @@ def load_run(folder: str | Path) -> RunResult:
     """Read a run folder; raises `UsageError` for one that is not a run or has no evaluation yet."""
     folder = Path(folder)
     check_run_folder(folder)
-    recipe: dict[str, object] = json_object(folder / "recipe.json")
+    hint = "restore the file, or train again in another folder (--out)"
+    newest: dict[str, Json] = json_files.read(folder / "recipe.json", RecipeFacts, hint)
     by_stage = read_stages(folder)
     if not by_stage:
         raise UsageError(f"{folder} has no evaluation yet", "continue it with `sdft train --resume`")
-    stages = _stages(recipe, by_stage)
+    stages = _stages(newest, by_stage)
+    stage_recipes = stage_recipes_of(folder, newest, stages)
+    recipe = in_words(stage_recipes, newest)
     tasks = list(
         dict.fromkeys([*stages[: max(by_stage)], *stages, *(t for s in by_stage.values() for t in s["tasks"])])
     )
     trained = [tasks.index(name) for name in stages[: max(by_stage)]]
     columns = {task: task_column(folder, by_stage, task) for task in tasks}
-    suite = _suite_name(recipe, by_stage)
+    suite = _suite_name(newest, by_stage)
     parts = part_columns(folder, by_stage, suite) if suite else {}
     prior = _prior(list(parts.values())) if parts else None
     metrics = _metrics(list(columns.values()), list(parts.values()), trained)
@@ -138,7 +160,7 @@ def load_run(folder: str | Path) -> RunResult:
         folder=folder,
         method=_method_name(recipe),
         recipe=recipe,
-        environment=json_object(environment) if environment.is_file() else {},
+        environment=json_object(environment) if json_files.exists(environment) else {},
         tasks=tasks,
         stages=stages,
         trained=trained,
@@ -160,8 +182,14 @@ def load_run(folder: str | Path) -> RunResult:
         guards=rows.guards,
         seconds=_seconds(rows, by_stage),
         finished=max(by_stage) >= len(stages),
-        settings={stage: settings_of(s) for stage, s in by_stage.items()},
-        notes=_notes(stages, by_stage, columns, parts),
+        settings={stage: s.get("settings", {}) for stage, s in by_stage.items()},
+        stage_recipes=stage_recipes,
+        changes=rows.settings,
+        notes=[
+            *_notes(stages, by_stage, columns, parts),
+            *_lost(folder, by_stage),
+            *map(_change, rows.settings),
+        ],
         remarks=_remarks(by_stage),
     )
 
@@ -176,10 +204,11 @@ def _stages(recipe: Mapping[str, object], by_stage: Mapping[int, Scores]) -> lis
     """The task of every planned stage; the task that an evaluation recorded takes precedence over the recipe."""
     tasks = recipe.get("tasks")
     planned = [str(task) for task in tasks] if isinstance(tasks, list) else []
-    names = dict(enumerate(planned, start=1)) | {k: s["task"] for k, s in by_stage.items() if k and s.get("task")}
+    names = dict(enumerate(planned, start=1)) | {k: task for k, s in by_stage.items() if k and (task := s["task"])}
     count = max([len(planned), *by_stage])
-    if missing := [k for k in range(1, count + 1) if k not in names]:
-        raise UsageError(f"the task of stage {missing[0]} is unknown", "list every task in 'tasks' in recipe.json")
+    missing = next((k for k in range(1, count + 1) if k not in names), None)  # a folder's name may hold any number
+    if missing:
+        raise UsageError(f"the task of stage {missing} is unknown", "list every task in 'tasks' in recipe.json")
     return [names[k] for k in range(1, count + 1)]
 
 
@@ -249,6 +278,30 @@ def _notes(
     notes += [f"stage {k} was not evaluated" for k in range(max(by_stage)) if k not in by_stage]
     dropped = {**{t: c.dropped for t, c in columns.items()}, "the suite": sum(p.dropped for p in parts.values())}
     notes += [f"{t}: {n} items are left out because some stage did not score them" for t, n in dropped.items() if n]
+    return notes
+
+
+def _change(row: SettingsRow) -> str:
+    """``after stage 1 (a), step 400, settings or inputs changed: train.lr 1e-05, then 5e-06``."""
+    told = in_short({_short(key): [_short(text(value)) for value in pair] for key, pair in row["changed"].items()})
+    where = f"after stage {row['stage']} ({row['task']}), step {row['step']}" if row["stage"] else "before stage 1"
+    return f"{where}, settings or inputs changed: {told}"
+
+
+def _short(text: str) -> str:
+    """``text`` without the folders of an absolute path in it, which say nothing to readers elsewhere."""
+    before, slash, path = text.partition(os.sep)
+    return before + "…/" + PurePath(path).name if slash and os.path.isabs(slash + path) else text
+
+
+def _lost(folder: Path, by_stage: Mapping[int, Scores]) -> list[str]:
+    """Item files that have not as many items as were scored."""
+    notes = []
+    for stage, scores in by_stage.items():
+        units = [*scores["tasks"], *([f"suite-{scores['suite']['name']}"] if scores["suite"] else [])]
+        for unit, items in ((unit, read_items(folder, stage, unit)) for unit in units):
+            if items and (lost := lost_items(unit, items, scores["tasks"], scores["suite"])):
+                notes.append(f"stage {stage}, {lost}")
     return notes
 
 

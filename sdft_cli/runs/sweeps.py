@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Annotated, NotRequired
 
+from pydantic import Field
+
+from sdft_cli.config import json_files
+from sdft_cli.config.json_files import Record
 from sdft_cli.runs.files import write_whole
 from sdft_cli.stats.continual import Metric
 from sdft_cli.types import Json
@@ -17,17 +21,29 @@ FILE = "sweep.json"
 Settings = dict[str, Json]
 
 
-class SweepSpec(TypedDict):
-    """What a sweep is to run: the command's ``arguments`` (`sweep_grid.SweepArguments`), the values of the ``grid`` by
+class SweepArgumentsRecord(Record):
+    """`sweep_grid.SweepArguments` as they are written."""
+
+    file: str | None
+    flags: Settings
+    sets: list[str]
+    plugins: list[str]
+    grid: list[str]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    all_seeds: bool
+
+
+class SweepSpec(Record):
+    """What a sweep is to run: the command's ``arguments``, the values of the ``grid`` by
     method and key, the ``base`` recipe that its settings are laid over, and the ``rule`` to choose by."""
 
-    arguments: Settings
+    arguments: SweepArgumentsRecord
     grid: dict[str, dict[str, list[Json]]]
     base: Settings
     rule: str
 
 
-class PointResult(TypedDict):
+class PointResult(Record):
     """A trained point: validation accuracy and the items behind it, the accuracy on each stage's own task after that
     stage, the side scores of the last task, and the run's metrics by name."""
 
@@ -40,7 +56,7 @@ class PointResult(TypedDict):
     seconds: float
 
 
-class PointRow(TypedDict):
+class PointRow(Record):
     """One run of the sweep; ``result`` is missing where it failed."""
 
     name: str
@@ -51,7 +67,7 @@ class PointRow(TypedDict):
     result: NotRequired[PointResult]
 
 
-class BestPoint(TypedDict):
+class BestPoint(Record):
     """The point with the highest validation accuracy, whose standard error decides which others tie with it."""
 
     settings: Settings
@@ -59,21 +75,21 @@ class BestPoint(TypedDict):
     standard_error: float
 
 
-class SeedMean(TypedDict):
+class SeedMean(Record):
     """``interval`` is the 95 % t-interval, None for a single seed."""
 
     mean: float
     interval: list[float] | None
 
 
-class OverSeeds(TypedDict):
+class OverSeeds(Record):
     """The chosen point over its seeds, by metric and by side score."""
 
     seeds: list[int]
     metrics: dict[str, SeedMean]
 
 
-class Choice(TypedDict):
+class Choice(Record):
     """What was chosen for one method."""
 
     settings: Settings
@@ -93,9 +109,9 @@ class SweepRecord(SweepSpec):
 def read_spec(folder: Path) -> SweepSpec | None:
     """The spec of the sweep in ``folder``; None where there is none."""
     path = folder / FILE
-    if not path.is_file():
+    if not json_files.exists(path):
         return None
-    record: SweepSpec = json.loads(path.read_text(encoding="utf-8"))
+    record: SweepSpec = json_files.read(path, SweepSpec, "restore the file, or name another folder with --out")
     return {"arguments": record["arguments"], "grid": record["grid"], "base": record["base"], "rule": record["rule"]}
 
 

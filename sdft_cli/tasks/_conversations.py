@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ def _prompt_of(data: Record, columns: Columns, remarks: Remarks) -> tuple[list[M
     prompt: list[Message]
     rest: list[Message] = []
     if columns.messages or isinstance(data.get(column), list):
-        prompt, rest = _divided(_messages(data.get(column), column, remarks))
+        prompt, rest = _divided(_messages(_listed(data.get(column)), column, remarks))
     else:
         question = text(data, column, "prompt")
         if columns.input and (value := data.get(columns.input)):
@@ -112,6 +113,14 @@ def _as_text(value: Json, noun: str, column: str) -> str:
     if isinstance(value, bool | int | float):
         return str(value).lower() if isinstance(value, bool) else str(value)
     return text({column: value}, column, noun)
+
+
+def _listed(value: Json) -> Json:
+    """``value``, read from JSON where it is the text of a list, as in a CSV file."""
+    try:
+        return json.loads(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+    except (ValueError, RecursionError):
+        return value
 
 
 def _messages(value: Json, column: str, remarks: Remarks) -> list[Message]:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 
-from sdft_cli.data.manifest import MANIFEST, GraderRule, read_manifest
+from sdft_cli.data.manifest import MANIFEST, GraderRule, read_extras
 from sdft_cli.data.readers import RawRow, source_files
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
@@ -57,9 +57,11 @@ def find(name: str, data: Path) -> Task | None:
     """
     if not (data / name / MANIFEST).is_file():
         return None
-    manifest = read_manifest(data / name)
+    manifest = read_extras(data / name)
     if (rule := manifest.get("grader")) is None:
         return None
+    if "name" not in rule:
+        raise UsageError(f"{data / name / MANIFEST}: grader.name: Field required", "prepare the dataset again")
     max_new_tokens = manifest.get("max_new_tokens", Columns.max_new_tokens)
     columns = Columns(grader=rule["name"], pattern=rule.get("pattern"), max_new_tokens=max_new_tokens)
     return _task(

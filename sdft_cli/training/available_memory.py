@@ -23,7 +23,7 @@ def free_bytes(device: torch.device) -> int | None:
 def resident(what: Literal["VmRSS", "VmHWM"] = "VmRSS") -> int:
     """Bytes of this process in memory, now (VmRSS) or at most so far (VmHWM), from Linux's /proc; 0 elsewhere."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:")), 0)
@@ -31,7 +31,7 @@ def resident(what: Literal["VmRSS", "VmHWM"] = "VmRSS") -> int:
 
 def _available() -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
@@ -40,7 +40,7 @@ def _available() -> int | None:
 def _cgroup(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
     """Bytes left by the tightest memory limit on this process (cgroup v2 or v1); file cache counts as free."""
     try:
-        entries = [line.split(":", 2) for line in own.read_text().splitlines()]
+        entries = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return None
     left = []
@@ -56,8 +56,8 @@ def _cgroup(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
 
 def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
     try:
-        most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        most, used, lines = ((folder / name).read_text(encoding="utf-8") for name in (limit, usage, "memory.stat"))
+        stat = dict(line.split() for line in lines.splitlines())
     except (OSError, ValueError):
         return None
-    return None if most == "max" else max(0, int(most) - used + int(stat.get(cache, 0)))
+    return None if most.strip() == "max" else max(0, int(most) - int(used) + int(stat.get(cache, 0)))

@@ -20,7 +20,7 @@ class Checkpointer:
     """``begin`` is the step at which the stage's last phase begins; evaluations up to it leave no mark."""
 
     def __init__(self, run: Run, stage: StageId, begin: int):
-        self.run, self.settings, self.stage, self.begin = run, run.recipe.train, stage, begin
+        self.run, self.settings, self.stage, self.begin = run, run.recipe_of(stage).train, stage, begin
         self.checkpoints = run.checkpoints.of(stage)
         self.marks: list[Mark] = []
         for row in run.metrics.evals(stage):
@@ -43,15 +43,21 @@ class Checkpointer:
             score, suite = row["scores"][row["task"]], row["suite"]
             self.marks.append(Mark(row["step"], score["accuracy"], suite["accuracy"] if suite else None))
 
+    def evaluated(self, step: int) -> bool:
+        """Whether the evaluation after ``step`` is logged."""
+        return any(row["step"] == step for row in self.run.metrics.evals(self.stage))
+
     def lost(self) -> bool:
         """Whether the newest evaluation found the prior suite below the floor."""
         return bool(self.marks) and not self.rule.holds(self.marks[-1])
 
     def keep(self, at: int, whole: Callable[[Path, Path], None], model: Callable[[Path], None], due: bool) -> None:
         """After step ``at``: a whole checkpoint if one is ``due``, else the model alone if its mark is worth it."""
-        marks = self.marks
+        marks, latest = self.marks, self.run.checkpoints.latest()
         mark = marks[-1] if marks and marks[-1].step == at else None
-        if due:
+        if latest and (latest.stage, latest.step) == (self.stage, at):
+            pass  # the run was stopped after this step, and its state is kept
+        elif due:
             self.checkpoints.write(at, whole)
         elif mark and self.rule.worth(mark, marks[:-1]):
             self.checkpoints.write_model(at, model)
@@ -61,11 +67,8 @@ class Checkpointer:
         self.checkpoints.prune(self.rule.kept(marks), self.rule.resumable(steps))
 
     def keep_stopped(self, at: int, whole: Callable[[Path, Path], None]) -> tuple[Checkpoint, Checkpoint | None]:
-        """The state after step ``at``, where a guard stops the stage, and the checkpoint before it in this stage.
-
-        The one before is not pruned: it may be from before the collapse. In the middle of a batch that is used for
-        several steps the state is saved as well; a run resumed from it draws a new batch.
-        """
+        """The state after step ``at``, where a guard or a signal stops the stage, and the checkpoint before it in this
+        stage. The one before is not pruned: it may be from before a collapse."""
         before = self.run.checkpoints.latest()
         if before and (before.stage, before.step) == (self.stage, at):
             return before, None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sdft_cli.config.recipe import Sampler
 from sdft_cli.models.chat import Chat
+from sdft_cli.models.chat_template import TemplateRefusal
 from sdft_cli.models.engine import Engine
 from sdft_cli.runs.records import StepFacts
 from sdft_cli.training.rendered_views import Prompts
@@ -124,16 +125,25 @@ def describe_demonstrations(examples: Sequence[Example], prompts: Prompts) -> di
 
     Those of several turns are left out: what the student writes is one turn.
     """
-    shown = [e for e in examples if e.demonstration and (isinstance(e.demonstration, str) or len(e.demonstration) == 1)]
-    shown = shown[:64]
-    if not shown:
+    shown = [e for e in examples if isinstance(e.demonstration, str) or len(e.demonstration or ()) == 1]
+    by_id = {e.id: written for e in shown[:64] if e.demonstration and (written := _written(e, prompts))}
+    if not by_id:
         return {}
-    ids = [prompts.demonstrated(e)[0] for e in shown]
+    ids = list(by_id.values())
     return {
         "completion_tokens": sum(map(len, ids)) / len(ids),
         "repeated": sum(map(repeated, ids)) / len(ids),
-        "distinct": distinct([prompts.student(e) for e in shown], ids),
+        "distinct": distinct([prompts.student(e) for e in shown if e.id in by_id], ids),
     }
+
+
+def _written(example: Example, prompts: Prompts) -> list[int] | None:
+    """The demonstration as the student would write it; None where its chat template has no way to (a teacher may see
+    it even so)."""
+    try:
+        return prompts.demonstrated(example)[0]
+    except TemplateRefusal:
+        return None
 
 
 def distinct(prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> float:

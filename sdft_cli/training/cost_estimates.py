@@ -76,15 +76,17 @@ def disk_bytes(recipe: Recipe, location: str, stages: int) -> int:
 
 
 def _on_disk(recipe: Recipe, counts: Counts, held: Lasting, stages: int, width: int) -> int:
-    """Every stage leaves its final model and perhaps its best one. Within a stage there are the checkpoints to resume
-    from, and the one that is being written; a guard that stops the run writes one as well."""
+    """Every stage leaves its final model (with ``lora.merge`` a whole one) and perhaps its best one. Within a stage
+    there are the checkpoints to resume from, and the one that is being written; a guard that stops the run writes one
+    as well."""
     train = recipe.train
     model = counts.trained * (4 if counts.lora else width)
     average = counts.trained * (2 if recipe.teacher and recipe.teacher.storage == "half" else 4)
     state = held.masters + held.optimizer + (average if recipe.teacher else 0)
-    models = stages * (2 if train.best != "off" and train.eval_every else 1)
+    final = counts.total * width if recipe.lora.merge == "stage" else model
+    best = model if train.best != "off" and train.eval_every else 0
     whole = train.keep_checkpoints + 1 if train.checkpoint_every else 1
-    return models * model + whole * (model + state)
+    return stages * (final + best) + whole * (model + state)
 
 
 def load_of(recipe: Recipe, longest: Sequence[tuple[int, int]], new_tokens: int) -> Load:
@@ -109,11 +111,7 @@ def memory_text(needs: Footprint) -> str:
 
 def _counts(recipe: Recipe, location: str) -> Counts:
     """Of the model as it will be trained, made without its weights."""
-    import torch
+    from sdft_cli.models import pretrained
 
-    from sdft_cli.models import adapters, pretrained
-
-    model = pretrained.without_weights(location)
-    with torch.device("meta"):
-        adapted = adapters.attach_untrained(model, location, recipe.lora)
-    return counts_of(model if adapted is None else adapted)
+    core, adapted = pretrained.shapes(location, recipe.lora)
+    return counts_of(core if adapted is None else adapted)

@@ -58,7 +58,7 @@ class TrainingDisplay:
         self.first, self.printed = None, 0
         if self.quiet:
             return
-        if self.console.is_terminal:
+        if terminal.is_live(self.console):
             self._start_live()
         else:
             self.note(f"{self._stage()}  {steps} steps")

@@ -30,7 +30,19 @@ class TrainingLog:
 
     def __init__(self, metrics: MetricsLog, plans: Sequence[StagePlan], display: TrainingDisplay):
         self.metrics, self.plans, self.display = metrics, plans, display
+        self.begins = self._begins()
         self.said: ModelFacts | None = None
+
+    def _begins(self) -> list[int]:
+        """The global steps before each stage: as logged, where a stage has begun. The rows of a finished stage may have
+        changed since, and its plan with them."""
+        begins, begin, logged = [], 0, self.metrics.read().steps
+        for number, plan in enumerate(self.plans, 1):
+            rows = [row for row in logged if row["stage"] == number]
+            begin = rows[0]["global_step"] - rows[0]["step"] if rows else begin
+            begins.append(begin)
+            begin += max([plan.steps, *(row["step"] for row in rows)])
+        return begins
 
     def notes(self, texts: Sequence[str]) -> None:
         """What to know of the run before its first step: shown once in every process, recorded once."""
@@ -43,11 +55,11 @@ class TrainingLog:
     def start_stage(self, stage: StageId) -> None:
         self.display.start_stage(stage, len(self.plans), self.plans[stage.number - 1].steps)
 
-    def model(self, stage: StageId, step: int, facts: ModelFacts) -> None:
-        """How the model is sampled and scored from ``step`` on: logged where it differs from what was logged last (a
+    def model(self, at: Position, facts: ModelFacts) -> None:
+        """How the model is sampled and scored from here on: logged where it differs from what was logged last (a
         resumed run may have another machine), on the terminal once besides."""
         if facts != self.metrics.model():
-            row: ModelRow = {"kind": "model", "stage": stage.number, "task": stage.task, "step": step, **facts}
+            row: ModelRow = {"kind": "model", **self._at(at), **facts}
             self.metrics.append(row)
         if facts != self.said:
             self.display.note(f"sampling: {facts['sampling']}")
@@ -78,11 +90,10 @@ class TrainingLog:
         self.display.ending(row)
 
     def _at(self, at: Position) -> TrainingAt:
-        before = sum(plan.steps for plan in self.plans[: at.stage.number - 1])
         return {
             "stage": at.stage.number,
             "task": at.stage.task,
             "step": at.step,
             "phase": at.phase,
-            "global_step": before + at.step,
+            "global_step": self.begins[at.stage.number - 1] + at.step,
         }

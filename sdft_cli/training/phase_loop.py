@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from signal import Signals
+from typing import NoReturn
 
 from sdft_cli.config.recipe import Train
 from sdft_cli.errors import SdftError
 from sdft_cli.runs.records import EvalRow, GuardFacts, Position
+from sdft_cli.runs.signals import Held, Stopped
 from sdft_cli.training.checkpoint_schedule import Checkpointer
 from sdft_cli.training.guards import Guards, NonFinite
 from sdft_cli.training.log import TrainingLog
@@ -33,7 +37,7 @@ class Schedule:
 
 class PhaseLoop:
     """The loop of one phase, which begins after step ``begin`` of the stage. ``evaluate`` runs and logs a mid-training
-    evaluation."""
+    evaluation. A ``stop`` that is asked for is heeded once the step is done; evaluations are cut short by it."""
 
     def __init__(
         self,
@@ -44,35 +48,57 @@ class PhaseLoop:
         schedule: Schedule,
         begin: int,
         evaluate: Callable[[Position], EvalRow],
+        stop: Held,
     ):
         self.trainer, self.guards, self.checkpointer, self.log = trainer, guards, checkpointer, log
-        self.schedule, self.begin, self.evaluate = schedule, begin, evaluate
+        self.schedule, self.begin, self.evaluate, self.stop = schedule, begin, evaluate, stop
 
     def run(self, at: Position) -> Position:
         """From ``at`` to the end of the phase, or to where the prior suite is lost; returns where that is.
 
-        Raises `SdftError` where a guard stops the run; the state is then saved.
+        Raises `SdftError` where a guard stops the run, and `Stopped` where a signal does; the state is then saved.
         """
-        for step in range(at.step + 1, self.begin + self.trainer.steps + 1):
-            at = at._replace(step=step)
+        self._catch_up(at)
+        while at.step < self.begin + self.trainer.steps and not self.checkpointer.lost():
+            self._heed_stop(at)
+            at = at._replace(step=at.step + 1)
             self._step(at)
-            if self.checkpointer.lost():
-                break
-            if step < self.schedule.steps:
-                self._save(step)
+            if at.step < self.schedule.steps and not self.checkpointer.lost():
+                self._save(at.step)
+        self._heed_stop(at)
         return at
+
+    def _catch_up(self, at: Position) -> None:
+        """The evaluation of the step that the run is resumed after, if a stop cut it short."""
+        if at.step and self.schedule.evaluates(at.step) and not self.checkpointer.evaluated(at.step):
+            before = at.step == self.begin and at.phase > 0  # that step was the last of the phase before
+            self._evaluate(at._replace(phase=at.phase - before))
+            if at.step < self.schedule.steps and not self.checkpointer.lost():
+                self._save(at.step)
 
     def _step(self, at: Position) -> None:
         try:
-            number = at.step - self.begin - 1
-            facts = self.trainer.step(number, look=number == 0 or self.schedule.evaluates(at.step))
+            facts = self.trainer.step(at.step - self.begin - 1)
         except NonFinite as error:
             self._heed(self.guards.look(error.facts), at, trained=at.step - 1)
             raise
         self.log.step(at, facts)
         if self.schedule.evaluates(at.step):
-            self.checkpointer.see(self.evaluate(at))
+            self._evaluate(at)
         self._heed(self.guards.look(facts), at, trained=at.step)
+
+    def _evaluate(self, at: Position) -> None:
+        """Evaluate, unless a stop is asked for: then it is left to the resumed run."""
+        try:
+            with self.stop.exposing():
+                self.checkpointer.see(self.evaluate(at))
+        except KeyboardInterrupt:
+            if self.stop.number is None:
+                raise
+
+    def _heed_stop(self, at: Position) -> None:
+        if self.stop.number is not None:
+            save_stopped(at, self.stop, self.checkpointer, self.trainer.save)
 
     def _save(self, step: int) -> None:
         due = self.schedule.saves_state(step) and self.trainer.may_save(step - self.begin)
@@ -92,3 +118,13 @@ class PhaseLoop:
                 f"{stop['guard']} stopped {where}: {stop['text']}; state saved in {checkpoint.folder}",
                 f"{stop['hint']}; --resume goes on from there{back}, with other settings by --set",
             )
+
+
+def save_stopped(at: Position, stop: Held, checkpointer: Checkpointer, whole: Callable[[Path, Path], None]) -> NoReturn:
+    """Save the state after the step ``at``, where a signal stops the run, and raise `Stopped`."""
+    if at.step == 0 or stop.number is None:
+        raise KeyboardInterrupt  # nothing is trained yet
+    checkpoint, _ = checkpointer.keep_stopped(at.step, whole)
+    where = f"stage {at.stage.number} ({at.stage.task}), step {at.step}"
+    name = Signals(stop.number).name
+    raise Stopped(stop.number, f"stopped by {name} at {where}: state saved in {checkpoint.folder}")

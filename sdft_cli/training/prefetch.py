@@ -3,19 +3,21 @@
 They are sampled together in one call of the engine, as larger batches cost little more. A batch is then up to
 ``engine.prefetch`` batches older than the weights it trains; its sampled log-probs are those of the weights that
 sampled it, and the method's importance weights correct for the difference. Nothing is sampled beyond a quiet step,
-after which the run is evaluated or saved. So a checkpoint has no batch in flight, a resumed run samples what an
-uninterrupted one would have, and an engine never has two callers at once. Without prefetching every batch is sampled
-when it is needed, by the weights of its step.
+after which the run is evaluated or saved. So a regular checkpoint has no batch in flight (one that a stop saves may
+have: `in_flight`), a resumed run samples what an uninterrupted one would have, and an engine never has two callers at
+once. Without prefetching every batch is sampled when it is needed, by the weights of its step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 
 from sdft_cli.models.engine import Engine
+from sdft_cli.training import in_flight
 from sdft_cli.training.batches import Batch, Batches
 
 
@@ -72,6 +74,20 @@ class Prefetcher:
         if self.stale:
             self.engine.sync()
             self.stale = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is sampled and not taken yet, as plain data; empty if nothing is. Waits until it is sampled."""
+        if not self._sampled:
+            return {}
+        numbers, batches = [self._numbers.start, self._numbers.stop], in_flight.stored(self._sampled.result())
+        return {"ahead": {"since": self._since, "numbers": numbers, "batches": batches}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what `state_dict` gave; it was sampled by older weights than those the engine has now."""
+        if ahead := state.get("ahead"):
+            self._since, self._numbers = ahead["since"], range(*ahead["numbers"])
+            self._sampled = Future()
+            self._sampled.set_result(in_flight.loaded(ahead["batches"]))
 
     def settle(self) -> None:
         """Wait until nothing is being sampled."""

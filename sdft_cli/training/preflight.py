@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdft_cli import plugins
-from sdft_cli.config.recipe import Method, Recipe
+from sdft_cli.config.recipe import METHODS, Method, Recipe
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError
 from sdft_cli.models.chat import Chat
@@ -49,10 +49,12 @@ class StagePlan:
         return sum(phase.steps for phase in self.phases)
 
 
-def plan(recipe: Recipe, chat: Chat) -> list[StagePlan]:
-    """One plan per task; raises on the first bad row unless ``train.on_bad_row`` is ``drop``."""
-    method = check_recipe(recipe)
-    plans = [_plan(recipe, method, i, name, chat) for i, name in enumerate(recipe.tasks, 1)]
+def plan(recipe: Recipe, chat: Chat, stages: Sequence[Recipe] = ()) -> list[StagePlan]:
+    """One plan per task, under ``recipe`` or the recipes of ``stages`` where they have their own; raises on the first
+    bad row unless ``train.on_bad_row`` is ``drop``."""
+    check_recipe(recipe)
+    own = zip(recipe.tasks, stages or [recipe] * len(recipe.tasks), strict=True)
+    plans = [_plan(of_stage, METHODS.get(of_stage.method), i, name, chat) for i, (name, of_stage) in enumerate(own, 1)]
     plans[0].notes += chat.notes
     suite = plugins.SUITES.get(recipe.suite) if recipe.suite else None
     if isinstance(suite, Suite):

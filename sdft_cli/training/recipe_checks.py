@@ -8,8 +8,10 @@ from sdft_cli import plugins
 from sdft_cli.config.recipe import METHODS, Method, Phase, Recipe
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.losses import factors as token_factors
+from sdft_cli.models import pretrained
 from sdft_cli.models.engine import ENGINES
 from sdft_cli.models.views import VIEWS
+from sdft_cli.training.model_checks import check_merging
 from sdft_cli.training.objective import factors_of, needs_of
 from sdft_cli.types import Battery, Suite
 
@@ -23,6 +25,7 @@ def check_recipe(recipe: Recipe) -> Method:
         plugins.task(task, recipe.data)
     if recipe.suite and isinstance(suite := plugins.SUITES.get(recipe.suite), Battery):
         suite.settings(recipe.evaluation)  # raises where something it needs is missing
+    pretrained.placement(recipe.runtime)  # raises for a device that is not there
     engine = ENGINES.get(recipe.engine.name)
     if ready := getattr(engine, "check", None):
         ready(recipe.engine)  # raises where something it needs is missing
@@ -36,6 +39,7 @@ def check_recipe(recipe: Recipe) -> Method:
         )
     if recipe.second_phase:
         _check_general(recipe, recipe.second_phase)
+    check_merging(recipe)
     return method
 
 

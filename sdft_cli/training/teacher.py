@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -190,14 +191,21 @@ class AdapterTeacher(AveragedTeacher):
 
     @torch.no_grad()
     def hidden_states(self, inputs: Inputs) -> Tensor:
-        self.model.set_adapter(TEACHER)
-        try:
+        with self._active():
             return self.policy.hidden_states(inputs)
-        finally:
-            self.model.set_adapter(STUDENT)
 
     def head(self) -> Head:
-        return self.policy.head().detach()
+        with self._active():  # an adapter may have a head of its own (modules_to_save)
+            return self.policy.head().detach()
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        """The shared base computes with the teacher's adapter, and then with the student's again."""
+        self.model.set_adapter(TEACHER)
+        try:
+            yield
+        finally:
+            self.model.set_adapter(STUDENT)
 
     def close(self) -> None:
         self.average = {}

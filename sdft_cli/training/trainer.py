@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.losses.fused import Scored
 from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
 from sdft_cli.models.engine import Engine, Reporting
 from sdft_cli.models.policy import Policy
 from sdft_cli.runs.records import StepFacts
+from sdft_cli.training import in_flight
 from sdft_cli.training.batches import Batch, Batches
 from sdft_cli.training.guards import NonFinite
 from sdft_cli.training.micro_batches import MicroBatchBudget
@@ -45,17 +48,18 @@ def build_trainer(
     stored: list[Rollout] | None = None,
     origin: Callable[[], Weights] | None = None,
     quiet: Callable[[int], bool] = lambda steps: False,
+    looks: Callable[[int], bool] = lambda step: False,
 ) -> PhaseTrainer:
     """The trainer of a phase, ready for its first step: what `train`, `probe`, tests and benchmarks use.
 
     A teacher that writes once has written ``stored``, or writes now. ``origin`` loads the weights that the teacher
     starts from where it does not start from the student. ``quiet(steps)`` says whether the caller will sample with the
-    engine, or save, after ``steps`` steps.
+    engine, or save, after ``steps`` steps; ``looks(step)`` whether a step also measures what the loss leaves out.
     """
     if batches.recipe.sampler.source == "teacher" and stored is None:
         stored = batches.write_once(engine)
     batches.start(engine, stored or ())
-    return PhaseTrainer(policy, engine, batches, origin, quiet)
+    return PhaseTrainer(policy, engine, batches, origin, quiet, looks)
 
 
 class PhaseTrainer:
@@ -68,7 +72,9 @@ class PhaseTrainer:
         batches: Batches,
         origin: Callable[[], Weights] | None,
         quiet: Callable[[int], bool],
+        looks: Callable[[int], bool] = lambda step: False,
     ):
+        self.looks = looks
         self.policy, self.engine, self.batches, self.recipe = policy, engine, batches, batches.recipe
         self.steps, self.prefetcher = batches.steps, Prefetcher(batches, engine, quiet)
         asks = "teacher" in needs_of(self.recipe.objective)
@@ -77,12 +83,12 @@ class PhaseTrainer:
         self.budget = MicroBatchBudget(policy, self.recipe, self.optimizer.held)
         self.teacher = make_teacher(policy, settings, origin, self.optimizer.exact()) if settings else None
         self._in_use: tuple[int, Batch] | None = None
+        self._trained = 0  # steps of this phase, in this process
 
     # one step -----------------------------------------------------------------------------------------------
 
-    def step(self, step: int, look: bool = False) -> StepFacts:
-        """Optimizer step ``step`` (from 0) of this phase; returns what there is to log. With a ``look`` at the tokens
-        that the loss leaves out, too.
+    def step(self, step: int) -> StepFacts:
+        """Optimizer step ``step`` (from 0) of this phase; returns what there is to log.
 
         Raises `NonFinite` where loss or gradient is not finite; weights, optimizer and teacher are then as before.
         """
@@ -90,7 +96,7 @@ class PhaseTrainer:
         batch = self.batch(step)
         sampled_at = time.perf_counter()
         loss, means = self.gradients(batch.rows, step)
-        skipped = self.skipped(batch.rows, step, means) if look else StepFacts()
+        skipped = self.skipped(batch.rows, step, means) if self.looks(step) else StepFacts()
         lr = learning_rate(self.recipe.train, step, self.steps)
         norm = self.optimizer.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -101,13 +107,14 @@ class PhaseTrainer:
         if self.teacher:
             self.teacher.update(step + 1, self.optimizer.exact())
         self.prefetcher.moved()
+        self._trained = step + 1
         seconds = time.perf_counter() - began
         facts: StepFacts = {
             "loss": loss,
             **means,
             **skipped,
             **batch.facts,
-            **self._age(batch, step),
+            **_age(batch, step % self.recipe.train.updates, self.recipe.train.updates),
             "tokens_per_second": sum(len(r.completion) for r in batch.rows) / seconds,
             "lr": lr,
             "grad_norm": norm,
@@ -124,13 +131,6 @@ class PhaseTrainer:
         if self._in_use is None or self._in_use[0] != number:
             self._in_use = (number, self.prefetcher.take(number))
         return self._in_use[1]
-
-    def _age(self, batch: Batch, step: int) -> StepFacts:
-        """How old the batch's samples are, where they may be older than the weights."""
-        reused = step % self.recipe.train.updates
-        if "staleness" not in batch.facts and self.recipe.train.updates == 1:
-            return {}
-        return {"staleness": batch.facts.get("staleness", 0) + reused}
 
     def may_save(self, step: int) -> bool:
         """Whether nothing but weights is in flight after ``step`` steps: a batch in use could not be drawn again."""
@@ -197,24 +197,64 @@ class PhaseTrainer:
         """Everything that a resumed phase needs."""
         self.save_model(model)
         teacher = self.teacher.state_dict() if self.teacher else None
-        torch.save({"optimizer": self.optimizer.state_dict(), "teacher": teacher}, state / "state.pt")
+        saved = {"optimizer": self.optimizer.state_dict(), "teacher": teacher, "in_flight": self._in_flight()}
+        with (state / "state.pt").open("wb") as file:  # given a path, torch would not say why it cannot write
+            torch.save(saved, file)
+
+    def _in_flight(self) -> dict[str, Any]:
+        """The batch in use and those sampled ahead; regular checkpoints come at steps without any."""
+        ahead = self.prefetcher.state_dict()
+        if self._in_use and not self.may_save(self._trained):
+            number, batch = self._in_use
+            ahead["in_use"] = (number, in_flight.stored([batch]))
+        return {"settings": in_flight.settings(self.recipe), **ahead} if ahead else {}
 
     def save_model(self, folder: Path) -> None:
         """The student alone."""
         self.policy.save(folder)
 
     def restore(self, state: Path) -> None:
-        """Optimizer and teacher as `save` left them; the weights were loaded with the model."""
-        saved = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.teacher:
-            self.teacher.load_state_dict(saved["teacher"])
+        """Optimizer and teacher as `save` left them; the weights were loaded with the model. `UsageError` for a file
+        that is broken, or of another model or optimizer."""
+        with _explaining(state):
+            saved = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.teacher:
+                self.teacher.load_state_dict(saved["teacher"])
+            batches = saved.get("in_flight", {})  # state saved by older versions has none
+            if batches.get("settings") != in_flight.settings(self.recipe):
+                return
+            self.prefetcher.load_state_dict(batches)
+            if "in_use" in batches:
+                number, (batch,) = batches["in_use"]
+                self._in_use = number, in_flight.loaded([batch])[0]
 
     def close(self) -> None:
         """Stop what is being prefetched, and free the teacher."""
         self.prefetcher.close()
         if self.teacher:
             self.teacher.close()
+
+
+def _age(batch: Batch, reused: int, updates: int) -> StepFacts:
+    """How many steps older than the weights a batch's samples are, which has been ``reused`` so often of ``updates``
+    times; nothing where they are always of the weights."""
+    if "staleness" not in batch.facts and updates == 1:
+        return {}
+    return {"staleness": batch.facts.get("staleness", 0) + reused}
+
+
+@contextmanager
+def _explaining(state: Path) -> Iterator[None]:
+    """`UsageError` for a ``state`` that is broken, or of another model or optimizer."""
+    try:
+        yield
+    except (SdftError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # torch and pickle raise errors of any kind for bytes that they cannot read
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        hint = f"restore it, or delete {state.parent} to go on from what was saved before it"
+        raise UsageError(f"cannot restore {state / 'state.pt'}: {reason}", hint) from error
 
 
 class _Sums:

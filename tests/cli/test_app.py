@@ -20,7 +20,7 @@ MISTAKES = [
     (["train", "--continue", "nowhere", "--tasks", "micro-tooluse"], "nowhere is not a run", ""),
     (["train", "--continue", "nowhere"], "--continue needs the tasks to add", "--tasks"),
     (["train", "--continue", "nowhere", "--resume"], "--resume and --continue exclude each other", "unfinished"),
-    (["train", "--continue", "nowhere", "--tasks", "a", "--set", "lr=1"], "lr=1 has no effect", "all but --tasks"),
+    (["train", "--continue", "nowhere", "--tasks", "a", "--set", "lr=1"], "nowhere is not a run", ""),
     (["train", "--tasks", "micro-tooluse", "--set", "views.teacher=ghost"], "unknown view 'ghost'", "demonstration"),
     (["train", "--tasks", "micro-tooluse", "--set", "sampler.temperature=0.5"], "importance ratios", "importance_cap"),
     (["train", "--tasks", "micro-tooluse", "--plugin", "mine.py"], "no plug-in file at mine.py", ".py"),

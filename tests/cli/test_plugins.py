@@ -46,6 +46,15 @@ MALFORMED = {
         TASK.replace("tokens=4", "tokens='4'"),
         "TASK.max_new_tokens must be int, not str",
     ),
+    "TASK of no tokens": (TASK.replace("tokens=4", "tokens=0"), "TASK.max_new_tokens must be at least 1, not 0"),
+    "TASK with a text for suffixes": (
+        TASK.replace("max_new", "suffixes='.csv', max_new"),
+        "TASK.suffixes must be a tuple of text, such as ('.csv',), not '.csv'",
+    ),
+    "TASK with a text for a rubric": (
+        TASK.replace("max_new", "rubric='be strict', max_new"),
+        "TASK.rubric must be a Rubric, not 'be strict'",
+    ),
     "TASK without a name": (TASK.replace('"my-task"', '""'), "TASK.name must be letters, digits"),
     "TASK with blanks in its name": (TASK.replace("my-task", "my task"), "not 'my task'"),
     "TASK with a path for a name": (TASK.replace("my-task", "../../up"), "not '../../up'"),

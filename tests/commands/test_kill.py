@@ -20,16 +20,15 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from support.same_runs import assert_same, weights
 
 SEED = 260119897
 KILLS, RANDOM, HALF_WRITTEN = 10, 6, 3  # at least: of a kind, of these at any time, of these within a write
 WRITING, RENAMED = "stages/*/step-*.tmp", "stages/*/step-??????"  # a checkpoint as it is made, and in its place
-TIMINGS = ("seconds", "rollout_seconds", "tokens_per_second")
 
 
 # --- the nursery: the parent of every run -------------------------------------------------------------------------
@@ -236,37 +235,12 @@ class Ordeal:
 
     def compare(self) -> None:
         """The run that has ended equals the one that was left alone; the next one begins in a new folder."""
-        from sdft_cli.runs import results
-
-        for mine, theirs in zip_longest(rows(self.out), rows(self.whole)):
-            assert mine == theirs, str(self)
-        for number, task in enumerate(self.kind.tasks, 1):
-            mine, theirs = (weights(run, number, task) for run in (self.out, self.whole))
-            assert set(mine) == set(theirs) and all(mine[n].equal(theirs[n]) for n in theirs), f"{self}\n{task}"
-        assert results.load_run(self.out).matrix == results.load_run(self.whole).matrix, str(self)
+        assert_same(self.out, self.whole, self.kind.tasks, self)
         self.runs += 1
         self.out = self.folder / f"run-{self.runs}"
 
     def __str__(self) -> str:
         return "\n".join(self.story)
-
-
-def weights(run: Path, number: int, task: str) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    from sdft_cli.runs.folder import Run
-    from sdft_cli.runs.records import StageId
-
-    final = Run.open(run).checkpoints.of(StageId(number, task)).finished()
-    assert final is not None, f"{run}: stage {number} is not finished"
-    (file,) = final.model.glob("*.safetensors")
-    return load_file(file)
-
-
-def rows(run: Path) -> list[dict[str, Any]]:
-    """What was logged, without what a clock says."""
-    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in logged]
 
 
 @pytest.fixture(params=list(KINDS))

@@ -319,7 +319,9 @@ def test_endings_guards_and_pass_at_k_are_reported(tmp_path):
     path = folder / "evals" / f"03-{TASKS[2]}" / "scores.json"
     scores = json.loads(path.read_text())
     values, intervals = {"1": 0.25, "8": 0.625}, {"1": [0.1, 0.4], "8": [0.5, 0.75]}
-    scores["tasks"][TASKS[0]] |= {"pass_at": {"values": values, "intervals": intervals}, "extra": {"lenient": 0.375}}
+    pass_at = {"samples": 8, "questions": 10, "unscored": 0, "mean_tokens": 9.0}
+    pass_at |= {"values": values, "intervals": intervals}
+    scores["tasks"][TASKS[0]] |= {"pass_at": pass_at, "extra": {"lenient": 0.375}}
     path.write_text(json.dumps(scores))
     contents = report([folder], tmp_path / "out")
     text = " ".join(Reader((tmp_path / "out" / "report.html").read_text()).text)

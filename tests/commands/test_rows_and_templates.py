@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 from support import chat_families
 
+from sdft_cli import plugins
 from sdft_cli.commands.datasets import show
 from sdft_cli.commands.dry_run import dry_run
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.config.recipe_layers import assemble
+from sdft_cli.data.dataset import read_split
 from sdft_cli.errors import UsageError
+from sdft_cli.evaluation.conditions import Conditions
+from sdft_cli.models.pretrained import load_chat
+from sdft_cli.training.completions import describe_demonstrations
+from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.types import PrepareOptions
 
 SYSTEM = {"role": "system", "content": "be kind"}
@@ -41,9 +47,9 @@ def data(folder: Path, every: int, *before: dict[str, Any], **options: Any) -> P
     return folder / "data"
 
 
-def recipe(model: Path, folder: Path, *sets: str):
+def recipe(model: Path, folder: Path, *sets: str, method: str = "sft"):
     small = ["sampler.max_new_tokens=8", "evaluation.max_new_tokens=8", "batch=2", "max_steps=1", "warmup_steps=0"]
-    flags = {"method": "sft", "model": str(model), "tasks": ["mine"], "data": str(folder)}
+    flags = {"method": method, "model": str(model), "tasks": ["mine"], "data": str(folder)}
     return assemble(None, flags, [*small, *sets])
 
 
@@ -83,7 +89,7 @@ def test_tools_reach_the_template_or_the_row_is_refused(models, tmp_path: Path) 
     assert '{"name": "look", "arguments": {"at": "map"}}' in str(row["demonstration"])
     for split in ("validation", "test", "train"):  # in the order in which they are read
         with pytest.raises(UsageError, match=rf"{split}\.jsonl: row .*the chat template does not show the row's tools"):
-            dry_run(recipe(models["chatml, base"], tmp_path / "data", "method=sdft"))
+            dry_run(recipe(models["chatml, base"], tmp_path / "data", method="sdft"))
         file = tmp_path / "data" / "mine" / f"{split}.jsonl"
         plain = [{k: v for k, v in json.loads(line).items() if k != "tools"} for line in file.read_text().splitlines()]
         file.write_text("".join(json.dumps(row) + "\n" for row in plain))
@@ -93,3 +99,29 @@ def test_an_end_that_only_the_template_names_is_said_once(models, tmp_path: Path
     facts = dry_run(recipe(models["chatml, base"], data(tmp_path, 1))).facts
     assert [note for note in facts["notes"] if "the chat template ends a turn with '<|im_end|>'" in note]
     assert len(facts["notes"]) == 1
+
+
+def test_an_evaluation_names_the_row_that_the_template_refuses(models, tmp_path: Path) -> None:
+    folder = data(tmp_path, 1, SYSTEM)
+    rows, _ = read_split(folder / "mine", "train")
+    conditions = Conditions("prompt", max_new_tokens=8)
+    with pytest.raises(UsageError, match=r"mine: row mine-train-1: cannot be rendered: .*System role not") as no:
+        conditions.for_rows(load_chat(str(models["gemma"])), plugins.task("mine", folder), rows)
+    assert "--merge-system" in no.value.hint
+
+
+def test_what_a_student_cannot_write_a_teacher_may_show(models, tmp_path: Path) -> None:
+    """Reasoning has no place in Gemma's turn: SFT refuses it, SDFT shows it to the teacher and samples the student."""
+    rows = [{"messages": [asked(i), {**REPLY, "reasoning_content": f"hm {i}"}]} for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (made,) = prepare(
+        ["mine"], {"mine": [tmp_path / "rows.jsonl"]}, tmp_path / "data", PrepareOptions(), model=str(models["gemma"])
+    )
+    assert made["lengths"]["tokens"]["train"]["demonstration"]["max"] > 5
+    with pytest.raises(UsageError, match="no place for the demonstration's reasoning"):
+        dry_run(recipe(models["gemma"], tmp_path / "data"))
+    text = dry_run(recipe(models["gemma"], tmp_path / "data", method="sdft")).text
+    assert "<think>\nhm " in text
+    examples, _ = read_split(tmp_path / "data" / "mine", "train")
+    views = recipe(models["gemma"], tmp_path / "data").views
+    assert describe_demonstrations(examples, Prompts(load_chat(str(models["gemma"])), views)) == {}

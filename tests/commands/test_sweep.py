@@ -15,6 +15,7 @@ from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.config.sweep_grid import SweepArguments, grids_of, name_of, points, product
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.parallel_runs import Job, train_all
+from sdft_cli.runs.signals import Stopped
 from sdft_cli.stats.selection import Candidate, pick, standard_error
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -262,9 +263,9 @@ def test_a_sweep_that_is_stopped_resumes_where_it_was(tiny_model: Path, micro_da
 
     stopper = threading.Thread(target=stop, daemon=True)
     stopper.start()
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(Stopped, match="1 of 2 runs are finished") as stopped:
         sweep(question, out, jobs=1, quiet=True)
-    assert stopped.value.code == 128 + signal.SIGTERM
+    assert stopped.value.code == 128 + signal.SIGTERM and f"sdft sweep --resume --out {out}" in stopped.value.hint
     assert not (second / "done.json").is_file() and "points" not in stored(out)
     before = (first / "metrics.jsonl").read_bytes()
     record = sweep(None, out, jobs=1, resume=True, quiet=True)

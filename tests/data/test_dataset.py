@@ -143,7 +143,7 @@ def test_the_command_names_source_and_teacher_if_the_dataset_had_them(tmp_path):
 def test_an_unfinished_or_broken_manifest_is_refused(tmp_path):
     place = folder(tmp_path, line())
     (place / "manifest.json").write_text("{")
-    with pytest.raises(UsageError, match=r"manifest\.json is not valid JSON"):
+    with pytest.raises(UsageError, match=r"manifest\.json: not valid JSON"):
         read_split(place, "train")
     (place / "manifest.json").unlink()
     with pytest.raises(UsageError, match=r"no manifest\.json, so it is not a finished dataset"):

@@ -176,7 +176,7 @@ def test_a_batch_used_twice_is_sampled_once_and_clipped(tiny_model: Path, micro_
 def test_thinking_counts_first_tokens_after_it(tiny_model: Path, micro_data: Path) -> None:
     stage = make(tiny_model, micro_data, "sdft", "skip_first=2")
     chat = stage.policy.chat
-    thought, spoken = chat._ids("so it is</think>"), chat._ids("the answer is mila")
+    thought, spoken = chat.splitter.ids("so it is</think>"), chat.splitter.ids("the answer is mila")
     assert chat.thinking_length(thought + spoken) == len(thought) and chat.thinking_length(spoken) == 0
     rows, _ = stage.batch(0)
     written = Completion(stage.batches.examples[0], [], thought + spoken, [True] * 99)

@@ -72,3 +72,28 @@ def test_a_key_that_a_side_lacks_counts_as_differing():
         "none",
         "x",
     ]
+
+
+def test_seeds_are_pooled_only_if_they_agree_stage_by_stage_and_changed_alike(tmp_path):
+    def continued(path, seed, methods, **row):
+        folder = make_run(path, methods[-1], items=4, seed=seed)
+        recipe = json.loads((folder / "recipe.json").read_text())
+        (folder / "recipes").mkdir()
+        for number, (task, method) in enumerate(zip(TASKS, methods, strict=True), 1):
+            stage = folder / "recipes" / f"{number:02d}-{task}.json"
+            stage.write_text(json.dumps({**recipe, "method": method, "train": {"lr": 1e-5}}))
+        if row:
+            with (folder / "metrics.jsonl").open("a") as f:
+                f.write(
+                    json.dumps({"kind": "settings", "stage": 1, "task": TASKS[0], "step": 3, "changed": row}) + "\n"
+                )
+        return results.load_run(folder)
+
+    early, late = ("sdft", "sft", "sft"), ("sdft", "sdft", "sft")
+    a, b = continued(tmp_path / "a", 0, late), continued(tmp_path / "b", 1, late)
+    c = continued(tmp_path / "c", 2, early)
+    d = continued(tmp_path / "d", 3, late, **{"train.lr": [1e-4, 1e-5]})
+    e = continued(tmp_path / "e", 4, late, **{"engine.name": ["vllm", "transformers"], "inputs.others.x": ["1", "2"]})
+    by_name, _ = named(a, b, c, d, e)
+    assert by_name == {"sdft, then sft": ["a", "b", "e"], "c": ["c"], "d": ["d"]}
+    assert results.load_run(tmp_path / "a").method == "sdft, then sft"

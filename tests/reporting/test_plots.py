@@ -127,6 +127,10 @@ def test_pass_at_k_of_runs_whose_folders_share_a_name(tmp_path):
         path = folder / "evals" / f"03-{TASKS[2]}" / "scores.json"
         scores = json.loads(path.read_text())
         scores["tasks"][TASKS[1]]["pass_at"] = {
+            "samples": 4,
+            "questions": 10,
+            "unscored": 0,
+            "mean_tokens": 9.0,
             "values": {"1": value, "4": None},
             "intervals": {"1": [0.1, 0.9], "4": None},
         }

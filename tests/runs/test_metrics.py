@@ -5,12 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from sdft_cli.errors import UsageError
 from sdft_cli.runs.metrics import MetricsLog, validation
 from sdft_cli.runs.records import StageId
 
+#: What a row of each kind needs.
+NEEDS = {
+    "step": {},
+    "eval": {"scores": {}, "suite": None},
+    "guard": {"guard": "repetition", "level": "warn", "text": "", "hint": ""},
+    "settings": {"changed": {"train.lr": [1e-5, 1e-4]}},
+}
 
-def row(kind: str, stage: int, step: int) -> dict:
-    return {"kind": kind, "stage": stage, "task": "ab"[stage - 1], "step": step}
+
+def row(kind: str, stage: int, step: int, **more: object) -> dict:
+    return {"kind": kind, "stage": stage, "task": "ab"[stage - 1], "step": step, **NEEDS[kind], **more}
 
 
 def test_rewinding_drops_what_comes_after_and_torn_lines(tmp_path: Path) -> None:
@@ -65,12 +74,61 @@ def test_a_stage_that_ended_with_an_earlier_step_counts_as_of_that_step() -> Non
 
 
 def test_rows_are_sorted_by_kind_and_the_last_of_a_step_counts(tmp_path: Path) -> None:
-    at = {"stage": 1, "task": "a", "step": 2}
-    rows = [{"kind": "step", **at, "loss": 1.0}, {"kind": "step", **at, "loss": 2.0}, {"kind": "settings", **at}]
-    rows += [{"kind": "guard", **at, "guard": name} for name in ("repetition", "truncation")]
+    rows = [row("step", 1, 2, loss=1.0), row("step", 1, 2, loss=2.0), row("settings", 1, 2)]
+    rows += [row("guard", 1, 2, guard=name) for name in ("repetition", "truncation")]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"kind": "step", "st')
     logged = MetricsLog(path).read()
     assert [row["loss"] for row in logged.steps] == [2.0] and logged.steps[0]["global_step"] == 2
     assert [row["guard"] for row in logged.guards] == ["repetition", "truncation"]
     assert logged.evals == logged.endings == [] == MetricsLog(tmp_path / "nowhere").read().steps
+
+
+BROKEN = {
+    "no JSON": ("{", "2: not valid JSON: EOF"),
+    "cut off": ('{"kind": "step", "st', "2: not valid JSON: EOF"),
+    "a number": ("17", "2: Input should be an object (got 17)"),
+    "another kind": ('{"kind": "stap", "stage": 1}', "2: task: Field required"),
+    "no kind": ('{"stage": 1, "task": "a", "step": 3}', "2: Unable to extract tag using discriminator 'kind'"),
+    "a missing key": ('{"kind": "step", "stage": 1, "step": 3}', "2: step.task: Field required"),
+    "a wrong type": (
+        '{"kind": "step", "stage": "1", "task": "a", "step": 3}',
+        "2: step.stage: Input should be a valid",
+    ),
+    "a share above 1": (
+        json.dumps(row("eval", 1, 3, suite={"accuracy": 7.0, "n": 3})),
+        "2: eval.suite.accuracy: Input",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_line_is_named_unless_a_kill_cut_off_the_last_one(name: str, tmp_path: Path) -> None:
+    text, says = BROKEN[name]
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.append(row("step", 1, 1))
+    with log.path.open("a") as f:
+        f.write(text)
+    assert len(log.read().steps) == 1  # no line end: a kill came while it was written
+    with log.path.open("a") as f:
+        f.write("\n")
+    for read in (log.read, lambda: log.rewind(StageId(1, "a"), 9)):
+        with pytest.raises(UsageError) as caught:
+            read()
+        assert f"metrics.jsonl:{says}" in caught.value.message and "\n" not in caught.value.message
+
+
+def test_a_row_of_a_later_versions_kind_is_kept_and_not_read(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.path.write_text('{"kind": "temperature", "stage": 1, "task": "a", "step": 1, "celsius": 70}\n')
+    log.append(row("step", 1, 1))
+    before = log.path.read_text()
+    log.rewind(StageId(1, "a"), 1)
+    assert log.path.read_text() == before and len(log.read().steps) == 1
+
+
+def test_a_row_that_is_not_finite_is_read(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.append(row("step", 1, 1, loss=float("nan"), grad_norm=float("inf"), added_later=[1]))
+    [step] = log.read().steps
+    assert step["loss"] != step["loss"] and step["grad_norm"] == float("inf") and step["added_later"] == [1]

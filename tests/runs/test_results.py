@@ -59,7 +59,7 @@ def test_items_are_read_on_demand(folder):
 def test_a_torn_metrics_line_is_ignored_and_later_lines_win(folder):
     path = folder / "metrics.jsonl"
     again = {"kind": "step", "stage": 1, "task": TASKS[0], "step": 50, "global_step": 50, "loss": 9.0, "kl": None}
-    path.write_text(path.read_text() + json.dumps(again) + '\n17\n["x"]\n{"kind": "step", "stage": 3, "st')
+    path.write_text(path.read_text() + json.dumps(again) + '\n{"kind": "step", "stage": 3, "st')
     run = results.load_run(folder)
     assert len(run.steps) == 30 and [(r["stage"], r["step"]) for r in run.steps] == sorted(
         (r["stage"], r["step"]) for r in run.steps
@@ -193,4 +193,68 @@ def test_a_broken_item_line_is_named(folder):
     path = folder / "evals" / "01-micro-tooluse" / f"{TASKS[0]}.jsonl"
     path.write_text(path.read_text() + "{")
     with pytest.raises(UsageError, match=rf"{TASKS[0]}.jsonl:41"):
+        results.load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda row: {**row, "value": 1.5}, ":1: value: Input should be less than or equal to 1 (got 1.5)"),
+        (lambda row: {**row, "value": "1"}, ":1: value: Input should be a valid number"),
+        (lambda row: {**row, "value": True}, ":1: value: Input should be a valid number"),
+        (lambda row: {**row, "id": 7}, ":1: id: Input should be a valid string"),
+        (lambda row: {**row, "id": "same"}, ":2: item 'same' is also on line 1"),
+        (lambda row: {k: v for k, v in row.items() if k != "value"}, ":1: value: Field required"),
+    ],
+)
+def test_items_that_cannot_be_right_are_named(change, says: str, folder) -> None:
+    path = next(folder.glob(f"evals/02-*/{TASKS[1]}.jsonl"))
+    rewrite(path, change)
+    with pytest.raises(UsageError) as caught:
+        results.load_run(folder)
+    assert f"{path}{says}" in caught.value.message
+    assert f"delete {path.parent}: `sdft train --resume --out {folder}` measures" in caught.value.hint
+
+
+def test_a_file_that_has_lost_items_is_noted(folder) -> None:
+    path = next(folder.glob(f"evals/02-*/{TASKS[1]}.jsonl"))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:30]))
+    notes = results.load_run(folder).notes
+    assert f"stage 2, {TASKS[1]}: 40 items were scored, and 30 are there" in notes
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "says"),
+    [
+        (("tasks", TASKS[0], "accuracy"), 40.0, f"tasks.{TASKS[0]}.accuracy: Input should be less than or equal to 1"),
+        (("tasks", TASKS[0], "interval"), [0.1], f"tasks.{TASKS[0]}.interval: List should have at least 2 items"),
+        (("tasks",), [], "tasks: Input should be an object (got [])"),
+        (("suite", "parts", "recall", "n"), -1, "suite.parts.recall.n: Input should be greater than or equal to 0"),
+        (("suite",), "micro", "suite: Input should be an object (got 'micro')"),
+        (("settings", TASKS[0]), 3, f"settings.{TASKS[0]}: Input should be an object (got 3)"),
+        (("seconds",), float("nan"), "seconds: Input should be a finite number (got nan)"),
+    ],
+)
+def test_scores_that_cannot_be_right_are_named(keys, value, says: str, folder) -> None:
+    path = next(folder.glob("evals/01-*/scores.json"))
+    stored = json.loads(path.read_text())
+    *above, last = keys
+    table = stored
+    for key in above:
+        table = table[key]
+    table[last] = value
+    write_json(path, stored)
+    with pytest.raises(UsageError) as caught:
+        results.load_run(folder)
+    assert caught.value.message.startswith(f"{path}: {says}") and str(path.parent) in caught.value.hint
+
+
+def test_a_folder_of_a_stage_that_cannot_be_is_one_line(folder) -> None:
+    odd = folder / "evals" / f"{'9' * 200}-up"
+    odd.mkdir()
+    (odd / "scores.json").write_bytes(next(folder.glob("evals/01-*/scores.json")).read_bytes())
+    with pytest.raises(UsageError, match="the task of stage 4 is unknown"):
+        results.load_run(folder)
+    odd.rename(folder / "evals" / "1-again")
+    with pytest.raises(UsageError, match="are both evaluations of stage 1"):
         results.load_run(folder)

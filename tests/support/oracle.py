@@ -37,7 +37,10 @@ def oracle_run(
         parts = {p: summary([item for item in suite if item["part"] == p]) for p in PARTS}
         mean = sum(part["accuracy"] for part in parts.values()) / 2
         scores = {"stage": k, "task": name, "tasks": tasks}
-        write_json(where / "scores.json", {**scores, "suite": {"name": "micro", "accuracy": mean, "parts": parts}})
+        write_json(
+            where / "scores.json",
+            {**scores, "suite": {**summary(suite), "name": "micro", "accuracy": mean, "parts": parts}},
+        )
     return results.load_run(folder)
 
 

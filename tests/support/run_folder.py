@@ -53,7 +53,7 @@ def make_run(
     for stage in range(last + 1):
         name = stages[stage - 1] if stage else "base"
         where = folder / "evals" / f"{stage:02d}-{name}"
-        scores: dict[str, Any] = {"stage": stage, "task": name if stage else None, "seconds": 2.0}
+        scores: dict[str, Any] = {"stage": stage, "task": name, "seconds": 2.0}
         scores["settings"] = {unit: {**SETTINGS} for unit in [*tasks, *(["suite-micro"] if suite else [])]}
         scores["tasks"] = {
             task: write_items(where / f"{task}.jsonl", draw(rng, task, items, rates[0][stage][j]))
@@ -89,7 +89,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     scored = [row["value"] for row in rows if row["value"] is not None]
     correct, n = sum(scored), len(scored)
     entry = {"accuracy": correct / n if n else None, "correct": correct, "n": n, "unscored": len(rows) - n}
-    return entry | {"interval": wilson(correct, n), "note": ""}
+    return entry | {"interval": wilson(correct, n), "mean_tokens": 9.0, "note": ""}
 
 
 def _suite(where: Path, rng: random.Random, items: int, rate: float) -> dict[str, Any]:
@@ -121,7 +121,8 @@ def _curves(
     for stage in range(1, begun + 1):
         reached = min(stage, len(rates[0]) - 1)
         for step in range(10, steps + 1, 10):
-            at = {"stage": stage, "task": stages[stage - 1], "step": step, "global_step": (stage - 1) * steps + step}
+            at: dict[str, Any] = {"stage": stage, "task": stages[stage - 1], "step": step, "phase": 0}
+            at["global_step"] = (stage - 1) * steps + step
             left = math.exp(-5 * step / steps)
             row = {
                 "loss": 2 * left + 0.1 * rng.random(),

@@ -217,3 +217,10 @@ def test_rows_written_by_hand_are_checked_when_they_are_read(tmp_path: Path) -> 
     file.write_text("\n".join([wrong, *others]))
     with pytest.raises(UsageError, match=r"train\.jsonl:1: wrong field \('tools': every tool needs a 'function'"):
         read_split(tmp_path / "data" / "mine", "train")
+
+
+def test_messages_in_a_csv_file_are_json_text() -> None:
+    asked = [USER, CALLING, RESULT]
+    assert read({"messages": json.dumps([*asked, REPLY])}) == read({"messages": [*asked, REPLY]})
+    with pytest.raises(BadRow, match="no messages"):
+        read({"messages": "[where ?"})

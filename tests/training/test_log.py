@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sdft_cli.runs.metrics import MetricsLog
-from sdft_cli.runs.records import ModelFacts, StageId
+from sdft_cli.runs.records import ModelFacts, Position, StageId
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
 
@@ -22,7 +22,7 @@ def test_how_a_model_is_sampled_and_scored_is_said_once_and_recorded_where_it_ch
         out = io.StringIO()
         log = TrainingLog(metrics, [], TrainingDisplay(console=Console(file=out, width=80)))
         for stage, step, facts in told:
-            log.model(stage, step, facts)
+            log.model(Position(stage, 0, step), facts)
         return out.getvalue().splitlines()
 
     one, two = StageId(1, "a"), StageId(2, "b")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.adapters import foreign_adapter
 
 from sdft_cli.config.recipe import Lora, Runtime, Train
 from sdft_cli.config.recipe import Teacher as Settings
@@ -308,3 +309,38 @@ def test_only_an_average_of_a_whole_model_lags(tiny_model: Path, rate: float, ra
     assert not isinstance(teacher, CompressedTeacher) and teacher.watcher(1) is None
     if not rank:
         assert all(v.dtype == torch.bfloat16 for v in teacher.average.values())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj", "v_proj"], "use_dora": True},
+        {"target_modules": "all-linear", "lora_alpha": 0.5, "use_rslora": True},
+    ],
+    ids=["a head of its own", "dora", "rslora"],
+)
+def test_the_teacher_of_any_adapter_has_weights_of_its_own(tiny_model: Path, tmp_path: Path, kind: dict) -> None:
+    """Its scores are the student's at first, stay when the student moves, and come along where it follows wholly."""
+    adapter = foreign_adapter(tiny_model, tmp_path / "adapter", **kind)
+    policy = pretrained.load(str(adapter), Runtime(dtype="float32"))
+
+    def student() -> torch.Tensor:
+        scored = policy.hidden_states(inputs(policy)), policy.head()
+        return scored[1].logits(scored[0]).detach()
+
+    def taught(teacher: TeacherModel) -> torch.Tensor:
+        scored = teacher.score(inputs(policy))
+        return scored.head.logits(scored.hidden_NH)
+
+    start = student()
+    frozen, trained = make(policy, update_rate=0.0), {n for n, p in policy.model.named_parameters() if p.requires_grad}
+    assert torch.equal(taught(frozen), start)
+    shift(policy, 0.05)
+    assert torch.equal(taught(frozen), start) and not torch.allclose(student(), start, atol=1e-3)
+    assert {n for n, p in policy.model.named_parameters() if p.requires_grad} == trained
+    frozen.close()
+    following = make(policy, update_rate=1.0, update_every=2)
+    shift(policy, -0.02)
+    following.update(2, exact(policy))
+    assert torch.equal(taught(following), student())

@@ -1,0 +1,44 @@
+"""Options of `sdft eval` that have nothing to act on are refused: whoever gives one expects it to change something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sdft_cli.errors import UsageError
+from sdft_cli.evaluation.plan import EvalPlan
+from sdft_cli.types import Battery
+
+#: The flags by the keys of the recipe's ``evaluation.harness`` that they set.
+_HARNESS = {"benchmarks": "--benchmarks", "allow_code_execution": "--allow-code-execution", "tasks": "--harness"}
+
+
+def check_options(plan: EvalPlan) -> None:
+    """Raise `UsageError` for the first option that no task or suite of ``plan`` uses."""
+    for flag, about, hint in _unused(plan):
+        raise UsageError(f"{flag} {about}", hint)
+
+
+def _unused(plan: EvalPlan) -> Iterator[tuple[str, str, str]]:
+    """(flag, what it is about and why that is not here, what to do)."""
+    request = plan.request
+    tasks = [unit for unit in plan.units if unit.suite is None]
+    batteries = [unit for unit in plan.units if isinstance(unit.suite, Battery)]
+    if not tasks:
+        of_tasks = {
+            "--data": request.data is not None,
+            "--max-new-tokens": request.max_new_tokens is not None,
+            "--also": bool(request.also),
+            "--judge": request.judge is not None,
+        }
+        for flag in (flag for flag, given in of_tasks.items() if given):
+            yield flag, "is about a task's questions, but no task is measured here", "add --tasks a,b"
+    if request.judge and not any(unit.task is None or unit.task.rubric for unit in tasks):
+        names = ", ".join(unit.name for unit in tasks)
+        yield "--judge", f"needs a task with a rubric, and {names} has none", "leave it out: the tasks grade themselves"
+    if not batteries:
+        for key in request.settings.get("evaluation", {}).get("harness", {}):
+            flag = _HARNESS.get(key, "--harness-args")
+            about = "is about benchmarks of the EleutherAI harness, and none is measured here"
+            yield flag, about, "add --suite prior, or --harness TASKS"
+    if request.base is not None and "kl" not in request.also:
+        yield "--base", "is the model that --also kl compares with", "add --also kl"

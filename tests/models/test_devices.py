@@ -1,0 +1,43 @@
+"""Devices by name: those that are not there are refused in one line, before any data is read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdft_cli.config.recipe import Runtime
+from sdft_cli.errors import UsageError
+from sdft_cli.models import devices, pretrained
+
+NO_GPU = not torch.cuda.is_available()
+
+
+def test_names() -> None:
+    assert devices.find("cpu") == torch.device("cpu")
+    assert devices.find("auto").type == ("cpu" if NO_GPU else "cuda")
+    for name in ("gpu", "mps", "meta", "cuda:x", "cpu:1", "", "cuda:4711"):
+        with pytest.raises(UsageError, match=f"runtime.device={name}") as refused:
+            devices.find(name)
+        assert refused.value.hint.startswith("choices: auto, cpu")
+
+
+@pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
+@pytest.mark.parametrize("command", ["train --dry-run", "train", "probe", "sweep --grid lr=1e-4,1e-3", "eval micro"])
+def test_a_missing_gpu_is_found_before_data_is_read(sdft, command: str) -> None:
+    code, _, err = sdft(*command.split(), "--tasks", "micro-tooluse", "--set", "runtime.device=cuda")
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert code == 2 and len(errors) == 1 and "runtime.device=cuda: torch" in errors[0]
+
+
+def test_bf16_is_called_slow_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert not devices.slowness(cpu, torch.float32)
+    devices.slowness.cache_clear()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert "bfloat16 is several times slower" in devices.slowness(cpu, torch.bfloat16)
+    devices.slowness.cache_clear()
+
+
+def test_precision_is_the_devices_own() -> None:
+    assert pretrained.placement(Runtime(device="cpu")) == (torch.device("cpu"), torch.float32)
+    assert pretrained.placement(Runtime(device="cpu", dtype="bfloat16"))[1] == torch.bfloat16
