@@ -33,15 +33,18 @@ def window_of(config: ModelConfig) -> int:
     if text.model_type == "bloom" or getattr(text, "alibi", False):
         return UNLIMITED
     stated = next((value for key in KEYS if isinstance(value := getattr(text, key, None), int) and value > 0), None)
-    return UNLIMITED if stated is None else max(stated, _stretched(text))
+    return UNLIMITED if stated is None else max(stated, _stretched(text, stated))
 
 
-def _stretched(text: ModelConfig) -> int:
-    """The window that YaRN stretches the model to, whether or not ``max_position_embeddings`` says so; 0 without it."""
+def _stretched(text: ModelConfig, stated: int) -> int:
+    """The window that a rope stretches the model to; 0 without such a rope. YaRN names the length that it stretches,
+    whether or not ``max_position_embeddings`` is already the result; a dynamic rope stretches that number."""
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
-    if not isinstance(rope, Mapping) or (rope.get("rope_type") or rope.get("type")) != "yarn":
+    kind = (rope.get("rope_type") or rope.get("type")) if isinstance(rope, Mapping) else None
+    if not isinstance(rope, Mapping) or kind not in ("yarn", "dynamic"):
         return 0
-    original, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
+    original = stated if kind == "dynamic" else rope.get("original_max_position_embeddings")
+    factor = rope.get("factor")
     return int(original * factor) if original and factor else 0
 
 

@@ -8,7 +8,7 @@ Shapes: B sequences, L tokens, H hidden, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +28,7 @@ class ModelConfig(Protocol):
     _name_or_path: str
     model_type: str
     sub_configs: Mapping[str, object]
+    per_layer_config: Iterable[object]  # may be missing
     num_hidden_layers: int
     tie_word_embeddings: bool
 

@@ -69,7 +69,7 @@ class StepFacts(LoggedRecord, total=False):
     out, and ``skipped_share`` their share of the sum over all tokens; both at a few steps.
     ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer; None
     where the two are of different distributions (another temperature, top-k or top-p, another writer). Where samples
-    are as old as the weights it is rounding, and anything above is a fault.
+    are as old as the weights it is rounding, and the dropout of an adapter; anything above is a fault.
     ``sync_gap`` is the largest one that an engine's weight check found after its last update.
     """
 

@@ -13,7 +13,8 @@ GROWTH = 32  # tokens above the start that are no runaway yet: the lengths of sh
 SURE = 0.05  # nats per token; a student with more entropy has not collapsed
 LEAST = 0.5  # nats per token; a start below it counts as this much, for a multiple of next to nothing is no spike
 MOVES = 1e-3  # a loss nearer to 0 has no gradient because there is nothing left to learn
-SHORT = 4  # completions of up to so many times skip_first are short
+SHORT = 4  # completions of up to so many times skip_first are short, unless most of them are cut
+LITTLE = 0.1  # nats per token; where the teacher differs by less at the first tokens, leaving them out loses nothing
 #: Steps without any signal that are no alarm yet where rewards decide: a hard task may earn none for that long.
 UNREWARDED = 40
 
@@ -158,11 +159,12 @@ def masked_start(f: Figures, limit: float) -> Alarm | None:
     """``limit``: share of the KL that lies at the tokens which ``skip_first`` leaves out. It is an alarm where there is
     little else to learn from, or where all else has been learned and these have not."""
     share, skip = f.latest["skipped_share"][-1], f.recipe.objective.skip_first
-    if share <= limit:
-        return None
     left_out, before = f.latest["skipped_kl"][-1], f.first["skipped_kl"][0]
+    if share <= limit or left_out < LITTLE:
+        return None
     text = f"{_share(share)} of the KL to the teacher lies at the first {skip} tokens, which are not trained"
-    if f.has("completion_tokens") and f.now("completion_tokens") <= SHORT * skip:
+    whole = f.has("truncated") and f.now("truncated") < 0.5
+    if whole and f.now("completion_tokens") <= SHORT * skip:
         text += f"; completions have {f.now('completion_tokens'):.1f}"
     elif f.has("kl") and f.now("kl") < f.most("kl") / 10 and left_out > max(LEAST, before / 2):
         text += f"; at the others it has fallen from {f.most('kl'):.2f} to {f.now('kl'):.2f} nats, and there stays"

@@ -121,7 +121,7 @@ def dims(config: ModelConfig) -> Dims:
     text = config.get_text_config()
 
     def of(*names: str, default: int = 0) -> int:
-        return next((int(v) for n in names if isinstance(v := getattr(text, n, None), int)), default)
+        return next((int(v) for n in names if isinstance(v := _largest(text, n), int)), default)
 
     hidden, heads = of("hidden_size", "n_embd", "d_model"), of("num_attention_heads", "n_head", default=1)
     size = of("head_dim", default=hidden // heads)
@@ -132,6 +132,14 @@ def dims(config: ModelConfig) -> Dims:
     layers = of("num_hidden_layers", "n_layer")
     eager = getattr(config, "_attn_implementation", None) == "eager"
     return Dims(layers, hidden, inner, heads * size, keys, heads, of("vocab_size"), eager)
+
+
+def _largest(config: ModelConfig, name: str) -> object:
+    """A setting, or the largest of those that layers have for it; None where there is none."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # how transformers refuses to read a setting that differs from layer to layer
+        return max(getattr(layer, name) for layer in config.per_layer_config)
 
 
 def lasting(recipe: Recipe, counts: Counts, width: int) -> Lasting:

@@ -47,10 +47,9 @@ def data(folder: Path, every: int, *before: dict[str, Any], **options: Any) -> P
     return folder / "data"
 
 
-def recipe(model: Path, folder: Path, *sets: str):
-    """SFT on the dataset, unless ``sets`` name another method."""
+def recipe(model: Path, folder: Path, *sets: str, method: str = "sft"):
     small = ["sampler.max_new_tokens=8", "evaluation.max_new_tokens=8", "batch=2", "max_steps=1", "warmup_steps=0"]
-    flags = {"method": "sft", "model": str(model), "tasks": ["mine"], "data": str(folder)}
+    flags = {"method": method, "model": str(model), "tasks": ["mine"], "data": str(folder)}
     return assemble(None, flags, [*small, *sets])
 
 
@@ -90,7 +89,7 @@ def test_tools_reach_the_template_or_the_row_is_refused(models, tmp_path: Path) 
     assert '{"name": "look", "arguments": {"at": "map"}}' in str(row["demonstration"])
     for split in ("validation", "test", "train"):  # in the order in which they are read
         with pytest.raises(UsageError, match=rf"{split}\.jsonl: row .*the chat template does not show the row's tools"):
-            dry_run(recipe(models["chatml, base"], tmp_path / "data", "method=sdft"))
+            dry_run(recipe(models["chatml, base"], tmp_path / "data", method="sdft"))
         file = tmp_path / "data" / "mine" / f"{split}.jsonl"
         plain = [{k: v for k, v in json.loads(line).items() if k != "tools"} for line in file.read_text().splitlines()]
         file.write_text("".join(json.dumps(row) + "\n" for row in plain))
@@ -121,7 +120,7 @@ def test_what_a_student_cannot_write_a_teacher_may_show(models, tmp_path: Path) 
     assert made["lengths"]["tokens"]["train"]["demonstration"]["max"] > 5
     with pytest.raises(UsageError, match="no place for the demonstration's reasoning"):
         dry_run(recipe(models["gemma"], tmp_path / "data"))
-    text = dry_run(recipe(models["gemma"], tmp_path / "data", "method=sdft")).text
+    text = dry_run(recipe(models["gemma"], tmp_path / "data", method="sdft")).text
     assert "<think>\nhm " in text
     examples, _ = read_split(tmp_path / "data" / "mine", "train")
     views = recipe(models["gemma"], tmp_path / "data").views

@@ -73,7 +73,7 @@ def test_a_run_leaves_what_the_design_promises(whole: Path) -> None:
     assert len(loaded.matrix) == 3 and loaded.finished and loaded.prior is not None and len(loaded.prior) == 3
     steps = [r for r in rows(whole) if r["kind"] == "step"]
     assert [r["global_step"] for r in steps] == list(range(1, 17))
-    assert {"eval", "ending", "model"} == {r["kind"] for r in rows(whole)} - {"step"}
+    assert {"eval", "ending", "model", "note"} == {r["kind"] for r in rows(whole)} - {"step"}  # of the warm-up
     assert [(r["stage"], r["model_of"], r["why"]) for r in loaded.endings] == [(1, 8, "last step"), (2, 8, "last step")]
 
 
@@ -106,8 +106,8 @@ def test_sigkill_in_stage_2_then_resume_equals_the_uninterrupted_run(
         mine, theirs = weights(out, stage), weights(reference, stage)
         assert set(mine) == set(theirs)
         assert all(torch.equal(mine[n], theirs[n]) for n in mine)
-    logged = [(r["kind"], r["global_step"]) for r in rows(out)]
-    assert logged == [(r["kind"], r["global_step"]) for r in rows(reference)]
+    logged = [(r["kind"], r["stage"], r["step"]) for r in rows(out)]
+    assert logged == [(r["kind"], r["stage"], r["step"]) for r in rows(reference)]
     assert results.load_run(out).matrix == results.load_run(reference).matrix
 
 

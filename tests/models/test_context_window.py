@@ -22,6 +22,12 @@ CONFIGS: dict[str, tuple[PretrainedConfig, int]] = {
         128,
     ),
     "YaRN that the number counts": (transformers.Qwen2Config(max_position_embeddings=128, rope_parameters=YARN), 128),
+    "a dynamic rope": (
+        transformers.LlamaConfig(
+            max_position_embeddings=32, rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+        ),
+        128,
+    ),
     "alibi, with a table of biases": (transformers.MptConfig(max_seq_len=48), 48),
     "alibi": (transformers.BloomConfig(seq_length=48), UNLIMITED),
     "alibi by a switch": (transformers.FalconConfig(alibi=True), UNLIMITED),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 from support import architectures
@@ -117,6 +119,10 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join((lines[0], "|" + "---|" * lines[0].count(" | ") + "---|", *lines[1:]))
 
 
+def _check(place: Path, number: int, name: str) -> Outcome:
+    return check(name, place / str(number), place / "tokenizer", place / "data")
+
+
 def main() -> None:
     from support.real_model import save_model
 
@@ -124,14 +130,12 @@ def main() -> None:
     from sdft_cli.micro.tokenizer import build_tokenizer
     from sdft_cli.types import PrepareOptions
 
-    found = []
-    with tempfile.TemporaryDirectory() as place:
-        tokenizer = save_model(Path(place) / "tokenizer", build_tokenizer())
-        prepare(["micro-tooluse"], {}, Path(place) / "data", PrepareOptions())
-        for i, name in enumerate(architectures.names()):
-            found.append(check(name, Path(place) / str(i), tokenizer, Path(place) / "data"))
-            print(found[-1], flush=True)
-    PAGE.write_text(page(found), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(2) as pool:
+        save_model(Path(folder) / "tokenizer", build_tokenizer())
+        prepare(["micro-tooluse"], {}, Path(folder) / "data", PrepareOptions())
+        names = architectures.names()
+        found = pool.map(_check, repeat(Path(folder)), range(len(names)), names)
+        PAGE.write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ SECTIONED = {
 #: Positions are counted from the id of the padding, which is 1 in these.
 PAD_ONE = {"pad_token_id": 1}
 PAD_ONE_DECODER = DECODER | PAD_ONE
-DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}}
+DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "factor": 32.0, "rope_theta": 10000.0}}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,

@@ -106,6 +106,13 @@ def test_counts_without_weights_are_those_of_the_loaded_model(tiny_model: Path) 
         assert cost_estimates._counts(recipe, str(tiny_model)) == memory_model.counts_of(policy.model)
 
 
+def test_a_size_that_differs_from_layer_to_layer_counts_at_its_largest() -> None:
+    """Gemma 4's heads: wider where attention is full. `transformers` refuses to read such a number of the whole."""
+    from support import architectures
+
+    assert memory_model.dims(architectures.config_of("gemma4_text")).queries == 4 * 512
+
+
 def test_the_peak_depends_on_the_settings() -> None:
     """A 7B model in bf16 on a GPU, by hand: bytes per parameter times parameters."""
     seven = Dims(28, 3584, 18944, 3584, 512, 28, 152_064)

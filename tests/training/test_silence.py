@@ -41,17 +41,25 @@ def findings(
     ], error
 
 
-@pytest.fixture(scope="module")
-def ends_at_once(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with every token an end of text."""
+def with_ends(model: Path, folder: Path, every: int) -> Path:
+    """A copy of ``model`` in ``folder`` for which one token in ``every`` is an end of text."""
     from transformers import AutoTokenizer, GenerationConfig
 
-    folder = tmp_path_factory.mktemp("ends-at-once") / "model"
-    shutil.copytree(tiny_model, folder)
+    shutil.copytree(model, folder)
     config = GenerationConfig.from_pretrained(folder)
-    config.eos_token_id = list(range(len(AutoTokenizer.from_pretrained(folder))))
+    config.eos_token_id = list(range(0, len(AutoTokenizer.from_pretrained(folder)), every))
     config.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def ends_at_once(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_ends(tiny_model, tmp_path_factory.mktemp("ends-at-once") / "model", 1)
+
+
+@pytest.fixture(scope="module")
+def ends_early(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_ends(tiny_model, tmp_path_factory.mktemp("ends-early") / "model", 4)
 
 
 @pytest.mark.parametrize("method", ["sdft", "grpo"])
@@ -220,13 +228,18 @@ def test_a_look_at_skipped_tokens_changes_nothing(tiny_model: Path, micro_data: 
         assert torch.equal(ours, other)
 
 
-def test_a_format_that_is_masked_is_worth_a_warning(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
-    found, error = findings(tiny_model, micro_data, tmp_path / "run", "skip_first=9", "lr=1e-6", "max_steps=2")
+def test_a_format_that_is_masked_is_worth_a_warning(
+    tiny_model: Path, ends_early: Path, micro_data: Path, tmp_path: Path
+) -> None:
+    sets = ("lr=1e-6", "max_steps=2", "batch=8")
+    found, error = findings(ends_early, micro_data, tmp_path / "run", *sets, "skip_first=4")
     ((step, _, level, text, hint),) = [f for f in found if f[1] == "masked-start"]
     assert (step, level, error) == (1, "warn", None)
-    assert "lies at the first 9 tokens, which are not trained" in text and "objective.skip_first=0" in hint
-    found, _ = findings(tiny_model, micro_data, tmp_path / "three", "lr=1e-6", "max_steps=2", "skip_first=1")
-    assert "masked-start" not in [f[1] for f in found]
+    assert "lies at the first 4 tokens, which are not trained" in text and "objective.skip_first=0" in hint
+    # completions that are cut are not short, and of whole ones one token is no large part
+    for name, model, skip in (("cut", tiny_model, 9), ("one", ends_early, 1)):
+        found, _ = findings(model, micro_data, tmp_path / name, *sets, f"skip_first={skip}")
+        assert "masked-start" not in [f[1] for f in found]
 
 
 def test_no_gradient_is_warned_about(tiny_model: Path, micro_data: Path, tmp_path: Path) -> None:
