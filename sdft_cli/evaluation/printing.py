@@ -25,7 +25,7 @@ def print_scores(scores: EvalScores) -> None:
 
 def _print_suite(suite: SuiteSummary) -> None:
     """The mean length is shown only if every part has completions."""
-    tokens = suite["mean_tokens"] if all(part.get("mean_tokens") for part in suite["parts"].values()) else 0.0
+    tokens = suite.get("mean_tokens", 0.0) if all(part.get("mean_tokens") for part in suite["parts"].values()) else 0.0
     print(_line(f"suite {suite['name']}", suite, tokens))
     for name, summary in suite["parts"].items():
         print(_noted(f"  {name}", summary))

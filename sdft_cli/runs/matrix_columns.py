@@ -61,7 +61,8 @@ def _column(rows: int, recorded: Mapping[int, Summary], items: Mapping[int, Sequ
     scored = {k: r for k, r in recorded.items() if r["accuracy"] is not None}
     values = {k: {row["id"]: v for row in items[k] if (v := row["value"]) is not None} for k in scored}
     if not all(values.values()):
-        column = _filled(rows, {k: (r["correct"], r["n"]) for k, r in scored.items() if r["n"]})
+        counts = {k: (r.get("correct", (r["accuracy"] or 0) * r["n"]), r["n"]) for k, r in scored.items() if r["n"]}
+        column = _filled(rows, counts)
         return replace(column, cells=[scored[k]["accuracy"] if k in scored else None for k in range(rows)])
     ids = sorted(set.intersection(*map(set, values.values()))) if values else []
     table = np.full((rows, len(ids)), np.nan)

@@ -103,6 +103,7 @@ def _suite(where: Path, rng: random.Random, items: int, rate: float) -> dict[str
         "accuracy": mean,
         "n": sum(p["n"] for p in parts.values()),
         "interval": ends,
+        "mean_tokens": 9.0,
         "note": "",
         "parts": parts,
     }
