@@ -16,9 +16,9 @@ COMMANDS = (
     ("done", ("eval", "done"), 12),
     ("done", ("eval", "done", "--out", "scores", "--json", "--max-forgetting", "0.9"), 6),
     ("done", ("train", "--resume", "--out", "done"), 12),
-    ("killed", ("train", "--resume", "--out", "killed"), 10),
+    ("killed", ("train", "--resume", "--out", "killed"), 6),
     ("killed", ("report", "killed", "--out", "report"), 1),
-    ("runs", ("eval", "model", "--tasks", "micro-tooluse", "--limit", "2", "--max-new-tokens", "2"), 6),
+    ("runs", ("eval", "model", "--tasks", "micro-tooluse", "--limit", "2", "--max-new-tokens", "2"), 3),
     ("runs", ("compare", "model", "other", "--force"), 4),
 )
 #: These files are what a run is; those of its models are mutated too, but less often.
