@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sdft_cli.config.model_locations import is_adapter
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.types import Battery
@@ -40,5 +41,6 @@ def _unused(plan: EvalPlan) -> Iterator[tuple[str, str, str]]:
             flag = _HARNESS.get(key, "--harness-args")
             about = "is about benchmarks of the EleutherAI harness, and none is measured here"
             yield flag, about, "add --suite prior, or --harness TASKS"
-    if request.base is not None and "kl" not in request.also:
+    adapter = plan.target.location is not None and is_adapter(plan.target.location)  # it may name the adapter's own
+    if request.base is not None and "kl" not in request.also and not adapter:
         yield "--base", "is the model that --also kl compares with", "add --also kl"

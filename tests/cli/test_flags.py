@@ -121,9 +121,10 @@ FLAGS: dict[str, dict[str, str]] = {
         "method": "--method sft",
         "model": "--model model",
     },
-    "probe": {**RECIPE, "limit": "--limit 3", "strict": ""},
+    "probe": {**RECIPE, "base": "--base model", "limit": "--limit 3", "strict": ""},
     "train": {
         **RECIPE,
+        "base": "--base model",
         "out": "--out o",
         "suite": "--suite micro",
         "on_bad_row": "--on-bad-row drop",
@@ -215,6 +216,7 @@ REFUSED = {
         for flag in ("tasks", "method", "model", "data", "suite", "engine", "sets")
     },
     ("sweep, resumed", "out"): "--resume needs a sweep's folder, not o",
+    **{(mode, "base"): "micro is no adapter, and nothing has moved" for mode in ("probe", "train", "train, dry")},
     ("eval", "samples"): "--samples is only used for pass@k",
     ("eval", "gate"): "--gate safe is how gates are decided, and none is set",
     ("eval", "junit"): "--junit and --markdown report on gates",

@@ -183,7 +183,7 @@ def test_a_base_that_moved_is_named_with_base(
     (project / "base").rename(new)
     for words in (("train", "--resume", "--out", run), ("eval", run, "--no-cache")):
         code, said = call(*words)
-        assert code == 2 and f"{project}/base any more" in said and "--base" in said and "Traceback" not in said
+        assert code == 2 and "project/base any more" in said and "--base" in said and "Traceback" not in said
     code, said = call("train", "--resume", "--out", run, "--base", new, "--json")
     assert code == 0, said
     assert Run.open(run).recipe.model == str(new)

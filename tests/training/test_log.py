@@ -6,10 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sdft_cli import plugins
 from sdft_cli.runs.metrics import MetricsLog
 from sdft_cli.runs.records import ModelFacts, Position, StageId
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
+from sdft_cli.training.preflight import StagePlan
 
 
 def test_how_a_model_is_sampled_and_scored_is_said_once_and_recorded_where_it_changes(tmp_path: Path) -> None:
@@ -20,7 +22,8 @@ def test_how_a_model_is_sampled_and_scored_is_said_once_and_recorded_where_it_ch
     def process(*told: tuple[StageId, int, ModelFacts]) -> list[str]:
         """One process that logs these; what it says."""
         out = io.StringIO()
-        log = TrainingLog(metrics, [], TrainingDisplay(console=Console(file=out, width=80)))
+        plans = [StagePlan(plugins.TASKS.get("micro-tooluse"), [], [], {}, max_new_tokens=8) for _ in range(2)]
+        log = TrainingLog(metrics, plans, TrainingDisplay(console=Console(file=out, width=80)))
         for stage, step, facts in told:
             log.model(Position(stage, 0, step), facts)
         return out.getvalue().splitlines()
