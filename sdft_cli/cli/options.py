@@ -120,9 +120,15 @@ def new_recipe(
 
 
 def at_its_place(recipe: Recipe, base: Path | None, run: Path | None = None) -> Recipe:
-    """The recipe with the place where its model is by now (``--base``); ``run`` is a run that is gone on with."""
+    """The recipe with the place where its model is by now (``--base``); ``run`` is a run that is gone on with. A model
+    that is named anew is looked for there alone."""
+    from sdft_cli.config.model_locations import absolute
     from sdft_cli.models.base_models import move
 
+    if run and recipe.model != absolute(run_recipe(run, "--base").model):
+        if base:
+            raise UsageError("--base and --model both name the run's model", "leave out one of them")
+        return recipe
     return recipe.model_copy(update={"model": move(recipe.model, base, run)})
 
 

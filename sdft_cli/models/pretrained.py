@@ -77,6 +77,9 @@ def load_config(location: str) -> ModelConfig:
 
 def shapes(location: str, lora: Lora) -> tuple[CausalLM, PeftModel | None]:
     """The model and its adapter as `load` makes them, without the numbers: every tensor is on the meta device."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # saving is tried with them
     core = weights.shaped(location, load_config(location))
     with torch.device("meta"):
         return core, adapters.attach_untrained(core, location, lora)

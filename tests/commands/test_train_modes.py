@@ -357,6 +357,15 @@ def test_model_and_data_may_have_moved_if_they_are_the_same(copy, tmp_path: Path
     assert set(settings_rows(run)[0]["changed"]) == {"model", "data"}
 
 
+@pytest.mark.parametrize("mode", [["--resume", "--out", "begun"], ["--continue", "finished", "--tasks", B]])
+def test_a_model_named_anew_is_not_looked_for_elsewhere(mode: list[str], copy, tmp_path: Path, monkeypatch) -> None:
+    """The run's own model is there, and would be found by its record."""
+    copy("begun" if "begun" in mode else "finished")
+    monkeypatch.chdir(tmp_path)
+    is_refused(sdft("train", *mode, "--model", "./nowhere", "--dry-run"), "no model folder at ./nowhere")
+    is_refused(sdft("train", *mode, "--model", "micro", "--base", "model"), "--base and --model both name")
+
+
 def test_another_library_a_plugins_code_and_a_templates_date_are_said_and_recorded(
     copy, tmp_path: Path, monkeypatch
 ) -> None:
