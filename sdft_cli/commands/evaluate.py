@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from sdft_cli.config.recipe import Runtime
 from sdft_cli.evaluation.evaluator import Evaluator
 from sdft_cli.evaluation.gate_reports import GateSet
 from sdft_cli.evaluation.gates import GateReport, as_json
@@ -12,7 +13,7 @@ from sdft_cli.evaluation.measurement import EvalScores, Measurement
 from sdft_cli.evaluation.option_checks import check_options
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.request import EvalRequest
-from sdft_cli.models import base_models, pretrained
+from sdft_cli.models import base_models
 from sdft_cli.reporting.by_stage import stage_metrics
 from sdft_cli.runs.evaluations import write_evaluation
 from sdft_cli.runs.files import check_place
@@ -40,7 +41,7 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     for file in (gates.junit, gates.markdown, request.out and request.out / "scores.json"):
         if file:
             check_place(file.parent)
-    pretrained.placement(plan.recipe.runtime)  # raises for a device that is not there
+    _check_device(plan.recipe.runtime)
     base_models.name_base_of(request.target.location, request.base, "kl" in request.also)
     _run_of(plan)  # what is broken in it is found before anything is written
     scores = measure(plan)
@@ -51,6 +52,14 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     if report:
         scores["gates"] = as_json(report)
     return EvalOutcome(scores, report)
+
+
+def _check_device(runtime: Runtime) -> None:
+    """Raise `UsageError` for a device that is named and not there. What a run holds is read without torch."""
+    if runtime.device != "auto":
+        from sdft_cli.models import pretrained
+
+        pretrained.placement(runtime)
 
 
 def measure(plan: EvalPlan) -> EvalScores:
