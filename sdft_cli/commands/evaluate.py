@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from sdft_cli.config.recipe import Runtime
 from sdft_cli.evaluation.evaluator import Evaluator
 from sdft_cli.evaluation.gate_reports import GateSet
 from sdft_cli.evaluation.gates import GateReport, as_json
@@ -41,7 +40,7 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     for file in (gates.junit, gates.markdown, request.out and request.out / "scores.json"):
         if file:
             check_place(file.parent)
-    _check_device(plan.recipe.runtime)
+    _check_device(plan)
     base_models.name_base_of(request.target.location, request.base, "kl" in request.also)
     _run_of(plan)  # what is broken in it is found before anything is written
     scores = measure(plan)
@@ -54,12 +53,12 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     return EvalOutcome(scores, report)
 
 
-def _check_device(runtime: Runtime) -> None:
-    """Raise `UsageError` for a device that is named and not there. What a run holds is read without torch."""
-    if runtime.device != "auto":
+def _check_device(plan: EvalPlan) -> None:
+    """Raise for a device by name that is not there. ``auto`` always is, and gates on stored scores need no torch."""
+    if plan.recipe.runtime.device != "auto":
         from sdft_cli.models import pretrained
 
-        pretrained.placement(runtime)
+        pretrained.placement(plan.recipe.runtime)
 
 
 def measure(plan: EvalPlan) -> EvalScores:

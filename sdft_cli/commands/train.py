@@ -132,13 +132,13 @@ def _kept(run: Run) -> str:
 
 def _train_missing(run: Run, plan: RunPlan, display: TrainingDisplay) -> None:
     began = time.perf_counter()
-    sign_run(run.folder, plan.location, pretrained.version_of(plan.location))
     inputs = check_inputs(run, plan)
     for line in [*complaints(plan.stages), *inputs.notes]:
         display.note(line)
     if len(plan.recipe.tasks) > len(run.stages()):
         run.reopen()
     settle(run, inputs)
+    sign_run(run.folder, plan.location, pretrained.version_of(plan.location))
     if changed := run.change_recipe(plan.recipe):
         display.note(f"other settings from here on, which the metrics record: {in_short(changed)}")
     evaluator, log = StageEvaluator(run, plan.stages), TrainingLog(run.metrics, plan.stages, display)

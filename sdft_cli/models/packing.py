@@ -75,6 +75,8 @@ def attend(
         return output_1TAD, None
     if options.get("sliding_window") is not None or options.get("softcap") is not None:
         raise NotImplementedError("packed attention has neither sliding windows nor soft caps")
+    if attention_mask is not None and attention_mask.numel() != 1:  # not that of `bounds`: the model has made its own
+        raise NotImplementedError("packed attention takes no mask")
     scale, dropout = options.get("scaling"), options.get("dropout", 0.0)
     if query_1ATD.is_cuda and query_1ATD.dtype != torch.float32 and not dropout:
         return _one_kernel(query_1ATD, key_1KTD, value_1KTD, ends, options["max_length_q"], scale), None

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ANOTHER = "use another model"
-DAMAGED = "a file of weights is damaged or incomplete: copy or download it again"
-PACKAGE = "install the package that the model needs"
+DAMAGED = "a file of weights is damaged or incomplete: copy or download it again, or use another model"
+PACKAGE = "install the package that the model needs, or use another model"
 #: What a library's error has in it, and what to do then; the first that fits.
 HINTS = (
     ("trust_remote_code", "code that comes with a model is not run: use one for which transformers has a class"),
@@ -57,9 +57,13 @@ def explained(location: str, load: Callable[[], T]) -> T:
         if isinstance(error, RuntimeError) and errors.explained(error):  # no memory: not the model's fault
             raise
         whole = f"{type(error).__name__} {error}".lower()
-        elsewhere = "mend its files" if Path(location).is_dir() else "check the path or hub id, and HF_TOKEN"
+        elsewhere = (
+            "mend its files, or use another model"
+            if Path(location).is_dir()
+            else "check the path or hub id, and HF_TOKEN"
+        )
         hint = next((hint for part, hint in HINTS if part.lower() in whole), elsewhere)
-        raise UsageError(f"cannot load the model {location!r}: {_reason(error)}", hint) from error
+        raise _unloadable(location, _reason(error), hint) from error
 
 
 def _reason(error: Exception) -> str:
@@ -137,23 +141,21 @@ def class_of(location: str, config: ModelConfig) -> Any:
 
 
 def _check_whole(location: str, core: nn.Module, info: Mapping[str, Collection[Any]]) -> None:
+    mend, kinds = "mend config.json, or use another model", {_numberless(name) for name, _ in core.named_parameters()}
     if missing := info["missing_keys"]:
-        raise UsageError(
-            f"{location}: the checkpoint lacks {_some(missing)} of a {type(core).__name__}, which would be random",
-            "complete the checkpoint, or use another model",
-        )
+        lacks = f"the checkpoint lacks {_some(missing)} of a {type(core).__name__}, which would be random"
+        raise _unloadable(location, lacks, "complete the checkpoint, or use another model")
     if mismatched := info["mismatched_keys"]:
-        raise UsageError(
-            f"{location}: config.json and the checkpoint differ in the shapes of {_some(k for k, *_ in mismatched)}",
-            "mend config.json, or use another model",
-        )
+        shapes = _some(key for key, *_ in mismatched)
+        raise _unloadable(location, f"config.json and the checkpoint differ in the shapes of {shapes}", mend)
     if errors := info.get("error_msgs"):
-        raise UsageError(f"{location}: {next(iter(errors))}", ANOTHER)
-    kinds = {_numberless(name) for name, _ in core.named_parameters()}
+        raise _unloadable(location, next(iter(errors)), ANOTHER)
     if further := [key for key in info["unexpected_keys"] if _numberless(key) in kinds]:
-        raise UsageError(
-            f"{location}: the checkpoint has more layers than config.json says: {_some(further)}", "mend config.json"
-        )
+        raise _unloadable(location, f"the checkpoint has more layers than config.json says: {_some(further)}", mend)
+
+
+def _unloadable(location: str, reason: str, hint: str) -> UsageError:
+    return UsageError(f"cannot load the model {location!r}: {reason}", hint)
 
 
 def _numberless(name: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from support.architectures import ARCHITECTURES, random_model
 
 from sdft_cli.config.recipe import Lora, Runtime
-from sdft_cli.models import packing, pretrained
+from sdft_cli.models import packing, pretrained, scoring
 from sdft_cli.models.batching import Layout, Row, collate, group_rows, targets
 from sdft_cli.models.policy import Policy
 
@@ -101,3 +101,18 @@ def test_groups_keep_to_the_budget_packed_and_padded() -> None:
         lengths = [r.length for g in groups for r in g]
         assert lengths == sorted(lengths)
     assert len(group_rows(each, 100, Layout("packed"))) < len(group_rows(each, 100))
+
+
+def test_rows_that_a_batch_changes_are_scored_one_by_one(tiny_model: Path) -> None:
+    """A toy, as no family of transformers does so: what is embedded depends on how many rows there are."""
+    core = pretrained.load(str(tiny_model), Runtime()).core
+    core.get_input_embeddings().register_forward_hook(lambda _, inputs, embedded: embedded * len(embedded))
+    core.set_attn_implementation("eager")
+    found = scoring.examine(core)
+    assert found.layout == Layout("row by row") and "one row at a time" in found.text
+    assert [len(group) for group in group_rows(rows(), 1000, found.layout)] == [1] * 5
+
+
+def test_rows_beyond_the_limit_are_alone() -> None:
+    lengths = [[row.length for row in group] for group in group_rows(rows(), 1000, Layout("packed", 20))]
+    assert lengths == [[4, 12, 14], [21], [31]]

@@ -199,3 +199,23 @@ def test_an_error_of_ours_and_one_of_memory_pass_as_they_are() -> None:
         with pytest.raises(type(error)) as passed:
             weights.explained("somewhere", fail)
         assert passed.value is error
+
+
+@pytest.mark.parametrize("name", ["gemma2", "doge", "exaone_moe", "cohere", "falcon, alibi", "bert, bidirectional"])
+def test_in_16_bits_the_same_is_chosen_or_refused(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """A small cap on logits, a mask of the model's own, experts that rounding chooses, a scale: rounding hides them."""
+    saved = str(architectures.save(name, tmp_path, tiny_model))
+    found: list[object] = []
+    for dtype in ("float32", "bfloat16"):
+        try:
+            found.append(pretrained.load(saved, Runtime(dtype=dtype)).scoring)
+        except UsageError as error:
+            found.append(error.message)
+    assert found[0] == found[1]
+
+
+def test_a_forward_pass_that_fails_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    saved = architectures.save("deepseek_v4", tmp_path, tiny_model)
+    with pytest.raises(UsageError, match=r"its forward pass fails: .*dtype") as refused:
+        pretrained.load(str(saved), Runtime(dtype="bfloat16"))
+    assert "runtime.dtype" in refused.value.hint
