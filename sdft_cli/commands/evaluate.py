@@ -35,12 +35,12 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     and `OSError` for a place that cannot be written to, before a model is loaded.
     """
     plan = EvalPlan(request)
+    _check_device(plan)
     gates.check(plan)
     check_options(plan)
     for file in (gates.junit, gates.markdown, request.out and request.out / "scores.json"):
         if file:
             check_place(file.parent)
-    _check_device(plan)
     base_models.name_base_of(request.target.location, request.base, "kl" in request.also)
     _run_of(plan)  # what is broken in it is found before anything is written
     scores = measure(plan)
