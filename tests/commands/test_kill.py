@@ -243,7 +243,11 @@ class Ordeal:
         return "\n".join(self.story)
 
 
-@pytest.fixture(params=list(KINDS))
+#: One kind in every run; test_signals, and SIGKILL in a second stage in test_train, take others.
+EVERY_RUN = "sdft-ema"
+
+
+@pytest.fixture(params=[pytest.param(k, marks=() if k == EVERY_RUN else pytest.mark.slow) for k in KINDS])
 def ordeal(
     request: pytest.FixtureRequest, nursery: Nursery, tiny_model: Path, few_rows: Path, tmp_path: Path
 ) -> Ordeal:
