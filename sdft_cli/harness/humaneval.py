@@ -1,4 +1,4 @@
-"""HumanEval's scoring for the harness: each completion is run against its tests in `sandbox`.
+"""HumanEval's scoring for the harness: each completion is run against its tests in `sandbox.programs`.
 
 The harness's own task file downloads a checker when it is loaded, and that checker runs the code unconfined. Ours has
 the same prompt, stops and filter, so the same completions are scored; a test compares the two files. A completion
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 
-from sdft_cli.harness import sandbox
-from sdft_cli.harness.sandbox import SandboxResult
+from sdft_cli.sandbox import programs
+from sdft_cli.sandbox.programs import SandboxResult
 from sdft_cli.types import Json
 
 #: A row of the benchmark, as the harness hands it over.
@@ -35,4 +35,4 @@ def program(doc: Document, prediction: str) -> str:
 
 @functools.lru_cache(maxsize=1024)  # called again when item records are made, for the reason
 def outcome(text: str) -> SandboxResult:
-    return sandbox.run(text)
+    return programs.run(text)

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 
 from sdft_cli.config.recipe import Evaluation, Harness
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.harness import benchmarks, ifeval, items, sandbox, side_effects, tasks
+from sdft_cli.harness import benchmarks, ifeval, items, side_effects, tasks
 from sdft_cli.harness.tasks import HarnessTask
 from sdft_cli.runs.records import ItemRecord, PartFacts, UnitSettings
+from sdft_cli.sandbox import programs
 from sdft_cli.types import Battery, Json
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class HarnessSuite(Battery[Evaluation]):
         parts = [p for p in self._tasks(harness) if part in (None, p.name)]
         local = [part.name for part in parts if part.benchmark] if harness.benchmarks else []
         if any(part.runs_code for part in parts):
-            sandbox.ready()  # better now than after hours
+            programs.ready()  # better now than after hours
         return {
             "harness": _version(),
             "tasks": [f"{part.name}:{part.metric}" if part.metric else part.name for part in parts],

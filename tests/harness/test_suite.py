@@ -246,7 +246,7 @@ def test_what_is_impossible_is_refused_by_name(engine, folder: Path, monkeypatch
     assert "max_length" in error.value.hint
     with pytest.raises(UsageError, match="asks for 2000 new tokens, but the model's context holds 1024"):
         PRIOR.measure(engine, settings_of(folder, args={"gen_kwargs": {"max_gen_toks": 2000}}), "ifeval")
-    monkeypatch.setattr(suite.sandbox, "ready", lambda: (_ for _ in ()).throw(UsageError("cannot be confined")))
+    monkeypatch.setattr(suite.programs, "ready", lambda: (_ for _ in ()).throw(UsageError("cannot be confined")))
     with pytest.raises(UsageError, match="cannot be confined"):  # before a model is loaded
         PRIOR.settings(settings_of(folder, allow_code_execution=True))
     monkeypatch.setattr(suite, "find_spec", lambda name: None)

@@ -39,7 +39,7 @@ filter_list:
   - {name: create_test, filter: [{function: custom, filter_fn: !function utils.build_predictions}]}
 """
 _UTILS = """\
-from sdft_cli.harness.sandbox import run
+from sdft_cli.sandbox.programs import run
 
 def build_predictions(resps, docs):
     return [[doc["prompt"] + r for r in resp] for resp, doc in zip(resps, docs)]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from sdft_cli.errors import UsageError
-from sdft_cli.harness import jail, sandbox
-from sdft_cli.harness.sandbox import Limits, run
+from sdft_cli.sandbox import jail, programs
+from sdft_cli.sandbox.programs import Limits, run
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in jail.MACHINES, reason="the sandbox is for Linux"
@@ -229,7 +229,7 @@ def test_calls_that_no_library_makes_are_refused_too(number: int) -> None:
 ALONE = """
 import os, sys
 sys.path.insert(0, {folder!r})
-from sdft_cli.harness import jail
+from sdft_cli.sandbox import jail
 jail.drop_privileges()
 {layer}
 {act}
@@ -274,12 +274,12 @@ def test_without_a_layer_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for old, new in (("444, 445, 446", "9444, 9445, 9446"), ("SECCOMP_MODE_FILTER = 2", "SECCOMP_MODE_FILTER = 77")):
         assert old in broken
         (tmp_path / "jail.py").write_text(broken.replace(old, new))
-        monkeypatch.setattr(sandbox, "JAIL", str(tmp_path / "jail.py"))
-        sandbox.ready.cache_clear()
+        monkeypatch.setattr(programs, "JAIL", str(tmp_path / "jail.py"))
+        programs.ready.cache_clear()
         with pytest.raises(UsageError, match="cannot be confined") as error:
             run("pass")
         assert error.value.code == 2 and "--allow-code-execution" in error.value.hint
-    sandbox.ready.cache_clear()
+    programs.ready.cache_clear()
 
 
 def test_a_jail_with_a_hole_is_detected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -288,11 +288,11 @@ def test_a_jail_with_a_hole_is_detected(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "jail.py").write_text(
         whole.replace("return [*program, back(REFUSE | EPERM)]", "return [*program, back(ALLOW)]")
     )
-    monkeypatch.setattr(sandbox, "JAIL", str(tmp_path / "jail.py"))
-    sandbox.ready.cache_clear()
+    monkeypatch.setattr(programs, "JAIL", str(tmp_path / "jail.py"))
+    programs.ready.cache_clear()
     with pytest.raises(UsageError, match="a socket"):
-        sandbox.ready()
-    sandbox.ready.cache_clear()
+        programs.ready()
+    programs.ready.cache_clear()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -302,11 +302,11 @@ def test_it_works_unprivileged() -> None:
     if python is None:
         pytest.skip("no interpreter here that another user may run")
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(sandbox.__file__).parents[2])!r})\n"
-        "from sdft_cli.harness import sandbox\n"
-        "assert sandbox.run('import os\\nassert os.getuid() == 65534').passed\n"
-        "assert not sandbox.run('import os\\nos.fork()').passed\n"
-        "assert not sandbox.run('open(\"/etc/passwd\")').passed"
+        f"import sys; sys.path.insert(0, {str(Path(programs.__file__).parents[2])!r})\n"
+        "from sdft_cli.sandbox import programs\n"
+        "assert programs.run('import os\\nassert os.getuid() == 65534').passed\n"
+        "assert not programs.run('import os\\nos.fork()').passed\n"
+        "assert not programs.run('open(\"/etc/passwd\")').passed"
     )
     done = subprocess.run([python, "-c", program], user=65534, group=65534, extra_groups=[], check=False, cwd="/",
                           capture_output=True, text=True)  # fmt: skip
