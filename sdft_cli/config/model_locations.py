@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sdft_cli.config import gguf_files
 from sdft_cli.config.toml_tables import Layer, read_toml
 from sdft_cli.errors import UsageError
 
@@ -16,24 +17,29 @@ ADAPTER = "adapter_config.json"
 def locate(name: str) -> str:
     """The folder or hub id to load: ``name``, or the embedded model's folder when it is empty or ``micro``.
 
-    A folder's path is absolute: what is recorded of it is read from other folders.
+    A folder's path is absolute: what is recorded of it is read from other folders. A GGUF file, or a folder that holds
+    one, stands for the folder that it is converted into (`gguf_files`).
     """
     if name in ("", "micro"):
         return str(EMBEDDED)
     path = Path(name).expanduser()
-    if path.is_dir():
-        if not any((path / f).is_file() for f in ("config.json", "adapter_config.json")):
-            raise UsageError(f"{name} is not a model folder: it has no config.json", "name a folder or a hub id")
+    if path.is_dir() and any((path / f).is_file() for f in ("config.json", ADAPTER)):
         return os.path.abspath(path)  # a symbolic link keeps its name
+    if file := gguf_files.find(path):
+        return gguf_files.plain_folder(file)
+    if path.is_dir():
+        raise UsageError(
+            f"{name} is not a model folder: it has neither a config.json nor a .gguf file", "name a folder or a hub id"
+        )
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(f"no model folder at {name}", "name a folder with config.json, or a hub id such as org/model")
     return name
 
 
 def absolute(name: str) -> str:
-    """``name``, with the path of a folder made absolute; a hub id and ``micro`` stay as they are."""
-    folder = Path(name).expanduser()
-    return os.path.abspath(folder) if name not in ("", "micro") and folder.is_dir() else name
+    """``name``, with the path of a folder or file made absolute; a hub id and ``micro`` stay as they are."""
+    path = Path(name).expanduser()
+    return os.path.abspath(path) if name not in ("", "micro") and path.exists() else name
 
 
 def defaults(location: str) -> Layer:
