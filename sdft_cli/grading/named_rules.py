@@ -7,46 +7,18 @@ entry counts. Judges are not here: they need a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from sdft_cli.contracts import Contract, score
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading.choices import choice, is_choice
 from sdft_cli.grading.containment import contains, exact, is_short
+from sdft_cli.grading.grader import Grader
 from sdft_cli.grading.numbers import is_number, number
 from sdft_cli.grading.patterns import matching
 from sdft_cli.plugins import Room
-from sdft_cli.types import Json, Score
-
-#: (completion, gold answer) -> score
-Grade = Callable[[str, str], Score]
-
-
-@dataclass(frozen=True)
-class Grader:
-    """A rule by its name: ``grade`` reads a completion and compares it with one gold answer in words.
-
-    ``suits`` tells whether a gold answer is of the kind the rule is meant for; where a dataset names no grader, the
-    first one in `GRADERS` that suits all its answers is chosen. ``compiled`` makes the rule from a pattern, for a
-    grader that needs one.
-    """
-
-    name: str
-    summary: str
-    flaws: str
-    grade: Grade
-    suits: Callable[[str], bool] = lambda gold: False
-    compiled: Callable[[str], Grade] | None = None
-
-    def __call__(self, completion: str, gold: Json) -> Score:
-        """The best score over the gold answers that are text, of which there may be a list."""
-        golds = gold if isinstance(gold, list) else [gold]
-        texts = [text for text in golds if isinstance(text, str) and text.strip()]
-        if not texts:
-            return Score(None, None, "unscored: the row has no gold answer in words")
-        scores = [self.grade(completion, text) for text in texts]
-        return max(scores, key=lambda score: -1.0 if score.value is None else score.value)
+from sdft_cli.types import Example, Score
 
 
 def grader(name: str, pattern: str | None = None) -> Grader:
@@ -60,9 +32,15 @@ def grader(name: str, pattern: str | None = None) -> Grader:
     return replace(chosen, grade=chosen.compiled(pattern)) if chosen.compiled and pattern is not None else chosen
 
 
-def suiting(answers: Sequence[str]) -> str:
-    """The name of the first grader that suits all of the gold ``answers``; ``none`` if there is no such grader."""
-    return next((g.name for g in GRADERS.values() if answers and all(map(g.suits, answers))), "none")
+def suiting(answers: Sequence[str], rows: Sequence[Example] = ()) -> str:
+    """The name of the first grader that suits all of the gold ``answers``, or all of the ``rows`` that they belong to;
+    ``none`` if there is no such grader."""
+    for each in GRADERS.values():
+        if rows and each.suits_row and all(map(each.suits_row, rows)):
+            return each.name
+        if answers and all(map(each.suits, answers)):
+            return each.name
+    return "none"
 
 
 # --- the table -------------------------------------------------------------------------------------------------
@@ -120,9 +98,15 @@ GRADER_ROOM: Room[Grader] = Room(
     "grader",
     Contract(
         (Grader,),
-        {"grade": ("completion", "gold"), "suits": ("gold",), "compiled": ("pattern",)},
-        "GRADER = Grader(name, summary, flaws, grade) with Grader from sdft_cli.grading.named_rules",
-        results={"grade": score},
+        {
+            "grade": ("completion", "gold"),
+            "suits": ("gold",),
+            "compiled": ("pattern",),
+            "score_row": ("completion", "row", "folder"),
+            "suits_row": ("row",),
+        },
+        "GRADER = Grader(name, summary, flaws, grade) with Grader from sdft_cli.grading.grader",
+        results={"grade": score, "score_row": score},
         makes={"compiled": "grade"},
     ),
     table=GRADERS,
