@@ -91,14 +91,14 @@ def find_value(text: str, kind: type | None = None) -> Json:
             values.append(read(block.text))
         except ValueError as error:
             problem = error
-    values = values or list(reversed(list(_in_prose(text))))
+    values = values or list(reversed(list(in_prose(text))))
     if not values:
         twice = isinstance(problem, DuplicateKey)
         raise ValueError(str(problem) if twice else f"no JSON found ({problem})" if text.strip() else "no JSON found")
     return next((value for value in values if isinstance(value, kind or object)), values[0])
 
 
-def _in_prose(text: str) -> Iterator[Json]:
+def in_prose(text: str) -> Iterator[Json]:
     """Every object or list in ``text`` that is no part of another, in order."""
     position = tries = 0
     while tries < 1000:  # a text of nothing but brackets would take quadratic time
@@ -296,7 +296,8 @@ JSON_VALUE = Grader(
     "lists are compared in order, texts and numbers without tolerance; of several values in a completion the last one "
     "counts; null is a value, so a missing key is not null",
     score_row=json_value,
-    suits_row=lambda row: is_json(row.answer),
+    suits_rows=lambda rows: all(is_json(row.answer) for row in rows),
+    render=lambda answer: answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False),
     columns=("schema",),
     gold="json",
 )

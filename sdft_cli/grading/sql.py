@@ -160,8 +160,12 @@ def rows_of(gold: list[Json]) -> Rows:
     return Rows(len(cells[0]) if cells else -1, cells)
 
 
-def suits(row: Example) -> bool:
-    """Whether a row has a database and a gold answer that is a query."""
+def suits(rows: Sequence[Example]) -> bool:
+    """Whether every row has a database and a gold answer that is a query."""
+    return all(map(_is_query, rows))
+
+
+def _is_query(row: Example) -> bool:
     golds = gold_answers(row.answer)
     texts = [gold for gold in golds if isinstance(gold, str)]
     return bool(row.meta.get("database")) and len(texts) == len(golds) and are_queries(texts)
@@ -175,7 +179,7 @@ SQL = Grader(
     "LIMIT keeps is SQLite's choice; a schema without rows is filled with made-up ones, without NULLs; without a "
     "database only queries that are the same once normalized are scored",
     score_row=sql,
-    suits_row=suits,
+    suits_rows=suits,
     columns=("database", "dialect"),
     files=("database",),
     gold="json",

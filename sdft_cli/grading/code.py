@@ -1,13 +1,14 @@
 """The grader ``code``: the completion's Python passes the row's unit tests, in the sandbox (`sandbox.programs`).
 
-Tests are asserts (text, or a list of them as in MBPP), HumanEval's ``check(candidate)`` with the ``entry_point`` that it
-is called with, functions called ``test_…``, or classes of `unittest`. Naming this grader is the permission to run what a
-model writes; on a machine that cannot confine it, nothing is run and the grader is refused.
+Tests are asserts (text, or a list of them as in MBPP), HumanEval's ``check(candidate)`` with the ``entry_point`` that
+it is called with, functions called ``test_…``, or classes of `unittest`. Naming this grader is the permission to run
+what a model writes; on a machine that cannot confine it, nothing is run and the grader is refused.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import warnings
@@ -60,7 +61,8 @@ def ready() -> None:
     try:
         programs.ready()
     except UsageError as error:
-        raise UsageError(error.message, "grader = \"code\" runs what a model writes: use Linux, or another grader") from error
+        hint = 'grader = "code" runs what a model writes, which needs Linux; or name another grader'
+        raise UsageError(error.message, hint) from error
 
 
 # --- the tests --------------------------------------------------------------------------------------------------------
@@ -69,10 +71,8 @@ def ready() -> None:
 def tests_of(tests: Json, entry_point: Json = None) -> str:
     """The tests as a program that fails by an exception. Raises ValueError where the row has none that can be run."""
     if isinstance(tests, str) and tests.lstrip().startswith("["):
-        try:
+        with contextlib.suppress(ValueError):  # of Python, such as a list's display
             tests = json.loads(tests)
-        except ValueError:
-            pass  # then it is Python, such as a list's display
     if isinstance(tests, list) and all(isinstance(test, str) for test in tests):
         tests = "\n".join(tests)
     if not isinstance(tests, str) or not tests.strip():
