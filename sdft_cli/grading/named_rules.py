@@ -13,6 +13,7 @@ from dataclasses import replace
 from sdft_cli.contracts import Contract, score
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading.choices import choice, is_choice
+from sdft_cli.grading.code import CODE
 from sdft_cli.grading.containment import contains, exact, is_short
 from sdft_cli.grading.grader import Grader
 from sdft_cli.grading.json_values import JSON_VALUE
@@ -21,7 +22,6 @@ from sdft_cli.grading.overlap import EDIT, F1, ROUGE
 from sdft_cli.grading.patterns import matching
 from sdft_cli.grading.sql import SQL
 from sdft_cli.grading.tool_calls import TOOL_CALLS
-from sdft_cli.grading.code import CODE
 from sdft_cli.plugins import Room
 from sdft_cli.types import Example, Score
 

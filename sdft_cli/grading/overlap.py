@@ -1,7 +1,8 @@
 """Graders that give a share in [0, 1] of how alike two texts are: ``rouge``, ``f1`` and ``edit``.
 
-Each is a stand-in for a judge of meaning. The mean over rows is reported with an interval for means of values in
-[0, 1] (`stats.intervals.of_mean`), since such values are no counts of right answers.
+Each is a stand-in for a judge of meaning. Such values are no counts of right answers: the interval of their mean is
+that of `stats.intervals.of_scores`, and a completion counts as right, for pass@k and for a teacher's reply that is to
+become a demonstration, only at 1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import string
 import unicodedata
 from collections import Counter
 
+from sdft_cli.grading.final_answer import final_answer
 from sdft_cli.grading.grader import Grader
 from sdft_cli.grading.task_rules import strip_thinking
 from sdft_cli.grading.tokens import plain, tokens
@@ -27,16 +29,21 @@ def rouge_l(completion: str, gold: str) -> Score:
     if not expected:
         return _no_words(gold)
     common = LCSseq.similarity(given, expected)
-    return _scored(f1_of(common, len(given), len(expected)), f"{common} of {len(expected)} gold tokens in order")
+    return _scored(
+        completion, f1_of(common, len(given), len(expected)), f"{common} of {len(expected)} gold tokens in order"
+    )
 
 
 def f1(completion: str, gold: str) -> Score:
-    """F1 of the tokens that the answers share, in any order, as SQuAD's official script counts them."""
-    given, expected = squad_tokens(strip_thinking(completion)), squad_tokens(strip_thinking(gold))
+    """F1 of the tokens that the answers share, in any order, as SQuAD's official script counts them: of the final answer
+    where the completion marks one (`grading.final_answer`) or of all of it, whichever is better."""
+    expected = squad_tokens(strip_thinking(gold))
     if not expected:
         return _no_words(gold)
+    texts = dict.fromkeys((final_answer(completion)[0], strip_thinking(completion)))
+    given = max((squad_tokens(text) for text in texts), key=lambda tokens_: _shared(tokens_, expected))
     common = sum((Counter(given) & Counter(expected)).values())
-    return _scored(f1_of(common, len(given), len(expected)), f"{common} of {len(expected)} gold tokens")
+    return _scored(completion, _shared(given, expected), f"{common} of {len(expected)} gold tokens")
 
 
 def edit(completion: str, gold: str) -> Score:
@@ -47,7 +54,11 @@ def edit(completion: str, gold: str) -> Score:
     if not expected:
         return _no_words(gold)
     distance = Levenshtein.distance(given, expected)
-    return _scored(1 - distance / max(len(given), len(expected)), f"{distance} edits from the gold answer")
+    return _scored(completion, 1 - distance / max(len(given), len(expected)), f"{distance} edits from the gold answer")
+
+
+def _shared(given: list[str], expected: list[str]) -> float:
+    return f1_of(sum((Counter(given) & Counter(expected)).values()), len(given), len(expected))
 
 
 def squad_tokens(text: str) -> list[str]:
@@ -67,8 +78,8 @@ def f1_of(common: int, given: int, expected: int) -> float:
     return 2 * common / (given + expected) if common else 0.0
 
 
-def _scored(value: float, why: str) -> Score:
-    return Score(value, f"{value:.3f}", why)
+def _scored(completion: str, value: float, why: str) -> Score:
+    return Score(value, strip_thinking(completion).strip()[:200], why)
 
 
 def _no_words(gold: str) -> Score:

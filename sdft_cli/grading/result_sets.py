@@ -71,11 +71,12 @@ def _order(row: Row) -> tuple[str, list[float]]:
     return _shape(row), [float(f"{float(cell):.6g}") for cell in row if isinstance(cell, int | float)]
 
 
-def _matched(ours: list[Row], theirs: list[Row]) -> bool:
+def _matched(ours: Sequence[Row], theirs: Sequence[Row]) -> bool:
     """Each row finds one of its own: greedy, as being within so small a tolerance is as good as being equal."""
+    left = list(theirs)
     for row in ours:
-        found = next((i for i, other in enumerate(theirs) if same_row(row, other)), None)
+        found = next((i for i, other in enumerate(left) if same_row(row, other)), None)
         if found is None:
             return False
-        del theirs[found]
+        del left[found]
     return True

@@ -65,7 +65,7 @@ def find_query(text: str, dialect: str) -> str | None:
         return whole if parsed(whole, dialect) or not parsed(first, dialect) else _all_of(whole, first)
     found = list(_in_prose(text, dialect))
     written = [query for query in found if re.match(r"SELECT|WITH|VALUES", query)]
-    return (written or found or [None])[-1]
+    return next(reversed(written or found), None)
 
 
 def _all_of(whole: str, first: str) -> str:
@@ -138,7 +138,8 @@ def with_sort_keys(sql: str, columns: int) -> tuple[str, list[int]] | None:
         return None
     names = [each.alias_or_name.lower() for each in query.selects] if len(query.selects) == columns else []
     written = [each.unalias().sql("sqlite").lower() for each in query.selects] if names else []
-    places, added = [], []
+    places: list[int] = []
+    added: list[Expression] = []
     for key in (each.this for each in order.expressions):
         text = key.sql("sqlite").lower()
         if isinstance(key, exp.Literal) and key.is_int:

@@ -124,7 +124,7 @@ def from_json(value: Json) -> list[Call]:
     if not isinstance(function, dict):
         raise Unreadable("a call is not an object")
     name = next((function[key] for key in _NAMES if isinstance(function.get(key), str)), None)
-    arguments = next((function[key] for key in _ARGUMENTS if key in function), {})
+    arguments: Json = next((function[key] for key in _ARGUMENTS if key in function), {})
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments) if arguments.strip() else {}

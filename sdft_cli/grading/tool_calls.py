@@ -130,8 +130,7 @@ def rendered(answer: Json) -> str:
 def calls_of(row: Example) -> bool:
     """Whether a row's gold answer, or the first turn of its demonstration, is tool calls."""
     if row.answer is None:
-        first = row.demonstration[0] if isinstance(row.demonstration, list) else {}
-        return bool(first.get("tool_calls"))
+        return isinstance(row.demonstration, list) and bool(row.demonstration[0].get("tool_calls"))
     if isinstance(row.answer, str) and not json_values.is_json(row.answer):
         return False
     try:
