@@ -35,8 +35,11 @@ def rouge_l(completion: str, gold: str) -> Score:
 
 
 def f1(completion: str, gold: str) -> Score:
-    """F1 of the tokens that the answers share, in any order, as SQuAD's official script counts them: of the final answer
-    where the completion marks one (`grading.final_answer`) or of all of it, whichever is better."""
+    """F1 of the tokens that the answers share, in any order, as SQuAD's official script counts them.
+
+    What is compared is the final answer, where the completion marks one (`grading.final_answer`), or all of it,
+    whichever is better.
+    """
     expected = squad_tokens(strip_thinking(gold))
     if not expected:
         return _no_words(gold)
