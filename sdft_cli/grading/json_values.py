@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 #: Seconds that a pattern of a schema may take on one text.
-SECONDS = 2.0
+SECONDS = 1.0
 
 
 def json_value(completion: str, row: Example, folder: Path | None = None) -> Score:
