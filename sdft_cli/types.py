@@ -137,8 +137,8 @@ class Task:
     ``prepare`` takes the source paths (none if the task generates its own rows) and may raise `UsageError`. ``grade``
     takes the text of a completion and its example. ``question``: the part of a prompt that distinguishes rows which
     share a long preamble (None: the whole prompt). ``grader``: for a task that is nothing but a dataset, the rule that
-    its manifest stores (`tasks._user_rows`). ``rubric``: the instructions for a judge. ``render``: a gold answer
-    as a completion that should be right.
+    its manifest stores (`tasks._user_rows`), and ``columns`` what its user said of the columns. ``rubric``: the
+    instructions for a judge. ``render``: a gold answer as a completion that should be right.
     """
 
     name: str
@@ -153,6 +153,7 @@ class Task:
     suffixes: tuple[str, ...] = ()
     question: Callable[[Example], str] | None = None
     grader: dict[str, str] | None = None
+    columns: dict[str, Json] | None = None
     rubric: Rubric | None = None
     render: Callable[[Json], str] | None = None
 

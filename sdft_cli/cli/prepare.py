@@ -24,7 +24,10 @@ Source = Annotated[
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--columns", help="TASK=FILE.toml that names the columns of your own rows; repeatable."),
+    typer.Option(
+        "--columns",
+        help="What the columns of your own rows are: TASK:prompt=Frage,answer=Zahl, or TASK=FILE.toml; repeatable.",
+    ),
 ]
 Demonstrations = Annotated[
     str, typer.Option(help="source: only those in the sources; answer: use the gold answer where there is none.")
@@ -114,10 +117,11 @@ def _inputs(
     on_bad_row: str | None,
 ) -> Inputs:
     from sdft_cli.commands.prepare import Inputs
+    from sdft_cli.tasks._columns import column_flags
 
     sources = _sources(source)
     names = split(tasks) or list(sources) or MICRO_TASKS.split(",")
-    return Inputs(names, sources, data, options, on_bad_row, _column_files(columns, names))
+    return Inputs(names, sources, data, options, on_bad_row, column_flags(columns, names))
 
 
 def _run(inputs: Inputs, teacher: TeacherOptions | None, model: str | None, dry_run: bool, json: bool) -> None:
@@ -163,16 +167,3 @@ def _sources(flags: list[str]) -> dict[str, list[Path]]:
             raise UsageError(f"--source {text}: not of the form TASK=PATH", "write --source science=raw/chemistry")
         sources.setdefault(task, []).append(Path(path))
     return sources
-
-
-def _column_files(flags: list[str], names: list[str]) -> dict[str, Path]:
-    """``TASK=FILE.toml`` by task; the task may be left out if there is only one."""
-    files: dict[str, Path] = {}
-    for text in flags:
-        task, equals, path = text.rpartition("=")
-        if not equals and len(names) == 1:
-            task = names[0].partition(".")[0]
-        if not task or not path:
-            raise UsageError(f"--columns {text}: not of the form TASK=FILE.toml", "write --columns mytask=mytask.toml")
-        files[task] = Path(path)
-    return files

@@ -113,6 +113,7 @@ class ManifestExtras(Record, total=False):
     task_note: str
     grader: GraderRule
     max_new_tokens: int
+    columns: dict[str, Json]
     sources: list[SourceFile]
     teacher: TeacherRecord
     lengths: Lengths

@@ -1,45 +1,69 @@
-"""Columns of a user's file: which one is the prompt, the demonstration, the answer, …, by name or by a TOML file.
+"""Columns of a user's file: which one is the prompt, the demonstration, the answer, …, as the user names them.
 
-Four layouts are recognized by their column names, in any case: chat ``messages``; ``prompt`` and ``completion``;
-``instruction``, ``input`` and ``output``; ``question`` and ``answer``. Other names are given in TOML::
+Common layouts are recognized by their column names (`tasks._layouts`). Other names are given in TOML, or in a flag
+(``--columns 'prompt=Frage,answer=Zahl'``)::
 
     prompt = "Frage"              # text, or a list of messages
     demonstration = "Antwort"     # an expert's response: text, or messages for several turns
     answer = "Zahl"               # the gold answer, for the grader
     split = "Teil"                # train, validation, test or ood
     splits = { Probe = "test" }   # values of that column with other names
-    grader = "number"             # exact, contains, choice, number, regex (with a pattern) or none
+    grader = "number"             # a grader by its name; regex goes with a pattern
 
-Further keys: ``messages``, ``input`` (appended to the prompt), ``system``, ``tools`` (which the assistant may call: a
-list, or the JSON text of one), ``context`` (which only the teacher sees), ``id``, ``pattern``, ``licence``,
-``delimiter`` (of CSV) and ``max_new_tokens``.
+`KEYS` lists all keys and what they are for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
-from sdft_cli.config.toml_tables import read_toml
+from sdft_cli.config.toml_tables import parse_toml, read_toml
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.types import Json
 
-#: What a column is for -> the names by which it is recognized.
-NAMES: dict[str, tuple[str, ...]] = {
-    "messages": ("messages", "conversations"),
-    "prompt": ("prompt", "instruction", "question", "query", "problem"),
-    "input": ("input",),
-    "demonstration": ("demonstration", "completion", "output", "response"),
-    "answer": ("answer",),
-    "system": ("system", "system_prompt"),
-    "tools": ("tools", "functions"),
-    "context": ("context",),
-    "id": ("id",),
-    "split": ("split",),
+#: What a column may be for. Of a role with several columns, each is one option, or a part of the passage.
+ROLES: dict[str, str] = {
+    "messages": "a conversation",
+    "prompt": "what is asked: text or messages",
+    "input": "appended to the prompt",
+    "passage": "a text that the question is about, put before it",
+    "choices": "the options of a question: one column with a list, or one column for each",
+    "demonstration": "an expert's response: text or messages",
+    "rejected": "a response that is not wanted, which is never used",
+    "answer": "the gold answer, for the grader; of multiple choice a letter, a number or the option's text",
+    "system": "a system text",
+    "tools": "the functions that the assistant may call",
+    "context": "a text that only the teacher sees",
+    "text": "raw text, for a corpus",
+    "title": "the title of raw text",
+    "id": "names the row",
+    "split": "train, validation, test or ood",
+    "database": "an SQLite database, for the grader sql",
+    "schema": "a JSON schema, or the tables of a database, for the graders json and sql",
+    "tests": "unit tests, for the grader code",
 }
-LAYOUTS = "messages; prompt and completion; instruction, input and output; question and answer"
+#: Settings beside the columns.
+SETTINGS: dict[str, str] = {
+    "template": "the prompt, with {column} in braces",
+    "first_index": "0 or 1: how options are counted where the answer is a number",
+    "labels": "the names of labels that are stored as numbers from 0",
+    "splits": "values of the split column with other names",
+    "grader": "a grader by its name",
+    "pattern": "of the grader regex",
+    "licence": "of the source",
+    "delimiter": "of CSV",
+    "max_new_tokens": "of a completion that is graded",
+}
+KEYS = {**ROLES, **SETTINGS}
+#: Roles that several columns may have.
+_SEVERAL = ("choices", "passage")
+#: Kept in a row's ``meta`` under their names, for the graders that read them.
+GRADER_ROLES = ("database", "schema", "tests")
 _SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -47,22 +71,34 @@ _SPLITS = {
     "ood": ("ood",),
 }
 SPLIT_NAMES = {name: split for split, names in _SPLITS.items() for name in names}
+Named = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file by what they are for (None: there is none), and the other settings of its TOML."""
+    """The columns of a file by what they are for (None: there is none), and the other settings; see `KEYS`."""
 
     messages: str | None = None
     prompt: str | None = None
     input: str | None = None
+    passage: Named | None = None
+    choices: Named | None = None
     demonstration: str | None = None
+    rejected: str | None = None
     answer: str | None = None
     system: str | None = None
     tools: str | None = None
     context: str | None = None
+    text: str | None = None
+    title: str | None = None
     id: str | None = None
     split: str | None = None
+    database: str | None = None
+    schema: str | None = None
+    tests: str | None = None
+    template: str | None = None
+    first_index: int | None = None
+    labels: tuple[str, ...] = ()
     splits: dict[str, str] = field(default_factory=dict)
     grader: str | None = None
     pattern: str | None = None
@@ -71,52 +107,185 @@ class Columns:
     max_new_tokens: int = 1024
 
     @property
-    def named(self) -> dict[str, str]:
+    def named(self) -> dict[str, Named]:
         """The columns that exist, by what they are for."""
-        return {key: column for key in NAMES if (column := getattr(self, key)) is not None}
+        return {role: column for role in ROLES if (column := getattr(self, role)) is not None}
+
+    @property
+    def names(self) -> list[str]:
+        """Every column that is named, also in the template."""
+        listed = [name for column in self.named.values() for name in ([column] if isinstance(column, str) else column)]
+        return [*listed, *(slots(self.template) if self.template else [])]
+
+    def settings(self) -> dict[str, Json]:
+        """What is not as usual, as JSON: for the manifest."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        usual = Columns()
+        kept = {key: value for key, value in given.items() if value != getattr(usual, key)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
+
+
+def slots(template: str) -> list[str]:
+    """The columns that a template names in braces."""
+    return re.findall(r"\{([^{}]+)\}", template)
+
+
+# --- in TOML ----------------------------------------------------------------------------------------------------------
 
 
 def read_columns(path: Path) -> Columns:
     """The columns that a TOML file names; `UsageError` if it cannot be read, or for a wrong key, value or grader."""
     if not path.is_file():
         raise UsageError(f"no file at {path}", "--columns TASK=FILE.toml: a few lines of TOML that name the columns")
-    settings = read_toml(path)
-    for key, value in settings.items():
-        _check(path, key, value)
-    columns = Columns(**settings)
+    return columns_of(read_toml(path), str(path))
+
+
+def columns_of(settings: Mapping[str, Json], where: str) -> Columns:
+    """The columns of a table of settings that was read from ``where``; raises `UsageError`."""
+    checked = {key: _checked(where, key, value) for key, value in settings.items()}
+    columns = Columns(**checked)
     if (columns.grader, columns.pattern) != (None, None):
         named_rules.grader(columns.grader or "regex", columns.pattern)
     return columns
 
 
-def _check(path: Path, key: str, value: Json) -> None:
-    keys = [f.name for f in fields(Columns)]
-    if key not in keys:
-        raise choose(f"key in {path.name}:", key, keys)
-    kinds: dict[str, tuple[type, str]] = {"splits": (dict, "a table"), "max_new_tokens": (int, "a whole number")}
+def _checked(where: str, key: str, value: Json) -> Json:
+    if key not in KEYS:
+        raise choose(f"key in {Path(where).name if where.endswith('.toml') else where}:", key, tuple(KEYS))
+    if key in _SEVERAL or key == "labels":
+        return _texts(where, key, value)
+    kinds: dict[str, tuple[type, str]] = {
+        "splits": (dict, "a table"),
+        "max_new_tokens": (int, "a whole number"),
+        "first_index": (int, "0 or 1"),
+    }
     kind, what = kinds.get(key, (str, "text"))
-    if not isinstance(value, kind) or isinstance(value, bool) or not value:
-        raise UsageError(f"{path}: {key} = {value!r} is not {what}", f"keys: {', '.join(keys)}")
+    if not isinstance(value, kind) or isinstance(value, bool) or (not value and key != "first_index"):
+        raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}; keys: {', '.join(KEYS)}")
     if isinstance(value, dict) and (unknown := [v for v in value.values() if v not in _SPLITS]):
-        raise choose(f"split in {path.name}:", str(unknown[0]), tuple(_SPLITS))
+        raise choose(f"split in {where}:", str(unknown[0]), tuple(_SPLITS))
     if key == "delimiter" and len(str(value)) != 1:
-        raise UsageError(f"{path}: delimiter = {value!r} is not one character", 'such as delimiter = ";"')
+        raise UsageError(f"{where}: delimiter = {value!r} is not one character", 'such as delimiter = ";"')
+    if key == "first_index" and value not in (0, 1):
+        raise UsageError(f"{where}: first_index = {value!r} is not 0 or 1", f"first_index: {KEYS[key]}")
+    if key == "max_new_tokens" and int(value) < 1:
+        raise UsageError(f"{where}: max_new_tokens = {value!r} is not positive", "such as max_new_tokens = 256")
+    if key == "template" and not slots(str(value)):
+        hint = 'such as template = "{context}\\n\\nQuestion: {question}", with the names of columns'
+        raise UsageError(f"{where}: the template names no column", hint)
+    return value
 
 
-def complete(columns: Columns, present: Collection[str]) -> Columns:
-    """``columns``, with the columns among ``present`` that have a usual name wherever none is named."""
-    by_lower = {name.lower(): name for name in present if name not in columns.named.values()}
-    usual = {key: next((by_lower[n] for n in names if n in by_lower), None) for key, names in NAMES.items()}
-    if columns.prompt or not (columns.messages or usual["messages"]):
-        usual["messages"] = None
-    else:
-        usual["prompt"] = None
-    if (columns.prompt or usual["prompt"] or "").lower() != "instruction":
-        usual["input"] = None  # in other layouts a column of this name may be anything
-    return Columns(**{**vars(columns), **usual, **columns.named})
+def _texts(where: str, key: str, value: Json) -> Json:
+    """One text, or several as a tuple."""
+    if isinstance(value, str) and value and key in _SEVERAL:
+        return value
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(each, str) and each for each in value):
+        return tuple(value)
+    what = "one column or a list of columns" if key in _SEVERAL else "a list of at least two names"
+    raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}")
+
+
+# --- in a flag --------------------------------------------------------------------------------------------------------
+
+#: Whatever is written between two commas: quoted text, a list, a table, or a bare name.
+_PAIR = re.compile(
+    r"""\s*(?P<key>[\w.-]+)\s*=\s*(?P<value>"(?:\\.|[^"\\])*"|'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^,]*?)\s*(?:,|\Z)"""
+)
+_FORM = "write --columns 'mytask:prompt=Frage,answer=Zahl', or --columns mytask=mytask.toml"
+_TASK = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+
+
+def column_flags(flags: Sequence[str], tasks: Sequence[str]) -> dict[str, Columns]:
+    """The columns that ``--columns`` flags give by task: ``TASK=FILE.toml`` or ``TASK:KEY=COLUMN,…``, each without its
+    task if there is only one. Several flags for one task are taken together. Raises `UsageError`."""
+    given: dict[str, dict[str, Json]] = {}
+    for flag in flags:
+        task, settings = _flag(flag, [name.partition(".")[0] for name in tasks])
+        earlier = given.setdefault(task, {})
+        if twice := [key for key in settings if earlier.get(key, settings[key]) != settings[key]]:
+            raise UsageError(f"--columns gives {twice[0]!r} of task {task!r} twice", "leave one of them out")
+        earlier |= settings
+    return {task: columns_of(settings, "--columns") for task, settings in given.items()}
+
+
+def _flag(flag: str, tasks: list[str]) -> tuple[str, dict[str, Json]]:
+    only = tasks[0] if len(set(tasks)) == 1 else None
+    before, equals, after = flag.partition("=")
+    if match := re.match(rf"\s*({_TASK}):(?=.*=)", flag):
+        return match[1], parse_pairs(flag[match.end() :])
+    if Path(flag).is_file() or not equals:
+        if not only or not flag:
+            raise UsageError(f"--columns {flag}: not of the form TASK=FILE.toml", _FORM)
+        return only, _file(Path(flag))
+    if before in tasks and not (before in KEYS and not _is_file_name(after)):
+        if not after:
+            raise UsageError(f"--columns {flag}: not of the form TASK=FILE.toml", _FORM)
+        return before, _file(Path(after))
+    if before.strip() not in KEYS and (_is_file_name(after) or not only):
+        return before, {} if not after else _file(Path(after))
+    if not only:
+        raise UsageError(f"--columns {flag}: which task is it for?", _FORM)
+    return only, parse_pairs(flag)
+
+
+def _is_file_name(text: str) -> bool:
+    return text.lower().endswith(".toml") or Path(text).is_file()
+
+
+def _file(path: Path) -> dict[str, Json]:
+    read_columns(path)  # complains with the file's name
+    return read_toml(path)
+
+
+def parse_pairs(text: str) -> dict[str, Json]:
+    """``KEY=COLUMN,…`` as a table. A column with a comma is quoted; ``[a, b]`` are several, ``{a = "test"}`` a table.
+    Raises `UsageError`."""
+    pairs: dict[str, Json] = {}
+    at = 0
+    while at < len(text):
+        match = _PAIR.match(text, at)
+        if not match or not match["value"]:
+            rest = text[at:].strip()
+            raise UsageError(
+                f"--columns: {rest!r} is not KEY=COLUMN", f'{_FORM}; quote a name with a comma: prompt="a, b"'
+            )
+        key, value = match["key"], _value(match["key"], match["value"])
+        table, dot, inner = key.partition(".")
+        if key in pairs or (dot and inner in pairs.get(table, {})):
+            raise UsageError(f"--columns: {key!r} is given twice", "leave one of them out")
+        if dot:
+            pairs.setdefault(table, {})[inner] = value
+        else:
+            pairs[key] = value
+        at = match.end()
+    return pairs
+
+
+def _value(key: str, written: str) -> Json:
+    if written[0] == "[":
+        return _listed(written)
+    if written[0] in "\"'{":
+        try:
+            return parse_toml(f"value = {written}")["value"]
+        except ValueError as error:
+            raise UsageError(f"--columns: {key}={written} cannot be read: {error}", _FORM) from error
+    return int(written) if key in ("max_new_tokens", "first_index") and written.isdecimal() else written
+
+
+def _listed(written: str) -> list[str]:
+    """The entries of ``[a, "b, c"]``, quoted or not."""
+    entries = re.findall(r"""\s*("(?:\\.|[^"\\])*"|'[^']*'|[^,]+?)\s*(?:,|\Z)""", written[1:-1])
+    return [entry[1:-1] if entry[:1] in "\"'" else entry for entry in entries]
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
 
 
 def split_of(value: Json, columns: Columns) -> str | None:
     """The split that a value of the split column means; None if it means none."""
     word = str(value).strip()
     return columns.splits.get(word) or SPLIT_NAMES.get(word.lower())
+
+
+IndexBase = Literal[0, 1]

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sdft_cli.data.dataset import FILTERED, describe
 from sdft_cli.data.readers import SUFFIXES, RawRow, read_rows, source_files
@@ -28,7 +29,8 @@ class SourceRow:
 
     ``role`` is a split, or "pool" if the source leaves the split to us. Rows with a common key in ``keys`` ask the same
     question and must end up in the same split; a corpus row has no keys. ``held_out`` is the example for validation and
-    test, if it differs from the one for training.
+    test, if it differs from the one for training. ``reading`` is what a user's record says, until all rows together
+    have decided what becomes of it (`tasks._finished_rows`).
     """
 
     example: Example
@@ -36,6 +38,7 @@ class SourceRow:
     keys: tuple[bytes, ...]
     where: str
     held_out: Example | None = None
+    reading: Any = None
 
 
 class BadRow(Exception):

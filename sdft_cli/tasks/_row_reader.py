@@ -1,0 +1,303 @@
+"""All rows of a task made from a user's own files: read, finished together, and handed over by split.
+
+The split of a row comes from the flag (``--source mytask.test=FILE``), else from a column, else from the file's name
+(``test.jsonl``). All other rows are for training if there are test rows, and are split by seed if there are none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from sdft_cli.data.manifest import GraderRule
+from sdft_cli.data.readers import RawRow
+from sdft_cli.errors import choose
+from sdft_cli.grading import named_rules
+from sdft_cli.grading.containment import FEW_WORDS
+from sdft_cli.tasks._articles import article, attached, is_text_file
+from sdft_cli.tasks._columns import SPLIT_NAMES, Columns, split_of
+from sdft_cli.tasks._finished_rows import Finished, finished
+from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
+from sdft_cli.tasks._layouts import DESCRIBED, Plan, plan, squeezed
+from sdft_cli.tasks._message_formats import Remarks
+from sdft_cli.tasks._readings import Reading, reading_of
+from sdft_cli.tasks._splits import arrange
+from sdft_cli.tasks._values import as_text, is_missing
+from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions
+
+_FORMAT = f"{DESCRIBED}; other columns if --columns names them"
+#: Columns by which a question names its article.
+_ABOUT = ("article", "articleid", "documentid", "docid", "title", "id")
+
+
+class UserRows:
+    """All rows of one task, and the columns that occur in them (``seen``) and are used (``used``)."""
+
+    def __init__(self, name: str, columns: Columns):
+        self.name, self.named_columns, self.gathered = name, columns, Gathered()
+        self.seen: set[str] = set()
+        self.used: set[str] = set()
+        self.plans: dict[tuple[bool | str, ...], Plan | None] = {}
+        self.remarks = Counter[str]()  # on how many rows
+        self.left_out: list[str] = []  # files
+        self.done = Finished([])
+
+    def read(self, label: str, file: Path, split: str | None) -> None:
+        formats = self._formats(split, label)
+        gather_file(self.name, label, file, formats, self.gathered, self.named_columns.delimiter)
+
+    def check(self) -> None:
+        """Finish the rows; `UsageError` if there are none, or if a column that the user names is in no row."""
+        for column in self.named_columns.names:
+            if column not in self.seen and column.partition(".")[0] not in self.seen:
+                raise choose(f"column of task {self.name!r}:", column, tuple(self.seen))
+        need_rows(self.name, self.gathered, self._formats(None, ""))
+        self.done = finished(self.gathered.rows)
+        self.gathered.rows = self._identified(attached(self.done.rows, self.gathered.dropped))
+        self.gathered.dropped += self.done.dropped
+        need_rows(self.name, self.gathered, self._formats(None, ""))
+
+    @property
+    def has_articles(self) -> bool:
+        return any(row.role == "corpus" for row in self.gathered.rows)
+
+    def rule(self) -> GraderRule:
+        """The rule for the manifest: the one the user named, else the one of the layout, else one that suits all gold
+        answers."""
+        grader, pattern = self.named_columns.grader, self.named_columns.pattern
+        if pattern:
+            return {"name": grader or "regex", "pattern": pattern}
+        if grader:
+            return {"name": grader}
+        if self.done.grader:
+            return {"name": self.done.grader, "chosen": "by the columns"}
+        asked = [row.example for row in self.gathered.rows if row.role != "corpus"]
+        if self.has_articles and not asked:
+            return {"name": "contains", "max_words": str(FEW_WORDS), "chosen": "for questions about articles"}
+        golds = [_gold_text(example) for example in asked]
+        name = named_rules.suiting(golds, asked)
+        if self.has_articles and name == "none":
+            return {"name": "contains", "max_words": str(FEW_WORDS), "chosen": "for questions about articles"}
+        return {"name": name, "chosen": "by the answers"}
+
+    def prepared(self, options: PrepareOptions) -> Prepared:
+        """The rows by split. They are handed over and not kept, since there may be many."""
+        notes, gathered = self._notes(self.rule()), self.gathered
+        self.gathered = Gathered()
+        if options.demonstrations == "teacher":  # it is to write them, and not the source's column of answers
+            gathered.rows = [_without_worked(row, self.done.worked) for row in gathered.rows]
+        gathered.rows = [_with_answer(row) for row in gathered.rows]
+        if any(row.role == "test" for row in gathered.rows):  # then rows without a split are meant for training
+            gathered.rows = [replace(row, role="train") if row.role == "pool" else row for row in gathered.rows]
+        if options.demonstrations == "source" and any(
+            row.example.demonstration is None for row in gathered.rows if row.role != "corpus"
+        ):
+            options = replace(options, demonstrations="answer")
+        prepared = arrange(self.name, gathered, options, _first)
+        kind = "texts" if set(prepared.splits) == {"corpus"} else "rows"
+        prepared.source = f"{kind} of your own: {_listed(gathered.formats[_FORMAT])}"
+        prepared.notes += notes
+        if set(prepared.splits) == {"corpus"} and options.demonstrations != "teacher":
+            prepared.notes.append("articles without questions: --teacher MODEL writes some; cpt trains on the corpus")
+        return prepared
+
+    def _notes(self, rule: GraderRule) -> list[str]:
+        """What was made of which column, what was left out, and how the rows are graded."""
+        plans = [read for read in self.plans.values() if read and read.layout.reads != "article"]
+        notes = list(dict.fromkeys(map(_described, plans)))
+        notes += self.done.notes
+        if unused := sorted(self.seen - self.used):
+            notes.append(f"unused columns: {', '.join(unused)}")
+        if self.left_out:
+            hint = f"--source {self.name}=FILE adds one"
+            notes.append(f"text files beside files of rows are left out: {_listed(self.left_out)}; {hint}")
+        notes += [f"{remark} ({count} rows)" for remark, count in sorted(self.remarks.items())]
+        if rule.get("chosen") in ("by the answers", "by the columns"):
+            notes.append(_CHOSEN[rule["name"] == "none"].format(rule["name"]))
+        return notes
+
+    def _formats(self, split: str | None, label: str) -> tuple[Format, ...]:
+        known = partial(self._is_known, is_text_file(label))
+        return (Format(_FORMAT, self.named_columns.licence, known, partial(self._parse, split, label)),)
+
+    def _is_known(self, is_text: bool, data: Record) -> bool:
+        return self._plan(data, is_text) is not None
+
+    def _plan(self, data: Record, is_text: bool) -> Plan | None:
+        """How the record is read; text files have no columns that a user could name."""
+        fields = tuple(name for name in data if name)
+        if (is_text, *fields) not in self.plans:
+            self.seen.update(() if is_text else fields)
+            self.plans[is_text, *fields] = plan(Columns() if is_text else self.named_columns, fields)
+        found = self.plans[is_text, *fields]
+        if found and (empty := [c for c in _essential(found) if data.get(c) is None and c in data]):
+            return self._plan({name: value for name, value in data.items() if name not in empty}, is_text)
+        if found and not is_text:
+            self.used.update(name if name in data else name.partition(".")[0] for name in found.used)
+        return found
+
+    def _parse(self, split: str | None, label: str, row: RawRow) -> list[SourceRow | Dropped]:
+        read = self._plan(row.data, is_text_file(label))
+        assert read is not None  # `_is_known`
+        if read.layout.reads == "article":
+            return [article(self.name, row, read.columns.text or "text", read.columns.title or "title")]
+        remarks: Remarks = set()
+        role = split or _split_by_column(row, read.columns) or _split_by_name(label) or "pool"
+        reading = reading_of(row.data, read, remarks)
+        reading.own_id, reading.number = _own_id(row, read.columns), row.number
+        gold = reading.gold
+        if reading.demonstration is None and reading.options is None and gold.value is None and not gold.closed:
+            raise BadRow("no demonstration and no answer", f"fields: {', '.join(map(str, row.data))}")
+        meta = {**reading.meta, **({"article": about} if (about := _about(row.data)) else {})}
+        example = Example(
+            "", reading.prompt, reading.demonstration, reading.context, gold.value, meta=meta, tools=reading.tools
+        )
+        self.remarks.update(remarks)
+        asked = "\n".join(message["content"] for message in reading.prompt)
+        options = "\n".join(["", *sorted(reading.options.texts)]) if reading.options else ""
+        return [SourceRow(example, role, (prompt_key(asked + options),), row.where, reading=reading)]
+
+    def _identified(self, rows: Sequence[SourceRow]) -> list[SourceRow]:
+        """The rows under their own ids, which no other row of their file may have, or under the task's name and their
+        number. An id that is an article's names that, and not the row."""
+        articles = {row.example.meta["article"] for row in rows if row.role == "corpus"}
+        first: dict[tuple[str, str], int] = {}
+        kept = []
+        for row in rows:
+            reading: Reading | None = row.reading
+            if reading is None:
+                kept.append(row)
+                continue
+            own = None if reading.own_id in articles else reading.own_id
+            if own and (earlier := first.setdefault((_file(row.where), own), reading.number)) != reading.number:
+                self.gathered.dropped.append(
+                    Dropped(row.where, "duplicate id", f"{own!r} is also the id of row {earlier}")
+                )
+                continue
+            name = own or f"{self.name}-{f'{row.role}-' * (row.role != 'pool')}{reading.number}"
+            meta = row.example.meta
+            if "article" in meta and meta["article"] not in articles:
+                meta = {key: value for key, value in meta.items() if key != "article"}
+            kept.append(replace(row, example=replace(row.example, id=name, meta=meta), reading=None))
+        return kept
+
+
+_CHOSEN = {
+    False: "graded by {!r}, which suits the gold answers; --columns can name another grader",
+    True: "the answers are long texts: score them with a judge (sdft eval --judge), or name a grader with --columns",
+}
+
+
+def _listed(files: list[str]) -> str:
+    """The first few names, and how many more there are; the manifest has all of them."""
+    return ", ".join(files[:5]) + f" and {len(files) - 5} more" * (len(files) > 5)
+
+
+def _essential(read: Plan) -> list[str]:
+    """Columns without which a row is of another layout."""
+    return [column for column in (read.columns.choices, read.columns.messages) if isinstance(column, str)]
+
+
+def _described(read: Plan) -> str:
+    """What was made of which column, in the words of ``--columns``."""
+    parts = {**read.parts, **read.columns.named}
+    rejected = parts.pop("rejected", None)
+    listed = (
+        f"{role}={column if isinstance(column, str) else '[' + ', '.join(column) + ']'}"
+        for role, column in parts.items()
+    )
+    left_out = f"; the responses in {rejected!r} are left out" if rejected else ""
+    return f"read as {read.layout.name}: {', '.join(listed)}{_about_context(read)}{left_out}"
+
+
+def _about_context(read: Plan) -> str:
+    """Who sees a column that could be a passage for both or an article for the teacher alone."""
+    columns = read.columns
+    if columns.context:
+        return f"; only the teacher sees {columns.context!r}, and passage={columns.context} puts it into the prompt"
+    if isinstance(columns.passage, str) and squeezed(columns.passage) == "context":
+        return f"; prompts begin with {columns.passage!r}, and context={columns.passage} shows it to the teacher alone"
+    return ""
+
+
+def _file(where: str) -> str:
+    """The file in the place of a row (``file:line``, ``file[index]``)."""
+    return re.sub(r"(?::\d+|\[\d+\])\Z", "", where)
+
+
+def _about(data: Record) -> str:
+    """The article that a row names, if any: only where there are articles does that mean anything."""
+    by_name = {squeezed(name): value for name, value in data.items() if name}
+    values = (by_name.get(name) for name in _ABOUT)
+    return next((str(v) for v in values if isinstance(v, str | int) and not is_missing(v)), "")
+
+
+def _own_id(row: RawRow, columns: Columns) -> str | None:
+    """The row's own id; None if there is no id column."""
+    if columns.id is None:
+        return None
+    value = row.data.get(columns.id)
+    if is_missing(value) or isinstance(value, bool | list | dict):
+        raise BadRow("no id", f"field {columns.id!r} is {value!r}")
+    return as_text(value, "id", columns.id)
+
+
+def _split_by_column(row: RawRow, columns: Columns) -> str | None:
+    if columns.split is None:
+        return None
+    if (split := split_of(row.data.get(columns.split), columns)) is None:
+        detail = f"{columns.split!r} is {row.data.get(columns.split)!r}; splits: {', '.join(SPLIT_NAMES)}"
+        raise BadRow("unknown split", detail)
+    return split
+
+
+def _split_by_name(label: str) -> str | None:
+    """The split that a file (``test.csv``, ``train-00000-of-00002.parquet``) or a folder above it is named after."""
+    _, *folders = Path(label).parent.parts or ("",)
+    pieces = (Path(label).stem, *reversed(folders))
+    splits = (SPLIT_NAMES.get(re.split(r"[-_.]?\d", piece)[0].lower()) for piece in pieces)
+    return next((split for split in splits if split), None)
+
+
+def _gold_text(example: Example) -> str:
+    """What a row would be graded by; "" for a demonstration that cannot be compared with."""
+    answer = example.answer
+    if answer is None:
+        return _said(example) or ""
+    return answer if isinstance(answer, str) else answer[0] if _is_texts(answer) else ""
+
+
+def _first(answer: Json) -> str:
+    """The gold answer as a demonstration: the first of several, JSON of an object."""
+    if isinstance(answer, str):
+        return answer
+    return str(answer[0]) if _is_texts(answer) else json.dumps(answer, ensure_ascii=False)
+
+
+def _is_texts(answer: Json) -> bool:
+    return isinstance(answer, list) and bool(answer) and all(isinstance(each, str) for each in answer)
+
+
+def _with_answer(row: SourceRow) -> SourceRow:
+    """A row without a gold answer is graded by its demonstration."""
+    example = row.example
+    if row.role == "corpus" or example.answer is not None or not (said := _said(example)):
+        return row
+    return replace(row, example=replace(example, answer=said))
+
+
+def _without_worked(row: SourceRow, worked: set[str]) -> SourceRow:
+    return replace(row, example=replace(row.example, demonstration=None)) if row.where in worked else row
+
+
+def _said(example: Example) -> str | None:
+    """What a demonstration of one turn says, without its reasoning; None for several turns, and for tool calls."""
+    shown = example.demonstration
+    if isinstance(shown, list):
+        return shown[0]["content"] if len(shown) == 1 and not shown[0].get("tool_calls") else None
+    return shown
