@@ -69,6 +69,8 @@ _COMMON = {
     "database": "database",
     "schema": "schema",
     "tests": "tests",
+    "setup": "testsetupcode",
+    "entry_point": "entrypoint",
 }
 _TEACHERS = {"context": "context"}
 _TOOLS = {"tools": "tools functions function availabletools"}
