@@ -1,4 +1,4 @@
-"""`sdft methods` and `sdft tasks`: what can be named, plug-ins included."""
+"""`sdft methods`, `sdft tasks` and `sdft graders`: what can be named, plug-ins included."""
 
 from __future__ import annotations
 
@@ -31,3 +31,18 @@ def tasks(plugin: Plugin = None, json: Json = False) -> None:
     for task in listed:
         source = task.source_hint if task.needs_source else "none, the task makes its own rows"
         print(f"{task.name:18} {task.summary}\n{'':18} source: {source}\n")
+
+
+def graders(plugin: Plugin = None, json: Json = False) -> None:
+    """List the graders that your own rows can name: what each one reads, and its known flaws."""
+    from sdft_cli.grading.named_rules import GRADERS
+
+    if json:
+        keys = ("summary", "flaws", "columns", "graded")
+        print(jsonlib.dumps({name: {key: getattr(each, key) for key in keys} for name, each in GRADERS.items()}))
+        return
+    for name, each in GRADERS.items():
+        print(f"{name:18} {each.summary}")
+        if each.columns:
+            print(f"{'':18} reads the columns: {', '.join(each.columns)}")
+        print(f"{'':18} flaws: {each.flaws}\n")

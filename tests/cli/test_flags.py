@@ -53,6 +53,7 @@ MODES = {
     "report": ("report one two", "commands.report.report"),
     "methods": ("methods", ""),
     "tasks": ("tasks", ""),
+    "graders": ("graders", ""),
 }
 #: A flag's words in every mode of a command; None where another table has them. {flag} in an error is its own name.
 RECIPE = {
@@ -185,6 +186,7 @@ FLAGS: dict[str, dict[str, str]] = {
     "report": {"runs": "three", "out": "--out o", "single": "--single one", "force": "--force"},
     "methods": {},
     "tasks": {},
+    "graders": {},
 }
 #: Refused, by mode and flag: what the error says.
 REFUSED = {
@@ -324,6 +326,7 @@ READING = {
     "compare, by": "compare one three two --by method",
     "methods": "methods",
     "tasks": "tasks",
+    "graders": "graders",
 }
 
 

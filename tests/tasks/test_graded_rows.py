@@ -72,9 +72,14 @@ def questions(**more: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [("shop.sqlite", "shop.sqlite"), ("dbs/my shop.db", "dbs/my shop.db"), ("shop.sqlite", "shop"),
-     ("database/shop/shop.sqlite", "shop"), ("dev_databases/shop/shop.sqlite", "shop")],
-)  # fmt: skip
+    [
+        ("shop.sqlite", "shop.sqlite"),
+        ("dbs/my shop.db", "dbs/my shop.db"),
+        ("shop.sqlite", "shop"),
+        ("database/shop/shop.sqlite", "shop"),
+        ("dev_databases/shop/shop.sqlite", "shop"),
+    ],
+)
 def test_databases_are_copied_and_found_wherever_the_dataset_is(tmp_path, place, value):
     file = database(tmp_path / "src" / place)
     rows = make(tmp_path / "src", questions(database=value))
@@ -140,7 +145,7 @@ def test_a_database_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UsageError, match="there is no such database"):
         make(tmp_path, questions(db="none.sqlite"), toml)
     (tmp_path / "none.sqlite").write_text("not a database")
-    with pytest.raises(UsageError, match="none.sqlite is not an SQLite database"):
+    with pytest.raises(UsageError, match=r"none\.sqlite is not an SQLite database"):
         make(tmp_path, questions(db="none.sqlite"), toml)
     make(tmp_path / "b", questions(database="nowhere"))  # a column that only has the usual name
     notes = " ".join(read_manifest(tmp_path / "b" / "data" / "mine")["notes"])
@@ -231,9 +236,13 @@ def test_of_several_turns_the_first_is_what_a_completion_is_compared_with(tmp_pa
 
 def programs() -> list[dict[str, Any]]:
     return [
-        {"prompt": f"write f{i}: {ask(i)}", "completion": f"def f{i}(x): return x + {i}", "tests": f"assert f{i}(1) == {i + 1}"}
+        {
+            "prompt": f"write f{i}: {ask(i)}",
+            "completion": f"def f{i}(x): return x + {i}",
+            "tests": f"assert f{i}(1) == {i + 1}",
+        }
         for i in range(8)
-    ]  # fmt: skip
+    ]
 
 
 def test_code_runs_only_where_the_user_says_so(tmp_path):
