@@ -105,6 +105,7 @@ class Columns:
     tests: str | None = None
     setup: str | None = None
     entry_point: str | None = None
+    further: dict[str, str] = field(default_factory=dict)
     template: str | None = None
     first_index: int | None = None
     labels: tuple[str, ...] = ()
@@ -136,7 +137,7 @@ class Columns:
     def names(self) -> list[str]:
         """Every column that is named, also in the template."""
         listed = [name for column in self.named.values() for name in ([column] if isinstance(column, str) else column)]
-        return [*listed, *(slots(self.template) if self.template else [])]
+        return [*listed, *self.further.values(), *(slots(self.template) if self.template else [])]
 
     def settings(self) -> dict[str, Json]:
         """What is not as usual, as JSON: for the manifest."""
@@ -163,7 +164,10 @@ def read_columns(path: Path) -> Columns:
 
 def columns_of(settings: Mapping[str, Json], where: str) -> Columns:
     """The columns of a table of settings that was read from ``where``; raises `UsageError`."""
-    checked = {key: _checked(where, key, value) for key, value in settings.items()}
+    own = settings.get("further") or {key: settings[key] for key in _further(settings) if key in settings}
+    checked = {key: _checked(where, key, value) for key, value in settings.items() if key not in {*own, "further"}}
+    if own:
+        checked["further"] = {key: _checked(where, "prompt", column) for key, column in own.items()}
     if isinstance(file := checked.get("json_schema"), str):
         checked["json_schema"] = _schema_in(Path(where).parent / file if where.endswith(".toml") else Path(file))
     columns = Columns(**checked)
@@ -172,6 +176,12 @@ def columns_of(settings: Mapping[str, Json], where: str) -> Columns:
         if named.ready:
             named.ready()
     return columns
+
+
+def _further(settings: Mapping[str, Json]) -> list[str]:
+    """Columns of the named grader, a plug-in's, that no shipped one reads."""
+    grader = named_rules.GRADERS.get(str(settings.get("grader")))
+    return [name for name in grader.columns if name not in KEYS] if grader else []
 
 
 def _schema_in(file: Path) -> dict[str, Json]:

@@ -129,7 +129,9 @@ def test_one_database_for_all_rows_and_a_dialect(tmp_path):
     gold = [{"question": ask(i), "answer": f"SELECT b::text FROM t WHERE a = {i}"} for i in range(12)]
     toml = 'grader = "sql"\ndatabase = "shop.sqlite"\ndialect = "postgres"\n'
     rows = make(tmp_path, gold, toml)
-    assert grader(tmp_path) == {"name": "sql"} and rows[0].meta["database"].startswith("databases/shop-")
+    assert grader(tmp_path) == {"name": "sql", "dialect": '"postgres"'} and rows[0].meta["database"].startswith(
+        "databases/shop-"
+    )
     assert grades(tmp_path, rows, lambda row: row.answer.replace("::text", "::varchar")) == [1] * 12
 
 
