@@ -13,7 +13,8 @@ from sdft_cli.tasks._answers import Gold, gold_answer
 from sdft_cli.tasks._columns import slots
 from sdft_cli.tasks._conversations import conversation_of
 from sdft_cli.tasks._formats import BadRow, LeftOut, Record
-from sdft_cli.tasks._layouts import Kind, Plan, grader_columns
+from sdft_cli.tasks._layout_table import Kind
+from sdft_cli.tasks._layouts import Plan, grader_columns
 from sdft_cli.tasks._message_formats import Remarks
 from sdft_cli.tasks._options import Options, drawn, gold_of, options_of
 from sdft_cli.tasks._passages import passage_text

@@ -23,7 +23,8 @@ from sdft_cli.tasks._articles import article, attached, is_text_file
 from sdft_cli.tasks._columns import SPLIT_NAMES, Columns, split_of
 from sdft_cli.tasks._finished_rows import Finished, finished
 from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
-from sdft_cli.tasks._layouts import DESCRIBED, Plan, plan, squeezed
+from sdft_cli.tasks._layout_table import DESCRIBED
+from sdft_cli.tasks._layouts import Plan, plan, squeezed
 from sdft_cli.tasks._message_formats import Remarks
 from sdft_cli.tasks._readings import Reading, reading_of
 from sdft_cli.tasks._splits import arrange
