@@ -93,7 +93,8 @@ class Dropped:
 class Prepared:
     """What a task makes of raw sources: examples by split, and every row it had to drop.
 
-    ``drawn``: the training rows were chosen by our seed, not by the source.
+    ``drawn``: the training rows were chosen by our seed, not by the source. ``files``: those that rows' ``meta`` name,
+    such as databases, by their place in the dataset's folder.
     """
 
     splits: dict[str, list[Example]]
@@ -102,6 +103,7 @@ class Prepared:
     licence: str = ""
     notes: list[str] = field(default_factory=list)
     drawn: bool = False
+    files: dict[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

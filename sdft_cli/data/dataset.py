@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdft_cli import __version__
+from sdft_cli.data import row_files
 from sdft_cli.data.jsonl import json_lines, read_bytes
 from sdft_cli.data.manifest import (
     FORMAT,
@@ -198,6 +199,7 @@ def write_dataset(
             partial.mkdir(parents=True)
             splits = {f"{s}.jsonl": prepared.splits[s] for s in SPLITS if prepared.splits.get(s)}
             hashes = {name: _write_examples(partial / name, examples) for name, examples in splits.items()}
+            hashes |= row_files.copy(prepared.files, partial)
             manifest = _manifest(task_name, prepared, options, hashes, extra)
             text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
             (partial / MANIFEST).write_text(text, encoding="utf-8")
@@ -254,6 +256,7 @@ def _move_into_place(partial: Path, folder: Path) -> None:
         partial.rename(folder)
         return
     (folder / MANIFEST).unlink(missing_ok=True)
+    row_files.move(partial, folder)
     for name in (*(f"{split}.jsonl" for split in SPLITS), MANIFEST):
         if (partial / name).exists():
             (partial / name).replace(folder / name)

@@ -13,10 +13,15 @@ from dataclasses import replace
 from sdft_cli.contracts import Contract, score
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading.choices import choice, is_choice
+from sdft_cli.grading.code import CODE
 from sdft_cli.grading.containment import contains, exact, is_short
 from sdft_cli.grading.grader import Grader
+from sdft_cli.grading.json_values import JSON_VALUE
 from sdft_cli.grading.numbers import is_number, number
+from sdft_cli.grading.overlap import EDIT, F1, ROUGE
 from sdft_cli.grading.patterns import matching
+from sdft_cli.grading.sql import SQL
+from sdft_cli.grading.tool_calls import TOOL_CALLS
 from sdft_cli.plugins import Room
 from sdft_cli.types import Example, Score
 
@@ -36,7 +41,7 @@ def suiting(answers: Sequence[str], rows: Sequence[Example] = ()) -> str:
     """The name of the first grader that suits all of the gold ``answers``, or all of the ``rows`` that they belong to;
     ``none`` if there is no such grader."""
     for each in GRADERS.values():
-        if rows and each.suits_row and all(map(each.suits_row, rows)):
+        if rows and each.suits_rows and each.suits_rows(rows):
             return each.name
         if answers and all(map(each.suits, answers)):
             return each.name
@@ -51,6 +56,9 @@ def none(completion: str, gold: str) -> Score:
 
 
 _SHIPPED = (
+    TOOL_CALLS,
+    JSON_VALUE,
+    SQL,
     Grader(
         "choice",
         "the final answer begins with the gold letter: B, (B), B. because; an unmarked one may also end with it",
@@ -85,6 +93,10 @@ _SHIPPED = (
         none,
         compiled=matching,
     ),
+    ROUGE,
+    F1,
+    EDIT,
+    CODE,
     Grader(
         "none",
         "no rule: an open answer is scored by a judge, if there is one",
@@ -103,7 +115,9 @@ GRADER_ROOM: Room[Grader] = Room(
             "suits": ("gold",),
             "compiled": ("pattern",),
             "score_row": ("completion", "row", "folder"),
-            "suits_row": ("row",),
+            "suits_rows": ("rows",),
+            "render": ("answer",),
+            "ready": (),
         },
         "GRADER = Grader(name, summary, flaws, grade) with Grader from sdft_cli.grading.grader",
         results={"grade": score, "score_row": score},
