@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
@@ -47,16 +48,12 @@ def _configs(folder: Path) -> list[dict[str, Json]]:
     card = folder / "README.md"
     if not card.is_file():
         return []
-    with card.open("rb") as stream:
-        if stream.readline(8).strip() != b"---":
-            return []
-        head = stream.read(1_000_000).decode("utf-8", "replace").partition("\n---")[0]
-    import yaml
+    from huggingface_hub import metadata_load
 
     try:
-        said = yaml.safe_load(head)
-    except yaml.YAMLError:
-        return []  # a card that is broken describes nothing
+        said = metadata_load(card)
+    except Exception:  # a card with broken YAML raises whatever its reader met, and describes nothing
+        return []
     configs = said.get("configs") if isinstance(said, dict) else None
     return [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
 
@@ -76,11 +73,8 @@ def _listed(paths: Json) -> list[str]:
 
 
 def _matching(folder: Path, data_dir: str, pattern: str) -> list[str]:
-    from fsspec.implementations.local import LocalFileSystem  # the globbing of the hub's loader
-
-    base = (folder / data_dir).resolve()
-    found = LocalFileSystem().glob(os.path.join(base, pattern))
-    return [os.path.relpath(path, folder.resolve()).replace(os.sep, "/") for path in found if os.path.isfile(path)]
+    found = glob.glob(os.path.join(data_dir, pattern), root_dir=folder, recursive=True)
+    return [Path(os.path.normpath(path)).as_posix() for path in found if (folder / path).is_file()]
 
 
 def _splits(names: list[str]) -> list[str | Ambiguous | None]:

@@ -136,7 +136,9 @@ def _is_remark(key: str, value: Any) -> bool:
 def _of_hub(name: str, data: Object, values: list[Object]) -> Iterator[Item]:
     """A page of the hub's API (``/rows``): labels by name, as its ``features`` say; cut cells make a bad row."""
     listed = data.get("features")
-    features = {f.get("name"): f.get("type") for f in listed if isinstance(f, dict)} if isinstance(listed, list) else {}
+    features = (
+        {str(f.get("name")): f.get("type") for f in listed if isinstance(f, dict)} if isinstance(listed, list) else {}
+    )
     for i, value in enumerate(values):
         where = f"{name}:rows[{i}]"
         if cut := value.get("truncated_cells"):

@@ -11,7 +11,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
+from typing import cast
 
 from sdft_cli.data.dataset import FILTERED, describe
 from sdft_cli.data.readers import NotRead, RawRow, read_rows
@@ -193,7 +195,8 @@ def _copy_of(source: SourceFile, digest: str, into: Gathered) -> str | None:
     found = into.digests.get((source.split, digest))
     if not found and (unpacked := unpacked_name(source.name)) in into.digests.values():
         with opened(source.path) as stream:
-            found = into.digests.get((source.split, hashlib.file_digest(stream, "sha256").hexdigest()))
+            content = hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest()
+        found = into.digests.get((source.split, content))
         found = found if found == unpacked else None
     return found and f"a copy of {found}"
 

@@ -1,4 +1,4 @@
-"""Every file format and layout of JSON, as tools write them, gives the rows that went in; broken ones one clear line."""
+"""Every file format and layout of JSON, as tools write them, gives its rows; broken ones give one clear line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_packed_files_are_known_by_their_bytes_whatever_they_are_called(kind: st
 
 @pytest.mark.parametrize("kind", [kind for kind in PACKED if "two" not in kind])
 def test_a_packed_file_that_is_cut_off_or_broken_is_one_error(kind: str, tmp_path: Path) -> None:
-    large = b"".join(json.dumps({"n": i, "m": i * i % 977}).encode() + b"\n" for i in range(30_000))
+    large = b"".join(json.dumps({"n": i, "m": i * i % 977}).encode() + b"\n" for i in range(6_000))
     pack = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}.get(kind, ZSTD.compress)
     whole = pack(large)
     for content in (whole[:-5], whole[: len(whole) // 2], whole[:200] + bytes(100) + whole[300:]):
@@ -80,7 +80,7 @@ def test_a_packed_file_that_is_cut_off_or_broken_is_one_error(kind: str, tmp_pat
 def test_what_unpacks_to_no_end_is_read_within_the_limit_of_a_line(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(json_rows, "LONGEST_LINE", 100_000)
     monkeypatch.setattr(json_rows, "LARGEST_VALUE", 1_000_000)
-    bomb = b'{"question": "' + b"a" * 50_000_000 + b'"}\n'
+    bomb = b'{"question": "' + b"a" * 12_000_000 + b'"}\n'
     _, item, _ = read(written(tmp_path, "x.jsonl.gz", gzip.compress(b"{}\n" + bomb + b"{}\n")))
     assert (item.where, item.reason) == ("x.jsonl.gz:2", "line too long")
     with pytest.raises(UsageError, match="one value of more than"):
@@ -392,7 +392,7 @@ def test_sheets(tmp_path: Path) -> None:
     assert (row.where, row.split) == ("x.xlsx[First]:2", None)
     assert other.name == "x.xlsx[Other]" and "sheet = " in other.why
     assert read(file, sheet="Other")[0].where == "x.xlsx[Other]:2"
-    with pytest.raises(UsageError, match="unknown sheet of x.xlsx: 'Othr'"):
+    with pytest.raises(UsageError, match=r"unknown sheet of x\.xlsx: 'Othr'"):
         read(file, sheet="Othr")
     file = book(tmp_path / "y.xlsx", train=cells, test=cells, notes=[["remember"]])
     assert [getattr(item, "split", item.name if isinstance(item, NotRead) else "") for item in read(file)] == [

@@ -172,7 +172,7 @@ def test_sources_are_told_apart_by_their_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["train_test.jsonl", "train-dev.jsonl", "test/train.jsonl"])
 def test_an_ambiguous_name_is_refused_unless_the_rows_or_a_flag_say_more(name: str, tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", {name: jsonl(rows(0, 20))})
-    with pytest.raises(UsageError, match="may be for .*, and no row says which") as error:
+    with pytest.raises(UsageError, match=r"may be for .*, and no row says which") as error:
         prepared(folder)
     assert "--source mine." in error.value.hint
     (summary,) = prepare(["mine"], {"mine.train": [folder]}, tmp_path / "data", PrepareOptions())
@@ -197,7 +197,7 @@ def test_rows_for_validation_alone_are_divided(tmp_path: Path) -> None:
     assert any("validation rows only" in note for note in summary["notes"])
 
 
-# --- folders of the datasets library and the hub ------------------------------------------------------------------------
+# --- folders of the datasets library and the hub --------------------------------------------------------------------
 
 
 @pytest.fixture
