@@ -19,9 +19,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
 
 from sdft_cli.config.toml_tables import parse_toml, read_toml
+from sdft_cli.data.split_names import Ambiguous, split_of_name
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.types import Json
@@ -57,6 +57,7 @@ SETTINGS: dict[str, str] = {
     "pattern": "of the grader regex",
     "licence": "of the source",
     "delimiter": "of CSV",
+    "sheet": "of an Excel file",
     "max_new_tokens": "of a completion that is graded",
 }
 KEYS = {**ROLES, **SETTINGS}
@@ -64,13 +65,7 @@ KEYS = {**ROLES, **SETTINGS}
 _SEVERAL = ("choices", "passage")
 #: Kept in a row's ``meta`` under their names, for the graders that read them.
 GRADER_ROLES = ("database", "schema", "tests")
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-    "ood": ("ood",),
-}
-SPLIT_NAMES = {name: split for split, names in _SPLITS.items() for name in names}
+SPLIT_NAMES = ("train", "validation", "test", "ood")
 Named = str | tuple[str, ...]
 
 
@@ -104,6 +99,7 @@ class Columns:
     pattern: str | None = None
     licence: str = "not stated"
     delimiter: str | None = None
+    sheet: str | None = None
     max_new_tokens: int = 1024
 
     @property
@@ -162,8 +158,8 @@ def _checked(where: str, key: str, value: Json) -> Json:
     kind, what = kinds.get(key, (str, "text"))
     if not isinstance(value, kind) or isinstance(value, bool) or (not value and key != "first_index"):
         raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}; keys: {', '.join(KEYS)}")
-    if isinstance(value, dict) and (unknown := [v for v in value.values() if v not in _SPLITS]):
-        raise choose(f"split in {where}:", str(unknown[0]), tuple(_SPLITS))
+    if isinstance(value, dict) and (unknown := [v for v in value.values() if v not in SPLIT_NAMES]):
+        raise choose(f"split in {where}:", str(unknown[0]), SPLIT_NAMES)
     if key == "delimiter" and len(str(value)) != 1:
         raise UsageError(f"{where}: delimiter = {value!r} is not one character", 'such as delimiter = ";"')
     if key == "first_index" and value not in (0, 1):
@@ -283,9 +279,10 @@ def _listed(written: str) -> list[str]:
 
 
 def split_of(value: Json, columns: Columns) -> str | None:
-    """The split that a value of the split column means; None if it means none."""
+    """The split that a value of the split column means (`split_names.EVAL` for ``eval``); None if it means none, or
+    two."""
     word = str(value).strip()
-    return columns.splits.get(word) or SPLIT_NAMES.get(word.lower())
-
-
-IndexBase = Literal[0, 1]
+    try:
+        return columns.splits.get(word) or split_of_name(word)
+    except Ambiguous:
+        return None

@@ -1,7 +1,7 @@
 """The table of layouts: which columns a layout needs and may have, under which usual names.
 
-Names are squeezed (`tasks._layouts.squeezed`): small letters without spaces, hyphens and underscores. Particular layouts
-come before general ones. The shapes are those of public datasets, which the names in the table's comments stand for.
+Names are squeezed (`tasks._layouts.squeezed`): small letters without spaces, hyphens and underscores. Particular
+layouts come before general ones. The shapes are those of public datasets.
 """
 
 from __future__ import annotations

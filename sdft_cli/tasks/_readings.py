@@ -46,6 +46,7 @@ class Reading:
     kind: Kind = "text"
     own_id: str | None = None
     number: int = 0
+    file: str = ""
 
 
 def reading_of(data: Record, plan: Plan, remarks: Remarks) -> Reading:

@@ -14,7 +14,7 @@ CASES = {
     "````md\n```py\nx\n```\n````": [("md", "```py\nx\n```")],
     "~~~json\n{}\n~~~": [("json", "{}")],
     "1. Do:\n   ```py\n   if x:\n       y\n   ```": [("py", "if x:\n    y")],
-    "It is ```json {\"a\": 1}```": [("json", '{"a": 1}')],
+    'It is ```json {"a": 1}```': [("json", '{"a": 1}')],
     "It is ```x```": [("", "x")],
     "```python title=x\nx\n```": [("python", "x")],
     "no code, ` only one`": [],
