@@ -195,9 +195,13 @@ _TASK = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 def column_flags(flags: Sequence[str], tasks: Sequence[str]) -> dict[str, Columns]:
     """The columns that ``--columns`` flags give by task: ``TASK=FILE.toml`` or ``TASK:KEY=COLUMN,…``, each without its
     task if there is only one. Several flags for one task are taken together. Raises `UsageError`."""
+    names = list(dict.fromkeys(name.partition(".")[0] for name in tasks))
     given: dict[str, dict[str, Json]] = {}
     for flag in flags:
-        task, settings = _flag(flag, [name.partition(".")[0] for name in tasks])
+        task, written = _parted(flag, names)
+        if task not in names:
+            raise UsageError(f"--columns is given for {task!r}, which is not among --tasks {','.join(names)}")
+        settings = _file(written) if isinstance(written, Path) else parse_pairs(written)
         earlier = given.setdefault(task, {})
         if twice := [key for key in settings if earlier.get(key, settings[key]) != settings[key]]:
             raise UsageError(f"--columns gives {twice[0]!r} of task {task!r} twice", "leave one of them out")
@@ -205,24 +209,20 @@ def column_flags(flags: Sequence[str], tasks: Sequence[str]) -> dict[str, Column
     return {task: columns_of(settings, "--columns") for task, settings in given.items()}
 
 
-def _flag(flag: str, tasks: list[str]) -> tuple[str, dict[str, Json]]:
-    only = tasks[0] if len(set(tasks)) == 1 else None
-    before, equals, after = flag.partition("=")
+def _parted(flag: str, tasks: list[str]) -> tuple[str, Path | str]:
+    """The task that a flag is for, and its file or its pairs."""
     if match := re.match(rf"\s*({_TASK}):(?=.*=)", flag):
-        return match[1], parse_pairs(flag[match.end() :])
-    if Path(flag).is_file() or not equals:
-        if not only or not flag:
-            raise UsageError(f"--columns {flag}: not of the form TASK=FILE.toml", _FORM)
-        return only, _file(Path(flag))
-    if before in tasks and not (before in KEYS and not _is_file_name(after)):
-        if not after:
-            raise UsageError(f"--columns {flag}: not of the form TASK=FILE.toml", _FORM)
-        return before, _file(Path(after))
-    if before.strip() not in KEYS and (_is_file_name(after) or not only):
-        return before, {} if not after else _file(Path(after))
-    if not only:
-        raise UsageError(f"--columns {flag}: which task is it for?", _FORM)
-    return only, parse_pairs(flag)
+        return match[1], flag[match.end() :]
+    before, equals, after = flag.partition("=")
+    only = tasks[0] if len(tasks) == 1 else None
+    if flag and only and (not equals or Path(flag).is_file()):
+        return only, Path(flag)
+    is_task = before in tasks or before.strip() not in KEYS
+    if equals and after and is_task and (_is_file_name(after) or (before in tasks and before not in KEYS)):
+        return before, Path(after)
+    if not equals or not after or not only:
+        raise UsageError(f"--columns {flag}: neither TASK=FILE.toml nor TASK:KEY=COLUMN", _FORM)
+    return only, flag
 
 
 def _is_file_name(text: str) -> bool:

@@ -62,36 +62,38 @@ def refuse(fields: Iterable[str]) -> None:
 
 
 def _match(layout: Layout, named: Columns, fields: list[str]) -> Plan | None:
-    roles = {**layout.needs, **layout.may}
+    """The layout's columns among ``fields``; None if one that it needs is not there, or one that the user names has no
+    place in it."""
     if not _is_marked(layout, named) or set(layout.without.split()) & set(map(squeezed, fields)):
         return None
-    free = {squeezed(name): name for name in reversed(fields) if name not in named.names}
-    found: dict[str, Named] = dict(named.named)
+    roles = {**layout.needs, **layout.may}
     if named.template:  # it is the prompt, whatever the layout has
         roles = {role: names for role, names in roles.items() if role not in ("prompt", "input", "passage")}
-    allowed = {*roles, *COMMON, *(TEACHERS if "prompt" in layout.needs or named.template else ())}
-    if set(found) - allowed:
+    found: dict[str, Named] = dict(named.named)
+    if set(found) - {*roles, *COMMON, *(TEACHERS if "prompt" in layout.needs or named.template else ())}:
         return None
+    taken = {name for column in found.values() for name in ((column,) if isinstance(column, str) else column)}
+    free = {squeezed(name): name for name in reversed(fields) if name not in taken}
     for role, names in {**roles, **{role: names for role, names in COMMON.items() if role not in roles}}.items():
-        if role in found:
-            continue
-        column = next((free[name] for name in names.split() if name in free), None)
-        if role == "choices" and (column is None or layout.template):
-            options = option_columns(list(free.values()), squeezed)
-            if options:
-                found |= options
-                for name in (
-                    name for value in options.values() for name in ([value] if isinstance(value, str) else value)
-                ):
-                    free.pop(squeezed(name), None)
-                continue
-        if column is None and role in layout.needs:
+        if role not in found:
+            found |= _found(role, names, free, in_columns=role == "choices" and layout.template is not None)
+        if role in layout.needs and role not in found and role in roles:
             return None
-        if column is not None:
-            found[role] = column
-            free.pop(squeezed(column))
     parts = {role: str(found.pop(role)) for role in list(found) if role not in ROLES}
     return Plan(layout, replace(named, **found), parts)
+
+
+def _found(role: str, names: str, free: dict[str, str], in_columns: bool) -> dict[str, Named]:
+    """The column for ``role``, taken out of the ``free`` ones; options also in columns of their own."""
+    found: dict[str, Named] = {}
+    if column := next((free[name] for name in names.split() if name in free and not in_columns), None):
+        found = {role: column}
+    elif role == "choices":
+        found = option_columns(list(free.values()), squeezed)
+    for column_or_several in found.values():
+        for name in (column_or_several,) if isinstance(column_or_several, str) else column_or_several:
+            free.pop(squeezed(name), None)
+    return found
 
 
 def _is_marked(layout: Layout, named: Columns) -> bool:

@@ -67,7 +67,7 @@ def _rows_or_texts(files: list[SourceFile]) -> list[SourceFile]:
     for file in files:
         if not file.given and suffix(file.name) in TEXT_SUFFIXES:
             if _top(file) in with_rows:
-                file = replace(file, left_out=file.left_out or "a text beside files of rows")
+                file = replace(file, left_out=file.left_out or "text without columns")
             elif Path(file.name).stem.lower() == "readme":
                 file = replace(file, left_out=None)
         kept.append(file)
