@@ -85,7 +85,7 @@ def copy(files: Mapping[str, Path], folder: Path) -> dict[str, str]:
 
 
 def _copy_whole(path: Path, target: Path) -> None:
-    """A database with the changes in its log, in one file; the source is copied first, as reading it could change it."""
+    """A database with the changes in its log, in one file; the source is copied first, as reading could change it."""
     beside = target.with_suffix(".partial")
     beside.mkdir()
     for file in (path, *_logs(path)):

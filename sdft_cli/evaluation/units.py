@@ -67,6 +67,5 @@ class Unit:
             return ""
         rule = self.task.grader if self.task else None
         named = GRADERS.get(rule.get("name", "")) if rule else None
-        return digests.of(
-            [digests.of_grader(graded.grade), rule, named and digests.of_grader(named.score_row or named.grade)]
-        )
+        code = named and digests.of_grader(named.score_row or named.grade)
+        return digests.of([digests.of_grader(graded.grade), rule, code])

@@ -27,6 +27,7 @@ _BEGINS = re.compile(r"^(?:async def|def|class|import|from|@)\b", re.MULTILINE)
 _DEFINED = re.compile(r"^(?:async def|def|class)[ \t]+(\w+)|^(\w+)[ \t]*(?::[^=\n]+)?=(?!=)", re.MULTILINE)
 #: Lines that are taken from the end of a completion without a block of code until it is Python.
 _CUT = 200
+_DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _RUN_UNITTEST = """
 import unittest as _unittest
 _classes = [c for c in list(globals().values()) if isinstance(c, type) and issubclass(c, _unittest.TestCase)]
@@ -51,7 +52,7 @@ def unit_tests(completion: str, row: Example, folder: Path | None = None) -> Sco
     code = code_of(strip_thinking(completion), tests)
     if not code.strip():
         return Score(0.0, None, "no code found")
-    program = "\n\n".join([*setup_of(row), completed(code, question_text(row.prompt)), tests])
+    program = "\n\n".join([*setup_of(row), completed(code, question_text(row.prompt), tests), tests])
     result = programs.run(program)
     return Score(float(result.passed), code[:1000], "passed" if result.passed else result.why or "failed")
 
@@ -129,15 +130,19 @@ def _plain_code(text: str) -> str:
     return text
 
 
-def completed(code: str, prompt: str) -> str:
-    """The code behind what the prompt begins: HumanEval's prompts are Python, whose last function the code continues,
-    or defines anew."""
-    begun = prompt.strip("\n")
-    blocks = [block.text for block in fenced(prompt) if block.language in _PYTHON]
-    begun = next((text for text in (begun, *reversed(blocks)) if is_python(text) and _BEGINS.search(text)), "")
-    if not begun:
-        return code
-    return f"{begun}\n{code}" if code[:1].isspace() else f"{begun}\n\n{code}"
+def completed(code: str, prompt: str, tests: str) -> str:
+    """The code behind what the prompt begins, where that defines something that the tests use: HumanEval's prompts are
+    Python (or have a block of it), whose last function the code continues, or defines anew.
+
+    Code that begins anew gets the prompt's imports and definitions, and nothing that the prompt would run.
+    """
+    used = set(re.findall(r"\w+", tests))
+    parts = [Fenced("", prompt.strip("\n")), *reversed(fenced(prompt))]
+    begun = next((part.text for part in parts if defined_in(part) & used and is_python(part.text)), "")
+    if code[:1].isspace():
+        return f"{begun}\n{code}"
+    kept = [ast.unparse(node) for node in _parsed(begun).body if isinstance(node, _DEFINITIONS)]
+    return "\n\n".join([*kept, code])
 
 
 def is_python(text: str) -> bool:

@@ -70,11 +70,19 @@ def read(text: str) -> Json:
 
 
 def read_gold(gold: Json) -> Json:
-    """A gold answer as a value like `read`'s: text is read as JSON; anything else is JSON already."""
+    """A gold answer as a value like `read`'s: text is read as JSON, alone or in a block of code; anything else is JSON
+    already."""
     try:
-        return read(gold) if isinstance(gold, str) else read(json.dumps(gold))
+        return read(_bare(gold)) if isinstance(gold, str) else read(json.dumps(gold))
     except ValueError as error:
         raise ValueError(f"the gold answer is not JSON ({error})") from None
+
+
+def _bare(gold: str) -> str:
+    """A gold text without its thinking, and without fences around all of it."""
+    text = strip_thinking(gold).strip()
+    blocks = fenced(text) if text.startswith(("```", "~~~")) and text.endswith(("```", "~~~")) else []
+    return blocks[0].text if len(blocks) == 1 and blocks[0].language in ("", "json") else text
 
 
 def find_value(text: str, kind: type | None = None) -> Json:
@@ -275,7 +283,8 @@ def is_json(gold: Json) -> bool:
     """Whether a gold answer is an object or a list, or the JSON text of one; a list of texts is several answers."""
     if isinstance(gold, str):
         try:
-            return gold.lstrip()[:1] in ("{", "[") and isinstance(read(gold), dict | list)
+            text = _bare(gold)
+            return text[:1] in ("{", "[") and isinstance(read(text), dict | list)
         except ValueError:
             return False
     return isinstance(gold, dict) or (isinstance(gold, list) and not all(isinstance(each, str) for each in gold))

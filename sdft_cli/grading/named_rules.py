@@ -7,7 +7,7 @@ entry counts. Judges are not here: they need a model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sdft_cli.contracts import Contract, score
@@ -23,18 +23,23 @@ from sdft_cli.grading.patterns import matching
 from sdft_cli.grading.sql import SQL
 from sdft_cli.grading.tool_calls import TOOL_CALLS
 from sdft_cli.plugins import Room
-from sdft_cli.types import Example, Score
+from sdft_cli.types import Example, Json, Score
 
 
-def grader(name: str, pattern: str | None = None) -> Grader:
-    """The grader called ``name``; ``regex`` needs a ``pattern``, and no other takes one. Raises `UsageError`."""
+def grader(name: str, pattern: str | None = None, given: Mapping[str, Json] | None = None) -> Grader:
+    """The grader called ``name``; ``regex`` needs a ``pattern``, and no other takes one. ``given`` is what is stated
+    once for all rows, such as a ``dialect`` of SQL. Raises `UsageError`."""
     if name not in GRADERS:
         raise choose("grader", name, tuple(GRADERS))
     chosen = GRADERS[name]
     if (pattern is not None) != (chosen.compiled is not None):
         needs = "needs a pattern" if pattern is None else "takes no pattern"
         raise UsageError(f"grader {name!r} {needs}", "grader = \"regex\" goes with pattern = 'ANSWER: (.*)'")
-    return replace(chosen, grade=chosen.compiled(pattern)) if chosen.compiled and pattern is not None else chosen
+    if stray := sorted(set(given or {}) - set(chosen.columns)):
+        readers = [each.name for each in GRADERS.values() if stray[0] in each.columns]
+        raise UsageError(f"grader {name!r} reads no {stray[0]}", f"graders that do: {', '.join(readers) or 'none'}")
+    made = chosen.compiled(pattern) if chosen.compiled and pattern is not None else chosen.grade
+    return replace(chosen, grade=made, given=given or {})
 
 
 def suiting(answers: Sequence[str], rows: Sequence[Example] = ()) -> str:

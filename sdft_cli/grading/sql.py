@@ -24,7 +24,7 @@ from sdft_cli.grading.sql_text import (
     to_sqlite,
     with_sort_keys,
 )
-from sdft_cli.grading.sqlite_runs import Failed, Rows, Undecided, has_rows, opened, query
+from sdft_cli.grading.sqlite_runs import Failed, Rows, Undecided, has_rows, is_script, opened, query
 from sdft_cli.grading.task_rules import strip_thinking
 from sdft_cli.types import Example, Json, Score
 
@@ -35,18 +35,26 @@ _NOT_THERE = ("no such table", "no such column")
 def sql(completion: str, row: Example, folder: Path | None = None) -> Score:
     """The completion's query against the gold one, or against gold rows.
 
-    The row's ``meta`` may have a ``database`` (the path of an SQLite file, or SQL text that makes one) and a
-    ``dialect`` (of queries and text; SQLite's unless given).
+    The row's ``meta`` may have a ``database`` (the path of an SQLite file, or SQL text that makes one), a ``schema``
+    (such text, where there is no database) and a ``dialect`` (of queries and text; SQLite's unless given).
     """
     golds = gold_answers(row.answer)
     if not golds:
         return Score(None, None, "unscored: the row has neither a gold query nor gold rows")
-    dialect, database = str(row.meta.get("dialect") or "sqlite"), row.meta.get("database")
+    dialect, database = str(row.meta.get("dialect") or "sqlite"), database_of(row)
     given = find_query(strip_thinking(completion), dialect)
     if given is None:
         return Score(0.0, None, "no query found")
-    scores = [_scored(given, gold, str(database or ""), folder, dialect) for gold in golds]
+    scores = [_scored(given, gold, database, folder, dialect) for gold in golds]
     return max(scores, key=lambda score: -1.0 if score.value is None else score.value)
+
+
+def database_of(row: Example) -> str:
+    """The row's database, or the SQL text of its tables; "" where it has neither."""
+    database, schema = row.meta.get("database"), row.meta.get("schema")
+    if isinstance(database, str) and database.strip():
+        return database
+    return schema if isinstance(schema, str) and is_script(schema) else ""
 
 
 def gold_answers(answer: Json) -> list[Json]:
@@ -168,7 +176,7 @@ def suits(rows: Sequence[Example]) -> bool:
 def _is_query(row: Example) -> bool:
     golds = gold_answers(row.answer)
     texts = [gold for gold in golds if isinstance(gold, str)]
-    return bool(row.meta.get("database")) and len(texts) == len(golds) and are_queries(texts)
+    return bool(database_of(row)) and len(texts) == len(golds) and are_queries(texts)
 
 
 SQL = Grader(
@@ -180,7 +188,7 @@ SQL = Grader(
     "database only queries that are the same once normalized are scored",
     score_row=sql,
     suits_rows=suits,
-    columns=("database", "dialect"),
+    columns=("database", "schema", "dialect"),
     files=("database",),
     gold="json",
 )

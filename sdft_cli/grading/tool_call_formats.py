@@ -89,6 +89,8 @@ _GEMMA = re.compile(rf"call:({_NAME})(\{{.*\}})", re.DOTALL)
 _ESCAPED = re.compile(r"<escape>(.*?)<escape>", re.DOTALL)
 _BARE_KEY = re.compile(r"([{,]\s*)([A-Za-z_]\w*)(\s*:)")
 _REACT = re.compile(r"^[ \t]*Action(?: Input)?:", re.MULTILINE)
+_OBSERVED = re.compile(r"^[ \t]*Observation:", re.MULTILINE)
+_INPUT_IN_FENCES = re.compile(r"(Action Input:\s*)```(?:json)?\s*(.*?)```", re.DOTALL)
 _DECODER = json.JSONDecoder()
 
 
@@ -101,16 +103,21 @@ def calls_in(text: str, schemas: Schemas) -> list[Call]:
         return _from_xml(text, schemas)
     if (calls := _read(text, schemas)) is not None:
         return calls
-    if _REACT.search(text):
-        calls_of_lines, problem = parse_calls(text)
-        if problem:
-            raise Unreadable(problem)
-        return [Call(name, arguments) for name, arguments in calls_of_lines]
     for block in reversed(fenced(text)):
         if block.language in ("", "json", "tool_code", "tool_call", "python") and (calls := _read(block.text, schemas)):
             return calls
+    if _REACT.search(text):
+        return _from_lines(text)
     in_text = [value for value in in_prose(text) if _is_call(value)]
     return [call for value in in_text for call in from_json(value)]
+
+
+def _from_lines(text: str) -> list[Call]:
+    """ReAct's lines, up to what the model takes for the tool's reply."""
+    calls, problem = parse_calls(_INPUT_IN_FENCES.sub(r"\1\2", _OBSERVED.split(text)[0]))
+    if problem:
+        raise Unreadable(problem)
+    return [Call(name, arguments) for name, arguments in calls]
 
 
 def from_json(value: Json) -> list[Call]:
@@ -174,7 +181,7 @@ def _read(text: str, schemas: Schemas, meant: bool = False) -> list[Call] | None
         lambda: _from_xml(text, schemas) if _XML.search(text) else None,
         lambda: _from_pairs(text, schemas),
         lambda: _from_gemma(text),
-        lambda: _from_named_json(text),
+        lambda: _from_named_json(text, schemas),
         lambda: _from_python(text, schemas),
     )
     return next((calls for read in readers if (calls := read()) is not None), None)
@@ -197,7 +204,12 @@ def _from_values(text: str, meant: bool) -> list[Call] | None:
     return [call for value in values for call in from_json(value)]
 
 
-def _from_named_json(text: str) -> list[Call] | None:
+def _known(name: str, schemas: Schemas) -> str:
+    """The name without DeepSeek's word before it, whose marks may be missing."""
+    return name.removeprefix("function") if name not in schemas and name.removeprefix("function") in schemas else name
+
+
+def _from_named_json(text: str, schemas: Schemas) -> list[Call] | None:
     """``name{…}``, with the marks of several families between or without them."""
     calls, position = list[Call](), 0
     while position < len(text):
@@ -208,7 +220,7 @@ def _from_named_json(text: str) -> list[Call] | None:
             arguments, position = _DECODER.raw_decode(text, matched.end())
         except (ValueError, RecursionError):
             return None
-        calls.append(Call(_plain(matched["name"]), arguments))
+        calls.append(Call(_known(_plain(matched["name"]), schemas), arguments))
         position = between.end() if (between := _BETWEEN.match(text, position)) else position
     return calls or None
 

@@ -131,19 +131,16 @@ def calls_of(row: Example) -> bool:
     """Whether a row's gold answer, or the first turn of its demonstration, is tool calls."""
     if row.answer is None:
         return isinstance(row.demonstration, list) and bool(row.demonstration[0].get("tool_calls"))
-    if isinstance(row.answer, str) and not json_values.is_json(row.answer):
-        return False
     try:
-        value = json.loads(row.answer) if isinstance(row.answer, str) else row.answer
-        return bool(from_json(value))
-    except Unreadable:
+        return json_values.is_json(row.answer) and bool(from_json(json_values.read_gold(row.answer)))
+    except ValueError:
         return False
 
 
 def suits(rows: Sequence[Example]) -> bool:
     """Most rows' gold answers are calls, and the others have tools that are not called."""
     others = [row for row in rows if not calls_of(row)]
-    return 2 * len(others) <= len(rows) and all(row.tools and row.answer is None for row in others)
+    return 2 * len(others) <= len(rows) and all(row.tools and isinstance(row.answer, str | None) for row in others)
 
 
 TOOL_CALLS = Grader(

@@ -20,10 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from sdft_cli.config import json_files
 from sdft_cli.config.toml_tables import parse_toml, read_toml
 from sdft_cli.data.split_names import Ambiguous, split_of_name
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
+from sdft_cli.grading.json_values import check_schema
+from sdft_cli.grading.sql_text import check_dialect
 from sdft_cli.types import Json
 
 #: What a column may be for. Of a role with several columns, each is one option, or a part of the passage.
@@ -43,9 +46,11 @@ ROLES: dict[str, str] = {
     "title": "the title of raw text",
     "id": "names the row",
     "split": "train, validation, test or ood",
-    "database": "an SQLite database, for the grader sql",
-    "schema": "a JSON schema, or the tables of a database, for the graders json and sql",
+    "database": "an SQLite database for the grader sql: a file, or the SQL text of its tables",
+    "schema": "a JSON Schema, or the tables of a database, for the graders json and sql",
     "tests": "unit tests, for the grader code",
+    "setup": "Python that is run before these tests",
+    "entry_point": "the function that check(candidate) among these tests is called with",
 }
 #: Settings beside the columns.
 SETTINGS: dict[str, str] = {
@@ -55,6 +60,8 @@ SETTINGS: dict[str, str] = {
     "splits": "values of the split column with other names",
     "grader": "a grader by its name",
     "pattern": "of the grader regex",
+    "dialect": "of SQL, for the grader sql: sqlite, mysql, postgres, …",
+    "json_schema": "a JSON Schema for all rows, for the grader json: a table, or a file of JSON",
     "licence": "of the source",
     "delimiter": "of CSV",
     "sheet": "of an Excel file",
@@ -64,7 +71,7 @@ KEYS = {**ROLES, **SETTINGS}
 #: Roles that several columns may have.
 _SEVERAL = ("choices", "passage")
 #: Kept in a row's ``meta`` under their names, for the graders that read them.
-GRADER_ROLES = ("database", "schema", "tests")
+GRADER_ROLES = ("database", "schema", "tests", "setup", "entry_point")
 SPLIT_NAMES = ("train", "validation", "test", "ood")
 Named = str | tuple[str, ...]
 
@@ -91,12 +98,16 @@ class Columns:
     database: str | None = None
     schema: str | None = None
     tests: str | None = None
+    setup: str | None = None
+    entry_point: str | None = None
     template: str | None = None
     first_index: int | None = None
     labels: tuple[str, ...] = ()
     splits: dict[str, str] = field(default_factory=dict)
     grader: str | None = None
     pattern: str | None = None
+    dialect: str | None = None
+    json_schema: str | dict[str, Json] | None = None
     licence: str = "not stated"
     delimiter: str | None = None
     sheet: str | None = None
@@ -106,6 +117,16 @@ class Columns:
     def named(self) -> dict[str, Named]:
         """The columns that exist, by what they are for."""
         return {role: column for role in ROLES if (column := getattr(self, role)) is not None}
+
+    @property
+    def given(self) -> dict[str, Json]:
+        """What is stated once for all rows, by what graders call it; raises `UsageError` for what is no such thing."""
+        if self.dialect:
+            check_dialect(self.dialect)
+        if self.json_schema:
+            check_schema(self.json_schema)
+        stated = {"dialect": self.dialect, "schema": self.json_schema}
+        return {key: value for key, value in stated.items() if value}
 
     @property
     def names(self) -> list[str]:
@@ -139,10 +160,22 @@ def read_columns(path: Path) -> Columns:
 def columns_of(settings: Mapping[str, Json], where: str) -> Columns:
     """The columns of a table of settings that was read from ``where``; raises `UsageError`."""
     checked = {key: _checked(where, key, value) for key, value in settings.items()}
+    if isinstance(file := checked.get("json_schema"), str):
+        checked["json_schema"] = _schema_in(Path(where).parent / file if where.endswith(".toml") else Path(file))
     columns = Columns(**checked)
     if (columns.grader, columns.pattern) != (None, None):
-        named_rules.grader(columns.grader or "regex", columns.pattern)
+        named = named_rules.grader(columns.grader or "regex", columns.pattern, columns.given)
+        if named.ready:
+            named.ready()
     return columns
+
+
+def _schema_in(file: Path) -> dict[str, Json]:
+    """The JSON Schema in a file."""
+    schema: Json = json_files.read(file, Json, "json_schema names a file with a JSON Schema")
+    if not isinstance(schema, dict):
+        raise UsageError(f"{file} holds no JSON object", "json_schema names a file with a JSON Schema")
+    return schema
 
 
 def _checked(where: str, key: str, value: Json) -> Json:
@@ -152,13 +185,14 @@ def _checked(where: str, key: str, value: Json) -> Json:
         return _texts(where, key, value)
     kinds: dict[str, tuple[type, str]] = {
         "splits": (dict, "a table"),
+        "json_schema": (dict, "a table") if isinstance(value, dict) else (str, "the name of a file"),
         "max_new_tokens": (int, "a whole number"),
         "first_index": (int, "0 or 1"),
     }
     kind, what = kinds.get(key, (str, "text"))
     if not isinstance(value, kind) or isinstance(value, bool) or (not value and key != "first_index"):
         raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}; keys: {', '.join(KEYS)}")
-    if isinstance(value, dict) and (unknown := [v for v in value.values() if v not in SPLIT_NAMES]):
+    if key == "splits" and (unknown := [v for v in value.values() if v not in SPLIT_NAMES]):
         raise choose(f"split in {where}:", str(unknown[0]), SPLIT_NAMES)
     if key == "delimiter" and len(str(value)) != 1:
         raise UsageError(f"{where}: delimiter = {value!r} is not one character", 'such as delimiter = ";"')

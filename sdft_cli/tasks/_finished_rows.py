@@ -41,6 +41,9 @@ class Finished:
     worked: set[str] = field(default_factory=set)
 
 
+UNIT_TESTS = 'the rows have unit tests: grader = "code" in --columns runs them on what a model writes, in a sandbox'
+
+
 #: A step takes the rows with their readings and returns those that stay.
 Pair = tuple[SourceRow, Reading]
 
@@ -206,7 +209,9 @@ def _texts(pairs: list[Pair], done: Finished) -> str | None:
         count = sum(gold.unanswerable for gold in golds)
         done.notes.append(f"{count} questions have no answer in their passage: their gold answer is {UNANSWERABLE!r}")
     kind = kinds.pop() if len(kinds) == 1 else "text"
-    graders = {"sql": "sql", "code": "code", "calls": "tool-calls"}
+    graders = {"sql": "sql", "calls": "tool-calls", "code": "none"}  # to run what a model writes is the user's to allow
+    if kind == "code" and pairs[0][1].plan.columns.grader is None:
+        done.notes.append(UNIT_TESTS)
     named = "exact" if yes_no else graders.get(kind)
     if finals and _is_mathematics(pairs):
         named = "math"

@@ -49,6 +49,8 @@ COMMON = {
     "database": "database",
     "schema": "schema",
     "tests": "tests",
+    "setup": "testsetupcode testimports",
+    "entry_point": "entrypoint",
 }
 TEACHERS = {"context": "context"}
 _TOOLS = {"tools": "tools functions function availabletools"}
@@ -87,7 +89,6 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "MBPP (text, code, test_list)",
         {"prompt": "text prompt question", "demonstration": "code", "tests": "testlist"},
-        {"setup": "testsetupcode testimports"},
         kind="code",
         reads="mbpp",
         marks=("tests",),

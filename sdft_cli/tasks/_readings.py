@@ -160,6 +160,11 @@ def _with_passage(prompt: list[Message], data: Record, values: Values, plan: Pla
     parts = [(passage_text(field_of(data, column), column) or "").strip() for column in columns]
     if not columns and isinstance(values.get("passage"), str):
         parts = [values["passage"].strip()]
+    return preceded(prompt, *parts)
+
+
+def preceded(prompt: list[Message], *parts: str) -> list[Message]:
+    """The prompt with ``parts`` before its last user's text, but for those that this has already."""
     at = max((i for i, m in enumerate(prompt) if m["role"] == "user"), default=None)
     if at is None:
         return prompt

@@ -6,11 +6,11 @@ The split of a row comes from the flag (``--source mytask.test=FILE``), else fro
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from sdft_cli.data.manifest import GraderRule
 from sdft_cli.data.readers import RawRow
@@ -21,16 +21,19 @@ from sdft_cli.grading import named_rules
 from sdft_cli.grading.containment import FEW_WORDS
 from sdft_cli.tasks._articles import article, attached, is_text_file
 from sdft_cli.tasks._columns import SPLIT_NAMES, Columns, split_of
+from sdft_cli.tasks._databases import Databases
 from sdft_cli.tasks._finished_rows import Finished, finished
 from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
 from sdft_cli.tasks._layout_table import DESCRIBED
 from sdft_cli.tasks._layouts import Plan, plan, squeezed
 from sdft_cli.tasks._message_formats import Remarks
-from sdft_cli.tasks._readings import Reading, reading_of
+from sdft_cli.tasks._readings import Reading, preceded, reading_of
+from sdft_cli.tasks._row_golds import first_answer, gold_text, with_gold
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.tasks._values import as_text, is_missing
 from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions
 
+_TABLES = "prompts begin with the tables of their database"
 _FORMAT = f"{DESCRIBED}; other columns if --columns names them"
 #: Columns by which a question names its article.
 _ABOUT = ("article", "articleid", "documentid", "docid", "title", "id")
@@ -46,14 +49,17 @@ class UserRows:
         self.plans: dict[tuple[bool | str, ...], Plan | None] = {}
         self.remarks = Counter[str]()  # on how many rows
         self.done = Finished([])
+        self.databases, self.file = Databases(columns.database), Path()  # the file that is being read
 
     def read(self, source: SourceFile, split: str | None) -> None:
-        named = self.named_columns
+        named, self.file = self.named_columns, source.path
         gather_file(self.name, source, self._formats(split, source), self.gathered, named.delimiter, named.sheet)
 
     def check(self) -> None:
         """Finish the rows; `UsageError` if there are none, or if a column that the user names is in no row."""
         for column in self.named_columns.names:
+            if column == self.named_columns.database and self.databases.is_for_all:
+                continue
             if column not in self.seen and column.partition(".")[0] not in self.seen:
                 raise choose(f"column of task {self.name!r}:", column, tuple(self.seen))
         need_rows(self.name, self.gathered, self._formats(None, None))
@@ -79,7 +85,8 @@ class UserRows:
         asked = [row.example for row in self.gathered.rows if row.role != "corpus"]
         if self.has_articles and not asked:
             return {"name": "contains", "max_words": str(FEW_WORDS), "chosen": "for questions about articles"}
-        golds = [_gold_text(example) for example in asked]
+        asked = [with_gold(example, calls=True) for example in asked]
+        golds = [gold_text(example) for example in asked]
         name = named_rules.suiting(golds, asked)
         if self.has_articles and name == "none":
             return {"name": "contains", "max_words": str(FEW_WORDS), "chosen": "for questions about articles"}
@@ -87,22 +94,27 @@ class UserRows:
 
     def prepared(self, options: PrepareOptions) -> Prepared:
         """The rows by split. They are handed over and not kept, since there may be many."""
-        notes, gathered = self._notes(self.rule()), self.gathered
+        rule, gathered = self.rule(), self.gathered
+        notes, calls = self._notes(rule), rule["name"] == "tool-calls"
         self.gathered = Gathered()
         if options.demonstrations == "teacher":  # it is to write them, and not the source's column of answers
             gathered.rows = [_without_worked(row, self.done.worked) for row in gathered.rows]
         tested = any(row.role == "test" for row in gathered.rows)
-        gathered.rows = [_with_split(_with_answer(row), tested) for row in gathered.rows]
+        gathered.rows = [
+            row if row.role == "corpus" else replace(_with_split(row, tested), example=with_gold(row.example, calls))
+            for row in gathered.rows
+        ]
         if any(row.role == "test" for row in gathered.rows):  # then rows without a split are meant for training
             gathered.rows = [replace(row, role="train") if row.role == "pool" else row for row in gathered.rows]
         if options.demonstrations == "source" and any(
             row.example.demonstration is None for row in gathered.rows if row.role != "corpus"
         ):
             options = replace(options, demonstrations="answer")
-        prepared = arrange(self.name, gathered, options, _first)
+        prepared = arrange(self.name, gathered, options, first_answer)
         kind = "texts" if set(prepared.splits) == {"corpus"} else "rows"
         prepared.source = f"{kind} of your own: {_listed(gathered.formats[_FORMAT])}"
         prepared.notes += notes
+        prepared.files = self.databases.files.places if rule["name"] == "sql" else {}
         if set(prepared.splits) == {"corpus"} and options.demonstrations != "teacher":
             prepared.notes.append("articles without questions: --teacher MODEL writes some; cpt trains on the corpus")
         return prepared
@@ -152,7 +164,9 @@ class UserRows:
         gold = reading.gold
         if reading.demonstration is None and reading.options is None and gold.value is None and not gold.closed:
             raise BadRow("no demonstration and no answer", f"fields: {', '.join(map(str, row.data))}")
-        meta = {**reading.meta, **({"article": about} if (about := _about(row.data)) else {})}
+        own = self.databases.located(reading.meta, self.file, self.seen, self.remarks)
+        self._show_tables(reading, own)
+        meta = {**own, **({"article": about} if (about := _about(row.data)) else {})}
         example = Example(
             "", reading.prompt, reading.demonstration, reading.context, gold.value, meta=meta, tools=reading.tools
         )
@@ -160,6 +174,18 @@ class UserRows:
         asked = "\n".join(message["content"] for message in reading.prompt)
         options = "\n".join(["", *sorted(reading.options.texts)]) if reading.options else ""
         return [SourceRow(example, role, (prompt_key(asked + options),), row.where, reading=reading)]
+
+    def _show_tables(self, reading: Reading, meta: dict[str, Json]) -> None:
+        """Put the tables of a database before a question that does not have them, as nobody could answer it without.
+        What is called a prompt says all itself, and so does a template."""
+        columns = reading.plan.columns
+        if columns.template or squeezed(columns.prompt or "prompt") == "prompt":
+            return
+        if "sql" not in (reading.kind, self.named_columns.grader) or "schema" in meta:
+            return
+        if tables := self.databases.tables(meta, self.named_columns.dialect or "sqlite"):
+            reading.prompt = preceded(reading.prompt, tables)
+            self.remarks[_TABLES] += 1
 
     def _split_by_name(self, source: SourceFile) -> str | None:
         """The split that the file's name or folder says; `UsageError` if it says two."""
@@ -265,40 +291,5 @@ def _split_by_column(row: RawRow, columns: Columns) -> str | None:
     return split
 
 
-def _gold_text(example: Example) -> str:
-    """What a row would be graded by; "" for a demonstration that cannot be compared with."""
-    answer = example.answer
-    if answer is None:
-        return _said(example) or ""
-    return answer if isinstance(answer, str) else answer[0] if _is_texts(answer) else ""
-
-
-def _first(answer: Json) -> str:
-    """The gold answer as a demonstration: the first of several, JSON of an object."""
-    if isinstance(answer, str):
-        return answer
-    return str(answer[0]) if _is_texts(answer) else json.dumps(answer, ensure_ascii=False)
-
-
-def _is_texts(answer: Json) -> bool:
-    return isinstance(answer, list) and bool(answer) and all(isinstance(each, str) for each in answer)
-
-
-def _with_answer(row: SourceRow) -> SourceRow:
-    """A row without a gold answer is graded by its demonstration."""
-    example = row.example
-    if row.role == "corpus" or example.answer is not None or not (said := _said(example)):
-        return row
-    return replace(row, example=replace(example, answer=said))
-
-
 def _without_worked(row: SourceRow, worked: set[str]) -> SourceRow:
     return replace(row, example=replace(row.example, demonstration=None)) if row.where in worked else row
-
-
-def _said(example: Example) -> str | None:
-    """What a demonstration of one turn says, without its reasoning; None for several turns, and for tool calls."""
-    shown = example.demonstration
-    if isinstance(shown, list):
-        return shown[0]["content"] if len(shown) == 1 and not shown[0].get("tool_calls") else None
-    return shown

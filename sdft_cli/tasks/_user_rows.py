@@ -43,7 +43,7 @@ def read(name: str, files: Files, columns: Columns) -> Task:
     prepare = lambda _, options: rows.prepared(options)  # noqa: E731
     question = without(rows.done.asks) if rows.done.asks else None
     suffixes = TEXT_SUFFIXES if rows.has_articles else ()
-    return _task(name, rows.rule(), columns, prepare, None, question, suffixes)
+    return _task(name, rows.rule(), columns, prepare, rows.databases.of_sources, question, suffixes)
 
 
 def _sources(files: Files) -> list[tuple[SourceFile, str | None]]:
@@ -119,19 +119,21 @@ def _task(
     rule: GraderRule,
     columns: Columns,
     prepare: Callable[[list[Path], PrepareOptions], Prepared],
-    folder: Path | None,
+    folder: Path | Callable[[Example], Example],
     question: Callable[[Example], str] | None = None,
     suffixes: tuple[str, ...] = (),
 ) -> Task:
-    """``folder`` is the dataset's; None where it is yet to be written."""
-    grade = named_rules.grader(rule["name"], rule.get("pattern"))
+    """``folder`` is the dataset's; where it is yet to be written, what names the sources of a row's files instead."""
+    grade = named_rules.grader(rule["name"], rule.get("pattern"), columns.given)
     longest = int(rule.get("max_words", 0))
 
     @wraps(grade)
     def graded(completion: str, example: Example) -> Score:
         if longest and isinstance(example.answer, str) and len(example.answer.split()) > longest:
             return Score(None, None, f"unscored: a gold answer of more than {longest} words needs a judge (--judge)")
-        return grade.score(completion, example, folder)
+        if isinstance(folder, Path):
+            return grade.score(completion, example, folder)
+        return grade.score(completion, folder(example))
 
     how = "scored only by a judge" if rule["name"] == "none" else f"graded by {rule['name']!r}"
     if longest:
@@ -148,4 +150,5 @@ def _task(
         suffixes=suffixes,
         question=question,
         rubric=KNOWLEDGE if longest or rule["name"] == "none" else None,
+        render=grade.render,
     )

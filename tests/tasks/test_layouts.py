@@ -3,6 +3,8 @@ and the columns that are named as unused."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -368,14 +370,24 @@ def test_the_options_are_kept_with_the_row(name: str, tmp_path: Path) -> None:
 
 
 def test_graders_find_what_they_read_in_meta(tmp_path: Path) -> None:
-    kept = {name: read(tmp_path, [OTHERS[name][0]]).rows[0].meta for name in ("HumanEval", "MBPP", "Spider")}
-    assert kept["HumanEval"]["tests"].endswith("check(f)\n")
-    assert kept["MBPP"]["tests"] == "assert add(1, 2) == 3"
-    assert kept["Spider"]["database"] == "concert"
+    kept = {name: read(tmp_path, [OTHERS[name][0]]).rows[0].meta for name in ("HumanEval", "MBPP")}
+    assert kept["HumanEval"] == {"tests": OTHERS["HumanEval"][0]["test"], "entry_point": "f"}
+    assert kept["MBPP"] == {"tests": "assert add(1, 2) == 3"}
     schema = read(tmp_path, [OTHERS["sql-create-context"][0]]).rows[0].meta["schema"]
     assert schema == "CREATE TABLE head (age INTEGER)"
     of_question = {"question": "How many?", "schema": schema, "answer": "SELECT COUNT(*) FROM head"}
     assert read(tmp_path, [of_question]).asked == [f"{schema}\n\nHow many?"]
+
+
+def test_questions_about_a_database_begin_with_its_tables(tmp_path: Path) -> None:
+    place = tmp_path / "database" / "concert" / "concert.sqlite"  # where Spider keeps them
+    place.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(place)) as database, database:
+        database.execute("CREATE TABLE singer (name TEXT)")
+    made = read(tmp_path, [OTHERS["Spider"][0], OTHERS["Spider"][0] | {"db_id": "else"}])
+    assert made.asked == ["CREATE TABLE singer (name TEXT);\n\nHow many?", "How many?"]
+    assert made.rows[0].meta["database"].startswith("databases/concert-")
+    assert "prompts begin with the tables of their database (1 rows)" in made.notes
 
 
 def test_responses_that_are_not_wanted_are_left_out(tmp_path: Path) -> None:
