@@ -94,7 +94,8 @@ class Prepared:
     """What a task makes of raw sources: examples by split, and every row it had to drop.
 
     ``drawn``: the training rows were chosen by our seed, not by the source. ``files``: those that rows' ``meta`` name,
-    such as databases, by their place in the dataset's folder.
+    such as databases, by their place in the dataset's folder. ``sources``: every file of the sources, read or left out,
+    as the manifest lists it (`data.manifest.SourceFile`).
     """
 
     splits: dict[str, list[Example]]
@@ -104,6 +105,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     drawn: bool = False
     files: dict[str, Path] = field(default_factory=dict)
+    sources: list[dict[str, Json]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,9 @@ def prepare(
     options = replace(options, demonstrations="teacher") if teacher else options
     with hub.downloaded(sources) as local_sources:
         inputs = Inputs(tasks, local_sources, data, options, on_bad_row, columns or {})
-        datasets = [_Dataset(source, prepared, {}) for source, prepared in _read(inputs)]
+        datasets = [
+            _Dataset(source, prepared, {"sources": source.files(prepared)}) for source, prepared in _read(inputs)
+        ]
         if teacher:
             datasets = [_generate(dataset, inputs, teacher) for dataset in datasets]
         datasets = [d._replace(extra={**d.extra, "lengths": measure(d.prepared)}) for d in datasets]
@@ -175,7 +177,8 @@ def _generate(dataset: _Dataset, inputs: Inputs, teacher: TeacherOptions) -> _Da
     if teacher.batch == "collect":
         batch_generation.collect(task, dataset.prepared, teacher, inputs.data, options.seed)
     generated, record = data_generation.generate(task, dataset.prepared, teacher, inputs.data, options.seed)
-    return _Dataset(dataset.source, _deduplicated(task, generated, options), {"teacher": record})
+    extra: ManifestExtras = {**dataset.extra, "teacher": record}
+    return _Dataset(dataset.source, _deduplicated(task, generated, options), extra)
 
 
 def _check(inputs: Inputs) -> None:
@@ -209,7 +212,7 @@ def _write(dataset: _Dataset, inputs: Inputs) -> Summary:
     extra: ManifestExtras = {"task_note": task.note}
     if task.grader is not None:
         extra |= {"grader": task.grader, "max_new_tokens": task.max_new_tokens, "columns": task.columns or {}}
-    extra |= {"sources": dataset.source.files(), **dataset.extra}
+    extra |= dataset.extra
     manifest = write_dataset(folder, task.name, prepared, inputs.options, extra)
     return {
         "task": task.name,

@@ -53,6 +53,9 @@ def read_split(folder: Path, split: str, on_bad_row: str = "error") -> tuple[lis
     path = folder / f"{split}.jsonl"
     if not path.is_file():
         present = ", ".join(available_splits(folder)) or "none"
+        if is_raw_text(folder):
+            hint = "--method cpt trains on it; sdft prepare --teacher MODEL writes questions about it"
+            raise UsageError(f"{folder} is raw text and has no {split} split", hint)
         raise UsageError(
             f"{folder} has no {split} split (splits: {present})", f"prepare it again with: {prepare_command(folder)}"
         )
@@ -78,7 +81,14 @@ def read_examples(path: Path, on_bad_row: str = "error") -> tuple[list[Example],
 
 def held_out(folder: Path, on_bad_row: str = "error") -> dict[str, list[Example]]:
     """The splits a model is scored on: ``test``, and ``ood`` if the task has one."""
+    if is_raw_text(folder):
+        return {"test": []}
     return {split: read_split(folder, split, on_bad_row)[0] for split in held_out_splits(folder)}
+
+
+def is_raw_text(folder: Path) -> bool:
+    """Whether a dataset is nothing but a corpus: it trains continual pre-training, and nothing can be asked of it."""
+    return available_splits(folder) == ["corpus"]
 
 
 def held_out_splits(folder: Path) -> list[str]:

@@ -39,7 +39,7 @@ def gold_answer(value: Json, column: str, plan: Plan) -> Gold:
     """The gold answer in the value of a column; raises `BadRow`."""
     if plan.layout.kind == "label":
         return _label(value, column, plan)
-    if is_missing(value):
+    if value is None or (is_missing(value) and not isinstance(value, str)):
         return Gold()
     listed = parsed(value, "{" if column.lower() != "answers" else "[{")
     if isinstance(listed, dict):

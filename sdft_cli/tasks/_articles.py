@@ -15,7 +15,8 @@ from datetime import date
 from pathlib import Path
 
 from sdft_cli.data.dataset import FILTERED
-from sdft_cli.data.readers import TEXT_SUFFIXES, RawRow
+from sdft_cli.data.raw_rows import RawRow
+from sdft_cli.data.source_files import TEXT_SUFFIXES, stem, suffix
 from sdft_cli.tasks._formats import Record, SourceRow, slug, text
 from sdft_cli.tasks._values import as_text, is_missing
 from sdft_cli.types import Dropped, Example, Json
@@ -29,7 +30,7 @@ _GENERAL = ("index", "readme", "_index", "main")
 
 
 def is_text_file(where: str) -> bool:
-    return where.lower().endswith(TEXT_SUFFIXES)
+    return suffix(where) in TEXT_SUFFIXES
 
 
 def article(task: str, row: RawRow, body_column: str = "text", title_column: str = "title") -> SourceRow:
@@ -39,7 +40,7 @@ def article(task: str, row: RawRow, body_column: str = "text", title_column: str
     if is_text_file(row.where):
         more, body = front_matter(body)
         body = text({body_column: body}, body_column, "article text")
-        name = "/".join(Path(row.where).with_suffix("").parts[1:]) or Path(row.where).stem
+        name = "/".join(Path(stem(row.where)).parts[1:]) or stem(row.where)
         title = str(more.pop("title", "")).strip() or _title(name, body)
     else:
         title = "" if is_missing(row.data.get(title_column)) else as_text(row.data[title_column], "title", title_column)

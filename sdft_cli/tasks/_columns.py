@@ -19,10 +19,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
 
 from sdft_cli.config import json_files
 from sdft_cli.config.toml_tables import parse_toml, read_toml
+from sdft_cli.data.split_names import Ambiguous, split_of_name
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.grading.json_values import check_schema
@@ -64,6 +64,7 @@ SETTINGS: dict[str, str] = {
     "json_schema": "a JSON Schema for all rows, for the grader json: a table, or a file of JSON",
     "licence": "of the source",
     "delimiter": "of CSV",
+    "sheet": "of an Excel file",
     "max_new_tokens": "of a completion that is graded",
 }
 KEYS = {**ROLES, **SETTINGS}
@@ -71,13 +72,7 @@ KEYS = {**ROLES, **SETTINGS}
 _SEVERAL = ("choices", "passage")
 #: Kept in a row's ``meta`` under their names, for the graders that read them.
 GRADER_ROLES = ("database", "schema", "tests", "setup", "entry_point")
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-    "ood": ("ood",),
-}
-SPLIT_NAMES = {name: split for split, names in _SPLITS.items() for name in names}
+SPLIT_NAMES = ("train", "validation", "test", "ood")
 Named = str | tuple[str, ...]
 
 
@@ -116,6 +111,7 @@ class Columns:
     json_schema: str | dict[str, Json] | None = None
     licence: str = "not stated"
     delimiter: str | None = None
+    sheet: str | None = None
     max_new_tokens: int = 1024
 
     @property
@@ -206,8 +202,8 @@ def _checked(where: str, key: str, value: Json) -> Json:
     kind, what = kinds.get(key, (str, "text"))
     if not isinstance(value, kind) or isinstance(value, bool) or (not value and key != "first_index"):
         raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}; keys: {', '.join(KEYS)}")
-    if key == "splits" and (unknown := [v for v in value.values() if v not in _SPLITS]):
-        raise choose(f"split in {where}:", str(unknown[0]), tuple(_SPLITS))
+    if key == "splits" and (unknown := [v for v in value.values() if v not in SPLIT_NAMES]):
+        raise choose(f"split in {where}:", str(unknown[0]), SPLIT_NAMES)
     if key == "delimiter" and len(str(value)) != 1:
         raise UsageError(f"{where}: delimiter = {value!r} is not one character", 'such as delimiter = ";"')
     if key == "first_index" and value not in (0, 1):
@@ -243,9 +239,13 @@ _TASK = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 def column_flags(flags: Sequence[str], tasks: Sequence[str]) -> dict[str, Columns]:
     """The columns that ``--columns`` flags give by task: ``TASK=FILE.toml`` or ``TASK:KEY=COLUMN,…``, each without its
     task if there is only one. Several flags for one task are taken together. Raises `UsageError`."""
+    names = list(dict.fromkeys(name.partition(".")[0] for name in tasks))
     given: dict[str, dict[str, Json]] = {}
     for flag in flags:
-        task, settings = _flag(flag, [name.partition(".")[0] for name in tasks])
+        task, written = _parted(flag, names)
+        if task not in names:
+            raise UsageError(f"--columns is given for {task!r}, which is not among --tasks {','.join(names)}")
+        settings = _file(written) if isinstance(written, Path) else parse_pairs(written)
         earlier = given.setdefault(task, {})
         if twice := [key for key in settings if earlier.get(key, settings[key]) != settings[key]]:
             raise UsageError(f"--columns gives {twice[0]!r} of task {task!r} twice", "leave one of them out")
@@ -253,24 +253,20 @@ def column_flags(flags: Sequence[str], tasks: Sequence[str]) -> dict[str, Column
     return {task: columns_of(settings, "--columns") for task, settings in given.items()}
 
 
-def _flag(flag: str, tasks: list[str]) -> tuple[str, dict[str, Json]]:
-    only = tasks[0] if len(set(tasks)) == 1 else None
-    before, equals, after = flag.partition("=")
+def _parted(flag: str, tasks: list[str]) -> tuple[str, Path | str]:
+    """The task that a flag is for, and its file or its pairs."""
     if match := re.match(rf"\s*({_TASK}):(?=.*=)", flag):
-        return match[1], parse_pairs(flag[match.end() :])
-    if Path(flag).is_file() or not equals:
-        if not only or not flag:
-            raise UsageError(f"--columns {flag}: not of the form TASK=FILE.toml", _FORM)
-        return only, _file(Path(flag))
-    if before in tasks and not (before in KEYS and not _is_file_name(after)):
-        if not after:
-            raise UsageError(f"--columns {flag}: not of the form TASK=FILE.toml", _FORM)
-        return before, _file(Path(after))
-    if before.strip() not in KEYS and (_is_file_name(after) or not only):
-        return before, {} if not after else _file(Path(after))
-    if not only:
-        raise UsageError(f"--columns {flag}: which task is it for?", _FORM)
-    return only, parse_pairs(flag)
+        return match[1], flag[match.end() :]
+    before, equals, after = flag.partition("=")
+    only = tasks[0] if len(tasks) == 1 else None
+    if flag and only and (not equals or Path(flag).is_file()):
+        return only, Path(flag)
+    is_task = before in tasks or before.strip() not in KEYS
+    if equals and after and is_task and (_is_file_name(after) or (before in tasks and before not in KEYS)):
+        return before, Path(after)
+    if not equals or not after or not only:
+        raise UsageError(f"--columns {flag}: neither TASK=FILE.toml nor TASK:KEY=COLUMN", _FORM)
+    return only, flag
 
 
 def _is_file_name(text: str) -> bool:
@@ -327,9 +323,10 @@ def _listed(written: str) -> list[str]:
 
 
 def split_of(value: Json, columns: Columns) -> str | None:
-    """The split that a value of the split column means; None if it means none."""
+    """The split that a value of the split column means (`split_names.EVAL` for ``eval``); None if it means none, or
+    two."""
     word = str(value).strip()
-    return columns.splits.get(word) or SPLIT_NAMES.get(word.lower())
-
-
-IndexBase = Literal[0, 1]
+    try:
+        return columns.splits.get(word) or split_of_name(word)
+    except Ambiguous:
+        return None

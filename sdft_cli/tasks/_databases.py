@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdft_cli.data.row_files import RowFiles
-from sdft_cli.grading.sqlite_runs import is_script
+from sdft_cli.grading.sqlite_runs import Failed, Undecided, is_script, opened, query
 from sdft_cli.tasks._formats import BadRow
 from sdft_cli.types import Example, Json
 
@@ -20,6 +20,7 @@ class Databases:
 
     def __init__(self, named: str | None):
         self.named, self.files = named, RowFiles()
+        self._tables: dict[str, str] = {}
 
     def located(
         self, meta: dict[str, Json], beside: Path, seen: Collection[str], remarks: Counter[str]
@@ -40,6 +41,24 @@ class Databases:
             remarks[_NOT_THERE] += 1
         rest = {key: value for key, value in meta.items() if key != "database"}
         return {**rest, "database": place} if place else rest
+
+    def tables(self, meta: dict[str, Json], dialect: str) -> str:
+        """The ``CREATE TABLE`` statements of a row's database; "" if it has none that can be read."""
+        database = meta.get("database")
+        if not isinstance(database, str):
+            return ""
+        if database not in self._tables:
+            self._tables[database] = self._read_tables(database, dialect)
+        return self._tables[database]
+
+    def _read_tables(self, database: str, dialect: str) -> str:
+        place = self.files.places.get(database)
+        try:
+            with opened(str(place.absolute()) if place else database, None, dialect) as connection:
+                made = query(connection, "SELECT sql FROM sqlite_master WHERE type = 'table' AND sql IS NOT NULL")
+        except (Failed, Undecided):
+            return ""
+        return "\n\n".join(f"{row[0]};" for row in made.rows)
 
     @property
     def is_for_all(self) -> bool:

@@ -13,7 +13,8 @@ from sdft_cli.tasks._answers import Gold, gold_answer
 from sdft_cli.tasks._columns import slots
 from sdft_cli.tasks._conversations import conversation_of
 from sdft_cli.tasks._formats import BadRow, LeftOut, Record
-from sdft_cli.tasks._layouts import Kind, Plan, grader_columns
+from sdft_cli.tasks._layout_table import Kind
+from sdft_cli.tasks._layouts import Plan, grader_columns
 from sdft_cli.tasks._message_formats import Remarks
 from sdft_cli.tasks._options import Options, drawn, gold_of, options_of
 from sdft_cli.tasks._passages import passage_text
@@ -45,6 +46,7 @@ class Reading:
     kind: Kind = "text"
     own_id: str | None = None
     number: int = 0
+    file: str = ""
 
 
 def reading_of(data: Record, plan: Plan, remarks: Remarks) -> Reading:
@@ -160,6 +162,11 @@ def _with_passage(prompt: list[Message], data: Record, values: Values, plan: Pla
     parts = [(passage_text(field_of(data, column), column) or "").strip() for column in columns]
     if not columns and isinstance(values.get("passage"), str):
         parts = [values["passage"].strip()]
+    return preceded(prompt, *parts)
+
+
+def preceded(prompt: list[Message], *parts: str) -> list[Message]:
+    """The prompt with ``parts`` before its last user's text, but for those that this has already."""
     at = max((i for i, m in enumerate(prompt) if m["role"] == "user"), default=None)
     if at is None:
         return prompt

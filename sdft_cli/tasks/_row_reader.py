@@ -6,7 +6,6 @@ The split of a row comes from the flag (``--source mytask.test=FILE``), else fro
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,9 @@ from pathlib import Path
 
 from sdft_cli.data.manifest import GraderRule
 from sdft_cli.data.readers import RawRow
-from sdft_cli.errors import choose
+from sdft_cli.data.source_files import SourceFile
+from sdft_cli.data.split_names import EVAL, Ambiguous, resolved
+from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.grading.containment import FEW_WORDS
 from sdft_cli.tasks._articles import article, attached, is_text_file
@@ -23,14 +24,16 @@ from sdft_cli.tasks._columns import SPLIT_NAMES, Columns, split_of
 from sdft_cli.tasks._databases import Databases
 from sdft_cli.tasks._finished_rows import Finished, finished
 from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
-from sdft_cli.tasks._layouts import DESCRIBED, Plan, plan, squeezed
+from sdft_cli.tasks._layout_table import DESCRIBED
+from sdft_cli.tasks._layouts import Plan, plan, squeezed
 from sdft_cli.tasks._message_formats import Remarks
-from sdft_cli.tasks._readings import Reading, reading_of
+from sdft_cli.tasks._readings import Reading, preceded, reading_of
 from sdft_cli.tasks._row_golds import first_answer, gold_text, with_gold
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.tasks._values import as_text, is_missing
-from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions
+from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions
 
+_TABLES = "prompts begin with the tables of their database"
 _FORMAT = f"{DESCRIBED}; other columns if --columns names them"
 #: Columns by which a question names its article.
 _ABOUT = ("article", "articleid", "documentid", "docid", "title", "id")
@@ -45,13 +48,12 @@ class UserRows:
         self.used: set[str] = set()
         self.plans: dict[tuple[bool | str, ...], Plan | None] = {}
         self.remarks = Counter[str]()  # on how many rows
-        self.left_out: list[str] = []  # files
         self.done = Finished([])
         self.databases, self.file = Databases(columns.database), Path()  # the file that is being read
 
-    def read(self, label: str, file: Path, split: str | None) -> None:
-        formats, self.file = self._formats(split, label), file
-        gather_file(self.name, label, file, formats, self.gathered, self.named_columns.delimiter)
+    def read(self, source: SourceFile, split: str | None) -> None:
+        named, self.file = self.named_columns, source.path
+        gather_file(self.name, source, self._formats(split, source), self.gathered, named.delimiter, named.sheet)
 
     def check(self) -> None:
         """Finish the rows; `UsageError` if there are none, or if a column that the user names is in no row."""
@@ -60,11 +62,11 @@ class UserRows:
                 continue
             if column not in self.seen and column.partition(".")[0] not in self.seen:
                 raise choose(f"column of task {self.name!r}:", column, tuple(self.seen))
-        need_rows(self.name, self.gathered, self._formats(None, ""))
+        need_rows(self.name, self.gathered, self._formats(None, None))
         self.done = finished(self.gathered.rows)
         self.gathered.rows = self._identified(attached(self.done.rows, self.gathered.dropped))
         self.gathered.dropped += self.done.dropped
-        need_rows(self.name, self.gathered, self._formats(None, ""))
+        need_rows(self.name, self.gathered, self._formats(None, None))
 
     @property
     def has_articles(self) -> bool:
@@ -97,8 +99,9 @@ class UserRows:
         self.gathered = Gathered()
         if options.demonstrations == "teacher":  # it is to write them, and not the source's column of answers
             gathered.rows = [_without_worked(row, self.done.worked) for row in gathered.rows]
+        tested = any(row.role == "test" for row in gathered.rows)
         gathered.rows = [
-            row if row.role == "corpus" else replace(row, example=with_gold(row.example, calls))
+            row if row.role == "corpus" else replace(_with_split(row, tested), example=with_gold(row.example, calls))
             for row in gathered.rows
         ]
         if any(row.role == "test" for row in gathered.rows):  # then rows without a split are meant for training
@@ -123,17 +126,14 @@ class UserRows:
         notes += self.done.notes
         if unused := sorted(self.seen - self.used):
             notes.append(f"unused columns: {', '.join(unused)}")
-        if self.left_out:
-            hint = f"--source {self.name}=FILE adds one"
-            notes.append(f"text files beside files of rows are left out: {_listed(self.left_out)}; {hint}")
         notes += [f"{remark} ({count} rows)" for remark, count in sorted(self.remarks.items())]
         if rule.get("chosen") in ("by the answers", "by the columns"):
             notes.append(_CHOSEN[rule["name"] == "none"].format(rule["name"]))
         return notes
 
-    def _formats(self, split: str | None, label: str) -> tuple[Format, ...]:
-        known = partial(self._is_known, is_text_file(label))
-        return (Format(_FORMAT, self.named_columns.licence, known, partial(self._parse, split, label)),)
+    def _formats(self, split: str | None, source: SourceFile | None) -> tuple[Format, ...]:
+        known = partial(self._is_known, source is not None and is_text_file(source.name))
+        return (Format(_FORMAT, self.named_columns.licence, known, partial(self._parse, split, source)),)
 
     def _is_known(self, is_text: bool, data: Record) -> bool:
         return self._plan(data, is_text) is not None
@@ -151,19 +151,21 @@ class UserRows:
             self.used.update(name if name in data else name.partition(".")[0] for name in found.used)
         return found
 
-    def _parse(self, split: str | None, label: str, row: RawRow) -> list[SourceRow | Dropped]:
-        read = self._plan(row.data, is_text_file(label))
-        assert read is not None  # `_is_known`
+    def _parse(self, split: str | None, source: SourceFile | None, row: RawRow) -> list[SourceRow | Dropped]:
+        read = self._plan(row.data, source is not None and is_text_file(source.name))
+        assert read is not None and source is not None  # `_is_known`
         if read.layout.reads == "article":
             return [article(self.name, row, read.columns.text or "text", read.columns.title or "title")]
         remarks: Remarks = set()
-        role = split or _split_by_column(row, read.columns) or _split_by_name(label) or "pool"
+        role = split or _split_by_column(row, read.columns) or row.split or self._split_by_name(source) or "pool"
         reading = reading_of(row.data, read, remarks)
         reading.own_id, reading.number = _own_id(row, read.columns), row.number
+        reading.file = f"{source.name}/{row.split}"
         gold = reading.gold
         if reading.demonstration is None and reading.options is None and gold.value is None and not gold.closed:
             raise BadRow("no demonstration and no answer", f"fields: {', '.join(map(str, row.data))}")
         own = self.databases.located(reading.meta, self.file, self.seen, self.remarks)
+        self._show_tables(reading, own)
         meta = {**own, **({"article": about} if (about := _about(row.data)) else {})}
         example = Example(
             "", reading.prompt, reading.demonstration, reading.context, gold.value, meta=meta, tools=reading.tools
@@ -172,6 +174,28 @@ class UserRows:
         asked = "\n".join(message["content"] for message in reading.prompt)
         options = "\n".join(["", *sorted(reading.options.texts)]) if reading.options else ""
         return [SourceRow(example, role, (prompt_key(asked + options),), row.where, reading=reading)]
+
+    def _show_tables(self, reading: Reading, meta: dict[str, Json]) -> None:
+        """Put the tables of a database before a question that does not have them, as nobody could answer it without.
+        What is called a prompt says all itself, and so does a template."""
+        columns = reading.plan.columns
+        if columns.template or squeezed(columns.prompt or "prompt") == "prompt":
+            return
+        if "sql" not in (reading.kind, self.named_columns.grader) or "schema" in meta:
+            return
+        if tables := self.databases.tables(meta, self.named_columns.dialect or "sqlite"):
+            reading.prompt = preceded(reading.prompt, tables)
+            self.remarks[_TABLES] += 1
+
+    def _split_by_name(self, source: SourceFile) -> str | None:
+        """The split that the file's name or folder says; `UsageError` if it says two."""
+        said = source.split
+        if isinstance(said, Ambiguous):
+            raise UsageError(
+                f"the name {said.name!r} may be for {' or '.join(said.splits)}, and no row says which",
+                f"say it: --source {self.name}.{said.splits[-1]}=FILE, or rename it",
+            )
+        return said
 
     def _identified(self, rows: Sequence[SourceRow]) -> list[SourceRow]:
         """The rows under their own ids, which no other row of their file may have, or under the task's name and their
@@ -185,7 +209,7 @@ class UserRows:
                 kept.append(row)
                 continue
             own = None if reading.own_id in articles else reading.own_id
-            if own and (earlier := first.setdefault((_file(row.where), own), reading.number)) != reading.number:
+            if own and (earlier := first.setdefault((reading.file, own), reading.number)) != reading.number:
                 self.gathered.dropped.append(
                     Dropped(row.where, "duplicate id", f"{own!r} is also the id of row {earlier}")
                 )
@@ -236,11 +260,6 @@ def _about_context(read: Plan) -> str:
     return ""
 
 
-def _file(where: str) -> str:
-    """The file in the place of a row (``file:line``, ``file[index]``)."""
-    return re.sub(r"(?::\d+|\[\d+\])\Z", "", where)
-
-
 def _about(data: Record) -> str:
     """The article that a row names, if any: only where there are articles does that mean anything."""
     by_name = {squeezed(name): value for name, value in data.items() if name}
@@ -258,6 +277,11 @@ def _own_id(row: RawRow, columns: Columns) -> str | None:
     return as_text(value, "id", columns.id)
 
 
+def _with_split(row: SourceRow, tested: bool) -> SourceRow:
+    """A row whose column says ``eval`` is for validation if there are test rows, and else for testing."""
+    return replace(row, role=str(resolved(row.role, tested))) if row.role == EVAL else row
+
+
 def _split_by_column(row: RawRow, columns: Columns) -> str | None:
     if columns.split is None:
         return None
@@ -265,14 +289,6 @@ def _split_by_column(row: RawRow, columns: Columns) -> str | None:
         detail = f"{columns.split!r} is {row.data.get(columns.split)!r}; splits: {', '.join(SPLIT_NAMES)}"
         raise BadRow("unknown split", detail)
     return split
-
-
-def _split_by_name(label: str) -> str | None:
-    """The split that a file (``test.csv``, ``train-00000-of-00002.parquet``) or a folder above it is named after."""
-    _, *folders = Path(label).parent.parts or ("",)
-    pieces = (Path(label).stem, *reversed(folders))
-    splits = (SPLIT_NAMES.get(re.split(r"[-_.]?\d", piece)[0].lower()) for piece in pieces)
-    return next((split for split in splits if split), None)
 
 
 def _without_worked(row: SourceRow, worked: set[str]) -> SourceRow:

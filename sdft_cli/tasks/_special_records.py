@@ -72,27 +72,20 @@ def calls(values: Values, names: Names, remarks: Remarks) -> Values:
 
 def human_eval(values: Values, names: Names, remarks: Remarks) -> Values:
     """The beginning of a function is to be completed; the demonstration is the whole function."""
-    start = text(values, "prompt", "prompt")
-    body, entry = values.get("demonstration"), values.get("entry_point")
-    tests = text(values, "tests", "tests")
+    start, body = text(values, "prompt", "prompt"), values.get("demonstration")
     asked = f"Complete this function. Answer with the whole function.\n\n```python\n{start.strip()}\n```"
     whole = None if is_missing(body) else f"```python\n{start.rstrip()}\n{str(body).rstrip()}\n```"
-    call = f"check({entry})"
-    tests = tests if call in tests or is_missing(entry) else f"{tests.rstrip()}\n\n{call}\n"
-    return {**values, "prompt": asked, "demonstration": whole, "tests": tests}
+    return {**values, "prompt": asked, "demonstration": whole}
 
 
 def mbpp(values: Values, names: Names, remarks: Remarks) -> Values:
     """A function is asked for in words; only its tests say what it is called, so the prompt has them too."""
-    asked = text(values, "prompt", "prompt")
+    asked, code = text(values, "prompt", "prompt"), values.get("demonstration")
     listed = parsed(values.get("tests"), "[")
     tests = "\n".join(map(str, listed)) if isinstance(listed, list) else text(values, "tests", "tests")
-    code = values.get("demonstration")
-    setup = values.get("setup")
-    setup = "\n".join(map(str, setup)) if isinstance(setup, list) else "" if is_missing(setup) else str(setup)
     prompt = f"{asked.strip()}\n\nYour code should pass these tests:\n\n```python\n{tests}\n```"
     shown = None if is_missing(code) else f"```python\n{str(code).strip()}\n```"
-    return {**values, "prompt": prompt, "demonstration": shown, "tests": f"{setup}\n{tests}".strip()}
+    return {**values, "prompt": prompt, "demonstration": shown, "tests": tests}
 
 
 def sql(values: Values, names: Names, remarks: Remarks) -> Values:

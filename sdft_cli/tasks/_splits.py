@@ -22,6 +22,8 @@ from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions
 
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.05
 QUESTIONS = ("train", "validation", "test", "ood")
+#: So many of the files that were left out are shown; the manifest lists all of them.
+_SHOWN = 8
 Splits = dict[str, list[SourceRow]]
 #: Turns a gold answer into a demonstration.
 Render = Callable[[Json], str]
@@ -44,7 +46,10 @@ def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Rend
         examples = _demonstrate(examples, options.demonstrations, render, notes)
     drawn = all(row.role != "train" for row in rows)
     examples |= {"corpus": corpus} if corpus else {}
-    return Prepared(examples, gathered.dropped + left_out, gathered.source, gathered.licence, notes, drawn)
+    if files := gathered.left_out:
+        notes.append(f"files left out: {', '.join(files[:_SHOWN])}" + (", …" if len(files) > _SHOWN else ""))
+    dropped = gathered.dropped + left_out
+    return Prepared(examples, dropped, gathered.source, gathered.licence, notes, drawn, sources=gathered.files)
 
 
 def _split(rows: list[SourceRow], seed: int, notes: list[str]) -> Splits:
@@ -96,11 +101,13 @@ def _take(rows: list[SourceRow], count: int, seed: int) -> tuple[list[SourceRow]
 
 
 def _as_pool_if_one_sided(rows: list[SourceRow], notes: list[str]) -> list[SourceRow]:
-    sides = {row.role for row in rows} & {"train", "test", "pool"}
+    sides = {row.role for row in rows} & {"train", "validation", "test", "pool"}
+    if sides - {"validation"}:
+        sides -= {"validation"}
     if len(sides) != 1 or sides == {"pool"}:
         return rows
     (side,) = sides
-    kind = {"train": "training", "test": "evaluation"}[side]
+    kind = {"train": "training", "test": "evaluation"}.get(side, side)
     notes.append(f"the sources have {kind} rows only, so these are divided into all three splits")
     return [replace(row, role="pool") if row.role == side else row for row in rows]
 

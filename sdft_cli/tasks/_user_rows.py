@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 
 from sdft_cli.data.manifest import MANIFEST, GraderRule, read_extras
-from sdft_cli.data.readers import SUFFIXES, TEXT_SUFFIXES, source_files
+from sdft_cli.data.source_files import SUFFIXES, TEXT_SUFFIXES, SourceFile, source_files, suffix
 from sdft_cli.errors import UsageError
 from sdft_cli.grading import named_rules
 from sdft_cli.grading.rubrics import KNOWLEDGE
@@ -37,15 +38,46 @@ def read(name: str, files: Files, columns: Columns) -> Task:
     ``columns`` names and no row has.
     """
     rows = UserRows(name, columns)
-    for split, paths in files.items():
-        for path in paths:
-            for label, file in _files(path, rows.left_out):
-                rows.read(label, file, split)
+    for source, split in _sources(files):
+        rows.read(source, split)
     rows.check()
     prepare = lambda _, options: rows.prepared(options)  # noqa: E731
     question = without(rows.done.asks) if rows.done.asks else None
     suffixes = TEXT_SUFFIXES if rows.has_articles else ()
     return _task(name, rows.rule(), columns, prepare, rows.databases.of_sources, question, suffixes)
+
+
+def _sources(files: Files) -> list[tuple[SourceFile, str | None]]:
+    """Every file, with the split that the flag gave it. Where none did, its name may say one, beside all others."""
+    kinds = (*SUFFIXES, *TEXT_SUFFIXES)
+    unsaid = _rows_or_texts(source_files(files.get(None, []), kinds, "test" in files))
+    flagged = [
+        (replace(f, split=split), split)
+        for split, paths in files.items()
+        if split
+        for f in _rows_or_texts(source_files(paths, kinds))
+    ]
+    return [*((file, None) for file in unsaid), *flagged]
+
+
+def _rows_or_texts(files: list[SourceFile]) -> list[SourceFile]:
+    """The files of folders with rows without their text files, which are left out by name (notes of the author, a
+    licence). In a folder of nothing but texts, a README is one of them."""
+    with_rows = {_top(f) for f in files if not f.given and not f.left_out and suffix(f.name) not in TEXT_SUFFIXES}
+    kept = []
+    for file in files:
+        if not file.given and suffix(file.name) in TEXT_SUFFIXES:
+            if _top(file) in with_rows:
+                file = replace(file, left_out=file.left_out or "text without columns")
+            elif Path(file.name).stem.lower() == "readme":
+                file = replace(file, left_out=None)
+        kept.append(file)
+    return kept
+
+
+def _top(file: SourceFile) -> str:
+    """The folder that was given as the source."""
+    return file.name.partition("/")[0]
 
 
 def find(name: str, data: Path) -> Task | None:
@@ -81,17 +113,6 @@ def _is_task(folder: Path) -> bool:
         return find(folder.name, folder.parent) is not None
     except UsageError:
         return False
-
-
-def _files(path: Path, left_out: list[str]) -> list[tuple[str, Path]]:
-    """The files of a source. In a folder with files of rows, text files (a README) are no articles: they are
-    ``left_out``, and named."""
-    found = source_files(path, (*SUFFIXES, *TEXT_SUFFIXES))
-    rows = [(label, file) for label, file in found if not file.name.lower().endswith(TEXT_SUFFIXES)]
-    if not rows or not path.is_dir():
-        return found
-    left_out += [label for label, file in found if (label, file) not in rows]
-    return rows
 
 
 def _task(

@@ -92,6 +92,10 @@ def _read(task: Task, folder: Path, recipe: Recipe, chat: Chat) -> StagePlan:
     """The stage's rows; of the held-out ones, those that a model can be scored on."""
     how = recipe.train.on_bad_row
     stage = StagePlan(task, [], [], {}, task.max_new_tokens)
+    if recipe.sampler.source == "corpus" and dataset.is_raw_text(folder):
+        stage.tests = {"test": []}
+        stage.notes.append(f"{task.name} is raw text: there are no questions that it could be scored on")
+        return stage
     stage.train, stage.dropped = dataset.read_split(folder, "train", how)
     for split in ("validation", *dataset.held_out_splits(folder)):
         rows, bad = dataset.read_split(folder, split, how)
