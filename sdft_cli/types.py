@@ -140,7 +140,9 @@ class Task:
     takes the text of a completion and its example. ``question``: the part of a prompt that distinguishes rows which
     share a long preamble (None: the whole prompt). ``grader``: for a task that is nothing but a dataset, the rule that
     its manifest stores (`tasks._user_rows`), and ``columns`` what its user said of the columns. ``rubric``: the
-    instructions for a judge. ``render``: a gold answer as a completion that should be right.
+    instructions for a judge. ``render``: a gold answer as a completion that should be right. ``accept``: the least
+    value with which a teacher's reply becomes a demonstration; None where only the user can say that, as values are
+    shares.
     """
 
     name: str
@@ -158,6 +160,7 @@ class Task:
     columns: dict[str, Json] | None = None
     rubric: Rubric | None = None
     render: Callable[[Json], str] | None = None
+    accept: float | None = 1.0
 
 
 @dataclass(frozen=True)

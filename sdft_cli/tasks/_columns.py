@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import UnionType
 
 from sdft_cli.config import json_files
 from sdft_cli.config.toml_tables import parse_toml, read_toml
@@ -66,6 +67,7 @@ SETTINGS: dict[str, str] = {
     "delimiter": "of CSV",
     "sheet": "of an Excel file",
     "max_new_tokens": "of a completion that is graded",
+    "accept": "the least value (up to 1) with which a teacher's reply becomes a demonstration; 1 unless given",
 }
 KEYS = {**ROLES, **SETTINGS}
 #: Roles that several columns may have.
@@ -113,6 +115,7 @@ class Columns:
     delimiter: str | None = None
     sheet: str | None = None
     max_new_tokens: int = 1024
+    accept: float | None = None
 
     @property
     def named(self) -> dict[str, Named]:
@@ -193,11 +196,12 @@ def _checked(where: str, key: str, value: Json) -> Json:
         raise choose(f"key in {Path(where).name if where.endswith('.toml') else where}:", key, tuple(KEYS))
     if key in _SEVERAL or key == "labels":
         return _texts(where, key, value)
-    kinds: dict[str, tuple[type, str]] = {
+    kinds: dict[str, tuple[type | UnionType, str]] = {
         "splits": (dict, "a table"),
         "json_schema": (dict, "a table") if isinstance(value, dict) else (str, "the name of a file"),
         "max_new_tokens": (int, "a whole number"),
         "first_index": (int, "0 or 1"),
+        "accept": (int | float, "a number"),
     }
     kind, what = kinds.get(key, (str, "text"))
     if not isinstance(value, kind) or isinstance(value, bool) or (not value and key != "first_index"):
@@ -208,6 +212,8 @@ def _checked(where: str, key: str, value: Json) -> Json:
         raise UsageError(f"{where}: delimiter = {value!r} is not one character", 'such as delimiter = ";"')
     if key == "first_index" and value not in (0, 1):
         raise UsageError(f"{where}: first_index = {value!r} is not 0 or 1", f"first_index: {KEYS[key]}")
+    if key == "accept" and not 0 < float(value) <= 1:
+        raise UsageError(f"{where}: accept = {value!r} is not above 0 and at most 1", "such as accept = 0.5")
     if key == "max_new_tokens" and int(value) < 1:
         raise UsageError(f"{where}: max_new_tokens = {value!r} is not positive", "such as max_new_tokens = 256")
     if key == "template" and not slots(str(value)):
@@ -310,6 +316,8 @@ def _value(key: str, written: str) -> Json:
             return parse_toml(f"value = {written}")["value"]
         except ValueError as error:
             raise UsageError(f"--columns: {key}={written} cannot be read: {error}", _FORM) from error
+    if key == "accept" and re.fullmatch(r"\d*\.?\d+", written):
+        return float(written)
     return int(written) if key in ("max_new_tokens", "first_index") and written.isdecimal() else written
 
 

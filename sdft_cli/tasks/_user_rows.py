@@ -154,4 +154,5 @@ def _task(
         question=question,
         rubric=KNOWLEDGE if longest or rule["name"] == "none" else None,
         render=grade.render,
+        accept=columns.accept or (None if grade.graded else 1.0),
     )
