@@ -56,6 +56,7 @@ ROLES: dict[str, str] = {
 #: Settings beside the columns.
 SETTINGS: dict[str, str] = {
     "template": "the prompt, with {column} in braces",
+    "ignore": "columns that are left out on purpose",
     "first_index": "0 or 1: how options are counted where the answer is a number",
     "labels": "the names of labels that are stored as numbers from 0",
     "splits": "values of the split column with other names",
@@ -104,6 +105,7 @@ class Columns:
     entry_point: str | None = None
     further: dict[str, str] = field(default_factory=dict)
     template: str | None = None
+    ignore: tuple[str, ...] = ()
     first_index: int | None = None
     labels: tuple[str, ...] = ()
     splits: dict[str, str] = field(default_factory=dict)
@@ -136,7 +138,8 @@ class Columns:
     def names(self) -> list[str]:
         """Every column that is named, also in the template."""
         listed = [name for column in self.named.values() for name in ([column] if isinstance(column, str) else column)]
-        return [*listed, *self.further.values(), *(slots(self.template) if self.template else [])]
+        used = [*listed, *self.further.values(), *self.ignore]
+        return [*used, *(slots(self.template) if self.template else [])]
 
     def settings(self) -> dict[str, Json]:
         """What is not as usual, as JSON: for the manifest."""
@@ -194,7 +197,7 @@ def _schema_in(file: Path) -> dict[str, Json]:
 def _checked(where: str, key: str, value: Json) -> Json:
     if key not in KEYS:
         raise choose(f"key in {Path(where).name if where.endswith('.toml') else where}:", key, tuple(KEYS))
-    if key in _SEVERAL or key == "labels":
+    if key in (*_SEVERAL, "labels", "ignore"):
         return _texts(where, key, value)
     kinds: dict[str, tuple[type | UnionType, str]] = {
         "splits": (dict, "a table"),
@@ -224,11 +227,16 @@ def _checked(where: str, key: str, value: Json) -> Json:
 
 def _texts(where: str, key: str, value: Json) -> Json:
     """One text, or several as a tuple."""
-    if isinstance(value, str) and value and key in _SEVERAL:
-        return value
-    if isinstance(value, list) and len(value) > 1 and all(isinstance(each, str) and each for each in value):
+    if isinstance(value, str) and value and key != "labels":
+        return value if key in _SEVERAL else (value,)
+    if (
+        isinstance(value, list)
+        and (len(value) > 1 or key == "ignore")
+        and value
+        and all(isinstance(each, str) and each for each in value)
+    ):
         return tuple(value)
-    what = "one column or a list of columns" if key in _SEVERAL else "a list of at least two names"
+    what = "a list of at least two names" if key == "labels" else "one column or a list of columns"
     raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}")
 
 
@@ -238,6 +246,8 @@ def _texts(where: str, key: str, value: Json) -> Json:
 _PAIR = re.compile(
     r"""\s*(?P<key>[\w.-]+)\s*=\s*(?P<value>"(?:\\.|[^"\\])*"|'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^,]*?)\s*(?:,|\Z)"""
 )
+#: A template without quotes goes on to the end of the flag, as it may hold anything.
+_TEMPLATE = re.compile(r"""\s*(?P<key>template)\s*=\s*(?P<value>[^"'\s].*)""", re.DOTALL)
 _FORM = "write --columns 'mytask:prompt=Frage,answer=Zahl', or --columns mytask=mytask.toml"
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
@@ -290,7 +300,7 @@ def parse_pairs(text: str) -> dict[str, Json]:
     pairs: dict[str, Json] = {}
     at = 0
     while at < len(text):
-        match = _PAIR.match(text, at)
+        match = _TEMPLATE.match(text, at) or _PAIR.match(text, at)
         if not match or not match["value"]:
             rest = text[at:].strip()
             raise UsageError(
@@ -311,7 +321,9 @@ def parse_pairs(text: str) -> dict[str, Json]:
 def _value(key: str, written: str) -> Json:
     if written[0] == "[":
         return _listed(written)
-    if written[0] in "\"'{":
+    if written[0] == "'":
+        return written[1:-1]
+    if written[0] in '"{' and not (key == "template" and written[0] == "{"):
         try:
             return parse_toml(f"value = {written}")["value"]
         except ValueError as error:

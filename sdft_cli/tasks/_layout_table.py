@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 #: What kind of thing the answer is, which says how it is read and asked for.
-Kind = Literal["text", "option", "label", "sql", "calls", "code", "choice of two"]
+Kind = Literal["text", "option", "label", "sql", "calls", "code"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ _PASSAGE = (
     "passage context paragraph passages article document story support background evidence contexts readingpassage "
     "sqlcontext createtable createtablestatement ddl table"
 )
-_QUESTION = "question questiontext questionstem stem problem query prompt instruction input"
 _LABEL = "labeltext labelname labelnames labelstr label labels intent sentiment emotion"
 _TOPIC = "category topic class tag"
+#: Columns that a question cannot do without: rows where one is left over are refused.
+ESSENTIAL = frozenset(f"{_PASSAGE} choices options endings answerchoices optionlist alternatives".split())
+#: What a user may name in multiple choice and classification, where no column has a usual name for it.
+NAMEABLE = ("passage", "input", "demonstration", "tools")
 COMMON = {
     "system": "system systemprompt systemmessage",
     "id": "id",
@@ -135,7 +138,6 @@ LAYOUTS: tuple[Layout, ...] = (
         {"prompt": "question questionstem stem problem", "choices": "mc1targets"},
         {"passage": _PASSAGE},
         kind="option",
-        marks=("choices",),
     ),
     Layout(
         "multiple choice, the options within the question",

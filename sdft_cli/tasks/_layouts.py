@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from sdft_cli.errors import UsageError
 from sdft_cli.tasks._columns import GRADER_ROLES, ROLES, Columns, Named
-from sdft_cli.tasks._layout_table import COMMON, LAYOUTS, TEACHERS, Layout
+from sdft_cli.tasks._layout_table import COMMON, ESSENTIAL, LAYOUTS, NAMEABLE, TEACHERS, Layout
 from sdft_cli.tasks._option_columns import option_columns
 
 
@@ -26,14 +26,22 @@ class Plan:
     columns: Columns
     parts: Mapping[str, str] = field(default_factory=dict)
 
+    def left_over(self, fields: Iterable[str]) -> list[str]:
+        """The columns among ``fields`` that are not used, though a question cannot do without them. Messages and other
+        records that are taken apart say everything themselves."""
+        if self.columns.messages or self.layout.reads:
+            return []
+        used = {*self.used, *self.columns.ignore}
+        return [name for name in fields if squeezed(name) in ESSENTIAL and name not in used]
+
     @property
     def used(self) -> list[str]:
-        return [*self.columns.names, *self.parts.values()]
+        return [name for name in (*self.columns.names, *self.parts.values()) if name not in self.columns.ignore]
 
 
 def plan(named: Columns, fields: Iterable[str]) -> Plan | None:
     """How rows with these ``fields`` are read; None if no layout has them."""
-    fields = [name for name in fields if name]
+    fields = [name for name in fields if name and name not in named.ignore]
     refuse(fields)
     for layout in LAYOUTS:
         if found := _match(layout, named, fields):
@@ -70,7 +78,7 @@ def _match(layout: Layout, named: Columns, fields: list[str]) -> Plan | None:
     if named.template:  # it is the prompt, whatever the layout has
         roles = {role: names for role, names in roles.items() if role not in ("prompt", "input", "passage")}
     found: dict[str, Named] = dict(named.named)
-    if set(found) - {*roles, *COMMON, *(TEACHERS if "prompt" in layout.needs or named.template else ())}:
+    if set(found) - {*roles, *COMMON, *_nameable(layout, named)}:
         return None
     taken = {name for column in found.values() for name in ((column,) if isinstance(column, str) else column)}
     free = {squeezed(name): name for name in reversed(fields) if name not in taken}
@@ -83,10 +91,20 @@ def _match(layout: Layout, named: Columns, fields: list[str]) -> Plan | None:
     return Plan(layout, replace(named, **found), parts)
 
 
+def _nameable(layout: Layout, named: Columns) -> set[str]:
+    """The roles that a user may give to columns although the layout has no usual names for them."""
+    teachers = TEACHERS if "prompt" in layout.needs or named.template else ()
+    return {*teachers, *(NAMEABLE if layout.kind in ("option", "label") else ())}
+
+
 def _found(role: str, names: str, free: dict[str, str], in_columns: bool) -> dict[str, Named]:
-    """The column for ``role``, taken out of the ``free`` ones; options also in columns of their own."""
+    """The column for ``role``, taken out of the ``free`` ones: perhaps one for each option, and for a passage every one
+    that has a usual name."""
     found: dict[str, Named] = {}
-    if column := next((free[name] for name in names.split() if name in free and not in_columns), None):
+    several = tuple(free[name] for name in names.split() if name in free) if role == "passage" else ()
+    if len(several) > 1:
+        found = {role: several}
+    elif column := next((free[name] for name in names.split() if name in free and not in_columns), None):
         found = {role: column}
     elif role == "choices":
         found = option_columns(list(free.values()), squeezed)

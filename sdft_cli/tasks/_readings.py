@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sdft_cli.messages import Message
@@ -55,6 +55,8 @@ def reading_of(data: Record, plan: Plan, remarks: Remarks) -> Reading:
         raise LeftOut("it shows what is not text", f"field {shown!r}")
     names = _names(plan)
     values = {role: field_of(data, column) for role, column in names.items()}
+    if isinstance(plan.columns.passage, tuple):
+        values["passage"] = "\n\n".join(filter(None, map(str, _passages(data, plan.columns.passage))))
     if plan.layout.reads:
         values = READERS[plan.layout.reads](values, names, remarks)
     if is_missing(values.get("passage")) and _is_schema(values.get("schema")):
@@ -159,10 +161,14 @@ def _with_passage(prompt: list[Message], data: Record, values: Values, plan: Pla
     """The passage before the last user's turn, unless that has it already."""
     named = plan.columns.passage
     columns = [named] if isinstance(named, str) else list(named or ())
-    parts = [(passage_text(field_of(data, column), column) or "").strip() for column in columns]
+    parts = _passages(data, columns)
     if not columns and isinstance(values.get("passage"), str):
         parts = [values["passage"].strip()]
     return preceded(prompt, *parts)
+
+
+def _passages(data: Record, columns: Sequence[str]) -> list[str]:
+    return [(passage_text(field_of(data, column), column) or "").strip() for column in columns]
 
 
 def preceded(prompt: list[Message], *parts: str) -> list[Message]:

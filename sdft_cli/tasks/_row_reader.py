@@ -148,8 +148,19 @@ class UserRows:
         if found and (empty := [c for c in _essential(found) if data.get(c) is None and c in data]):
             return self._plan({name: value for name, value in data.items() if name not in empty}, is_text)
         if found and not is_text:
+            self._check_left_over(found, data)
             self.used.update(name if name in data else name.partition(".")[0] for name in found.used)
         return found
+
+    def _check_left_over(self, found: Plan, data: Record) -> None:
+        """`UsageError` if a column is not used that the question may need."""
+        for name in found.left_over(data):
+            if not is_missing(data[name]):
+                raise UsageError(
+                    f"task {self.name!r}: the rows are read as {found.layout.name}, and that leaves out column {name!r}",
+                    f"say what it is: --columns passage={name}, choices={name} or context={name} (which only the teacher "
+                    f"sees); ignore={name} leaves it out",
+                )
 
     def _parse(self, split: str | None, source: SourceFile | None, row: RawRow) -> list[SourceRow | Dropped]:
         read = self._plan(row.data, source is not None and is_text_file(source.name))

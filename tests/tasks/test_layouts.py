@@ -471,6 +471,21 @@ def test_columns_of_the_user_are_never_taken_for_a_particular_layout(tmp_path: P
     assert (made.asked, made.rows[0].demonstration) == (["Wie viele?"], "3")
 
 
+def test_a_column_that_a_question_may_need_is_never_left_out_quietly(tmp_path: Path) -> None:
+    row = {"utterance": "so?", "label": "a", "document": "Text."}
+    with pytest.raises(UsageError) as error:
+        read(tmp_path, [row])
+    assert "that leaves out column 'document'" in error.value.message
+    assert "--columns passage=document" in error.value.hint
+    assert read(tmp_path, [row], passage="document").asked == ["Text.\n\nso?"]
+    assert read(tmp_path, [row], context="document").rows[0].context == "Text."
+    ignored = read(tmp_path, [row], ignore=["document"])
+    assert ignored.asked == ["so?"] and ignored.unused == ["document"]
+    assert read(tmp_path, [{**row, "document": None}]).asked == ["so?"]
+    several = {"question": "q", "evidence": "e", "context": "CREATE TABLE t (a INT)", "sql": "SELECT 1"}
+    assert read(tmp_path, [several]).asked == ["CREATE TABLE t (a INT)\n\ne\n\nq"]
+
+
 def test_a_template_makes_the_prompt_and_says_all_of_it(tmp_path: Path) -> None:
     row = {"premise": "A {man} eats.", "hypothesis": "So?", "label": "yes"}
     made = read(tmp_path, [row, {**row, "label": "no"}], template="{premise}\nTrue or not: {hypothesis}")
