@@ -148,8 +148,8 @@ def _runs(connection: sqlite3.Connection, gold: str, expected: Rows) -> list[int
 
 
 def _on_made_up_rows(connection: sqlite3.Connection, given: str, gold: str, dialect: str) -> str | None:
-    """How the queries differ on made-up rows; "" if they do not, and None where the gold one returns next to nothing, so
-    that agreeing means little."""
+    """How the queries differ on made-up rows; "" if they do not, and None where the gold one returns next to nothing,
+    so that agreeing means little."""
     telling = 0
     for _ in made_up_rows.fill(connection, [given, gold]):
         expected = _gold_rows(connection, gold)
