@@ -152,7 +152,7 @@ def _for_teacher(inputs: Inputs, teacher: TeacherOptions) -> list[tuple[Task, Pr
     options = replace(inputs.options, demonstrations="teacher")
     with _hub.downloaded(inputs.sources) as local:
         read = _read(replace(inputs, sources=local.sources, options=options))
-    return [(source.task, _asked(source.task, rows, options, teacher)) for source, rows in read]
+        return [(source.task, _asked(source.task, rows, options, teacher)) for source, rows in read]
 
 
 def _asked(task: Task, prepared: Prepared, options: PrepareOptions, teacher: TeacherOptions) -> Prepared:

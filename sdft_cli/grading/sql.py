@@ -170,13 +170,11 @@ def rows_of(gold: list[Json]) -> Rows:
 
 def suits(rows: Sequence[Example]) -> bool:
     """Whether every row has a database and a gold answer that is a query."""
-    return all(map(_is_query, rows))
-
-
-def _is_query(row: Example) -> bool:
-    golds = gold_answers(row.answer)
+    if not all(database_of(row) for row in rows):
+        return False
+    golds = [gold for row in rows for gold in gold_answers(row.answer) or [None]]
     texts = [gold for gold in golds if isinstance(gold, str)]
-    return bool(database_of(row)) and len(texts) == len(golds) and are_queries(texts)
+    return len(texts) == len(golds) and are_queries(texts)
 
 
 SQL = Grader(

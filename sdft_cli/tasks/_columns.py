@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from sdft_cli.config import json_files
@@ -68,6 +69,7 @@ SETTINGS: dict[str, str] = {
     "delimiter": "of CSV",
     "sheet": "of an Excel file",
     "max_new_tokens": "of a completion that is graded",
+    "accept": "the least value (up to 1) with which a teacher's reply becomes a demonstration; 1 unless given",
 }
 KEYS = {**ROLES, **SETTINGS}
 #: Roles that several columns may have.
@@ -102,6 +104,7 @@ class Columns:
     tests: str | None = None
     setup: str | None = None
     entry_point: str | None = None
+    further: dict[str, str] = field(default_factory=dict)
     template: str | None = None
     ignore: tuple[str, ...] = ()
     first_index: int | None = None
@@ -115,6 +118,7 @@ class Columns:
     delimiter: str | None = None
     sheet: str | None = None
     max_new_tokens: int = 1024
+    accept: float | None = None
 
     @property
     def named(self) -> dict[str, Named]:
@@ -135,7 +139,8 @@ class Columns:
     def names(self) -> list[str]:
         """Every column that is named, also in the template."""
         listed = [name for column in self.named.values() for name in ([column] if isinstance(column, str) else column)]
-        return [*listed, *(slots(self.template) if self.template else []), *self.ignore]
+        used = [*listed, *self.further.values(), *self.ignore]
+        return [*used, *(slots(self.template) if self.template else [])]
 
     def settings(self) -> dict[str, Json]:
         """What is not as usual, as JSON: for the manifest."""
@@ -162,7 +167,10 @@ def read_columns(path: Path) -> Columns:
 
 def columns_of(settings: Mapping[str, Json], where: str) -> Columns:
     """The columns of a table of settings that was read from ``where``; raises `UsageError`."""
-    checked = {key: _checked(where, key, value) for key, value in settings.items()}
+    own = settings.get("further") or {key: settings[key] for key in _further(settings) if key in settings}
+    checked = {key: _checked(where, key, value) for key, value in settings.items() if key not in {*own, "further"}}
+    if own:
+        checked["further"] = {key: _checked(where, "prompt", column) for key, column in own.items()}
     if isinstance(file := checked.get("json_schema"), str):
         checked["json_schema"] = _schema_in(Path(where).parent / file if where.endswith(".toml") else Path(file))
     columns = Columns(**checked)
@@ -171,6 +179,12 @@ def columns_of(settings: Mapping[str, Json], where: str) -> Columns:
         if named.ready:
             named.ready()
     return columns
+
+
+def _further(settings: Mapping[str, Json]) -> list[str]:
+    """Columns of the named grader, a plug-in's, that no shipped one reads."""
+    grader = named_rules.GRADERS.get(str(settings.get("grader")))
+    return [name for name in grader.columns if name not in KEYS] if grader else []
 
 
 def _schema_in(file: Path) -> dict[str, Json]:
@@ -187,11 +201,12 @@ def _checked(where: str, key: str, given: Json) -> Json:
         raise choose(f"key in {Path(where).name if where.endswith('.toml') else where}:", key, tuple(KEYS))
     if key in (*_SEVERAL, "labels", "ignore"):
         return _texts(where, key, value)
-    kinds: dict[str, tuple[type, str]] = {
+    kinds: dict[str, tuple[type | UnionType, str]] = {
         "splits": (dict, "a table"),
         "json_schema": (dict, "a table") if isinstance(value, dict) else (str, "the name of a file"),
         "max_new_tokens": (int, "a whole number"),
         "first_index": (int, "0 or 1"),
+        "accept": (int | float, "a number"),
     }
     kind, what = kinds.get(key, (str, "text"))
     if not isinstance(value, kind) or isinstance(value, bool) or (not value and key != "first_index"):
@@ -202,6 +217,8 @@ def _checked(where: str, key: str, given: Json) -> Json:
         raise UsageError(f"{where}: delimiter = {value!r} is not one character", 'such as delimiter = ";"')
     if key == "first_index" and value not in (0, 1):
         raise UsageError(f"{where}: first_index = {value!r} is not 0 or 1", f"first_index: {KEYS[key]}")
+    if key == "accept" and not 0 < float(value) <= 1:
+        raise UsageError(f"{where}: accept = {value!r} is not above 0 and at most 1", "such as accept = 0.5")
     if key == "max_new_tokens" and int(value) < 1:
         raise UsageError(f"{where}: max_new_tokens = {value!r} is not positive", "such as max_new_tokens = 256")
     if key == "template" and not slots(str(value)):
@@ -309,6 +326,8 @@ def _value(key: str, written: str) -> Json:
             return parse_toml(f"value = {written}")["value"]
         except ValueError as error:
             raise UsageError(f"--columns: {key}={written} cannot be read: {error}", _FORM) from error
+    if key == "accept" and re.fullmatch(r"\d*\.?\d+", written):
+        return float(written)
     return int(written) if key in ("max_new_tokens", "first_index") and written.isdecimal() else written
 
 

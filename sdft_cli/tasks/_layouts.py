@@ -125,4 +125,5 @@ def _is_marked(layout: Layout, named: Columns) -> bool:
 
 def grader_columns(columns: Columns) -> dict[str, str]:
     """The columns that graders read, by their names in ``meta``."""
-    return {role: column for role in GRADER_ROLES if (column := getattr(columns, role)) is not None}
+    named = {role: column for role in GRADER_ROLES if (column := getattr(columns, role)) is not None}
+    return {**named, **columns.further}

@@ -77,7 +77,9 @@ def reading_of(data: Record, plan: Plan, remarks: Remarks) -> Reading:
         plan=plan,
         options=options,
         liked=values.get("label"),
-        meta=_meta(values, plan, kind),
+        meta=_meta(
+            values | {role: field_of(data, column) for role, column in plan.columns.further.items()}, plan, kind
+        ),
         kind=kind,
     )
 

@@ -11,6 +11,7 @@ is to write one; if it has only a demonstration, that becomes the gold answer. R
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
@@ -125,6 +126,8 @@ def _task(
 ) -> Task:
     """``folder`` is the dataset's; where it is yet to be written, what names the sources of a row's files instead."""
     grade = named_rules.grader(rule["name"], rule.get("pattern"), columns.given)
+    stated = {key: json.dumps(value, sort_keys=True) for key, value in columns.given.items()}
+    rule = {**rule, **stated}  # which is what its scores are kept under
     longest = int(rule.get("max_words", 0))
 
     @wraps(grade)
@@ -151,4 +154,5 @@ def _task(
         question=question,
         rubric=KNOWLEDGE if longest or rule["name"] == "none" else None,
         render=grade.render,
+        accept=columns.accept or (None if grade.graded else 1.0),
     )

@@ -38,7 +38,7 @@ def test_what_is_no_database(tmp_path):
     (tmp_path / "x.sqlite").write_text("hello")
     (tmp_path / "empty.sqlite").touch()
     files = RowFiles()
-    with pytest.raises(ValueError, match="x.sqlite is not an SQLite database"):
+    with pytest.raises(ValueError, match=r"x\.sqlite is not an SQLite database"):
         files.place_of("x", tmp_path / "rows.jsonl")
     assert files.place_of("none", tmp_path / "rows.jsonl") is None and not files.places
     assert files.place_of("empty", tmp_path / "rows.jsonl")

@@ -33,24 +33,44 @@ UNIT = (
     "import unittest\n\nclass T(unittest.TestCase):\n    def test_add(self):\n        self.assertEqual(add(1, 2), {})\n"
 )
 GRADED = [  # (completion, prompt, meta, value)
-    (f"```python\n{ADD}\n```", "", {"tests": "assert add(1, 2) == 3"}, 1), (ADD, "", {"tests": ["assert add(1, 2) == 3"]}, 1),
+    (f"```python\n{ADD}\n```", "", {"tests": "assert add(1, 2) == 3"}, 1),
+    (ADD, "", {"tests": ["assert add(1, 2) == 3"]}, 1),
     (ADD, "", {"tests": '["assert add(1, 2) == 3", "assert add(0, 0) == 1"]'}, 0),
     (f"Use:\n```py\n{ADD}\n```\nSo:\n```python\nprint(add(*input()))\n```", "", {"tests": "assert add(1, 2) == 3"}, 1),
-    (f"```python\nimport math\n```\nand\n```python\n{ADD} + 0 * math.pi\n```", "", {"tests": "assert add(1, 2) == 3"}, 1),
+    (
+        f"```python\nimport math\n```\nand\n```python\n{ADD} + 0 * math.pi\n```",
+        "",
+        {"tests": "assert add(1, 2) == 3"},
+        1,
+    ),
     (f"First:\n```python\n{ADD} + 1\n```\nNo, this:\n```python\n{ADD}\n```", "", {"tests": "assert add(1, 2) == 3"}, 1),
-    (f"Sure!\n{ADD}\nThis adds.", "", {"tests": "assert add(1, 2) == 3"}, 1), ("no", "", {"tests": "assert add(1, 2) == 3"}, 0),
-    ("", "", {"tests": "assert add(1, 2) == 3"}, 0), (f"<think>{ADD}</think>", "", {"tests": "assert add(1, 2) == 3"}, 0),
+    (f"Sure!\n{ADD}\nThis adds.", "", {"tests": "assert add(1, 2) == 3"}, 1),
+    ("no", "", {"tests": "assert add(1, 2) == 3"}, 0),
+    ("", "", {"tests": "assert add(1, 2) == 3"}, 0),
+    (f"<think>{ADD}</think>", "", {"tests": "assert add(1, 2) == 3"}, 0),
     (ADD, "", {"tests": "assert add(pi, 0) > 3", "setup": "from math import pi"}, 1),
-    (ADD, "", {"tests": UNIT.format(3)}, 1), (ADD, "", {"tests": UNIT.format(4)}, 0),
-    (ADD, "", {"tests": "def test_it():\n    assert add(1, 2) == 3"}, 1), (ADD, "", {"tests": "def test_it():\n    assert add(1, 2) == 4"}, 0),
-    ("    return x + 1", STUB, {"tests": CHECK, "entry_point": "inc"}, 1), ("    return x", STUB, {"tests": CHECK, "entry_point": "inc"}, 0),
+    (ADD, "", {"tests": UNIT.format(3)}, 1),
+    (ADD, "", {"tests": UNIT.format(4)}, 0),
+    (ADD, "", {"tests": "def test_it():\n    assert add(1, 2) == 3"}, 1),
+    (ADD, "", {"tests": "def test_it():\n    assert add(1, 2) == 4"}, 0),
+    ("    return x + 1", STUB, {"tests": CHECK, "entry_point": "inc"}, 1),
+    ("    return x", STUB, {"tests": CHECK, "entry_point": "inc"}, 0),
     ("    return x + 1\n\nprint('never closed", STUB, {"tests": CHECK, "entry_point": "inc"}, 1),
-    ("```python\ndef inc(x: int) -> int:\n    xs: List[int] = [x]\n    return xs[0] + 1\n```", f"Complete:\n```python\n{STUB}```",
-     {"tests": CHECK, "entry_point": "inc"}, 1),
-    ("```python\ndef inc(x):\n    return x + 1\n```", "Mend:\n```python\ndef inc(x): return x\nassert inc(1) == 2\n```", {"tests": CHECK, "entry_point": "inc"}, 1),
+    (
+        "```python\ndef inc(x: int) -> int:\n    xs: List[int] = [x]\n    return xs[0] + 1\n```",
+        f"Complete:\n```python\n{STUB}```",
+        {"tests": CHECK, "entry_point": "inc"},
+        1,
+    ),
+    (
+        "```python\ndef inc(x):\n    return x + 1\n```",
+        "Mend:\n```python\ndef inc(x): return x\nassert inc(1) == 2\n```",
+        {"tests": CHECK, "entry_point": "inc"},
+        1,
+    ),
     ("import sys\nsys.exit(0)", "", {"tests": "assert add(1, 2) == 3"}, 0),
     (f"{ADD}\nopen('/etc/passwd')", "", {"tests": "assert add(1, 2) == 3"}, 0),
-]  # fmt: skip
+]
 
 
 @linux
@@ -64,11 +84,13 @@ def test_programs(completion, prompt, meta, value):
 @pytest.mark.parametrize(
     ("meta", "why"),
     [
-        ({}, "the row has no tests"), ({"tests": " "}, "the row has no tests"), ({"tests": 3}, "the row has no tests"),
+        ({}, "the row has no tests"),
+        ({"tests": " "}, "the row has no tests"),
+        ({"tests": 3}, "the row has no tests"),
         ({"tests": "assert ("}, "the row's tests are not Python"),
         ({"tests": CHECK}, "the row's tests define check(candidate), and it has no entry_point"),
     ],
-)  # fmt: skip
+)
 def test_rows_without_tests_are_unscored(meta, why):
     score = grade(ADD, **meta)
     assert score.value is None and score.why.startswith(f"unscored: {why}")

@@ -45,30 +45,47 @@ GRADED = [  # (completion, gold, value)
     ("```sql\nSELECT name FROM customer WHERE city = 'Bern';\n```\nThis lists both.", BERN, 1),
     ("The query is: SELECT c.name FROM customer c WHERE c.city = 'Bern'; it joins nothing.", BERN, 1),
     ("I select the names with this query:\n\nselect name from customer where city like 'bern'\n\nDone.", BERN, 1),
-    ("<think>SELECT 1</think>" + BERN, BERN, 1), ("<answer>" + BERN + "</answer>", BERN, 1),
+    ("<think>SELECT 1</think>" + BERN, BERN, 1),
+    ("<answer>" + BERN + "</answer>", BERN, 1),
     ("First SELECT id FROM customer; then better: " + BERN + ";", BERN, 1),
-    ("SELECT name, city FROM customer WHERE city = 'Bern'", BERN, 0), ("SELECT name FROM customer", BERN, 0),
-    ("SELECT city FROM customer WHERE city = 'Bern'", BERN, 0), ("SELECT nam FROM customer", BERN, 0),
-    ("SELECT name FROM customer WHERE", BERN, 0), ("no idea", BERN, 0), ("", BERN, 0), (BERN + "; SELECT 1", BERN, 0),
+    ("SELECT name, city FROM customer WHERE city = 'Bern'", BERN, 0),
+    ("SELECT name FROM customer", BERN, 0),
+    ("SELECT city FROM customer WHERE city = 'Bern'", BERN, 0),
+    ("SELECT nam FROM customer", BERN, 0),
+    ("SELECT name FROM customer WHERE", BERN, 0),
+    ("no idea", BERN, 0),
+    ("", BERN, 0),
+    (BERN + "; SELECT 1", BERN, 0),
     ("SELECT city FROM customer", "SELECT DISTINCT city FROM customer", 0),  # a multiset, not a set
     ("SELECT city, name FROM customer", "SELECT name, city FROM customer", 0),  # columns in order
     ("SELECT name AS n FROM customer", "SELECT name FROM customer", 1),  # their names do not matter
-    ("SELECT sum(total) FROM orders WHERE customer_id = 1", "SELECT 0.3", 1), ("SELECT 0.30001", "SELECT 0.3", 0),
-    ("SELECT 5", "SELECT 5.0", 1), ("SELECT '5'", "SELECT 5", 0), ("SELECT NULL", "SELECT NULL", 1),
-    ("SELECT NULL", "SELECT 0", 0), ("SELECT ''", "SELECT NULL", 0), ("SELECT x'41'", "SELECT 'A'", 0),
+    ("SELECT sum(total) FROM orders WHERE customer_id = 1", "SELECT 0.3", 1),
+    ("SELECT 0.30001", "SELECT 0.3", 0),
+    ("SELECT 5", "SELECT 5.0", 1),
+    ("SELECT '5'", "SELECT 5", 0),
+    ("SELECT NULL", "SELECT NULL", 1),
+    ("SELECT NULL", "SELECT 0", 0),
+    ("SELECT ''", "SELECT NULL", 0),
+    ("SELECT x'41'", "SELECT 'A'", 0),
     ("SELECT customer_id, total FROM orders ORDER BY total DESC, id", BY_TOTAL, 1),
     ("SELECT customer_id, total FROM orders ORDER BY total DESC, id DESC", BY_TOTAL, 1),  # ties in any order
     ("SELECT customer_id, total FROM orders ORDER BY total", BY_TOTAL, 0),
     ("SELECT name FROM customer ORDER BY id DESC", "SELECT name FROM customer ORDER BY name", 0),
     ("SELECT name FROM customer ORDER BY id", "SELECT name FROM customer ORDER BY 1", 1),
-    ("SELECT day, count(*) FROM orders GROUP BY day ORDER BY count(*) DESC, day DESC",
-     "SELECT day, count(*) AS n FROM orders GROUP BY day ORDER BY n DESC", 1),
+    (
+        "SELECT day, count(*) FROM orders GROUP BY day ORDER BY count(*) DESC, day DESC",
+        "SELECT day, count(*) AS n FROM orders GROUP BY day ORDER BY n DESC",
+        1,
+    ),
     ("SELECT id FROM customer UNION SELECT 9 ORDER BY 1", "SELECT id FROM customer UNION SELECT 9 ORDER BY id", 1),
-    ("WITH r AS (SELECT * FROM customer) SELECT name FROM r WHERE city = 'Bern'", BERN, 1), ("VALUES (1)", "SELECT 1", 1),
-    ("SELECT 1", ["SELECT 2", "SELECT 1"], 1), ("SELECT name, id FROM customer WHERE id < 3", [["Ada", 1], ["Bo", 2.0]], 1),
+    ("WITH r AS (SELECT * FROM customer) SELECT name FROM r WHERE city = 'Bern'", BERN, 1),
+    ("VALUES (1)", "SELECT 1", 1),
+    ("SELECT 1", ["SELECT 2", "SELECT 1"], 1),
+    ("SELECT name, id FROM customer WHERE id < 3", [["Ada", 1], ["Bo", 2.0]], 1),
     ("SELECT name FROM customer WHERE id < 3", [{"name": "Bo"}, {"name": "Ada"}], 1),
-    ("SELECT id FROM customer WHERE id < 3", [2, 1], 1), ("SELECT id FROM customer", [[2], [1]], 0),
-]  # fmt: skip
+    ("SELECT id FROM customer WHERE id < 3", [2, 1], 1),
+    ("SELECT id FROM customer", [[2], [1]], 0),
+]
 
 
 @pytest.mark.parametrize(("completion", "gold", "value"), GRADED)
@@ -90,8 +107,13 @@ UNSCORED = [  # (completion, gold, meta, why)
     (BERN, "SELECT FROM WHERE", {}, "the gold query cannot be parsed"),
     (BERN, None, {}, "the row has neither a gold query nor gold rows"),
     (BERN, BERN, {"database": "CREATE TABLE customer (;"}, "the database's SQL cannot be run"),
-    ("SELECT regexp_matches(name, 'a') FROM customer", BERN, {"database": SHOP, "dialect": "postgres"}, "SQLite cannot run"),
-]  # fmt: skip
+    (
+        "SELECT regexp_matches(name, 'a') FROM customer",
+        BERN,
+        {"database": SHOP, "dialect": "postgres"},
+        "SQLite cannot run",
+    ),
+]
 
 
 @pytest.mark.parametrize(("completion", "gold", "meta", "why"), UNSCORED)
@@ -101,12 +123,13 @@ def test_what_cannot_be_decided_is_unscored(shop, completion, gold, meta, why):
 
 
 SAME = [
-    ("select NAME from Customer  where CITY='Bern';", BERN), ('SELECT "name" FROM customer WHERE (city = \'Bern\')', BERN),
+    ("select NAME from Customer  where CITY='Bern';", BERN),
+    ("SELECT \"name\" FROM customer WHERE (city = 'Bern')", BERN),
     ("SELECT c.name FROM customer AS c WHERE c.city = 'Bern'", BERN),
     ("SELECT name AS n FROM customer WHERE city = 'Bern' -- both", BERN),
     ("SELECT a.x FROM t AS a INNER JOIN u AS b ON a.i = b.i", "SELECT T1.x FROM t AS T1 JOIN u AS T2 ON T1.i = T2.i"),
     ("SELECT x FROM t WHERE a = 1 AND b = 2", "SELECT x FROM t WHERE b = 2 AND a = 1"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("completion", "gold"), SAME)
@@ -117,11 +140,13 @@ def test_without_a_database_the_same_query_is_right(completion, gold):
 @pytest.mark.parametrize(
     "completion",
     [
-        'SELECT name FROM customer WHERE city = "bern"', "SELECT name FROM customer WHERE city = 'bern'",
-        "SELECT city AS name FROM customer WHERE city = 'Bern'", "SELECT name FROM customer WHERE city <> 'Bern'",
+        'SELECT name FROM customer WHERE city = "bern"',
+        "SELECT name FROM customer WHERE city = 'bern'",
+        "SELECT city AS name FROM customer WHERE city = 'Bern'",
+        "SELECT name FROM customer WHERE city <> 'Bern'",
         "SELECT DISTINCT name FROM customer WHERE city = 'Bern'",
     ],
-)  # fmt: skip
+)
 def test_without_a_database_another_query_is_never_right(completion):
     assert grade(completion, BERN).value is None
 
@@ -136,14 +161,21 @@ def test_without_a_database_what_is_no_query_is_wrong():
 
 OLD = "SELECT count(*) FROM head WHERE age > 56"
 MADE_UP = [
-    ("SELECT COUNT(*) FROM head WHERE 56 < age", OLD, 1), ("SELECT COUNT(name) FROM head WHERE age > 56", OLD, 1),
-    ("SELECT COUNT(*) FROM head WHERE age >= 56", OLD, 0), ("SELECT COUNT(*) FROM head WHERE age < 56", OLD, 0),
-    ("SELECT COUNT(*) FROM heads WHERE age > 56", OLD, 0), ("SELECT name FROM head WHERE age > 56", OLD, 0),
+    ("SELECT COUNT(*) FROM head WHERE 56 < age", OLD, 1),
+    ("SELECT COUNT(name) FROM head WHERE age > 56", OLD, 1),
+    ("SELECT COUNT(*) FROM head WHERE age >= 56", OLD, 0),
+    ("SELECT COUNT(*) FROM head WHERE age < 56", OLD, 0),
+    ("SELECT COUNT(*) FROM heads WHERE age > 56", OLD, 0),
+    ("SELECT name FROM head WHERE age > 56", OLD, 0),
     ("SELECT name FROM head WHERE name LIKE 'Jo%'", "SELECT name FROM head WHERE name LIKE '%Jo'", 0),
     ("SELECT age FROM head ORDER BY age DESC LIMIT 1", "SELECT max(age) FROM head", 1),
     ("SELECT name FROM head ORDER BY age", "SELECT name FROM head ORDER BY age DESC", 0),
-    ("SELECT h.name FROM head h, dept d WHERE d.head_id = h.age", "SELECT name FROM head JOIN dept ON head_id = age", 1),
-]  # fmt: skip
+    (
+        "SELECT h.name FROM head h, dept d WHERE d.head_id = h.age",
+        "SELECT name FROM head JOIN dept ON head_id = age",
+        1,
+    ),
+]
 
 
 @pytest.mark.parametrize(("completion", "gold", "value"), MADE_UP)

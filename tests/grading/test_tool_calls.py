@@ -47,29 +47,31 @@ FORMS = {
     "Llama 3, mark": f"<|python_tag|>{L}<|eom_id|>",
     "Llama 3.1": f"<function=get_weather>{A}</function>",
     "Llama 4, pythonic": '[get_weather(city="Paris", days=3)]',
-    "Mistral": f"[TOOL_CALLS] [{W[:-1]}, \"id\": \"abcdefghi\"}}]",
+    "Mistral": f'[TOOL_CALLS] [{W[:-1]}, "id": "abcdefghi"}}]',
     "Mistral, new": f"[TOOL_CALLS]get_weather[CALL_ID]abc123def[ARGS]{A}",
     "Mistral, marks left out": f"get_weather{A}",
     "list": f"[{W}]",
     "list in a block": f"I'll call it:\n```json\n[{W}]\n```",
     "OpenAI": json.dumps([{"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": A}}]),
-    "OpenAI message": json.dumps({"content": None, "tool_calls": [{"function": {"name": "get_weather", "arguments": ARGUMENTS}}]}),
+    "OpenAI message": json.dumps(
+        {"content": None, "tool_calls": [{"function": {"name": "get_weather", "arguments": ARGUMENTS}}]}
+    ),
     "prose": f"I will call {W} now.",
     "Qwen Coder": "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n"
-                  "</parameter>\n</function>\n</tool_call>",
+    "</parameter>\n</function>\n</tool_call>",
     "GLM": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
-           "<arg_value>3</arg_value>\n</tool_call>",
+    "<arg_value>3</arg_value>\n</tool_call>",
     "invoke": '<function_calls>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n'
-              '<parameter name="days">3</parameter>\n</invoke>\n</function_calls>',
+    '<parameter name="days">3</parameter>\n</invoke>\n</function_calls>',
     "MiniMax": f"<tool_calls>\n{W}\n</tool_calls>",
     "Olmo": "<function_calls>\nget_weather(city='Paris', days=3)\n</function_calls>",
     "Kimi": f"<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{A}"
-            "<|tool_call_end|><|tool_calls_section_end|>",
+    "<|tool_call_end|><|tool_calls_section_end|>",
     "DeepSeek V3": f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n{A}\n```"
-                   "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
     "DeepSeek V3, marks left out": f"functionget_weather\n```json\n{A}\n```",
     "DeepSeek V3.1": f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{A}<｜tool▁call▁end｜>"
-                     "<｜tool▁calls▁end｜>",
+    "<｜tool▁calls▁end｜>",
     "gpt-oss": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{A}<|call|>",
     "gpt-oss, marks left out": f"commentary to=functions.get_weather json{A}",
     "Gemma, tool_code": "```tool_code\nget_weather(city='Paris', days=3)\n```",
@@ -82,10 +84,11 @@ FORMS = {
     "InternLM": f"I look it up.<|action_start|><|plugin|>\n{L}<|action_end|>",
     "ReAct": f"Thought: I look.\nAction: get_weather\nAction Input: {A}",
     "ReAct, in fences": f"Action: get_weather\nAction Input: ```json\n{A}\n```",
-    "ReAct, with a reply made up": f"Action: get_weather\nAction Input: {A}\nObservation: sun\nAction: look\nAction Input: {{}}",
+    "ReAct, with a reply made up": f"Action: get_weather\nAction Input: {A}\nObservation: sun\n"
+    "Action: look\nAction Input: {}",
     "LangChain": '```json\n{"action": "get_weather", "action_input": {"city": "Paris", "days": 3}}\n```',
     "Cohere": 'Action: ```json\n[{"tool_name": "get_weather", "parameters": {"city": "Paris", "days": 3}}]\n```',
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -100,23 +103,52 @@ def test_every_form_is_read(form):
 
 TWICE = [{"name": "look", "arguments": {}}, *GOLD]
 GRADED = [  # (completion, gold, value)
-    (W.replace("3", "3.0"), GOLD, 1), (W.replace("3", '"3"'), GOLD, 0), (W.replace("3", "true"), GOLD, 0),
-    (W.replace("Paris", "paris"), GOLD, 0), (W.replace("get_weather", "get"), GOLD, 0), ("I do not know.", GOLD, 0),
-    (W.replace('"days": 3', '"days": 3, "code": null'), GOLD, 1), (W.replace('"days": 3', '"days": 3, "code": "x"'), GOLD, 0),
+    (W.replace("3", "3.0"), GOLD, 1),
+    (W.replace("3", '"3"'), GOLD, 0),
+    (W.replace("3", "true"), GOLD, 0),
+    (W.replace("Paris", "paris"), GOLD, 0),
+    (W.replace("get_weather", "get"), GOLD, 0),
+    ("I do not know.", GOLD, 0),
+    (W.replace('"days": 3', '"days": 3, "code": null'), GOLD, 1),
+    (W.replace('"days": 3', '"days": 3, "code": "x"'), GOLD, 0),
     ('{"name": "get_weather", "arguments": {"city": "Paris"}}', GOLD, 0),
-    ('get_weather(city="Paris")', [{"name": "get_weather", "arguments": {"city": "Paris", "days": 1}}], 1),  # its default
+    (
+        'get_weather(city="Paris")',
+        [{"name": "get_weather", "arguments": {"city": "Paris", "days": 1}}],
+        1,
+    ),  # its default
     ("get_weather('Paris', 3)", GOLD, 1),  # by the order of the tool's parameters
-    (f"<tool_call>{W}</tool_call>\n<tool_call>{W}</tool_call>", GOLD, 0), (f"{L}; {L}", GOLD * 2, 1),
-    (f"[{W}, {{\"name\": \"look\", \"arguments\": {{}}}}]", TWICE, 1), ("look()\nget_weather(city='Paris', days=3)", TWICE, 1),
-    ('<tool_call>\n{"name": "get_weather", "arguments": {</tool_call>', GOLD, 0), ("<tool_call>\n</tool_call>", GOLD, 0),
-    ('{"name": "get_weather", "arguments": "Paris"}', GOLD, 0), (W, json.dumps(GOLD), 1), (W, W, 1), (W, GOLD[0], 1),
-    (W, {"tool_calls": GOLD}, 1), (W, ["get_weather(city='Paris', days=3)"], 1), (W, [{"Action": "get_weather", "Action_Input": A}], 1),
-    (W, f"<tool_call>{W}</tool_call>", 1), ("Which city?", "Please name a city.", 1), (W, "Please name a city.", 0),
-    ("No tool fits.", "[]", 1), ("[]", "[]", 1), (W, "[]", 0), ("No tool fits.", {"tool_calls": []}, 1),
-    ("I could use get_weather(city='Paris').", "[]", 1), ('The answer is {"name": "Ada"}.', "[]", 1), ("<tool_call>x</tool_call>", "[]", 0),
-    ("<think>get_weather</think>look()", "look()", 1), (f"<think>{W}", GOLD, 0), ("look(", "[]", 1), ("print(1)", "[]", 1),
-    (W, [{"arguments": {}}], None), (W, [3], None), (W, '[{"name": "f", "arguments": "{"}]', None),
-]  # fmt: skip
+    (f"<tool_call>{W}</tool_call>\n<tool_call>{W}</tool_call>", GOLD, 0),
+    (f"{L}; {L}", GOLD * 2, 1),
+    (f'[{W}, {{"name": "look", "arguments": {{}}}}]', TWICE, 1),
+    ("look()\nget_weather(city='Paris', days=3)", TWICE, 1),
+    ('<tool_call>\n{"name": "get_weather", "arguments": {</tool_call>', GOLD, 0),
+    ("<tool_call>\n</tool_call>", GOLD, 0),
+    ('{"name": "get_weather", "arguments": "Paris"}', GOLD, 0),
+    (W, json.dumps(GOLD), 1),
+    (W, W, 1),
+    (W, GOLD[0], 1),
+    (W, {"tool_calls": GOLD}, 1),
+    (W, ["get_weather(city='Paris', days=3)"], 1),
+    (W, [{"Action": "get_weather", "Action_Input": A}], 1),
+    (W, f"<tool_call>{W}</tool_call>", 1),
+    ("Which city?", "Please name a city.", 1),
+    (W, "Please name a city.", 0),
+    ("No tool fits.", "[]", 1),
+    ("[]", "[]", 1),
+    (W, "[]", 0),
+    ("No tool fits.", {"tool_calls": []}, 1),
+    ("I could use get_weather(city='Paris').", "[]", 1),
+    ('The answer is {"name": "Ada"}.', "[]", 1),
+    ("<tool_call>x</tool_call>", "[]", 0),
+    ("<think>get_weather</think>look()", "look()", 1),
+    (f"<think>{W}", GOLD, 0),
+    ("look(", "[]", 1),
+    ("print(1)", "[]", 1),
+    (W, [{"arguments": {}}], None),
+    (W, [3], None),
+    (W, '[{"name": "f", "arguments": "{"}]', None),
+]
 
 
 @pytest.mark.parametrize(("completion", "gold", "value"), GRADED)

@@ -7,6 +7,7 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from sdft_cli.data.dataset import read_split
 from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import UsageError
 from sdft_cli.grading import code as code_rule
-from sdft_cli.types import Example, PrepareOptions
+from sdft_cli.llm.rejection_sampling import Demonstrations
+from sdft_cli.llm.types import Reply, TeacherOptions
+from sdft_cli.tasks._columns import parse_pairs
+from sdft_cli.types import Example, Prepared, PrepareOptions
 
 WORDS = "north river seven lamps copper train winter paper orange signal market tower glass engine valley".split()
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {}}}}}
@@ -72,9 +76,14 @@ def questions(**more: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [("shop.sqlite", "shop.sqlite"), ("dbs/my shop.db", "dbs/my shop.db"), ("shop.sqlite", "shop"),
-     ("database/shop/shop.sqlite", "shop"), ("dev_databases/shop/shop.sqlite", "shop")],
-)  # fmt: skip
+    [
+        ("shop.sqlite", "shop.sqlite"),
+        ("dbs/my shop.db", "dbs/my shop.db"),
+        ("shop.sqlite", "shop"),
+        ("database/shop/shop.sqlite", "shop"),
+        ("dev_databases/shop/shop.sqlite", "shop"),
+    ],
+)
 def test_databases_are_copied_and_found_wherever_the_dataset_is(tmp_path, place, value):
     file = database(tmp_path / "src" / place)
     rows = make(tmp_path / "src", questions(database=value))
@@ -124,7 +133,9 @@ def test_one_database_for_all_rows_and_a_dialect(tmp_path):
     gold = [{"question": ask(i), "answer": f"SELECT b::text FROM t WHERE a = {i}"} for i in range(12)]
     toml = 'grader = "sql"\ndatabase = "shop.sqlite"\ndialect = "postgres"\n'
     rows = make(tmp_path, gold, toml)
-    assert grader(tmp_path) == {"name": "sql"} and rows[0].meta["database"].startswith("databases/shop-")
+    assert grader(tmp_path) == {"name": "sql", "dialect": '"postgres"'} and rows[0].meta["database"].startswith(
+        "databases/shop-"
+    )
     assert grades(tmp_path, rows, lambda row: row.answer.replace("::text", "::varchar")) == [1] * 12
 
 
@@ -140,7 +151,7 @@ def test_a_database_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UsageError, match="there is no such database"):
         make(tmp_path, questions(db="none.sqlite"), toml)
     (tmp_path / "none.sqlite").write_text("not a database")
-    with pytest.raises(UsageError, match="none.sqlite is not an SQLite database"):
+    with pytest.raises(UsageError, match=r"none\.sqlite is not an SQLite database"):
         make(tmp_path, questions(db="none.sqlite"), toml)
     make(tmp_path / "b", questions(database="nowhere"))  # a column that only has the usual name
     notes = " ".join(read_manifest(tmp_path / "b" / "data" / "mine")["notes"])
@@ -231,9 +242,13 @@ def test_of_several_turns_the_first_is_what_a_completion_is_compared_with(tmp_pa
 
 def programs() -> list[dict[str, Any]]:
     return [
-        {"prompt": f"write f{i}: {ask(i)}", "completion": f"def f{i}(x): return x + {i}", "tests": f"assert f{i}(1) == {i + 1}"}
+        {
+            "prompt": f"write f{i}: {ask(i)}",
+            "completion": f"def f{i}(x): return x + {i}",
+            "tests": f"assert f{i}(1) == {i + 1}",
+        }
         for i in range(8)
-    ]  # fmt: skip
+    ]
 
 
 def test_code_runs_only_where_the_user_says_so(tmp_path):
@@ -257,3 +272,32 @@ def test_where_code_cannot_be_confined_the_grader_is_refused(tmp_path, monkeypat
         make(tmp_path, programs(), 'grader = "code"\n')
     assert 'grader = "code" runs what a model writes' in error.value.hint
     assert not (tmp_path / "data").exists()
+
+
+# --- shares ---------------------------------------------------------------------------------------------------------
+
+
+def test_where_values_are_shares_the_user_says_which_replies_are_demonstrations(tmp_path):
+    """A teacher's reply that is not word for word the gold answer is paid for and thrown away otherwise."""
+    rows = [{"question": ask(i), "answer": ask(i + 1)} for i in range(12)]
+    make(tmp_path, rows, 'grader = "rouge"\n')
+    teacher = TeacherOptions(model="micro", samples=1)
+    task = plugins.task("mine", tmp_path / "data")
+    prepared = Prepared({"train": [replace(row, demonstration=None) for row in rows_of(tmp_path)]})
+    with pytest.raises(UsageError, match="its grader gives shares") as error:
+        Demonstrations(task, prepared, teacher)
+    assert "accept=0.5" in error.value.hint
+    made = make(tmp_path, rows, 'grader = "rouge"\naccept = 0.4\n')
+    task = plugins.task("mine", tmp_path / "data")
+    assert task.accept == 0.4 and plugins.task("micro-science", tmp_path).accept == 1.0
+    half = " ".join(str(made[0].answer).split()[:4])
+    assert 0.4 < (task.grade(half, made[0]).value or 0) < 1
+    exchange = Demonstrations(task, prepared, teacher).exchanges[0]
+    next(exchange)
+    with pytest.raises(StopIteration) as accepted:
+        exchange.send([Reply(half, "stop", 1, 1)])
+    assert accepted.value.value.examples[0].demonstration == half
+    for wrong in ("0", "1.5", '"x"', "true"):
+        with pytest.raises(UsageError, match="accept = "):
+            make(tmp_path, rows, f'grader = "rouge"\naccept = {wrong}\n')
+    assert parse_pairs("accept=0.5,answer=Zahl") == {"accept": 0.5, "answer": "Zahl"}
