@@ -119,8 +119,11 @@ def attached(rows: Sequence[SourceRow], dropped: list[Dropped]) -> list[SourceRo
 
 
 def _with_context(row: SourceRow, articles: dict[str, SourceRow]) -> SourceRow:
-    example = row.example
-    found = articles.get(example.meta.get("article", ""))
+    example, name = row.example, row.example.meta.get("article", "")
+    found = articles.get(name)
     if row.role == "corpus" or found is None or example.context is not None:
         return row
-    return replace(row, example=replace(example, context=found.example.text))
+    asked = example.prompt[-1]
+    content = asked["content"].removeprefix(f"{name}\n\n")  # a column called article may look like a passage
+    prompt = [*example.prompt[:-1], {**asked, "content": content}]
+    return replace(row, example=replace(example, prompt=prompt, context=found.example.text))

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import UnionType
+from typing import Any
 
 from sdft_cli.config import json_files
 from sdft_cli.config.toml_tables import parse_toml, read_toml
@@ -194,7 +195,8 @@ def _schema_in(file: Path) -> dict[str, Json]:
     return schema
 
 
-def _checked(where: str, key: str, value: Json) -> Json:
+def _checked(where: str, key: str, given: Json) -> Json:
+    value: Any = given
     if key not in KEYS:
         raise choose(f"key in {Path(where).name if where.endswith('.toml') else where}:", key, tuple(KEYS))
     if key in (*_SEVERAL, "labels", "ignore"):
@@ -229,12 +231,8 @@ def _texts(where: str, key: str, value: Json) -> Json:
     """One text, or several as a tuple."""
     if isinstance(value, str) and value and key != "labels":
         return value if key in _SEVERAL else (value,)
-    if (
-        isinstance(value, list)
-        and (len(value) > 1 or key == "ignore")
-        and value
-        and all(isinstance(each, str) and each for each in value)
-    ):
+    least = 1 if key == "ignore" else 2
+    if isinstance(value, list) and len(value) >= least and all(isinstance(each, str) and each for each in value):
         return tuple(value)
     what = "a list of at least two names" if key == "labels" else "one column or a list of columns"
     raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}")

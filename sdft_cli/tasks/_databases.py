@@ -58,7 +58,7 @@ class Databases:
                 made = query(connection, "SELECT sql FROM sqlite_master WHERE type = 'table' AND sql IS NOT NULL")
         except (Failed, Undecided):
             return ""
-        return "\n\n".join(f"{row[0]};" for row in made.rows)
+        return "\n\n".join(f"{row[0]!s};" for row in made.rows)
 
     @property
     def is_for_all(self) -> bool:

@@ -135,7 +135,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "multiple choice, the answer beside its options",
-        {"prompt": "question questionstem stem problem", "choices": "mc1targets"},
+        {"prompt": "question questionstem stem problem", "choices": "mc1targets choices options answerchoices endings"},
         {"passage": _PASSAGE},
         kind="option",
     ),

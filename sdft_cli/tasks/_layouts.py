@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sdft_cli.errors import UsageError
 from sdft_cli.tasks._columns import GRADER_ROLES, ROLES, Columns, Named
@@ -88,7 +89,8 @@ def _match(layout: Layout, named: Columns, fields: list[str]) -> Plan | None:
         if role in layout.needs and role not in found and role in roles:
             return None
     parts = {role: str(found.pop(role)) for role in list(found) if role not in ROLES}
-    return Plan(layout, replace(named, **found), parts)
+    columns: dict[str, Any] = {**found}
+    return Plan(layout, replace(named, **columns), parts)
 
 
 def _nameable(layout: Layout, named: Columns) -> set[str]:

@@ -59,7 +59,7 @@ def _of_object(value: dict[str, Json], column: str) -> tuple[list[str], list[str
     by_name = {name.lower(): each for name, each in value.items()}
     listed = next((by_name[name] for name in ("text", "texts", "choices", "options") if name in by_name), None)
     if isinstance(listed, list):
-        labels = next((by_name[name] for name in ("label", "labels", "key") if name in by_name), [])
+        labels: Json = next((by_name[name] for name in ("label", "labels", "key") if name in by_name), [])
         texts = _texts(listed, column)
         if not isinstance(labels, list) or (labels and len(labels) < len(texts)):
             raise BadRow("malformed options", f"field {column!r} needs as many texts as labels")
@@ -76,10 +76,13 @@ def _of_objects(value: list[dict[str, Json]], column: str) -> tuple[list[str], l
     names = ("text", "option", "choice", "value", "content", "answer")
     texts = [next((each[name] for name in names if name in each), None) for each in value]
     labels = [next((each[name] for name in ("label", "key", "id", "letter") if name in each), None) for each in value]
-    right = [each.get("correct", each.get("is_correct", each.get("isCorrect"))) for each in value]
-    marked = [int(each) for each in right] if all(isinstance(each, bool | int) for each in right) else None
+    said = [
+        next((each[name] for name in ("correct", "is_correct", "isCorrect") if name in each), None) for each in value
+    ]
+    right = [each if isinstance(each, bool | int) else None for each in said]
+    marked = [int(each) for each in right if each is not None]
     known = [] if any(label is None for label in labels) else [as_text(label, "label", column) for label in labels]
-    return _texts(texts, column), known, marked
+    return _texts(texts, column), known, marked if len(marked) == len(value) else None
 
 
 def _in_text(written: str, column: str) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from sdft_cli.data.manifest import GraderRule
 from sdft_cli.data.readers import RawRow
@@ -39,6 +40,15 @@ _FORMAT = f"{DESCRIBED}; other columns if --columns names them"
 _ABOUT = ("article", "articleid", "documentid", "docid", "title", "id")
 
 
+class _Planned(NamedTuple):
+    """How rows with the same columns are read, the columns without which one is of another layout, and those that are
+    not used though the question may need them."""
+
+    plan: Plan | None
+    essential: Sequence[str] = ()
+    left_over: Sequence[str] = ()
+
+
 class UserRows:
     """All rows of one task, and the columns that occur in them (``seen``) and are used (``used``)."""
 
@@ -46,7 +56,7 @@ class UserRows:
         self.name, self.named_columns, self.gathered = name, columns, Gathered()
         self.seen: set[str] = set()
         self.used: set[str] = set()
-        self.plans: dict[tuple[bool | str, ...], Plan | None] = {}
+        self.plans: dict[tuple[bool | str, ...], _Planned] = {}
         self.remarks = Counter[str]()  # on how many rows
         self.done = Finished([])
         self.databases, self.file = Databases(columns.database), Path()  # the file that is being read
@@ -121,7 +131,7 @@ class UserRows:
 
     def _notes(self, rule: GraderRule) -> list[str]:
         """What was made of which column, what was left out, and how the rows are graded."""
-        plans = [read for read in self.plans.values() if read and read.layout.reads != "article"]
+        plans = [read for read, _, _ in self.plans.values() if read and read.layout.reads != "article"]
         notes = list(dict.fromkeys(map(_described, plans)))
         notes += self.done.notes
         if unused := sorted(self.seen - self.used):
@@ -142,25 +152,23 @@ class UserRows:
         """How the record is read; text files have no columns that a user could name."""
         fields = tuple(name for name in data if name)
         if (is_text, *fields) not in self.plans:
-            self.seen.update(() if is_text else fields)
-            self.plans[is_text, *fields] = plan(Columns() if is_text else self.named_columns, fields)
-        found = self.plans[is_text, *fields]
-        if found and (empty := [c for c in _essential(found) if data.get(c) is None and c in data]):
+            self.plans[is_text, *fields] = self._new_plan(fields, is_text)
+        found, essential, left_over = self.plans[is_text, *fields]
+        if empty := [name for name in essential if data[name] is None]:  # then it is of another layout
             return self._plan({name: value for name, value in data.items() if name not in empty}, is_text)
-        if found and not is_text:
-            self._check_left_over(found, data)
-            self.used.update(name if name in data else name.partition(".")[0] for name in found.used)
+        if found and (needed := [name for name in left_over if not is_missing(data[name])]):
+            name, how = needed[0], f"the rows are read as {found.layout.name}, and that leaves out column {needed[0]!r}"
+            hint = f"say what it is: --columns passage={name}, choices={name}, or context={name} for the teacher alone"
+            raise UsageError(f"task {self.name!r}: {how}", f"{hint}; ignore={name} leaves it out")
         return found
 
-    def _check_left_over(self, found: Plan, data: Record) -> None:
-        """`UsageError` if a column is not used that the question may need."""
-        for name in found.left_over(data):
-            if not is_missing(data[name]):
-                raise UsageError(
-                    f"task {self.name!r}: the rows are read as {found.layout.name}, and that leaves out column {name!r}",
-                    f"say what it is: --columns passage={name}, choices={name} or context={name} (which only the teacher "
-                    f"sees); ignore={name} leaves it out",
-                )
+    def _new_plan(self, fields: tuple[str, ...], is_text: bool) -> _Planned:
+        self.seen.update(() if is_text else fields)
+        found = plan(Columns() if is_text else self.named_columns, fields)
+        if found is None or is_text:
+            return _Planned(found)
+        self.used.update(name if name in fields else name.partition(".")[0] for name in found.used)
+        return _Planned(found, [name for name in _essential(found) if name in fields], found.left_over(fields))
 
     def _parse(self, split: str | None, source: SourceFile | None, row: RawRow) -> list[SourceRow | Dropped]:
         read = self._plan(row.data, source is not None and is_text_file(source.name))
