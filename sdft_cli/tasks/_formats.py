@@ -15,6 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import cast
 
+from sdft_cli.data import words
 from sdft_cli.data.dataset import FILTERED, describe
 from sdft_cli.data.readers import NotRead, RawRow, read_rows
 from sdft_cli.data.source_files import SUFFIXES, SourceFile, source_files, suffix, unpacked_name
@@ -249,9 +250,15 @@ def user(content: str) -> list[Message]:
     return [{"role": "user", "content": content}]
 
 
-def prompt_key(content: str) -> bytes:
-    """Equal for prompts that are the same question: white space is ignored, case is not (SMILES)."""
-    return hashlib.blake2b(" ".join(content.split()).encode(), digest_size=16).digest()
+def prompt_keys(*contents: str) -> tuple[bytes, ...]:
+    """Prompts that are the same question have a key in common: that of the text but for its white space, or that of its
+    words, whatever their case and spelling (`data.words`). The first key is that of the first text as it stands."""
+    spelt = [_key(content.split()) for content in contents]
+    return tuple(dict.fromkeys([*spelt, *(_key(words.words(content)) for content in contents)]))
+
+
+def _key(parts: list[str]) -> bytes:
+    return hashlib.blake2b(" ".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def slug(name: str) -> str:

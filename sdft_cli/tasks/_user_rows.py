@@ -27,7 +27,7 @@ from sdft_cli.grading import named_rules
 from sdft_cli.grading.rubrics import KNOWLEDGE
 from sdft_cli.tasks._columns import LAYOUTS, SPLIT_NAMES, Columns, complete, split_of
 from sdft_cli.tasks._conversations import answer_of, conversation_of
-from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
+from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_keys
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
 
@@ -190,7 +190,7 @@ class _UserRows:
         context = ((context or "").strip() and context) or None
         example = Example(name, prompt, demonstration, context, answer, tools=tools)
         self.remarks.update(remarks)
-        return [SourceRow(example, role, (prompt_key("\n".join(m["content"] for m in prompt)),), row.where)]
+        return [SourceRow(example, role, prompt_keys("\n".join(m["content"] for m in prompt)), row.where)]
 
     def _split_by_name(self, source: SourceFile | None) -> str | None:
         """The split that the file's name or folder says; `UsageError` if it says two."""
