@@ -24,6 +24,8 @@ SUFFIXES = (
     *(".json", ".jsonl", ".ndjson", ".jsonlines", ".csv", ".tsv", ".parquet", ".pq", ".arrow", ".feather"),
     *(".xlsx", ".xlsm"),
 )
+#: Those that messages name.
+_USUAL = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx")
 TEXT_SUFFIXES = (".txt", ".md")
 PACKED = (".gz", ".zst", ".bz2", ".xz")
 #: Files that describe a dataset and hold no rows of it, as `datasets` and the hub write them.
@@ -103,9 +105,9 @@ def _files_at(path: Path, suffixes: tuple[str, ...]) -> list[SourceFile]:
     entries = sorted(_entries(path, suffixes))
     files = [SourceFile((Path(top) / e.below).as_posix(), path / e.below, False, e.split, e.left_out) for e in entries]
     if not any(file.left_out is None for file in files):
-        kinds = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        kinds = [*_USUAL, *(suffix for suffix in suffixes if suffix not in SUFFIXES)]
         others = f"; it has {files[0].name} ({files[0].left_out})" if files else ""
-        raise UsageError(f"{path} has no {kinds} file{others}", "name the file, or the folder it is in")
+        raise UsageError(f"{path} has no {', '.join(kinds[:-1])} or {kinds[-1]} file{others}", "name the file, or the folder it is in")
     return _few(files)
 
 

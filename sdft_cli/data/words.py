@@ -37,7 +37,6 @@ _LATIN, _OTHERS = re.compile(r"[A-Za-z]"), re.compile(r"[^\W\d_A-Za-z]")
 _ALIKE = re.compile(f"[{''.join(map(chr, _LOOK_ALIKES))}]")
 #: A text is Latin in disguise if so many times as many letters are Latin as are plainly of another script.
 _FEW = 4
-_LETTER = re.compile(r"[A-Za-z]")
 _LONG = 4
 
 
@@ -53,7 +52,7 @@ def chunks(text: str) -> list[str]:
         return [_lower(chunk) for chunk in listed]  # in capitals, or in mixed case: it says nothing here
     long = [letters for letters in plain if len(letters) >= _LONG]
     if len(long) > 4 and all(letters[0].isupper() and letters[1:].islower() for letters in long):
-        return [_lower(chunk) if _LETTER.fullmatch(chunk) else chunk for chunk in listed]  # A Title: an article
+        return ["a" if chunk == "A" else chunk for chunk in listed]  # A Title: its A is an article
     return listed
 
 
