@@ -107,7 +107,10 @@ def _files_at(path: Path, suffixes: tuple[str, ...]) -> list[SourceFile]:
     if not any(file.left_out is None for file in files):
         kinds = [*_USUAL, *(suffix for suffix in suffixes if suffix not in SUFFIXES)]
         others = f"; it has {files[0].name} ({files[0].left_out})" if files else ""
-        raise UsageError(f"{path} has no {', '.join(kinds[:-1])} or {kinds[-1]} file{others}", "name the file, or the folder it is in")
+        raise UsageError(
+            f"{path} has no {', '.join(kinds[:-1])} or {kinds[-1]} file{others}",
+            "name the file, or the folder it is in",
+        )
     return _few(files)
 
 
