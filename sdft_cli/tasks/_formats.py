@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import cast
@@ -110,7 +110,8 @@ def gather(task: str, paths: list[Path], formats: tuple[Format, ...], suffixes: 
 def need_rows(task: str, gathered: Gathered, formats: tuple[Format, ...]) -> None:
     """`UsageError` if there is no usable row in any file."""
     if not gathered.rows:
-        first = f"; the first bad row is {describe(gathered.dropped[0])}" if gathered.dropped else ""
+        dropped = gathered.dropped[:1]
+        first = "".join(f"; the first that is left out is {describe(row).replace(FILTERED, '')}" for row in dropped)
         first = first or "".join(f"; left out: {file}" for file in gathered.left_out[:1])
         raise UsageError(f"task {task!r}: no usable row in its sources{first}", _formats_hint(task, formats))
 
@@ -271,8 +272,8 @@ def _parse_row(match: Format, row: RawRow, into: Gathered) -> None:
         for item in match.parse(row):
             if isinstance(item, Dropped):
                 into.dropped.append(item)
-            else:
-                into.rows.append(item)
+            else:  # what the file says of a row's split counts where its task says nothing
+                into.rows.append(replace(item, role=row.split) if row.split and item.role == "pool" else item)
     except BadRow as bad:
         into.dropped.append(Dropped(row.where, bad.reason, bad.detail))
 

@@ -6,8 +6,9 @@ from there again, so that a prepared dataset trains and evaluates under its name
 
 A row needs a demonstration or a gold answer. If it has only an answer, that becomes the demonstration, unless a teacher
 is to write one; if it has only a demonstration, that becomes the gold answer. The split comes from the flag
-(``--source mytask.test=FILE``), else from a column, else from the file's name (``test.jsonl``). All other rows are for
-training if there are test rows, and are split by seed if there are none.
+(``--source mytask.test=FILE``), else from a column, else from what the file says itself (a sheet or a list of that
+name), else from its name (`data.split_names`). All other rows are for training if there are test rows, and are split by
+seed if there are none.
 """
 
 from __future__ import annotations

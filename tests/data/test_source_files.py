@@ -191,6 +191,35 @@ def test_a_split_column_says_more_than_split_names(tmp_path: Path) -> None:
     assert summary["rows"]["test"] == 10
 
 
+def test_a_named_task_takes_the_splits_that_are_written_in_a_file(tmp_path: Path) -> None:
+    def row(i: int) -> dict[str, Any]:
+        choices = {"text": ["1", "2", "3", "4"], "label": list("ABCD")}
+        return {"question": asked(i), "choices": choices, "answerKey": "A", "type": "mcq-4-choices"}
+
+    folder = fill(
+        tmp_path / "in", {"a.json": json.dumps({"train": [row(i) for i in range(20)], "test": [row(20)]}).encode()}
+    )
+    assert prepared(folder, task="science")[0]["rows"] == {"train": 19, "validation": 1, "test": 1}
+
+
+def test_test_rows_that_repeat_each_other_are_kept_and_counted(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", {"train.jsonl": jsonl(rows(0, 20)), "test.jsonl": jsonl(rows(20) + rows(20, 3))})
+    summary, _ = prepared(folder)
+    assert summary["rows"]["test"] == 13
+    assert "held-out rows that repeat another one, and are kept: 3" in summary["notes"]
+
+
+def test_ids_that_pandas_made_floats(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    some = [{**row, "id": float(i)} for i, row in enumerate(rows(0, 20))]
+    pq.write_table(pa.Table.from_pylist(some), tmp_path / "a.parquet")
+    prepared(tmp_path / "a.parquet")
+    lines = (tmp_path / "data-of-the-test/mine/test.jsonl").read_text().splitlines()
+    assert {json.loads(line)["id"] for line in lines} <= {str(i) for i in range(20)}
+
+
 def test_rows_for_validation_alone_are_divided(tmp_path: Path) -> None:
     summary, _ = prepared(fill(tmp_path / "in", {"web-dev.jsonl": jsonl(rows(0, 40))}))
     assert summary["rows"] == {"train": 30, "validation": 2, "test": 8}
