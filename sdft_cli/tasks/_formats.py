@@ -150,7 +150,8 @@ def gather_file(
         first = f" ({describe(into.dropped[before])})" if into.dropped[before:] and not read.fields else ""
         content = _content_of(read.fields)
         raise UsageError(
-            f"{source.path}: not a format that task {task!r} reads; {content}{first}", _formats_hint(task, formats)
+            f"{source.path}: not a format that task {task!r} reads; {content}{first}",
+            f"{_formats_hint(task, formats)}{_advice(source)}",
         )
     split = {"split": source.split} if isinstance(source.split, str) else {}
     count = len(into.rows) - rows
@@ -209,6 +210,12 @@ def _digest(file: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", "change its permissions, or copy it again") from error
+
+
+def _advice(source: SourceFile) -> str:
+    """What else may be wrong with a file that has no known format."""
+    first_row = "; the first row must name the columns" if suffix(source.name) in (".csv", ".tsv", ".xlsx") else ""
+    return first_row + ("" if source.given else f"; if {source.name} is not meant, name the other files one by one")
 
 
 def _content_of(fields: set[str]) -> str:

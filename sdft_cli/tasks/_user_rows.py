@@ -206,7 +206,7 @@ class _UserRows:
         if isinstance(said, Ambiguous):
             raise UsageError(
                 f"the name {said.name!r} may be for {' or '.join(said.splits)}, and no row says which",
-                f"say it: --source {self.name}.{said.splits[-1]}=FILE, or rename it",
+                f"say which: --source {self.name}.{said.splits[-1]}=FILE, or rename it",
             )
         return said
 
