@@ -9,6 +9,7 @@ left out by name. Two kinds of folders say themselves what is read: one that `da
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,13 +65,15 @@ class _Entry(NamedTuple):
 def source_files(
     paths: Sequence[Path], suffixes: tuple[str, ...] = SUFFIXES, has_test: bool = False
 ) -> list[SourceFile]:
-    """Every file of all ``paths``, in a fixed order; ``suffixes`` are those that are read from folders.
+    """Every file of all ``paths`` (which may be patterns), in a fixed order; ``suffixes`` are those that are read from
+    folders.
 
     ``has_test``: other files of the task are given as test files. Raises `UsageError` for a path that does not exist, a
     folder without any file to read, and a repository with several configurations.
     """
-    files = [file for path in paths for file in _files_at(path, suffixes)]
-    named = splits_of_files([_said(file, paths) for file in files], has_test)
+    paths = [found for path in paths for found in _places(path)]
+    files = _told_apart([file for path in paths for file in _files_at(path, suffixes)])
+    named = splits_of_files([_said(file) for file in files], has_test)
     return [file if file.split else replace(file, split=split) for file, split in zip(files, named, strict=True)]
 
 
@@ -91,16 +94,37 @@ def unpacked_name(name: str) -> str:
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in PACKED else name
 
 
-def _said(file: SourceFile, paths: Sequence[Path]) -> str:
+def _told_apart(files: list[SourceFile]) -> list[SourceFile]:
+    """``files``, with the folder in the names of those that were given and have the name of another."""
+    paths: dict[str, set[Path]] = {}
+    for file in files:
+        paths.setdefault(file.name, set()).add(file.path)
+    alike = [file.given and len(paths[file.name]) > 1 for file in files]
+    longer = [f"{file.path.resolve().parent.name}/{file.name}" for file in files]
+    return [replace(f, name=n) if a else f for f, n, a in zip(files, longer, alike, strict=True)]
+
+
+def _places(path: Path) -> list[Path]:
+    """``path`` with the home folder for ``~``, or what a pattern such as ``data/*.jsonl`` matches: a shell leaves both
+    as they are after ``TASK=``."""
+    path = path.expanduser()
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    if not (found := sorted(glob.glob(str(path), recursive=True))):
+        raise UsageError(f"no source file matches {path}", "check the pattern after --source TASK=")
+    return [Path(name) for name in found]
+
+
+def _said(file: SourceFile) -> str:
     """What names the split of a file: its path within the source. A file given by itself is in the folder it is in."""
-    return stem(f"{file.path.resolve().parent.name}/{file.name}" if file.given else file.name)
+    return stem(f"{file.path.resolve().parent.name}/{file.path.name}" if file.given else file.name)
 
 
 def _files_at(path: Path, suffixes: tuple[str, ...]) -> list[SourceFile]:
     if path.is_file():
         return [SourceFile(path.name, path, given=True)]
     if not path.is_dir():
-        raise UsageError(f"no source file or folder at {path}", "check the path after --source TASK=")
+        raise _no_source(path)
     top = path.name if path.name not in ("", "..") else path.resolve().name
     entries = sorted(_entries(path, suffixes))
     files = [SourceFile((Path(top) / e.below).as_posix(), path / e.below, False, e.split, e.left_out) for e in entries]
@@ -112,6 +136,17 @@ def _files_at(path: Path, suffixes: tuple[str, ...]) -> list[SourceFile]:
             "name the file, or the folder it is in",
         )
     return _few(files)
+
+
+def _no_source(path: Path) -> UsageError:
+    if path.exists():
+        return UsageError(
+            f"{path} is no file and no folder, but a pipe or a device", "write its content to a file first"
+        )
+    hint = "check the path after --source TASK="
+    if str(path).startswith(("http:", "https:")):
+        hint = "download it and name the file; for a dataset of the hub write --source TASK=hf:ORG/NAME"
+    return UsageError(f"no source file or folder at {path}", hint)
 
 
 def _entries(path: Path, suffixes: tuple[str, ...]) -> Iterator[_Entry]:

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import lzma
+import random
 import tarfile
 import zipfile
 from pathlib import Path
@@ -416,6 +417,16 @@ def test_sheets(tmp_path: Path) -> None:
         read(written(tmp_path, "x.csv", b"question,answer\na,b\n"), sheet="First")
 
 
+def test_a_sheet_whose_size_is_stated_wrongly_is_read_whole(tmp_path: Path) -> None:
+    whole = book(tmp_path / "x.xlsx", Sheet=[["question", "answer"], ["a", 1], ["b", 2]])
+    with zipfile.ZipFile(whole) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    sheet = parts["xl/worksheets/sheet1.xml"]
+    parts["xl/worksheets/sheet1.xml"] = sheet.replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1"')
+    assert parts["xl/worksheets/sheet1.xml"] != sheet
+    assert data(written(tmp_path, "y.xlsx", zipped(parts)))[1] == {"question": "b", "answer": 2}
+
+
 def test_a_broken_workbook_is_one_error(tmp_path: Path) -> None:
     whole = book(tmp_path / "x.xlsx", Sheet=[["question"], *([f"text {i}"] for i in range(2000))]).read_bytes()
     for content in (whole[:-100], whole[:900] + bytes(300) + whole[1200:]):
@@ -442,3 +453,53 @@ def test_a_broken_workbook_is_one_error(tmp_path: Path) -> None:
 )
 def test_text_of_a_cell_that_spells_a_list_or_an_object(text: Any, value: Any) -> None:
     assert cells.parsed(text) == value
+
+
+# --- broken bytes -----------------------------------------------------------------------------------------------------
+
+
+def sound(folder: Path) -> list[bytes]:
+    """A small file of every kind."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist([{**row, "messages": [{"role": "user", "content": "x"}]} for row in ROWS * 5])
+    pq.write_table(table, folder / "parquet")
+    for new, name in ((pa.ipc.new_stream, "stream"), (pa.ipc.new_file, "file")):
+        with new(str(folder / name), table.schema) as writer:
+            writer.write_table(table)
+    book(
+        folder / "book.xlsx",
+        Sheet=[["question", "answer"], *([f"q{i}", f"={i}+1" if i % 7 == 0 else i] for i in range(20))],
+    )
+    made = [(folder / name).read_bytes() for name in ("parquet", "stream", "file", "book.xlsx")]
+    wrapped = [json.dumps(value).encode() for value in WRAPPED.values()]
+    return [LINES, *wrapped, *PACKED.values(), *made, b'question;answer\n"q; a";1\n' * 9, "ä\tb\n".encode("utf-16")]
+
+
+def mutated(rng: random.Random, content: bytes) -> bytes:
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at = rng.randrange(len(content) or 1)
+        end = rng.choice((at, at + 1, at + rng.randrange(1, 40), len(content)))
+        content = content[:at] + rng.randbytes(rng.randrange(0, 10)) + content[end:]
+    return content
+
+
+def check_mutations(folder: Path, count: int, seed: int) -> None:
+    rng, kinds = random.Random(seed), sound(folder)
+    for _ in range(count):
+        name = "x" + rng.choice((".jsonl", ".json", ".csv", ".tsv", ".txt", ".xlsx", ".parquet", ".gz", ""))
+        file = written(folder, name, mutated(rng, rng.choice(kinds)))
+        try:
+            read(file)
+        except UsageError as error:
+            assert "\n" not in error.message and error.hint, error.message
+
+
+def test_broken_bytes_end_in_one_error_or_in_rows(tmp_path: Path) -> None:
+    check_mutations(tmp_path, 400, seed=0)
+
+
+@pytest.mark.slow
+def test_thousands_of_broken_files(tmp_path: Path) -> None:
+    check_mutations(tmp_path, 10_000, seed=1)

@@ -137,6 +137,24 @@ def test_hidden_files_and_those_of_systems_are_none_unless_given(tmp_path: Path)
     assert (set(records), sum(given["rows"].values())) == ({"test.jsonl"}, 10)
 
 
+def test_patterns_and_the_home_folder_as_shells_leave_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "in", {"a.jsonl": jsonl(rows(0, 20)), "b.jsonl": jsonl(rows(20)), "c.csv": b"x,y\n1,2\n"})
+    _, records = prepared(tmp_path / "in" / "*.jsonl", data=tmp_path / "data")
+    assert set(records) == {"a.jsonl", "b.jsonl"}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert set(prepared(Path("~/in/a.jsonl"), data=tmp_path / "data")[1]) == {"a.jsonl"}
+    with pytest.raises(UsageError, match="no source file matches"):
+        prepared(tmp_path / "in" / "*.parquet")
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a pipe or a device"):
+        prepared(Path("/dev/null"), data=tmp_path / "data")
+    with pytest.raises(UsageError, match="no source file or folder at https:") as error:
+        prepared(Path("https://example.org/a.jsonl"), data=tmp_path / "data")
+    assert "download it" in error.value.hint
+
+
 SPLITS = {
     "gsm": {"gsm_train.jsonl": "train", "gsm_test.jsonl": "test"},
     "shards": {"data/train_sft-00000-of-00001.jsonl": "train", "data/test_sft-00000-of-00001.jsonl": "test"},
@@ -165,8 +183,9 @@ def test_sources_are_told_apart_by_their_folders(tmp_path: Path) -> None:
         fill(tmp_path, {str(train): jsonl(rows(0, 20)), str(test): jsonl(rows(20))})
         summary, _ = prepared(train.parent, test.parent, data=tmp_path / "data")
         assert summary["rows"]["test"] == 10
-    summary, _ = prepared(tmp_path / "train/a.jsonl", tmp_path / "test/a.jsonl", data=tmp_path / "data")
+    summary, records = prepared(tmp_path / "train/a.jsonl", tmp_path / "test/a.jsonl", data=tmp_path / "data")
     assert summary["rows"]["test"] == 10
+    assert set(records) == {"train/a.jsonl", "test/a.jsonl"}
 
 
 @pytest.mark.parametrize("name", ["train_test.jsonl", "train-dev.jsonl", "test/train.jsonl"])
