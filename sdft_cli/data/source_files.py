@@ -37,6 +37,7 @@ _DESCRIBING = (
 )
 _ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4")
 _SPREADSHEETS = (".xls", ".xlsb", ".ods", ".numbers")
+_DATABASES = (".sqlite", ".sqlite3", ".db")
 #: As many files of one folder with one suffix are named one by one; more, by a pattern.
 _FEW = 20
 
@@ -195,6 +196,8 @@ def _why_not(file: Path, suffixes: tuple[str, ...]) -> str | None:
         return "an archive: unpack it"
     if kind in _SPREADSHEETS:
         return "not read: save it as .xlsx or CSV"
+    if kind in _DATABASES:
+        return "a database, which only rows that name it need"
     return "text without columns" if kind in TEXT_SUFFIXES else "not a format of rows"
 
 

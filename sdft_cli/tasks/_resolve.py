@@ -42,8 +42,8 @@ class SourcedTask:
 
     def files(self, prepared: Prepared) -> list[SourceFile]:
         """Every file, with its hash or why it was left out, so that a dataset can be traced to its sources."""
-        if prepared.files:
-            return [cast(SourceFile, record) for record in prepared.files]
+        if prepared.sources:
+            return [cast(SourceFile, record) for record in prepared.sources]
         read = (file for file in _files(self.task, self.paths) if not file.left_out)  # by a task with its own reader
         return [{"file": file.name, "sha256": _digest(file.path)} for file in read]
 

@@ -50,7 +50,7 @@ def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Rend
     if files := gathered.left_out:
         notes.append(f"files left out: {', '.join(files[:_SHOWN])}" + (", …" if len(files) > _SHOWN else ""))
     dropped = gathered.dropped + left_out
-    return Prepared(examples, dropped, gathered.source, gathered.licence, notes, drawn, gathered.files)
+    return Prepared(examples, dropped, gathered.source, gathered.licence, notes, drawn, sources=gathered.files)
 
 
 def _split(rows: list[SourceRow], seed: int, notes: list[str]) -> Splits:
