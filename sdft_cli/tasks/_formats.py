@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from sdft_cli.data import words
-from sdft_cli.data.dataset import FILTERED, describe
+from sdft_cli.data.dataset import FILTERED, describe, is_filtered
 from sdft_cli.data.readers import NotRead, RawRow, read_rows
 from sdft_cli.data.source_files import SUFFIXES, SourceFile, source_files, suffix, unpacked_name
 from sdft_cli.data.split_names import Ambiguous
@@ -143,16 +143,11 @@ def gather_file(
         else:
             _gather_row(item, formats, into, read)
     if not read.recognized:
-        if read.may_be_settings:
-            del into.dropped[before:]
-            into.files.append({"file": source.name, "left_out": f"no rows; {_content_of(read.fields)}"})
-            return
-        first = f" ({describe(into.dropped[before])})" if into.dropped[before:] and not read.fields else ""
-        content = _content_of(read.fields)
-        raise UsageError(
-            f"{source.path}: not a format that task {task!r} reads; {content}{first}",
-            f"{_formats_hint(task, formats)}{_advice(source)}",
-        )
+        if not read.may_be_settings:
+            raise _unknown(task, source, formats, read.fields, into.dropped[before:])
+        del into.dropped[before:]
+        into.files.append({"file": source.name, "left_out": f"no rows; {_content_of(read.fields)}"})
+        return
     split = {"split": source.split} if isinstance(source.split, str) else {}
     count = len(into.rows) - rows
     into.files += [{"file": source.name, "sha256": digest, "rows": count, **split}, *read.parts]
@@ -196,7 +191,8 @@ def _copy_of(source: SourceFile, digest: str, into: Gathered) -> str | None:
     if source.given or not into.files:
         return None
     found = into.digests.get((source.split, digest))
-    if not found and (unpacked := unpacked_name(source.name)) in into.digests.values():
+    unpacked = unpacked_name(source.name)
+    if not found and unpacked != source.name and unpacked in into.digests.values():
         with opened(source.path) as stream:
             content = hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest()
         found = into.digests.get((source.split, content))
@@ -212,10 +208,21 @@ def _digest(file: Path) -> str:
         raise UsageError(f"cannot read {file}: {error.strerror}", "change its permissions, or copy it again") from error
 
 
-def _advice(source: SourceFile) -> str:
-    """What else may be wrong with a file that has no known format."""
-    first_row = "; the first row must name the columns" if suffix(source.name) in (".csv", ".tsv", ".xlsx") else ""
-    return first_row + ("" if source.given else f"; if {source.name} is not meant, name the other files one by one")
+def _unknown(
+    task: str, source: SourceFile, formats: tuple[Format, ...], fields: set[str], dropped: list[Dropped]
+) -> UsageError:
+    """The refusal of a file that has no record of a known format."""
+    first = f" ({describe(dropped[0])})" if dropped and not fields else ""
+    if dropped and is_filtered(dropped[0]) and not fields:
+        reason = describe(dropped[0]).replace(FILTERED, "")
+        return UsageError(f"{source.path}: none of its rows is used; the first is {reason}", "name another file")
+    content = _content_of(fields) if fields or dropped else "it has no rows"
+    hint = _formats_hint(task, formats)
+    if suffix(source.name) in (".csv", ".tsv", ".xlsx", ".xlsm"):
+        hint += "; the first row must name the columns"
+    if not source.given:
+        hint += f"; if {source.name} is not meant, name the other files one by one"
+    return UsageError(f"{source.path}: not a format that task {task!r} reads; {content}{first}", hint)
 
 
 def _content_of(fields: set[str]) -> str:

@@ -120,6 +120,20 @@ def test_rows_of_an_unknown_layout_are_refused_even_beside_others(tmp_path: Path
         prepared(folder)
 
 
+def test_a_file_without_any_row_to_use_says_why(tmp_path: Path) -> None:
+    image = {"image": {"bytes": "…", "path": "a.png"}}
+    for content, says in (
+        (jsonl([{**row, **image} for row in rows(0)]), "none of its rows is used; the first is .*: holds an image"),
+        (jsonl([{"frage": "a"}]), "its fields are: frage"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            prepared(fill(tmp_path / "in", {"a.jsonl": content}))
+    with pytest.raises(UsageError, match="it has no rows") as error:
+        prepared(fill(tmp_path / "in2", {"a.csv": b"question,answer\n"}))
+    assert "the first row must name the columns" in error.value.hint
+    assert "if in2/a.csv is not meant, name the other files one by one" in error.value.hint
+
+
 def test_hidden_files_and_those_of_systems_are_none_unless_given(tmp_path: Path) -> None:
     hidden = {
         ".ipynb_checkpoints/test.jsonl": jsonl(rows(50)),
