@@ -24,7 +24,7 @@ from sdft_cli.tasks._articles import article, attached, is_text_file
 from sdft_cli.tasks._columns import SPLIT_NAMES, Columns, split_of
 from sdft_cli.tasks._databases import Databases
 from sdft_cli.tasks._finished_rows import Finished, finished
-from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
+from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_keys
 from sdft_cli.tasks._layout_table import DESCRIBED
 from sdft_cli.tasks._layouts import Plan, plan, squeezed
 from sdft_cli.tasks._message_formats import Remarks
@@ -192,7 +192,7 @@ class UserRows:
         self.remarks.update(remarks)
         asked = "\n".join(message["content"] for message in reading.prompt)
         options = "\n".join(["", *sorted(reading.options.texts)]) if reading.options else ""
-        return [SourceRow(example, role, (prompt_key(asked + options),), row.where, reading=reading)]
+        return [SourceRow(example, role, prompt_keys(asked + options), row.where, reading=reading)]
 
     def _show_tables(self, reading: Reading, meta: dict[str, Json]) -> None:
         """Put the tables of a database before a question that does not have them, as nobody could answer it without.
@@ -212,7 +212,7 @@ class UserRows:
         if isinstance(said, Ambiguous):
             raise UsageError(
                 f"the name {said.name!r} may be for {' or '.join(said.splits)}, and no row says which",
-                f"say it: --source {self.name}.{said.splits[-1]}=FILE, or rename it",
+                f"say which: --source {self.name}.{said.splits[-1]}=FILE, or rename it",
             )
         return said
 
