@@ -41,6 +41,7 @@ ROLES: dict[str, str] = {
     "demonstration": "an expert's response: text or messages",
     "rejected": "a response that is not wanted, which is never used",
     "answer": "the gold answer, for the grader; of multiple choice a letter, a number or the option's text",
+    "history": "earlier turns: pairs of what was asked and what was answered",
     "system": "a system text",
     "tools": "the functions that the assistant may call",
     "context": "a text that only the teacher sees",
@@ -92,6 +93,7 @@ class Columns:
     demonstration: str | None = None
     rejected: str | None = None
     answer: str | None = None
+    history: str | None = None
     system: str | None = None
     tools: str | None = None
     context: str | None = None
@@ -209,7 +211,7 @@ def _checked(where: str, key: str, given: Json) -> Json:
         "accept": (int | float, "a number"),
     }
     kind, what = kinds.get(key, (str, "text"))
-    if not isinstance(value, kind) or isinstance(value, bool) or (not value and key != "first_index"):
+    if not isinstance(given, kind) or isinstance(given, bool) or (not given and key != "first_index"):
         raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}; keys: {', '.join(KEYS)}")
     if key == "splits" and (unknown := [v for v in value.values() if v not in SPLIT_NAMES]):
         raise choose(f"split in {where}:", str(unknown[0]), SPLIT_NAMES)
