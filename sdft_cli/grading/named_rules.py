@@ -96,7 +96,7 @@ _SHIPPED = (
     ),
     Grader(
         JUDGE,
-        "a judge (--judge MODEL) compares the answer with the gold one, by the rubric of the columns file if it has one",
+        "a judge (--judge MODEL) compares the answer with the gold one, by the columns file's rubric if it has one",
         "without a judge nothing is scored",
         open_answer,
     ),

@@ -27,6 +27,7 @@ class Ledger:
 
     def __init__(self, path: Path):
         self.path, self.read_to, self.sums = path, 0, Spent()
+        self.begun = False
 
     def spent(self) -> Spent:
         """The sums by now; lines are read once."""
@@ -43,6 +44,9 @@ class Ledger:
     def add(self, requests: int, cost: float) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"requests": requests, "cost": cost}) + "\n"
+        if not self.begun and self.path.is_file() and not self.path.read_bytes().endswith(b"\n"):
+            line = "\n" + line  # the one before is torn
+        self.begun = True
         with naming(self.path):
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
