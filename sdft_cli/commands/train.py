@@ -93,14 +93,19 @@ def is_complete(run: Run) -> bool:
     recipe = run.recipe
     if not run.done or any(run.checkpoints.of(stage).finished() is None for stage in run.stages()):
         return False
-    evaluations = [run.evaluation(stage) for stage in (BASE, *run.stages())]
-    if recipe.judge.model and any(answers_wait(evaluation.folder) for evaluation in evaluations):
+    if _answers_wait(run):
         return False
-    measured = [evaluation.scores() for evaluation in evaluations]
+    measured = [run.evaluation(stage).scores() for stage in (BASE, *run.stages())]
     return all(
         scores is not None and scores["tasks"].keys() >= set(recipe.tasks) and (scores["suite"] or not recipe.suite)
         for scores in measured
     )
+
+
+def _answers_wait(run: Run) -> bool:
+    """Whether the run's judge has not scored all that it is to score."""
+    stages = (BASE, *run.stages())
+    return run.recipe.judge.model is not None and any(answers_wait(run.evaluation(s).folder) for s in stages)
 
 
 def _train_stages(run: Run, plan: RunPlan, display: TrainingDisplay) -> None:
@@ -157,7 +162,8 @@ def _train_missing(run: Run, plan: RunPlan, display: TrainingDisplay) -> None:
         trainer = StageTrainer(run, stage, stage_plan, log, evaluator)
         final = trainer.finished() or trainer.train()
         _measure(run, stage, str(final.model), evaluator, display)
-    run.finish(time.perf_counter() - began)
+    if not _answers_wait(run):
+        run.finish(time.perf_counter() - began)
 
 
 def _measure(run: Run, stage: StageId, model: str, evaluator: StageEvaluator, display: TrainingDisplay) -> None:
