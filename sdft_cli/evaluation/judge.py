@@ -25,7 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 
-from sdft_cli.errors import SdftError
+from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.grading import task_rules
 from sdft_cli.llm.language_model import LanguageModel, model_id, open_model
 from sdft_cli.llm.local_model import LocalModel
@@ -34,6 +34,7 @@ from sdft_cli.llm.reply_store import ReplyStore
 from sdft_cli.llm.store_file import StoreInUse
 from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, ModelId, PromptResult, Reply, Request, TeacherOptions, advance
 from sdft_cli.models import digests
+from sdft_cli.runs.files import check_place
 from sdft_cli.runs.records import ItemRecord, ItemScore
 from sdft_cli.types import Json, Message, Rubric, Score
 
@@ -141,6 +142,11 @@ class Judge:
 
         Raises `SdftError` where the judge cannot work at all.
         """
+        try:
+            check_place(self.folder)
+        except OSError as error:
+            problem = f"the judge's replies cannot be kept in {self.folder}: {error.strerror}"
+            raise UsageError(problem, "name another folder: --set judge.replies=FOLDER") from error
         if self.options.local is not None:
             from sdft_cli.config.model_locations import locate
             from sdft_cli.models import pretrained

@@ -298,10 +298,13 @@ def test_what_no_judge_can_score_is_refused_with_a_judge(micro_data: Path, tiny_
     assert "a rubric is for a judge" in sdft("prepare", *source, "--data", str(data), code=2)
 
 
-def test_a_local_judge_judges_a_run(tiny_model: Path, data: Path, tmp_path: Path) -> None:
-    """This one never learnt the verdicts: everything is judged, and nothing can be read."""
+def test_a_local_judge_judges_a_run(whole: Path, tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    """This one never learnt the verdicts: everything is judged, and nothing can be read. What is trained does not
+    change by it."""
     out = tmp_path / "run"
     train(tiny_model, data, out, "--judge", f"local:{tiny_model}", "--set", "eval_every=0", tasks="one")
     items = results.load_run(out).items(0, "one")
     assert all(item["why"].startswith("unscored: the judge replied") for item in items if item["completion"].strip())
+    trained, by_endpoint = results.load_run(out).items(1, "one"), results.load_run(whole).items(1, "one")
+    assert [item["completion"] for item in trained] == [item["completion"] for item in by_endpoint]
     assert (out / "done.json").is_file() and "already finished" in sdft("train", "--resume", "--out", str(out))
