@@ -76,7 +76,7 @@ class Evaluator:
             return total
         from sdft_cli.evaluation.judged_units import rescored
 
-        return rescored(self.judge, unit.task, total)
+        return rescored(self.judge, unit.task, total, samples=bool(request.draws))
 
     # accuracy -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.evaluation import summaries
 from sdft_cli.evaluation.judge import WAITING, Judge, judged, judgement_of, overruled, waits
 from sdft_cli.evaluation.measurement import Items, Measurement
-from sdft_cli.evaluation.units import task_unit
+from sdft_cli.evaluation.units import samples_unit, task_unit
 from sdft_cli.runs.evaluations import hint, item_rows, read_scores
 from sdft_cli.runs.records import FurtherScores, ItemRecord, Scores, Summary, TaskSummary, UnitSettings
 from sdft_cli.types import SPLITS, Json, Rubric, Score, Task
@@ -26,13 +26,14 @@ def is_judged(settings: Mapping[str, Json], judge: Judge, rubric: Rubric) -> boo
     return settings.items() >= judge.settings(rubric).items()
 
 
-def rescored(judge: Judge, task: Task, measured: Measurement) -> Measurement:
+def rescored(judge: Judge, task: Task, measured: Measurement, samples: bool = True) -> Measurement:
     """One task's measurement with the judge's scores in all of its units, and the judge among their settings. Units
-    that have its scores already stay as they are."""
+    that have its scores already stay as they are, and without ``samples`` those for pass@k, which may be very many."""
     if task.rubric is None:
         return measured
     name, rubric = task.name, task.rubric
-    new = [unit for unit in measured.items if not is_judged(measured.settings.get(unit, {}), judge, rubric)]
+    units = [unit for unit in measured.items if samples or unit != samples_unit(name)]
+    new = [unit for unit in units if not is_judged(measured.settings.get(unit, {}), judge, rubric)]
     items = {unit: judged(judge, name, rubric, measured.items[unit]) for unit in new}
     return _with_items(judge, rubric, name, measured, items)
 

@@ -80,6 +80,8 @@ def outlook(plan: RunPlan, run: Run | None = None) -> JudgeOutlook | None:
 
 def lines(judge: JudgeOutlook, recipe: Recipe) -> list[str]:
     """The same for people, with what the recipe's limits do to it."""
+    if not judge["requests"]:
+        return [f"judge {judge['model']}: nothing is left to ask"]
     read, written = judge["prompt_tokens"], judge["completion_tokens"]
     told = [
         f"judge {judge['model']}: at most {judge['requests']:,} requests (equal answers are asked about once, stored "

@@ -108,6 +108,9 @@ def test_another_judge_takes_over_wholly_or_not_at_all(whole: Path, tmp_path: Pa
         server.script = lambda body, n: None
         sdft("eval", str(run), *judging(server, "other"))
         assert [asked(server)[question] for question in settled] == [1] * 4
+        summary = json.loads(sdft("eval", str(run), "--pass-at", "2", "--json"))["tasks"]["one"]
+        assert summary["pass_at"]["values"] == {"2": 0.0}  # by the run's judge
+    sdft("eval", str(run), "--max-forgetting", "1")  # samples that nobody asks for are not judged again
     after = results.load_run(run)
     assert {unit["judge"] for stage in after.settings.values() for unit in stage.values()} == {"other"}
     assert after.matrix == [[0.0, 0.0]] * 3 != results.load_run(whole).matrix
