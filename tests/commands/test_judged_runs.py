@@ -112,7 +112,7 @@ def test_another_judge_takes_over_wholly_or_not_at_all(whole: Path, tmp_path: Pa
         assert summary["pass_at"]["values"] == {"2": 0.0}  # by the run's judge
     sdft("eval", str(run), "--max-forgetting", "1")  # samples that nobody asks for are not judged again
     after = results.load_run(run)
-    assert {unit["judge"] for stage in after.settings.values() for unit in stage.values()} == {"other"}
+    assert {stage[task]["judge"] for stage in after.settings.values() for task in ("one", "two")} == {"other"}
     assert after.matrix == [[0.0, 0.0]] * 3 != results.load_run(whole).matrix
     assert json.loads((run / "recipe.json").read_text())["judge"]["model"] == "other"
 
