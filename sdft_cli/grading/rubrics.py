@@ -54,7 +54,7 @@ def own_rubric(criteria: str) -> Rubric:
     )
 
 
-def needs_judge(task: Task, rows: Iterable[Example]) -> bool:
+def only_a_judge_scores(task: Task, rows: Iterable[Example]) -> bool:
     """Whether only a judge can score ``task`` on ``rows``: it has a rubric, and its own grader scores not one of them.
 
     A task without a rubric is never so: no judge could help it.
