@@ -58,7 +58,8 @@ class StageEvaluator:
             return
         notes = []
         for name in self.judging.tasks:
-            facts["scores"][name], note = self.judging.quick(self.tasks[name].task, records[name])
+            score, note = self.judging.quick(self.tasks[name].task, records[name])
+            facts["scores"][name] = {**facts["scores"][name], **score}
             notes += [f"{name}: {note}"] if note else []
         if notes:
             facts["note"] = "; ".join(notes)
