@@ -43,6 +43,8 @@ def rows(name: str, file: Path, delimiter: str | None) -> Items:
                 where = f"{name}:{reader.line_num}"
                 if not any(map(str.strip, cells)):
                     continue
+                if not any(map(str.strip, cells[len(columns) :])):
+                    cells = cells[: len(columns)]  # a delimiter at the end of every line
                 if len(cells) != len(columns):
                     yield Dropped(where, "ragged row", f"{len(cells)} fields, the header has {len(columns)}")
                 else:

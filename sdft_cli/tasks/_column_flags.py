@@ -21,21 +21,28 @@ _FORM = "write --columns 'mytask:prompt=Frage,answer=Zahl', or --columns mytask=
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
 
-def column_flags(flags: Sequence[str], tasks: Sequence[str]) -> dict[str, Columns]:
-    """The columns that ``--columns`` flags give by task: ``TASK=FILE.toml`` or ``TASK:KEY=COLUMN,…``, each without its
-    task if there is only one. Several flags for one task are taken together. Raises `UsageError`."""
+def column_flags(flags: Sequence[str], tasks: Sequence[str]) -> dict[str, Path | Columns]:
+    """What ``--columns`` flags give by task: ``TASK=FILE.toml`` or ``TASK:KEY=COLUMN,…``, each without its task if
+    there is only one. A file by itself is read later; several flags for one task are taken together. Raises
+    `UsageError`."""
     names = list(dict.fromkeys(name.partition(".")[0] for name in tasks))
-    given: dict[str, dict[str, Json]] = {}
+    written: dict[str, list[Path | str]] = {}
     for flag in flags:
-        task, written = _parted(flag, names)
-        if task not in names:
-            raise UsageError(f"--columns is given for {task!r}, which is not among --tasks {','.join(names)}")
-        settings = _file(written) if isinstance(written, Path) else parse_pairs(written)
-        earlier = given.setdefault(task, {})
-        if twice := [key for key in settings if earlier.get(key, settings[key]) != settings[key]]:
+        task, given = _parted(flag, names)
+        written.setdefault(task, []).append(given)
+    alone = {task: each[0] for task, each in written.items() if isinstance(each[0], Path) and len(each) == 1}
+    return alone | {task: _together(task, each) for task, each in written.items() if task not in alone}
+
+
+def _together(task: str, written: Sequence[Path | str]) -> Columns:
+    """The columns of several flags for one task."""
+    settings: dict[str, Json] = {}
+    for each in written:
+        further = _file(each) if isinstance(each, Path) else parse_pairs(each)
+        if twice := [key for key in further if settings.get(key, further[key]) != further[key]]:
             raise UsageError(f"--columns gives {twice[0]!r} of task {task!r} twice", "leave one of them out")
-        earlier |= settings
-    return {task: columns_of(settings, "--columns") for task, settings in given.items()}
+        settings |= further
+    return columns_of(settings, "--columns")
 
 
 def _parted(flag: str, tasks: list[str]) -> tuple[str, Path | str]:

@@ -64,6 +64,7 @@ SETTINGS: dict[str, str] = {
     "splits": "values of the split column with other names",
     "grader": "a grader by its name",
     "pattern": "of the grader regex",
+    "rubric": "what a judge has to look at",
     "dialect": "of SQL, for the grader sql: sqlite, mysql, postgres, …",
     "json_schema": "a JSON Schema for all rows, for the grader json: a table, or a file of JSON",
     "licence": "of the source",
@@ -116,6 +117,7 @@ class Columns:
     pattern: str | None = None
     dialect: str | None = None
     json_schema: str | dict[str, Json] | None = None
+    rubric: str | None = None
     licence: str = "not stated"
     delimiter: str | None = None
     sheet: str | None = None
@@ -180,6 +182,8 @@ def columns_of(settings: Mapping[str, Json], where: str) -> Columns:
         named = named_rules.grader(columns.grader or "regex", columns.pattern, columns.given)
         if named.ready:
             named.ready()
+    if columns.rubric and columns.grader == "none":
+        raise UsageError(f'{where}: a rubric is for a judge, and grader = "none" has nothing scored', "leave one out")
     return columns
 
 

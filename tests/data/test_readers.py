@@ -190,6 +190,17 @@ def test_quotes_are_text_in_a_file_with_tabs_that_does_not_quote(tmp_path: Path)
     ]
 
 
+def test_a_delimiter_at_the_end_of_every_line(tmp_path: Path) -> None:
+    assert data(written(tmp_path, "x.csv", b"question,answer\na,b,\nc,d,\n"))[1] == {"question": "c", "answer": "d"}
+    (row,) = read(written(tmp_path, "x.csv", b"question,answer\na,b,c\n"))
+    assert row.reason == "ragged row"
+
+
+def test_files_joined_with_their_byte_order_marks(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    assert data(written(tmp_path, "x.jsonl", mark + LINES + mark + LINES)) == ROWS * 2
+
+
 def test_a_table_without_a_header_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two columns are called '1'") as error:
         read(written(tmp_path, "x.csv", b"What is it?,1,2,1,A\nAnd then?,3,4,5,B\n"))
@@ -199,7 +210,8 @@ def test_a_table_without_a_header_is_named(tmp_path: Path) -> None:
 def test_what_a_file_holds_counts_and_not_its_name(tmp_path: Path) -> None:
     assert data(written(tmp_path, "x.csv", LINES)) == ROWS
     assert data(written(tmp_path, "x.txt", LINES)) == ROWS
-    assert data(written(tmp_path, "x.md", b"[a link](b) and text")) == [{"title": "x", "text": "[a link](b) and text"}]
+    for text in ("[a link](b) and text", '["So," he said, and left.]\nAnd so on.', '{"a" is a letter}'):
+        assert data(written(tmp_path, "x.md", text.encode())) == [{"title": "x", "text": text}]
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
