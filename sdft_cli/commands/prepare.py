@@ -109,9 +109,7 @@ def prepare(
     options = replace(options, demonstrations="teacher") if teacher else options
     with _hub.downloaded(sources) as local:
         inputs = Inputs(tasks, local.sources, data, options, on_bad_row, columns or {}, local.licences, local.notes)
-        datasets = [
-            _Dataset(source, prepared, {"sources": source.files(prepared)}) for source, prepared in _read(inputs)
-        ]
+        datasets = [_Dataset(source, prepared, {}) for source, prepared in _read(inputs)]
         if teacher:
             datasets = [_generate(dataset, inputs, teacher) for dataset in datasets]
         datasets = [_proven(dataset, options) for dataset in datasets]
@@ -214,8 +212,7 @@ def _generate(dataset: _Dataset, inputs: Inputs, teacher: TeacherOptions) -> _Da
         batch_generation.collect(task, prepared, teacher, inputs.data, options.seed)
     generated, record = data_generation.generate(task, prepared, teacher, inputs.data, options.seed)
     generated = with_all_articles(generated, dataset.prepared)
-    extra: ManifestExtras = {**dataset.extra, "teacher": record}
-    return _Dataset(dataset.source, _deduplicated(task, generated, options), extra)
+    return _Dataset(dataset.source, _deduplicated(task, generated, options), {"teacher": record})
 
 
 def _proven(dataset: _Dataset, options: PrepareOptions) -> _Dataset:
@@ -257,7 +254,7 @@ def _write(dataset: _Dataset, inputs: Inputs) -> Summary:
     extra: ManifestExtras = {"task_note": task.note}
     if task.grader is not None:
         extra |= {"grader": task.grader, "max_new_tokens": task.max_new_tokens, "columns": task.columns or {}}
-    extra |= dataset.extra
+    extra |= {"sources": dataset.source.files(prepared), **dataset.extra}
     manifest = write_dataset(folder, task.name, prepared, inputs.options, extra)
     return {
         "task": task.name,

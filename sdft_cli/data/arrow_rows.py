@@ -27,6 +27,7 @@ def rows(name: str, file: Path, kind: str) -> Items:
                 raise UsageError(f"{file}: two columns are called {repeated[0]!r}", "give each column its own name")
             features = _features(schema)
             for batch in batches:
+                batch.validate(full=True)  # a broken offset would be followed to anywhere in memory
                 for data in batch.to_pylist():
                     row = hub_features.with_label_names(data, features) if features else data
                     yield row_of_cells(row, f"{name}[{number}]", number)

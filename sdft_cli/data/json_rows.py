@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from sdft_cli.data import cells, json_wrappers
 from sdft_cli.data.jsonl import parse_json, parse_line
 from sdft_cli.data.raw_rows import Item, Items, RawRow, row_of_cells
-from sdft_cli.data.streams import is_packed, opened
+from sdft_cli.data.streams import BOM, is_packed, opened
 from sdft_cli.errors import UsageError
 from sdft_cli.types import Dropped, Json
 
@@ -30,8 +30,9 @@ class _Line(NamedTuple):
     bad: Dropped | None
 
 
-def is_json(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` begins with a JSON object or array, whatever it is called."""
+def is_json(head: bytes, certainly: bool = False) -> bool:
+    """Whether a file that begins with ``head`` begins with a JSON object or array, whatever it is called; with
+    ``certainly``, one that is whole in the first line."""
     start = head.lstrip()
     if not start.startswith((b"{", b"[")):
         return False
@@ -39,7 +40,13 @@ def is_json(head: bytes) -> bool:
     try:
         json.loads(line)
     except (ValueError, RecursionError):
-        return start[1:].lstrip()[:1] in (b'"', b"{", b"[", b"}", b"]")  # the value goes on, or is broken
+        return not certainly and start[1:].lstrip()[:1] in (
+            b'"',
+            b"{",
+            b"[",
+            b"}",
+            b"]",
+        )  # the value goes on, or is broken
     return True
 
 
@@ -89,6 +96,7 @@ def _lines(name: str, stream: BinaryIO) -> Iterator[_Line]:
             detail = f"{size / 1e6:.0f} MB, the limit is {LONGEST_LINE / 1e6:.0f}"
             yield _Line(number, where, None, Dropped(where, "line too long", detail))
         elif raw.strip():
+            raw = raw.removeprefix(BOM)  # where files that begin with one were joined
             yield _Line(number, where, *parse_line(raw, where, nan_is_null=True))
 
 

@@ -45,8 +45,11 @@ def unwrapped(name: str, data: Object) -> Items | None:
             return rows
     lists = [key for key, value in data.items() if _is_rows(value) and not _is_chat(value)]
     if len(lists) > 1 or (lists and lists[0].lower() in _LISTS):
-        some = ", ".join(map(repr, lists[:6]))
-        raise UsageError(f"{name} is one object with rows under {some}, and it is not plain how to read it", _HINT)
+        some, others = (", ".join(map(repr, keys[:6])) for keys in (lists, [key for key in data if key not in lists]))
+        beside = f" beside {others}" if others else ""
+        raise UsageError(
+            f"{name}: one object has rows under {some}{beside}, and how they belong together is unknown", _HINT
+        )
     return None
 
 

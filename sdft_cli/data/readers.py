@@ -38,7 +38,7 @@ def read_rows(name: str, file: Path, delimiter: str | None = None, sheet: str | 
         head = stream.read(HEAD)
     if not head.strip() and _is_blank(file):
         raise UsageError(f"{file} is empty", "check how it was made, or download it again")
-    if json_rows.is_json(head):
+    if json_rows.is_json(head, certainly=suffix(file.name) in TEXT_SUFFIXES):
         return json_rows.rows(name, file, head)
     if suffix(file.name) in TEXT_SUFFIXES:
         return _text(name, file)

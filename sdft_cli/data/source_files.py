@@ -9,6 +9,7 @@ left out by name. Two kinds of folders say themselves what is read: one that `da
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ SUFFIXES = (
     *(".json", ".jsonl", ".ndjson", ".jsonlines", ".csv", ".tsv", ".parquet", ".pq", ".arrow", ".feather"),
     *(".xlsx", ".xlsm"),
 )
+#: Those that messages name.
+_USUAL = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx")
 TEXT_SUFFIXES = (".txt", ".md")
 PACKED = (".gz", ".zst", ".bz2", ".xz")
 #: Files that describe a dataset and hold no rows of it, as `datasets` and the hub write them.
@@ -34,6 +37,7 @@ _DESCRIBING = (
 )
 _ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".lz4")
 _SPREADSHEETS = (".xls", ".xlsb", ".ods", ".numbers")
+_DATABASES = (".sqlite", ".sqlite3", ".db")
 #: As many files of one folder with one suffix are named one by one; more, by a pattern.
 _FEW = 20
 
@@ -62,13 +66,15 @@ class _Entry(NamedTuple):
 def source_files(
     paths: Sequence[Path], suffixes: tuple[str, ...] = SUFFIXES, has_test: bool = False
 ) -> list[SourceFile]:
-    """Every file of all ``paths``, in a fixed order; ``suffixes`` are those that are read from folders.
+    """Every file of all ``paths`` (which may be patterns), in a fixed order; ``suffixes`` are those that are read from
+    folders.
 
     ``has_test``: other files of the task are given as test files. Raises `UsageError` for a path that does not exist, a
     folder without any file to read, and a repository with several configurations.
     """
-    files = [file for path in paths for file in _files_at(path, suffixes)]
-    named = splits_of_files([_said(file, paths) for file in files], has_test)
+    paths = [found for path in paths for found in _places(path)]
+    files = _told_apart([file for path in paths for file in _files_at(path, suffixes)])
+    named = splits_of_files([_said(file) for file in files], has_test)
     return [file if file.split else replace(file, split=split) for file, split in zip(files, named, strict=True)]
 
 
@@ -89,24 +95,59 @@ def unpacked_name(name: str) -> str:
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in PACKED else name
 
 
-def _said(file: SourceFile, paths: Sequence[Path]) -> str:
+def _told_apart(files: list[SourceFile]) -> list[SourceFile]:
+    """``files``, with the folder in the names of those that were given and have the name of another."""
+    paths: dict[str, set[Path]] = {}
+    for file in files:
+        paths.setdefault(file.name, set()).add(file.path)
+    alike = [file.given and len(paths[file.name]) > 1 for file in files]
+    longer = [f"{file.path.resolve().parent.name}/{file.name}" for file in files]
+    return [replace(f, name=n) if a else f for f, n, a in zip(files, longer, alike, strict=True)]
+
+
+def _places(path: Path) -> list[Path]:
+    """``path`` with the home folder for ``~``, or what a pattern such as ``data/*.jsonl`` matches: a shell leaves both
+    as they are after ``TASK=``."""
+    path = path.expanduser()
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    if not (found := sorted(glob.glob(str(path), recursive=True))):
+        raise UsageError(f"no source file matches {path}", "check the pattern after --source TASK=")
+    return [Path(name) for name in found]
+
+
+def _said(file: SourceFile) -> str:
     """What names the split of a file: its path within the source. A file given by itself is in the folder it is in."""
-    return stem(f"{file.path.resolve().parent.name}/{file.name}" if file.given else file.name)
+    return stem(f"{file.path.resolve().parent.name}/{file.path.name}" if file.given else file.name)
 
 
 def _files_at(path: Path, suffixes: tuple[str, ...]) -> list[SourceFile]:
     if path.is_file():
         return [SourceFile(path.name, path, given=True)]
     if not path.is_dir():
-        raise UsageError(f"no source file or folder at {path}", "check the path after --source TASK=")
+        raise _no_source(path)
     top = path.name if path.name not in ("", "..") else path.resolve().name
     entries = sorted(_entries(path, suffixes))
     files = [SourceFile((Path(top) / e.below).as_posix(), path / e.below, False, e.split, e.left_out) for e in entries]
     if not any(file.left_out is None for file in files):
-        kinds = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        kinds = [*_USUAL, *(suffix for suffix in suffixes if suffix not in SUFFIXES)]
         others = f"; it has {files[0].name} ({files[0].left_out})" if files else ""
-        raise UsageError(f"{path} has no {kinds} file{others}", "name the file, or the folder it is in")
+        raise UsageError(
+            f"{path} has no {', '.join(kinds[:-1])} or {kinds[-1]} file{others}",
+            "name the file, or the folder it is in",
+        )
     return _few(files)
+
+
+def _no_source(path: Path) -> UsageError:
+    if path.exists():
+        return UsageError(
+            f"{path} is no file and no folder, but a pipe or a device", "write its content to a file first"
+        )
+    hint = "check the path after --source TASK="
+    if str(path).startswith(("http:", "https:")):
+        hint = "download it and name the file; for a dataset of the hub write --source TASK=hf:ORG/NAME"
+    return UsageError(f"no source file or folder at {path}", hint)
 
 
 def _entries(path: Path, suffixes: tuple[str, ...]) -> Iterator[_Entry]:
@@ -155,6 +196,8 @@ def _why_not(file: Path, suffixes: tuple[str, ...]) -> str | None:
         return "an archive: unpack it"
     if kind in _SPREADSHEETS:
         return "not read: save it as .xlsx or CSV"
+    if kind in _DATABASES:
+        return "a database, which only rows that name it need"
     return "text without columns" if kind in TEXT_SUFFIXES else "not a format of rows"
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from sdft_cli.data.json_rows import LONGEST_LINE
 from sdft_cli.data.raw_rows import Items, RawRow
@@ -18,6 +19,8 @@ from sdft_cli.types import Dropped
 _DELIMITERS = ",;\t|"
 #: So many lines decide on the delimiter.
 _SAMPLE = 50
+#: What Excel takes a delimiter from, in a line before the header.
+_SAID = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 #: What pandas writes for a missing value in a column that it was told to make text.
 _MISSING = ("", "nan", "NaN")
 
@@ -29,13 +32,19 @@ def rows(name: str, file: Path, delimiter: str | None) -> Items:
     with opened(file) as stream:
         lines = _decoded(name, file, stream)
         sample = list(islice(lines, _SAMPLE))
-        reader = csv.reader(chain(sample, lines), delimiter=delimiter or _delimiter(file, sample), strict=True)
+        said = _SAID.fullmatch(sample[0])
+        delimiter = delimiter or (said[1] if said else _delimiter(file, sample))
+        reader = csv.reader(chain(sample, lines), delimiter=delimiter, quoting=_quoting(sample, delimiter), strict=True)
+        if said:
+            next(reader)
         try:
             columns = _columns(name, next((cells for cells in reader if any(map(str.strip, cells))), []))
             for cells in reader:
                 where = f"{name}:{reader.line_num}"
                 if not any(map(str.strip, cells)):
                     continue
+                if not any(map(str.strip, cells[len(columns) :])):
+                    cells = cells[: len(columns)]  # a delimiter at the end of every line
                 if len(cells) != len(columns):
                     yield Dropped(where, "ragged row", f"{len(cells)} fields, the header has {len(columns)}")
                 else:
@@ -85,10 +94,17 @@ def _delimiter(file: Path, sample: list[str]) -> str:
     return best if widths[best] else max(",;\t|", key=header.count)
 
 
-def _width(sample: list[str], delimiter: str) -> int:
+def _quoting(sample: list[str], delimiter: str) -> Literal[0, 3]:
+    """None in a file with tabs whose quotes are part of the text."""
+    plain = delimiter == "\t" and not _width(sample, delimiter) and _width(sample, delimiter, csv.QUOTE_NONE)
+    return csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+
+
+def _width(sample: list[str], delimiter: str, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> int:
     """The number of fields if all rows of a sample have as many, and more than one; else 0."""
     try:
-        parsed = [len(cells) for cells in csv.reader(sample, delimiter=delimiter, strict=True) if cells]
+        reader = csv.reader(sample, delimiter=delimiter, quoting=quoting, strict=True)
+        parsed = [len(cells) for cells in reader if cells]
     except csv.Error:
         return 0
     whole = parsed[:-1] if len(sample) == _SAMPLE and len(parsed) > 2 else parsed  # the last row may go on

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from sdft_cli.types import Dropped
 
 #: Bytes of a workbook's sheets and texts, once unpacked.
 LARGEST = 2_000_000_000
+#: A sheet with nothing in so many rows is empty.
+_FEW = 100
 _AGAIN = "open it in Excel and save it again"
 
 
@@ -42,9 +45,13 @@ def _rows(name: str, file: Path, sheet: str | None) -> Items:
         for item in _sheet_rows(place, values[title], written[title] if written else None):
             yield item if isinstance(item, Dropped) else row_of_cells(*item, split)
     for other in values.worksheets:
-        if other.title not in chosen and other.max_row:
+        if other.title not in chosen and _has_cells(other):
             yield NotRead(f"{name}[{other.title}]", "another sheet; name it with sheet = … in --columns")
     values.close()
+
+
+def _has_cells(sheet: Any) -> bool:
+    return any(cell.value is not None for row in islice(sheet.iter_rows(), _FEW) for cell in row)
 
 
 def _checked(file: Path) -> bool:
@@ -64,7 +71,7 @@ def _has_formula(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
                 if b"<f>" in before + piece or b"<f " in before + piece:
                     return True
                 before = piece[-2:]
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise UsageError(f"{archive.filename} is broken: {error}", "save or download it again") from error
     return False
 
@@ -73,7 +80,10 @@ def _opened(file: Path, values: bool) -> Any:
     import openpyxl
 
     try:
-        return openpyxl.load_workbook(file, read_only=True, data_only=values, keep_links=False)
+        workbook = openpyxl.load_workbook(file, read_only=True, data_only=values, keep_links=False)
+        for sheet in workbook.worksheets:
+            sheet.reset_dimensions()  # which some tools write wrongly, and all beyond them would be lost
+        return workbook
     except Exception as error:  # a damaged part of a workbook raises whatever its reader met
         raise UsageError(
             f"{file} is not a readable Excel file: {error}", "open it in Excel and save it again"
@@ -117,7 +127,7 @@ def _sheet_rows(place: str, values: Any, written: Any) -> Iterator[Dropped | tup
             else:
                 padded = [*row, *repeat(None, len(columns) - len(row))]
                 yield {c: v for c, v in zip(columns, padded, strict=False) if c}, where, number
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError) as error:
         raise UsageError(f"{place}: not readable: {error}", _AGAIN) from error
 
 

@@ -13,6 +13,7 @@ from sdft_cli.types import Json
 
 UNANSWERABLE = "unanswerable"
 _FINAL = re.compile(r"^[ \t]*####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+_STATED = re.compile(r"(?:\A|\n)[^\n]*?\banswer is:?[ \t]*([^\n]+?)\.?\s*\Z", re.IGNORECASE)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
@@ -92,11 +93,13 @@ def _of_object(value: dict[str, Json]) -> Json:
 
 
 def final_answer(said: str) -> str | None:
-    """What a worked solution marks as its final answer: after ``####`` (GSM8K), or in the last ``\\boxed{}`` (MATH)."""
+    """What a worked solution marks as its final answer: after ``####`` (GSM8K), in the last ``\\boxed{}`` (MATH), or
+    after "The answer is" in its last line (MetaMath)."""
     if marked := _FINAL.findall(said):
         return str(marked[-1])
     if not (boxes := list(_BOXED.finditer(said))):
-        return None
+        stated = _STATED.search(said)
+        return stated[1] if stated else None
     depth, start = 1, boxes[-1].end()
     for at in range(start, len(said)):
         depth += {"{": 1, "}": -1}.get(said[at], 0)

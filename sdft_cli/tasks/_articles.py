@@ -19,7 +19,7 @@ from sdft_cli.data.raw_rows import RawRow
 from sdft_cli.data.source_files import TEXT_SUFFIXES, stem, suffix
 from sdft_cli.tasks._formats import Record, SourceRow, slug, text
 from sdft_cli.tasks._values import as_text, is_missing
-from sdft_cli.types import Dropped, Example, Json
+from sdft_cli.types import Dropped, Example, Json, Message
 
 _FRONT = re.compile(
     r"\A(?P<mark>---|\+\+\+)[ \t]*\r?\n(?P<table>.*?)(?:\r?\n)?^(?P=mark)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
@@ -123,7 +123,7 @@ def _with_context(row: SourceRow, articles: dict[str, SourceRow]) -> SourceRow:
     found = articles.get(name)
     if row.role == "corpus" or found is None or example.context is not None:
         return row
-    asked = example.prompt[-1]
-    content = asked["content"].removeprefix(f"{name}\n\n")  # a column called article may look like a passage
-    prompt = [*example.prompt[:-1], {**asked, "content": content}]
+    asked: Message = {**example.prompt[-1]}
+    asked["content"] = asked["content"].removeprefix(f"{name}\n\n")  # a column called article may look like a passage
+    prompt = [*example.prompt[:-1], asked]
     return replace(row, example=replace(example, prompt=prompt, context=found.example.text))

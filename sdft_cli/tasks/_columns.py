@@ -16,13 +16,13 @@ Common layouts are recognized by their column names (`tasks._layouts`). Other na
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sdft_cli.config import json_files
-from sdft_cli.config.toml_tables import parse_toml, read_toml
+from sdft_cli.config.toml_tables import read_toml
 from sdft_cli.data.split_names import Ambiguous, split_of_name
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
@@ -40,6 +40,7 @@ ROLES: dict[str, str] = {
     "demonstration": "an expert's response: text or messages",
     "rejected": "a response that is not wanted, which is never used",
     "answer": "the gold answer, for the grader; of multiple choice a letter, a number or the option's text",
+    "history": "earlier turns: pairs of what was asked and what was answered",
     "system": "a system text",
     "tools": "the functions that the assistant may call",
     "context": "a text that only the teacher sees",
@@ -62,6 +63,7 @@ SETTINGS: dict[str, str] = {
     "splits": "values of the split column with other names",
     "grader": "a grader by its name",
     "pattern": "of the grader regex",
+    "rubric": "what a judge has to look at",
     "dialect": "of SQL, for the grader sql: sqlite, mysql, postgres, …",
     "json_schema": "a JSON Schema for all rows, for the grader json: a table, or a file of JSON",
     "licence": "of the source",
@@ -91,6 +93,7 @@ class Columns:
     demonstration: str | None = None
     rejected: str | None = None
     answer: str | None = None
+    history: str | None = None
     system: str | None = None
     tools: str | None = None
     context: str | None = None
@@ -113,6 +116,7 @@ class Columns:
     pattern: str | None = None
     dialect: str | None = None
     json_schema: str | dict[str, Json] | None = None
+    rubric: str | None = None
     licence: str = "not stated"
     delimiter: str | None = None
     sheet: str | None = None
@@ -177,6 +181,8 @@ def columns_of(settings: Mapping[str, Json], where: str) -> Columns:
         named = named_rules.grader(columns.grader or "regex", columns.pattern, columns.given)
         if named.ready:
             named.ready()
+    if columns.rubric and columns.grader == "none":
+        raise UsageError(f'{where}: a rubric is for a judge, and grader = "none" has nothing scored', "leave one out")
     return columns
 
 
@@ -208,7 +214,7 @@ def _checked(where: str, key: str, given: Json) -> Json:
         "accept": (int | float, "a number"),
     }
     kind, what = kinds.get(key, (str, "text"))
-    if not isinstance(value, kind) or isinstance(value, bool) or (not value and key != "first_index"):
+    if not isinstance(given, kind) or isinstance(given, bool) or (not given and key != "first_index"):
         raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}; keys: {', '.join(KEYS)}")
     if key == "splits" and (unknown := [v for v in value.values() if v not in SPLIT_NAMES]):
         raise choose(f"split in {where}:", str(unknown[0]), SPLIT_NAMES)
@@ -235,105 +241,6 @@ def _texts(where: str, key: str, value: Json) -> Json:
         return tuple(value)
     what = "a list of at least two names" if key == "labels" else "one column or a list of columns"
     raise UsageError(f"{where}: {key} = {value!r} is not {what}", f"{key}: {KEYS[key]}")
-
-
-# --- in a flag --------------------------------------------------------------------------------------------------------
-
-#: Whatever is written between two commas: quoted text, a list, a table, or a bare name.
-_PAIR = re.compile(
-    r"""\s*(?P<key>[\w.-]+)\s*=\s*(?P<value>"(?:\\.|[^"\\])*"|'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^,]*?)\s*(?:,|\Z)"""
-)
-#: A template without quotes goes on to the end of the flag, as it may hold anything.
-_TEMPLATE = re.compile(r"""\s*(?P<key>template)\s*=\s*(?P<value>[^"'\s].*)""", re.DOTALL)
-_FORM = "write --columns 'mytask:prompt=Frage,answer=Zahl', or --columns mytask=mytask.toml"
-_TASK = r"[A-Za-z0-9][A-Za-z0-9_-]*"
-
-
-def column_flags(flags: Sequence[str], tasks: Sequence[str]) -> dict[str, Columns]:
-    """The columns that ``--columns`` flags give by task: ``TASK=FILE.toml`` or ``TASK:KEY=COLUMN,…``, each without its
-    task if there is only one. Several flags for one task are taken together. Raises `UsageError`."""
-    names = list(dict.fromkeys(name.partition(".")[0] for name in tasks))
-    given: dict[str, dict[str, Json]] = {}
-    for flag in flags:
-        task, written = _parted(flag, names)
-        if task not in names:
-            raise UsageError(f"--columns is given for {task!r}, which is not among --tasks {','.join(names)}")
-        settings = _file(written) if isinstance(written, Path) else parse_pairs(written)
-        earlier = given.setdefault(task, {})
-        if twice := [key for key in settings if earlier.get(key, settings[key]) != settings[key]]:
-            raise UsageError(f"--columns gives {twice[0]!r} of task {task!r} twice", "leave one of them out")
-        earlier |= settings
-    return {task: columns_of(settings, "--columns") for task, settings in given.items()}
-
-
-def _parted(flag: str, tasks: list[str]) -> tuple[str, Path | str]:
-    """The task that a flag is for, and its file or its pairs."""
-    if match := re.match(rf"\s*({_TASK}):(?=.*=)", flag):
-        return match[1], flag[match.end() :]
-    before, equals, after = flag.partition("=")
-    only = tasks[0] if len(tasks) == 1 else None
-    if flag and only and (not equals or Path(flag).is_file()):
-        return only, Path(flag)
-    is_task = before in tasks or before.strip() not in KEYS
-    if equals and after and is_task and (_is_file_name(after) or (before in tasks and before not in KEYS)):
-        return before, Path(after)
-    if not equals or not after or not only:
-        raise UsageError(f"--columns {flag}: neither TASK=FILE.toml nor TASK:KEY=COLUMN", _FORM)
-    return only, flag
-
-
-def _is_file_name(text: str) -> bool:
-    return text.lower().endswith(".toml") or Path(text).is_file()
-
-
-def _file(path: Path) -> dict[str, Json]:
-    read_columns(path)  # complains with the file's name
-    return read_toml(path)
-
-
-def parse_pairs(text: str) -> dict[str, Json]:
-    """``KEY=COLUMN,…`` as a table. A column with a comma is quoted; ``[a, b]`` are several, ``{a = "test"}`` a table.
-    Raises `UsageError`."""
-    pairs: dict[str, Json] = {}
-    at = 0
-    while at < len(text):
-        match = _TEMPLATE.match(text, at) or _PAIR.match(text, at)
-        if not match or not match["value"]:
-            rest = text[at:].strip()
-            raise UsageError(
-                f"--columns: {rest!r} is not KEY=COLUMN", f'{_FORM}; quote a name with a comma: prompt="a, b"'
-            )
-        key, value = match["key"], _value(match["key"], match["value"])
-        table, dot, inner = key.partition(".")
-        if key in pairs or (dot and inner in pairs.get(table, {})):
-            raise UsageError(f"--columns: {key!r} is given twice", "leave one of them out")
-        if dot:
-            pairs.setdefault(table, {})[inner] = value
-        else:
-            pairs[key] = value
-        at = match.end()
-    return pairs
-
-
-def _value(key: str, written: str) -> Json:
-    if written[0] == "[":
-        return _listed(written)
-    if written[0] == "'":
-        return written[1:-1]
-    if written[0] in '"{' and not (key == "template" and written[0] == "{"):
-        try:
-            return parse_toml(f"value = {written}")["value"]
-        except ValueError as error:
-            raise UsageError(f"--columns: {key}={written} cannot be read: {error}", _FORM) from error
-    if key == "accept" and re.fullmatch(r"\d*\.?\d+", written):
-        return float(written)
-    return int(written) if key in ("max_new_tokens", "first_index") and written.isdecimal() else written
-
-
-def _listed(written: str) -> list[str]:
-    """The entries of ``[a, "b, c"]``, quoted or not."""
-    entries = re.findall(r"""\s*("(?:\\.|[^"\\])*"|'[^']*'|[^,]+?)\s*(?:,|\Z)""", written[1:-1])
-    return [entry[1:-1] if entry[:1] in "\"'" else entry for entry in entries]
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------

@@ -31,11 +31,13 @@ def conversation_of(values: Mapping[str, Json], names: Mapping[str, str], remark
     answered = not (is_missing(values.get("demonstration")) and is_missing(values.get("answer")))
     listed = values.get("messages") if "messages" in values else parsed(values.get("prompt"), "[")
     if "messages" in values or isinstance(listed, list):
-        stored, tools = with_calls(_listed(listed, column), parsed(tools), remarks)
+        listed = _listed(listed, column)
+        listed = listed[0] if len(listed) == 1 and isinstance(listed[0], list) else listed  # BFCL's turns of messages
+        stored, tools = with_calls(listed, parsed(tools), remarks)
         messages = [message_of(m, f"{column}[{i}]", remarks) for i, m in enumerate(stored)]
         prompt, rest = _divided(messages, answered, remarks)
     else:
-        prompt, rest = [_asked(values, names)], []
+        prompt, rest = [*_history(values, names), _asked(values, names)], []
     prompt = _with_system(prompt, values, names)
     demonstration = _demonstration_of(values, names, rest, remarks)
     if not answered and demonstration is None and prompt[-1]["role"] == "tool":
@@ -56,6 +58,18 @@ def _asked(values: Mapping[str, Json], names: Mapping[str, str]) -> Message:
     if not is_missing(values.get("input")):
         question = f"{question}\n\n{as_text(values['input'], 'input', names.get('input', 'input'))}"
     return {"role": "user", "content": question}
+
+
+def _history(values: Mapping[str, Json], names: Mapping[str, str]) -> list[Message]:
+    """Earlier turns, from a list of pairs of what was asked and what was answered."""
+    pairs = parsed(values.get("history"), "[")
+    if is_missing(pairs):
+        return []
+    column = names.get("history", "history")
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise BadRow("history is not a list of pairs", f"field {column!r}")
+    turns = [(role, said) for pair in pairs for role, said in zip(("user", "assistant"), pair, strict=True)]
+    return [{"role": role, "content": as_text(said, "earlier turn", column)} for role, said in turns]
 
 
 def _with_system(prompt: list[Message], values: Mapping[str, Json], names: Mapping[str, str]) -> list[Message]:

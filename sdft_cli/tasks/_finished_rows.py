@@ -234,7 +234,7 @@ def _finals(readings: list[Reading], done: Finished) -> list[str] | None:
     if all(final == solution.strip() for final, solution in zip(found, solutions, strict=True)):
         return None
     done.notes.append(
-        "gold answers are the final ones of the solutions: what stands after #### or in the last \\boxed{}"
+        "gold answers are the final ones of the solutions: after ####, in the last \\boxed{}, or after 'the answer is'"
     )
     return [str(final) for final in found]
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
-from sdft_cli.data.dataset import FILTERED, describe
+from sdft_cli.data import words
+from sdft_cli.data.dataset import FILTERED, describe, is_filtered
 from sdft_cli.data.readers import NotRead, RawRow, read_rows
 from sdft_cli.data.source_files import SUFFIXES, SourceFile, source_files, suffix, unpacked_name
 from sdft_cli.data.split_names import Ambiguous
@@ -111,7 +112,8 @@ def gather(task: str, paths: list[Path], formats: tuple[Format, ...], suffixes: 
 def need_rows(task: str, gathered: Gathered, formats: tuple[Format, ...]) -> None:
     """`UsageError` if there is no usable row in any file."""
     if not gathered.rows:
-        first = f"; the first bad row is {describe(gathered.dropped[0])}" if gathered.dropped else ""
+        dropped = gathered.dropped[:1]
+        first = "".join(f"; the first that is left out is {describe(row).replace(FILTERED, '')}" for row in dropped)
         first = first or "".join(f"; left out: {file}" for file in gathered.left_out[:1])
         raise UsageError(f"task {task!r}: no usable row in its sources{first}", _formats_hint(task, formats))
 
@@ -143,15 +145,11 @@ def gather_file(
         else:
             _gather_row(item, formats, into, read)
     if not read.recognized:
-        if read.may_be_settings:
-            del into.dropped[before:]
-            into.files.append({"file": source.name, "left_out": f"no rows; {_content_of(read.fields)}"})
-            return
-        first = f" ({describe(into.dropped[before])})" if into.dropped[before:] and not read.fields else ""
-        content = _content_of(read.fields)
-        raise UsageError(
-            f"{source.path}: not a format that task {task!r} reads; {content}{first}", _formats_hint(task, formats)
-        )
+        if not read.may_be_settings:
+            raise _unknown(task, source, formats, read.fields, into.dropped[before:])
+        del into.dropped[before:]
+        into.files.append({"file": source.name, "left_out": f"no rows; {_content_of(read.fields)}"})
+        return
     split = {"split": source.split} if isinstance(source.split, str) else {}
     count = len(into.rows) - rows
     into.files += [{"file": source.name, "sha256": digest, "rows": count, **split}, *read.parts]
@@ -195,7 +193,8 @@ def _copy_of(source: SourceFile, digest: str, into: Gathered) -> str | None:
     if source.given or not into.files:
         return None
     found = into.digests.get((source.split, digest))
-    if not found and (unpacked := unpacked_name(source.name)) in into.digests.values():
+    unpacked = unpacked_name(source.name)
+    if not found and unpacked != source.name and unpacked in into.digests.values():
         with opened(source.path) as stream:
             content = hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest()
         found = into.digests.get((source.split, content))
@@ -209,6 +208,23 @@ def _digest(file: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", "change its permissions, or copy it again") from error
+
+
+def _unknown(
+    task: str, source: SourceFile, formats: tuple[Format, ...], fields: set[str], dropped: list[Dropped]
+) -> UsageError:
+    """The refusal of a file that has no record of a known format."""
+    first = f" ({describe(dropped[0])})" if dropped and not fields else ""
+    if dropped and is_filtered(dropped[0]) and not fields:
+        reason = describe(dropped[0]).replace(FILTERED, "")
+        return UsageError(f"{source.path}: none of its rows is used; the first is {reason}", "name another file")
+    content = _content_of(fields) if fields or dropped else "it has no rows"
+    hint = _formats_hint(task, formats)
+    if suffix(source.name) in (".csv", ".tsv", ".xlsx", ".xlsm"):
+        hint += "; the first row must name the columns"
+    if not source.given:
+        hint += f"; if {source.name} is not meant, name the other files one by one"
+    return UsageError(f"{source.path}: not a format that task {task!r} reads; {content}{first}", hint)
 
 
 def _content_of(fields: set[str]) -> str:
@@ -251,9 +267,15 @@ def user(content: str) -> list[Message]:
     return [{"role": "user", "content": content}]
 
 
-def prompt_key(content: str) -> bytes:
-    """Equal for prompts that are the same question: white space is ignored, case is not (SMILES)."""
-    return hashlib.blake2b(" ".join(content.split()).encode(), digest_size=16).digest()
+def prompt_keys(*contents: str) -> tuple[bytes, ...]:
+    """Prompts that are the same question have a key in common: that of the text but for its white space, or that of its
+    words, whatever their case and spelling (`data.words`). The first key is that of the first text as it stands."""
+    spelt = [_key(content.split()) for content in contents]
+    return tuple(dict.fromkeys([*spelt, *(_key(words.words(content)) for content in contents)]))
+
+
+def _key(parts: list[str]) -> bytes:
+    return hashlib.blake2b(" ".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def slug(name: str) -> str:
@@ -266,8 +288,8 @@ def _parse_row(match: Format, row: RawRow, into: Gathered) -> None:
         for item in match.parse(row):
             if isinstance(item, Dropped):
                 into.dropped.append(item)
-            else:
-                into.rows.append(item)
+            else:  # what the file says of a row's split counts where its task says nothing
+                into.rows.append(replace(item, role=row.split) if row.split and item.role == "pool" else item)
     except BadRow as bad:
         into.dropped.append(Dropped(row.where, bad.reason, bad.detail))
 

@@ -42,7 +42,7 @@ _PASSAGE = (
 _LABEL = "labeltext labelname labelnames labelstr label labels intent sentiment emotion"
 _TOPIC = "category topic class tag"
 #: Columns that a question cannot do without: rows where one is left over are refused.
-ESSENTIAL = frozenset(f"{_PASSAGE} choices options endings answerchoices optionlist alternatives".split())
+ESSENTIAL = frozenset(f"{_PASSAGE} choices options endings answerchoices optionlist alternatives history".split())
 #: What a user may name in multiple choice and classification, where no column has a usual name for it.
 NAMEABLE = ("passage", "input", "demonstration", "tools")
 COMMON = {
@@ -64,7 +64,8 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "preference pairs (chosen, rejected)",
         {"demonstration": "chosen chosenresponse", "rejected": "rejected rejectedresponse"},
-        {"prompt": "prompt question instruction query input", **_TOOLS, **TEACHERS},
+        {"prompt": "prompt question instruction query input", "input": "input", "messages": "conversations"}
+        | {**_TOOLS, **TEACHERS},
         reads="preference",
     ),
     Layout(
@@ -155,7 +156,8 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "two sentences and a label (premise, hypothesis)",
-        {"premise": "premise", "hypothesis": "hypothesis claim", "answer": f"{_LABEL} {_TOPIC}"},
+        {"premise": "premise evidence document passage context text"}
+        | {"hypothesis": "hypothesis claim statement", "answer": f"{_LABEL} {_TOPIC}"},
         kind="label",
         template="Premise: {premise}\nHypothesis: {hypothesis}\n\nWhat follows from the premise about the hypothesis?",
     ),
@@ -205,7 +207,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "instruction, input and output",
         {"prompt": "instruction", "demonstration": _REPLY},
-        {"input": "input question query problem", "answer": _GOLD, "label": "label", **_TOOLS},
+        {"input": "input question query problem", "answer": _GOLD, "label": "label", "history": "history", **_TOOLS},
     ),
     Layout(
         "prompt, input and output",
@@ -219,7 +221,8 @@ LAYOUTS: tuple[Layout, ...] = (
             "human input inputs",
             "demonstration": _REPLY + " solution",
         },
-        {"answer": _GOLD, "label": "label", "passage": _PASSAGE.replace("context ", ""), **_TOOLS, **TEACHERS},
+        {"answer": _GOLD, "label": "label", "passage": _PASSAGE.replace("context ", ""), "history": "history"}
+        | {**_TOOLS, **TEACHERS},
     ),
     Layout(
         "question and answer",
@@ -229,6 +232,13 @@ LAYOUTS: tuple[Layout, ...] = (
             "answer": f"{_GOLD} expectedoutput expected reference bestanswer correctanswer solution",
         },
         {"input": "input", "label": "label", "passage": _PASSAGE.replace("context ", ""), **_TOOLS, **TEACHERS},
+    ),
+    Layout(
+        "a message with a subject, and its answer",
+        {"subject": "subject title", "body": "body message text ticket", "demonstration": f"answer reply {_REPLY}"},
+        {"label": "label"},
+        template="{subject}\n\n{body}",
+        marks=("demonstration",),
     ),
     Layout("source and target", {"prompt": "source src", "demonstration": "target tgt"}),
     Layout(

@@ -142,7 +142,11 @@ def _with_prompt(values: Values, data: Record, plan: Plan, names: Mapping[str, s
         return {**values, "prompt": fill(plan.columns.template, filled)}
     if not plan.layout.template or "prompt" in values:
         return values
-    filled = {part: as_text(values.get(part), part, names.get(part, part)) for part in slots(plan.layout.template)}
+    said = {part: values.get(part) for part in slots(plan.layout.template)}
+    said |= {"subject": ""} if is_missing(said.get("subject")) and "subject" in said else {}  # some messages have none
+    filled = {
+        part: value if value == "" else as_text(value, part, names.get(part, part)) for part, value in said.items()
+    }
     return {**values, "prompt": fill(plan.layout.template, filled)}
 
 

@@ -20,11 +20,12 @@ from sdft_cli.data.split_names import EVAL, Ambiguous, resolved
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.grading.containment import FEW_WORDS
+from sdft_cli.grading.named_rules import JUDGE
 from sdft_cli.tasks._articles import article, attached, is_text_file
 from sdft_cli.tasks._columns import SPLIT_NAMES, Columns, split_of
 from sdft_cli.tasks._databases import Databases
 from sdft_cli.tasks._finished_rows import Finished, finished
-from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
+from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_keys
 from sdft_cli.tasks._layout_table import DESCRIBED
 from sdft_cli.tasks._layouts import Plan, plan, squeezed
 from sdft_cli.tasks._message_formats import Remarks
@@ -84,12 +85,13 @@ class UserRows:
 
     def rule(self) -> GraderRule:
         """The rule for the manifest: the one the user named, else the one of the layout, else one that suits all gold
-        answers."""
-        grader, pattern = self.named_columns.grader, self.named_columns.pattern
+        answers. A rubric alone asks for a judge."""
+        named = self.named_columns
+        grader, pattern, rubric = named.grader, named.pattern, {"rubric": named.rubric} if named.rubric else {}
         if pattern:
-            return {"name": grader or "regex", "pattern": pattern}
-        if grader:
-            return {"name": grader}
+            return {"name": grader or "regex", "pattern": pattern, **rubric}
+        if grader or rubric:
+            return {"name": grader or JUDGE, **rubric}
         if self.done.grader:
             return {"name": self.done.grader, "chosen": "by the columns"}
         asked = [row.example for row in self.gathered.rows if row.role != "corpus"]
@@ -98,7 +100,7 @@ class UserRows:
         asked = [with_gold(example, calls=True) for example in asked]
         golds = [gold_text(example) for example in asked]
         name = named_rules.suiting(golds, asked)
-        if self.has_articles and name == "none":
+        if self.has_articles and name == JUDGE:
             return {"name": "contains", "max_words": str(FEW_WORDS), "chosen": "for questions about articles"}
         return {"name": name, "chosen": "by the answers"}
 
@@ -138,7 +140,7 @@ class UserRows:
             notes.append(f"unused columns: {', '.join(unused)}")
         notes += [f"{remark} ({count} rows)" for remark, count in sorted(self.remarks.items())]
         if rule.get("chosen") in ("by the answers", "by the columns"):
-            notes.append(_CHOSEN[rule["name"] == "none"].format(rule["name"]))
+            notes.append(_CHOSEN[rule["name"] == JUDGE].format(rule["name"]))
         return notes
 
     def _formats(self, split: str | None, source: SourceFile | None) -> tuple[Format, ...]:
@@ -192,7 +194,7 @@ class UserRows:
         self.remarks.update(remarks)
         asked = "\n".join(message["content"] for message in reading.prompt)
         options = "\n".join(["", *sorted(reading.options.texts)]) if reading.options else ""
-        return [SourceRow(example, role, (prompt_key(asked + options),), row.where, reading=reading)]
+        return [SourceRow(example, role, prompt_keys(asked + options), row.where, reading=reading)]
 
     def _show_tables(self, reading: Reading, meta: dict[str, Json]) -> None:
         """Put the tables of a database before a question that does not have them, as nobody could answer it without.
@@ -212,7 +214,7 @@ class UserRows:
         if isinstance(said, Ambiguous):
             raise UsageError(
                 f"the name {said.name!r} may be for {' or '.join(said.splits)}, and no row says which",
-                f"say it: --source {self.name}.{said.splits[-1]}=FILE, or rename it",
+                f"say which: --source {self.name}.{said.splits[-1]}=FILE, or rename it",
             )
         return said
 
@@ -243,7 +245,7 @@ class UserRows:
 
 _CHOSEN = {
     False: "graded by {!r}, which suits the gold answers; --columns can name another grader",
-    True: "the answers are long texts: score them with a judge (sdft eval --judge), or name a grader with --columns",
+    True: "the answers are long texts: score them with a judge (--judge MODEL), or name a grader with --columns",
 }
 
 

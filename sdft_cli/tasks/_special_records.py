@@ -39,6 +39,10 @@ def preference(values: Values, names: Names, remarks: Remarks) -> Values:
     rest = {k: v for k, v in values.items() if k not in ("rejected", "demonstration", "prompt")}
     if is_missing(chosen) or chosen in ([], {}):
         raise BadRow("no chosen response", f"field {names.get('demonstration')!r} is empty")
+    if isinstance(values.get("messages"), list):  # what was asked, before one message
+        replies = chosen if isinstance(chosen, list) else [chosen]
+        said = [{"role": "assistant", "content": each} if isinstance(each, str) else each for each in replies]
+        return {**rest, "messages": [*values["messages"], *said]}
     if isinstance(chosen, list) and any(_asks(turn) for turn in chosen):
         return {**rest, "messages": _with_system(prompt, chosen)}
     if is_missing(prompt):
@@ -89,7 +93,10 @@ def mbpp(values: Values, names: Names, remarks: Remarks) -> Values:
 
 
 def sql(values: Values, names: Names, remarks: Remarks) -> Values:
-    """A question about tables needs these: a schema without a passage is the passage, too."""
+    """A question about tables needs these: a schema without a passage is the passage, too. WikiSQL's queries are
+    objects that also have the query as text."""
+    if isinstance(answer := values.get("answer"), dict) and isinstance(answer.get("human_readable"), str):
+        values = {**values, "answer": answer["human_readable"]}
     schema = values.get("schema")
     if is_missing(values.get("passage")) and not is_missing(schema):
         return {**values, "passage": schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)}

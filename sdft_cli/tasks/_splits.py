@@ -35,7 +35,8 @@ def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Rend
     notes: list[str] = []
     gathered_rows = _with_unique_ids(gathered.rows)
     corpus = [row.example for row in gathered_rows if row.role == "corpus"]
-    rows = _without_repeats(_with_common_keys([row for row in gathered_rows if row.role != "corpus"]), left_out)
+    asking = _with_common_keys([row for row in gathered_rows if row.role != "corpus"])
+    rows = _without_repeats(asking, left_out, notes)
     rows = _as_pool_if_one_sided(rows, notes)
     rows = _without_overlap(task, rows, options, left_out)
     examples: dict[str, list[Example]] = {}
@@ -132,10 +133,10 @@ def _without_overlap(
     return kept
 
 
-def _without_repeats(rows: list[SourceRow], left_out: list[Dropped]) -> list[SourceRow]:
-    """Each row once; rows that the source holds out are kept unchanged."""
+def _without_repeats(rows: list[SourceRow], left_out: list[Dropped], notes: list[str]) -> list[SourceRow]:
+    """Each row once; rows that the source holds out are kept, and a note counts those that repeat another."""
     first: dict[bytes, str] = {}
-    kept = []
+    kept, twice = [], 0
     for row in rows:
         e = row.example
         content = json.dumps([row.role, e.prompt, e.tools, e.demonstration, e.answer], sort_keys=True).encode()
@@ -143,8 +144,11 @@ def _without_repeats(rows: list[SourceRow], left_out: list[Dropped]) -> list[Sou
         if row.role not in HELD_OUT and digest in first:
             left_out.append(Dropped(row.where, f"{FILTERED}repeats another row", f"same as {first[digest]}"))
         else:
+            twice += digest in first
             first.setdefault(digest, row.where)
             kept.append(row)
+    if twice:
+        notes.append(f"held-out rows that repeat another one, and are kept: {twice}")
     return kept
 
 

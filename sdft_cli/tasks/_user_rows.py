@@ -21,7 +21,8 @@ from sdft_cli.data.manifest import MANIFEST, GraderRule, read_extras
 from sdft_cli.data.source_files import SUFFIXES, TEXT_SUFFIXES, SourceFile, source_files, suffix
 from sdft_cli.errors import UsageError
 from sdft_cli.grading import named_rules
-from sdft_cli.grading.rubrics import KNOWLEDGE
+from sdft_cli.grading.named_rules import JUDGE
+from sdft_cli.grading.rubrics import KNOWLEDGE, own_rubric
 from sdft_cli.tasks._columns import Columns, columns_of
 from sdft_cli.tasks._finished_rows import without
 from sdft_cli.tasks._row_reader import UserRows
@@ -93,8 +94,11 @@ def find(name: str, data: Path) -> Task | None:
     where = str(data / name / MANIFEST)
     if "name" not in rule:
         raise UsageError(f"{where}: grader.name: Field required", "prepare the dataset again")
+    if rule["name"] == "none" and "chosen" in rule:  # what was chosen for open answers before there was a name for it
+        rule = {**rule, "name": JUDGE}
     settings: Mapping[str, Json] = manifest.get("columns", {})
-    given = {"grader": rule["name"], "pattern": rule.get("pattern"), "max_new_tokens": manifest.get("max_new_tokens")}
+    given: dict[str, Json] = {"grader": rule["name"], "pattern": rule.get("pattern"), "rubric": rule.get("rubric")}
+    given |= {"max_new_tokens": manifest.get("max_new_tokens")}
     columns = columns_of({**settings, **{key: value for key, value in given.items() if value is not None}}, where)
 
     def again(paths: list[Path], options: PrepareOptions) -> Prepared:
@@ -129,6 +133,7 @@ def _task(
     stated = {key: json.dumps(value, sort_keys=True) for key, value in columns.given.items()}
     rule = {**rule, **stated}  # which is what its scores are kept under
     longest = int(rule.get("max_words", 0))
+    rubric = own_rubric(rule["rubric"]) if "rubric" in rule else KNOWLEDGE if longest or rule["name"] == JUDGE else None
 
     @wraps(grade)
     def graded(completion: str, example: Example) -> Score:
@@ -138,21 +143,29 @@ def _task(
             return grade.score(completion, example, folder)
         return grade.score(completion, folder(example))
 
-    how = "scored only by a judge" if rule["name"] == "none" else f"graded by {rule['name']!r}"
-    if longest:
-        how = f"gold answers of up to {longest} words are {how}, longer ones are scored by a judge"
     return Task(
         name=name,
-        summary=f"rows of your own, {how}",
+        summary=f"rows of your own, {_note(rule)}",
         prepare=prepare,
         grade=graded,
         max_new_tokens=columns.max_new_tokens,
-        note=how,
+        note=_note(rule),
         grader=rule,
         columns=columns.settings(),
         suffixes=suffixes,
         question=question,
-        rubric=KNOWLEDGE if longest or rule["name"] == "none" else None,
+        rubric=rubric,
         render=grade.render,
         accept=columns.accept or (None if grade.graded else 1.0),
     )
+
+
+def _note(rule: GraderRule) -> str:
+    """How the task is scored, in words."""
+    if rule["name"] == JUDGE:
+        return "scored only by a judge"
+    if "max_words" in rule:
+        return (
+            f"gold answers of up to {rule['max_words']} words are graded by {rule['name']!r}, unless a judge is named"
+        )
+    return f"graded by {rule['name']!r}" + (", unless a judge is named" if "rubric" in rule else "")

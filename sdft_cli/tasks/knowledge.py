@@ -24,7 +24,7 @@ from sdft_cli.grading import task_rules
 from sdft_cli.grading.containment import FEW_WORDS
 from sdft_cli.grading.rubrics import KNOWLEDGE
 from sdft_cli.tasks._articles import article, attached, key_of
-from sdft_cli.tasks._formats import BadRow, Format, SourceRow, gather, prompt_key, slug, text, user
+from sdft_cli.tasks._formats import BadRow, Format, SourceRow, gather, prompt_keys, slug, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import SPLITS, Dropped, Example, Prepared, PrepareOptions, Score, Task
 
@@ -62,7 +62,7 @@ def _question(row: RawRow) -> list[SourceRow | Dropped]:
     meta = {"article": about} if about else {}
     name = f"knowledge-{slug(about) if about else 'question'}-{row.number}"
     example = Example(name, user(question), answer, answer=answer, meta=meta)
-    return [SourceRow(example, split, (prompt_key(question),), row.where)]
+    return [SourceRow(example, split, prompt_keys(question), row.where)]
 
 
 FORMATS = (

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import lzma
+import random
 import tarfile
 import zipfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from sdft_cli.data import json_rows
+from sdft_cli.data import cells, json_rows
 from sdft_cli.data.readers import NotRead, RawRow, read_rows
 from sdft_cli.errors import UsageError
 from sdft_cli.types import Dropped
@@ -175,6 +176,31 @@ def test_missing_cells_blank_rows_and_an_index_without_a_name(tmp_path: Path) ->
     ]
 
 
+def test_excels_line_with_the_delimiter(tmp_path: Path) -> None:
+    table = b"\xef\xbb\xbfsep=;\r\nquestion;answer\r\na, b;1\r\n"
+    (row,) = read(written(tmp_path, "x.csv", table))
+    assert (row.data, row.where) == ({"question": "a, b", "answer": "1"}, "x.csv:3")
+
+
+def test_quotes_are_text_in_a_file_with_tabs_that_does_not_quote(tmp_path: Path) -> None:
+    table = b'question\tanswer\n"So," he said, and left\tan 5" pipe\n"b"\t"c"\n'
+    assert data(written(tmp_path, "x.tsv", table)) == [
+        {"question": '"So," he said, and left', "answer": 'an 5" pipe'},
+        {"question": '"b"', "answer": '"c"'},
+    ]
+
+
+def test_a_delimiter_at_the_end_of_every_line(tmp_path: Path) -> None:
+    assert data(written(tmp_path, "x.csv", b"question,answer\na,b,\nc,d,\n"))[1] == {"question": "c", "answer": "d"}
+    (row,) = read(written(tmp_path, "x.csv", b"question,answer\na,b,c\n"))
+    assert row.reason == "ragged row"
+
+
+def test_files_joined_with_their_byte_order_marks(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    assert data(written(tmp_path, "x.jsonl", mark + LINES + mark + LINES)) == ROWS * 2
+
+
 def test_a_table_without_a_header_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two columns are called '1'") as error:
         read(written(tmp_path, "x.csv", b"What is it?,1,2,1,A\nAnd then?,3,4,5,B\n"))
@@ -184,7 +210,8 @@ def test_a_table_without_a_header_is_named(tmp_path: Path) -> None:
 def test_what_a_file_holds_counts_and_not_its_name(tmp_path: Path) -> None:
     assert data(written(tmp_path, "x.csv", LINES)) == ROWS
     assert data(written(tmp_path, "x.txt", LINES)) == ROWS
-    assert data(written(tmp_path, "x.md", b"[a link](b) and text")) == [{"title": "x", "text": "[a link](b) and text"}]
+    for text in ("[a link](b) and text", '["So," he said, and left.]\nAnd so on.', '{"a" is a letter}'):
+        assert data(written(tmp_path, "x.md", text.encode())) == [{"title": "x", "text": text}]
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
@@ -351,9 +378,9 @@ def book(file: Path, **sheets: list[list[Any]]) -> Path:
 
     workbook = openpyxl.Workbook()
     workbook.remove(workbook.active)
-    for title, cells in sheets.items():
+    for title, table in sheets.items():
         sheet = workbook.create_sheet(title)
-        for row in cells:
+        for row in table:
             sheet.append(row)
     workbook.save(file)
     return file
@@ -361,12 +388,12 @@ def book(file: Path, **sheets: list[list[Any]]) -> Path:
 
 def test_the_cells_of_a_workbook(tmp_path: Path) -> None:
     noon, day = datetime.datetime(2024, 5, 1, 12), datetime.datetime(2024, 5, 1)
-    cells = [
+    table = [
         [], [None, None],
         [" question ", "answer", "when", None],
         ["a", 7, day, None], [], ["b", 1.5, noon], ["c", "007", None], ["d", True, None], ["e", "#N/A", "  "],
     ]  # fmt: skip
-    items = read(book(tmp_path / "x.xlsx", Sheet=cells))
+    items = read(book(tmp_path / "x.xlsx", Sheet=table))
     assert [item.data for item in items] == [
         {"question": "a", "answer": 7, "when": "2024-05-01"},
         {"question": "b", "answer": 1.5, "when": "2024-05-01T12:00:00"},
@@ -378,23 +405,23 @@ def test_the_cells_of_a_workbook(tmp_path: Path) -> None:
 
 
 def test_formulas_without_values_and_stray_cells_make_bad_rows(tmp_path: Path) -> None:
-    cells = [["question", "answer"], ["a", "=1+1"], ["b", 2], ["c", 3, "stray"]]
-    lost, row, stray = read(book(tmp_path / "x.xlsx", Sheet=cells))
+    table = [["question", "answer"], ["a", "=1+1"], ["b", 2], ["c", 3, "stray"]]
+    lost, row, stray = read(book(tmp_path / "x.xlsx", Sheet=table))
     assert (lost.where, lost.reason) == ("x.xlsx:2", "a formula without a value")
     assert row.data == {"question": "b", "answer": 2}
     assert stray.reason == "ragged row"
 
 
 def test_sheets(tmp_path: Path) -> None:
-    cells = [["question", "answer"], ["a", 1]]
-    file = book(tmp_path / "x.xlsx", First=cells, Other=cells)
+    table = [["question", "answer"], ["a", 1]]
+    file = book(tmp_path / "x.xlsx", First=table, Other=table)
     row, other = read(file)
     assert (row.where, row.split) == ("x.xlsx[First]:2", None)
     assert other.name == "x.xlsx[Other]" and "sheet = " in other.why
     assert read(file, sheet="Other")[0].where == "x.xlsx[Other]:2"
     with pytest.raises(UsageError, match=r"unknown sheet of x\.xlsx: 'Othr'"):
         read(file, sheet="Othr")
-    file = book(tmp_path / "y.xlsx", train=cells, test=cells, notes=[["remember"]])
+    file = book(tmp_path / "y.xlsx", train=table, test=table, notes=[["remember"]])
     assert [getattr(item, "split", item.name if isinstance(item, NotRead) else "") for item in read(file)] == [
         "train", "test", "y.xlsx[notes]",
     ]  # fmt: skip
@@ -402,8 +429,89 @@ def test_sheets(tmp_path: Path) -> None:
         read(written(tmp_path, "x.csv", b"question,answer\na,b\n"), sheet="First")
 
 
+def test_a_sheet_whose_size_is_stated_wrongly_is_read_whole(tmp_path: Path) -> None:
+    whole = book(tmp_path / "x.xlsx", Sheet=[["question", "answer"], ["a", 1], ["b", 2]])
+    with zipfile.ZipFile(whole) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    sheet = parts["xl/worksheets/sheet1.xml"]
+    parts["xl/worksheets/sheet1.xml"] = sheet.replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1"')
+    assert parts["xl/worksheets/sheet1.xml"] != sheet
+    assert data(written(tmp_path, "y.xlsx", zipped(parts)))[1] == {"question": "b", "answer": 2}
+
+
 def test_a_broken_workbook_is_one_error(tmp_path: Path) -> None:
     whole = book(tmp_path / "x.xlsx", Sheet=[["question"], *([f"text {i}"] for i in range(2000))]).read_bytes()
     for content in (whole[:-100], whole[:900] + bytes(300) + whole[1200:]):
         with pytest.raises(UsageError, match=r"x\.xlsx"):
             read(written(tmp_path, "x.xlsx", content))
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('[{"role": "user", "content": "it\'s"}]', [{"role": "user", "content": "it's"}]),
+        ("[{'role': 'user', 'content': \"it's\", 'name': None}]", [{"role": "user", "content": "it's", "name": None}]),
+        (' {"a": [1, true, null]} ', {"a": [1, True, None]}),
+        ("[1, 2", "[1, 2"),
+        ("[a link](b)", "[a link](b)"),
+        ("{x: 1}", "{x: 1}"),
+        ("[" * 100_000, "[" * 100_000),
+        ("12", "12"),
+        (7, 7),
+    ],
+)
+def test_text_of_a_cell_that_spells_a_list_or_an_object(text: Any, value: Any) -> None:
+    assert cells.parsed(text) == value
+
+
+# --- broken bytes -----------------------------------------------------------------------------------------------------
+
+
+def sound(folder: Path) -> list[bytes]:
+    """A small file of every kind."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist([{**row, "messages": [{"role": "user", "content": "x"}]} for row in ROWS * 5])
+    pq.write_table(table, folder / "parquet")
+    for new, name in ((pa.ipc.new_stream, "stream"), (pa.ipc.new_file, "file")):
+        with new(str(folder / name), table.schema) as writer:
+            writer.write_table(table)
+    book(
+        folder / "book.xlsx",
+        Sheet=[["question", "answer"], *([f"q{i}", f"={i}+1" if i % 7 == 0 else i] for i in range(20))],
+    )
+    made = [(folder / name).read_bytes() for name in ("parquet", "stream", "file", "book.xlsx")]
+    wrapped = [json.dumps(value).encode() for value in WRAPPED.values()]
+    return [LINES, *wrapped, *PACKED.values(), *made, b'question;answer\n"q; a";1\n' * 9, "ä\tb\n".encode("utf-16")]
+
+
+def mutated(rng: random.Random, content: bytes) -> bytes:
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at = rng.randrange(len(content) or 1)
+        end = rng.choice((at, at + 1, at + rng.randrange(1, 40), len(content)))
+        content = content[:at] + rng.randbytes(rng.randrange(0, 10)) + content[end:]
+    return content
+
+
+def check_mutations(folder: Path, count: int, seed: int) -> None:
+    rng, kinds = random.Random(seed), sound(folder)
+    for _ in range(count):
+        name = "x" + rng.choice((".jsonl", ".json", ".csv", ".tsv", ".txt", ".xlsx", ".parquet", ".gz", ""))
+        file = written(folder, name, mutated(rng, rng.choice(kinds)))
+        try:
+            read(file)
+        except UsageError as error:
+            assert "\n" not in error.message and error.hint, error.message
+
+
+def test_broken_bytes_end_in_one_error_or_in_rows(tmp_path: Path) -> None:
+    check_mutations(tmp_path, 400, seed=0)
+
+
+@pytest.mark.slow
+def test_thousands_of_broken_files(tmp_path: Path) -> None:
+    check_mutations(tmp_path, 10_000, seed=1)

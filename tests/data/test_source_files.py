@@ -120,6 +120,20 @@ def test_rows_of_an_unknown_layout_are_refused_even_beside_others(tmp_path: Path
         prepared(folder)
 
 
+def test_a_file_without_any_row_to_use_says_why(tmp_path: Path) -> None:
+    image = {"image": {"bytes": "…", "path": "a.png"}}
+    for content, says in (
+        (jsonl([{**row, **image} for row in rows(0)]), "none of its rows is used; the first is .*: holds an image"),
+        (jsonl([{"frage": "a"}]), "its fields are: frage"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            prepared(fill(tmp_path / "in", {"a.jsonl": content}))
+    with pytest.raises(UsageError, match="it has no rows") as error:
+        prepared(fill(tmp_path / "in2", {"a.csv": b"question,answer\n"}))
+    assert "the first row must name the columns" in error.value.hint
+    assert "if in2/a.csv is not meant, name the other files one by one" in error.value.hint
+
+
 def test_hidden_files_and_those_of_systems_are_none_unless_given(tmp_path: Path) -> None:
     hidden = {
         ".ipynb_checkpoints/test.jsonl": jsonl(rows(50)),
@@ -135,6 +149,24 @@ def test_hidden_files_and_those_of_systems_are_none_unless_given(tmp_path: Path)
     assert (set(records), sum(summary["rows"].values())) == ({".data/a.jsonl"}, 20)
     given, records = prepared(folder / ".ipynb_checkpoints/test.jsonl", data=tmp_path / "data")
     assert (set(records), sum(given["rows"].values())) == ({"test.jsonl"}, 10)
+
+
+def test_patterns_and_the_home_folder_as_shells_leave_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "in", {"a.jsonl": jsonl(rows(0, 20)), "b.jsonl": jsonl(rows(20)), "c.csv": b"x,y\n1,2\n"})
+    _, records = prepared(tmp_path / "in" / "*.jsonl", data=tmp_path / "data")
+    assert set(records) == {"a.jsonl", "b.jsonl"}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert set(prepared(Path("~/in/a.jsonl"), data=tmp_path / "data")[1]) == {"a.jsonl"}
+    with pytest.raises(UsageError, match="no source file matches"):
+        prepared(tmp_path / "in" / "*.parquet")
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a pipe or a device"):
+        prepared(Path("/dev/null"), data=tmp_path / "data")
+    with pytest.raises(UsageError, match="no source file or folder at https:") as error:
+        prepared(Path("https://example.org/a.jsonl"), data=tmp_path / "data")
+    assert "download it" in error.value.hint
 
 
 SPLITS = {
@@ -165,8 +197,9 @@ def test_sources_are_told_apart_by_their_folders(tmp_path: Path) -> None:
         fill(tmp_path, {str(train): jsonl(rows(0, 20)), str(test): jsonl(rows(20))})
         summary, _ = prepared(train.parent, test.parent, data=tmp_path / "data")
         assert summary["rows"]["test"] == 10
-    summary, _ = prepared(tmp_path / "train/a.jsonl", tmp_path / "test/a.jsonl", data=tmp_path / "data")
+    summary, records = prepared(tmp_path / "train/a.jsonl", tmp_path / "test/a.jsonl", data=tmp_path / "data")
     assert summary["rows"]["test"] == 10
+    assert set(records) == {"train/a.jsonl", "test/a.jsonl"}
 
 
 @pytest.mark.parametrize("name", ["train_test.jsonl", "train-dev.jsonl", "test/train.jsonl"])
@@ -189,6 +222,35 @@ def test_a_split_column_says_more_than_split_names(tmp_path: Path) -> None:
     some = [row for row in some if row["split"] != "test-clean"]
     summary, _ = prepared(fill(tmp_path / "in2", {"a.jsonl": jsonl(some)}))
     assert summary["rows"]["test"] == 10
+
+
+def test_a_named_task_takes_the_splits_that_are_written_in_a_file(tmp_path: Path) -> None:
+    def row(i: int) -> dict[str, Any]:
+        choices = {"text": ["1", "2", "3", "4"], "label": list("ABCD")}
+        return {"question": asked(i), "choices": choices, "answerKey": "A", "type": "mcq-4-choices"}
+
+    folder = fill(
+        tmp_path / "in", {"a.json": json.dumps({"train": [row(i) for i in range(20)], "test": [row(20)]}).encode()}
+    )
+    assert prepared(folder, task="science")[0]["rows"] == {"train": 19, "validation": 1, "test": 1}
+
+
+def test_test_rows_that_repeat_each_other_are_kept_and_counted(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", {"train.jsonl": jsonl(rows(0, 20)), "test.jsonl": jsonl(rows(20) + rows(20, 3))})
+    summary, _ = prepared(folder)
+    assert summary["rows"]["test"] == 13
+    assert "held-out rows that repeat another one, and are kept: 3" in summary["notes"]
+
+
+def test_ids_that_pandas_made_floats(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    some = [{**row, "id": float(i)} for i, row in enumerate(rows(0, 20))]
+    pq.write_table(pa.Table.from_pylist(some), tmp_path / "a.parquet")
+    prepared(tmp_path / "a.parquet")
+    lines = (tmp_path / "data-of-the-test/mine/test.jsonl").read_text().splitlines()
+    assert {json.loads(line)["id"] for line in lines} <= {str(i) for i in range(20)}
 
 
 def test_rows_for_validation_alone_are_divided(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ def call(name: str = "weather", **arguments: Any) -> dict[str, Any]:
 HERMES = (
     "You are a function calling AI model. You are provided with function signatures within <tools> </tools> XML tags. "
     "You may call one or more functions to assist with the user query. Don't make assumptions about what values to "
-    f"plug into functions.\n<tools>\n{[TOOL]}\n</tools>\nFor each function call return a json object with function name "
-    "and arguments within <tool_call> </tool_call> tags with the following schema:\n<tool_call>\n"
+    f"plug into functions.\n<tools>\n{[TOOL]}\n</tools>\nFor each function call return a json object with function "
+    "name and arguments within <tool_call> </tool_call> tags with the following schema:\n<tool_call>\n"
     "{'arguments': <args-dict>, 'name': <function-name>}\n</tool_call>\n"
 )
 CONVERSATION = [
