@@ -115,5 +115,5 @@ def test_what_suits_which_rows():
     assert suiting(["", ""], rows([{"name": "f", "arguments": {}}], [{"name": "g", "arguments": {}}])) == "tool-calls"
     query = "SELECT name, age, city FROM head WHERE age > 3 AND city = 'x'"
     assert suiting([query], rows(query, meta={"database": "d.sqlite"})) == "sql"
-    assert suiting([query], rows(query)) == "none" and suiting(["one", "two"], rows("one", "two")) == "contains"
-    assert suiting(["7"], rows("7")) == "number" and suiting([], []) == "none"
+    assert suiting([query], rows(query)) == "judge" and suiting(["one", "two"], rows("one", "two")) == "contains"
+    assert suiting(["7"], rows("7")) == "number" and suiting([], []) == "judge"
