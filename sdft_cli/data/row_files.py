@@ -15,6 +15,8 @@ from pathlib import Path
 
 FOLDER = "databases"
 SUFFIXES = ("", ".sqlite", ".sqlite3", ".db")
+#: Folders of databases.
+_KEPT = ("database", "databases")
 _FIRST_BYTES = b"SQLite format 3\x00"
 
 
@@ -24,10 +26,16 @@ class RowFiles:
     def __init__(self) -> None:
         self.places: dict[str, Path] = {}
         self._by_file: dict[Path, str] = {}
+        self._by_name: dict[tuple[str, Path], str | None] = {}
 
     def place_of(self, name: str, source: Path) -> str | None:
         """The place of the database that a row of the file ``source`` names; None where there is no such file. Raises
         ValueError for a file that is no SQLite database."""
+        if (name, source.parent) not in self._by_name:
+            self._by_name[name, source.parent] = self._found(name, source)
+        return self._by_name[name, source.parent]
+
+    def _found(self, name: str, source: Path) -> str | None:
         found = next((path for path in _candidates(name, source) if path.is_file()), None)
         if found is None:
             return None
@@ -42,9 +50,9 @@ class RowFiles:
 def _candidates(name: str, source: Path) -> Iterator[Path]:
     """Where a row's database may be: at a path, beside the source, or where Spider and BIRD keep theirs
     (``database/<name>/<name>.sqlite``)."""
-    folders = [source.parent]
-    for folder in (source.parent, source.parent.parent):
-        folders += sorted(path for path in folder.glob("*database*") if path.is_dir())
+    beside, above = source.parent, source.parent.parent
+    kept = [*beside.glob("*_databases"), *beside.glob("*_database"), *(above / name for name in _KEPT)]
+    folders = [beside, *(beside / name for name in _KEPT), *sorted(kept)]
     for folder in folders:
         for suffix in SUFFIXES:
             yield folder / f"{name}{suffix}"

@@ -38,8 +38,9 @@ def check_dialect(name: str) -> None:
         raise choose("dialect", name, sorted(filter(None, Dialect.classes)))
 
 
+@functools.lru_cache(maxsize=2048)
 def parsed(sql: str, dialect: str) -> Expression | None:
-    """The one query that ``sql`` is; None if it is not one, or cannot be parsed."""
+    """The one query that ``sql`` is, not to be changed; None if it is not one, or cannot be parsed."""
     import sqlglot
     from sqlglot import exp
 
@@ -63,16 +64,20 @@ def find_query(text: str, dialect: str) -> str | None:
     if blocks or tagged:
         return (blocks or tagged)[-1].strip()
     whole = text.strip()
-    if _STARTS.match(whole) and (first := next(_ends(whole, 0)).strip()):
-        return whole if parsed(whole, dialect) or not parsed(first, dialect) else _all_of(whole, first)
+    if _STARTS.match(whole):
+        return _without_prose(whole, dialect)
     found = list(_in_prose(text, dialect))
     written = [query for query in found if re.match(r"SELECT|WITH|VALUES", query)]
     return next(reversed(written or found), None)
 
 
-def _all_of(whole: str, first: str) -> str:
-    """The first query where prose follows it; all of the text where another query does, which no database will run."""
-    return whole if _STARTS.match(whole[len(first) :].lstrip("; \n")) else first
+def _without_prose(whole: str, dialect: str) -> str:
+    """The query that the text begins with; all of it where another query follows, which no database will run."""
+    alone = whole.rstrip("; \n")
+    if ("\n" not in alone and ";" not in alone) or parsed(whole, dialect):
+        return whole
+    query = next((part.strip() for part in _ends(whole, 0) if parsed(part, dialect)), whole)
+    return whole if _STARTS.match(whole[len(query) :].lstrip("; \n")) else query
 
 
 def _in_prose(text: str, dialect: str) -> Iterator[str]:
@@ -166,6 +171,7 @@ def same_query(given: str, gold: str, dialect: str) -> bool:
     return bool(set(_normal_forms(given, dialect)) & set(_normal_forms(gold, dialect)))
 
 
+@functools.lru_cache(maxsize=1024)
 def _normal_forms(sql: str, dialect: str) -> list[str]:
     from sqlglot import exp
     from sqlglot.errors import SqlglotError

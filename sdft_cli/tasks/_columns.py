@@ -19,7 +19,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from sdft_cli.config import json_files
@@ -207,7 +206,7 @@ def _checked(where: str, key: str, given: Json) -> Json:
         raise choose(f"key in {Path(where).name if where.endswith('.toml') else where}:", key, tuple(KEYS))
     if key in (*_SEVERAL, "labels", "ignore"):
         return _texts(where, key, value)
-    kinds: dict[str, tuple[type | UnionType, str]] = {
+    kinds: dict[str, tuple[Any, str]] = {
         "splits": (dict, "a table"),
         "json_schema": (dict, "a table") if isinstance(value, dict) else (str, "the name of a file"),
         "max_new_tokens": (int, "a whole number"),
