@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sdft_cli.data.dataset import FILTERED
+from sdft_cli.errors import UsageError
 from sdft_cli.grading import named_rules
 from sdft_cli.messages import Message
 from sdft_cli.tasks._answers import UNANSWERABLE, final_answer
@@ -161,7 +162,22 @@ def _labels(pairs: list[Pair], done: Finished) -> str | None:
         _say(ask, given[0][1], done)
     if numbers and labels:
         done.notes.append("labels are numbers; --columns 'labels=[…]' gives their names, from 0")
-    return "exact" if closed else None
+    return _known("label", "exact") if closed else None
+
+
+def _known(*graders: str) -> str | None:
+    """The first of these graders that there is, and that can run here."""
+    return next((name for name in graders if name in named_rules.GRADERS and _is_ready(name)), None)
+
+
+def _is_ready(name: str) -> bool:
+    ready = named_rules.GRADERS[name].ready
+    try:
+        if ready:
+            ready()
+    except UsageError:  # an extra is not installed
+        return False
+    return True
 
 
 def _natural(label: str) -> tuple[int, str]:
@@ -212,10 +228,10 @@ def _texts(pairs: list[Pair], done: Finished) -> str | None:
     graders = {"sql": "sql", "calls": "tool-calls", "code": "judge"}  # to run what a model writes is the user's to allow
     if kind == "code" and pairs[0][1].plan.columns.grader is None:
         done.notes.append(UNIT_TESTS)
-    named = "exact" if yes_no else graders.get(kind)
+    named = _known("yes-no", "exact") if yes_no else graders.get(kind)
     if finals and _is_mathematics(pairs):
         named = "math"
-    return named if named in named_rules.GRADERS else None
+    return _known(named) if named else None
 
 
 def _is_mathematics(pairs: list[Pair]) -> bool:

@@ -14,6 +14,7 @@ from support.user_rows import read
 from sdft_cli.errors import UsageError
 from sdft_cli.grading.named_rules import GRADERS
 
+LABEL, YES_NO = ("label" if "label" in GRADERS else "exact"), ("yes-no" if "yes-no" in GRADERS else "exact")
 ASK = "\n\nAnswer with the letter of the right option."
 ABCD = "\n\nA. one\nB. two\nC. three\nD. four" + ASK
 FOUR = ["one", "two", "three", "four"]
@@ -168,7 +169,7 @@ MULTIPLE_CHOICE: dict[str, tuple[dict[str, Any], Made, *tuple[dict[str, Any], ..
 OTHERS: dict[str, tuple[dict[str, Any], Made, *tuple[dict[str, Any], ...]]] = {
     "BoolQ": (
         {"question": "is it so", "passage": "It is.", "answer": True},
-        Made("It is.\n\nis it so\n\nAnswer yes or no.", "yes", grader="exact"),
+        Made("It is.\n\nis it so\n\nAnswer yes or no.", "yes", grader=YES_NO),
         {"question": "is it not", "passage": "It is.", "answer": False},
     ),
     "SQuAD": (
@@ -225,7 +226,7 @@ OTHERS: dict[str, tuple[dict[str, Any], Made, *tuple[dict[str, Any], ...]]] = {
             "Premise: A man eats.\nHypothesis: He is hungry.\n\nWhat follows from the premise about the hypothesis?\n\n"
             "Answer with one of: entailment, neutral.",
             "neutral",
-            grader="exact",
+            grader=LABEL,
         ),
         {"premise": "A man eats.", "hypothesis": "Someone eats.", "label": "entailment"},
     ),
@@ -235,19 +236,19 @@ OTHERS: dict[str, tuple[dict[str, Any], Made, *tuple[dict[str, Any], ...]]] = {
             "First text: One.\nSecond text: Two.\n\nHow are the two related?\n\n"
             "Answer with one of: entailment, not_entailment.",
             "entailment",
-            grader="exact",
+            grader=LABEL,
             unused=("idx",),
         ),
         {"sentence1": "One.", "sentence2": "Three.", "label": "not_entailment", "idx": 1},
     ),
     "intents": (
         {"text": "wake me at 7", "intent": "alarm"},
-        Made("wake me at 7\n\nAnswer with one of: alarm, music.", "alarm", grader="exact"),
+        Made("wake me at 7\n\nAnswer with one of: alarm, music.", "alarm", grader=LABEL),
         {"text": "play jazz", "intent": "music"},
     ),
     "labels beside their texts": (
         {"text": "great", "label": 1, "label_text": "positive"},
-        Made("great\n\nAnswer with one of: negative, positive.", "positive", grader="exact", unused=("label",)),
+        Made("great\n\nAnswer with one of: negative, positive.", "positive", grader=LABEL, unused=("label",)),
         {"text": "bad", "label": 0, "label_text": "negative"},
     ),
     "preference pair": (
