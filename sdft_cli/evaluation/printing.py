@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from sdft_cli import console
 from sdft_cli.evaluation.measurement import EvalScores
-from sdft_cli.runs.records import BaseDivergence, SuiteSummary, Summary, TaskSummary
+from sdft_cli.runs.records import SuiteSummary, Summary, TaskSummary
+from sdft_cli.runs.token_records import BaseDivergence
 
 
 def print_scores(scores: EvalScores) -> None:

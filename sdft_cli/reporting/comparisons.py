@@ -63,7 +63,7 @@ def _moved(columns: Sequence[Column], before: int | None, after: int) -> Moved |
 def difference(a: RunResult, b: RunResult) -> dict[Metric, Estimate] | None:
     """The metrics of ``a`` minus those of ``b``, with paired intervals; None unless they share all test items."""
     ids = [{unit: column.ids for unit, column in {**run.columns, **run.parts}.items()} for run in (a, b)]
-    if ids[0] != ids[1] or list(a.columns) != list(b.columns) or a.trained != b.trained:
+    if ids[0] != ids[1] or list(a.columns) != list(b.columns) or a.counted != b.counted:
         return None
     differences = {}
     for metric in continual.METRICS:
