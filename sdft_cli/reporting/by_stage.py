@@ -65,10 +65,10 @@ def stage_metrics(run: RunResult, single: Mapping[str, float] | None = None) -> 
     """
     references = [(single or {}).get(task) for task in run.tasks]
     intransigence = [None, *continual.intransigence(run.matrix, run.counted, references)]
-    parts = [[column.cells[k] for column in run.parts.values()] for k in range(run.last + 1)]
+    parts = [[column.cells[k] for column in run.counted_parts.values()] for k in range(run.last + 1)]
     rows: list[StageMetrics] = []
     for k in range(run.last + 1):
-        metrics = continual.summary(run.matrix[: k + 1], run.counted[:k], parts[: k + 1] if run.parts else ())
+        metrics = continual.summary(run.matrix[: k + 1], run.counted[:k], parts[: k + 1] if run.counted_parts else ())
         rows.append(
             {
                 "stage": k,

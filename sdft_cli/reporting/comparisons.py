@@ -45,7 +45,7 @@ def changes(run: RunResult) -> list[UnitChanges]:
         learned = _moved([column], since, run.last) if since not in (None, run.last) else None
         rows.append({"name": task, "n": run.task_n(task), "base": _moved([column], 0, run.last), "learned": learned})
     if run.suite:
-        base = _moved(list(run.parts.values()), 0, run.last)
+        base = _moved(list(run.counted_parts.values()), 0, run.last)
         rows.append({"name": f"suite {run.suite}", "n": run.suite_n, "base": base, "learned": None})
     return rows
 

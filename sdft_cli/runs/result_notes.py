@@ -42,6 +42,13 @@ def unscored_notes(columns: Mapping[str, Column], trained: Sequence[str]) -> lis
     return notes
 
 
+def part_notes(parts: Mapping[str, Column]) -> list[str]:
+    """Which parts of the prior suite have no accuracy at any stage, so that its mean is over the others."""
+    without = [name for name, part in parts.items() if all(cell is None for cell in part.cells)]
+    over = f"the prior suite's mean is over {len(parts) - len(without)} of {len(parts)} parts"
+    return [f"{over}: {', '.join(without)} {'has' if len(without) == 1 else 'have'} no accuracy"] if without else []
+
+
 def loss_notes(losses: Mapping[str, LossColumn]) -> list[str]:
     """Losses that cannot be compared between stages."""
     said = "stages measured the loss of different texts, so their losses cannot be compared"

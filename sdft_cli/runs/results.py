@@ -29,6 +29,7 @@ from sdft_cli.runs.result_notes import (
     coverage_notes,
     loss_notes,
     lost_item_notes,
+    part_notes,
     remarks_of,
     unscored_notes,
 )
@@ -47,11 +48,11 @@ class RunResult:
     """One run. Row 0 of ``matrix`` is the base model, row k is after stage k; None: not evaluated.
 
     ``tasks`` are the columns, each once; ``stages`` the task of every planned stage, and ``trained[k - 1]`` the
-    column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over ``parts`` (None
-    without a suite). ``losses`` are by task and stage, of the tasks that have any. ``metrics`` are over the tasks that
-    were scored (`counted`), ``draws`` their bootstrap draws, ``least_widths`` the smallest half-widths of their
-    intervals. ``seconds`` adds up training steps and evaluations; ``settings`` are those of the evaluations, by stage
-    and unit.
+    column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over the ``parts`` that have
+    an accuracy (None without a suite). ``losses`` are by task and stage, of the tasks that have any. ``metrics`` are
+    over the tasks that were scored (`counted`), ``draws`` are their bootstrap draws, ``least_widths`` the smallest
+    half-widths of their intervals. ``seconds`` adds up training steps and evaluations; ``settings`` are those of the
+    evaluations, by stage and unit.
     ``notes`` tell what a reader must know before trusting the numbers, ``remarks`` how tasks are scored.
 
     Where stages had different settings, ``method`` and each setting in ``recipe`` tell them all (``sdft, then sft``);
@@ -100,6 +101,11 @@ class RunResult:
     def counted(self) -> list[int | None]:
         """``trained``, with None for a task that no metric counts."""
         return _counted(self.tasks, self.columns, self.trained)
+
+    @property
+    def counted_parts(self) -> dict[str, Column]:
+        """The suite's parts that ``prior`` is the mean of: those that some stage scored."""
+        return _scored(self.parts)
 
     @property
     def counted_tasks(self) -> list[str]:
@@ -176,10 +182,12 @@ def load_run(folder: str | Path) -> RunResult:
     columns = {task: task_column(folder, by_stage, task) for task in tasks}
     suite = _suite_name(newest, by_stage)
     parts = part_columns(folder, by_stage, suite) if suite else {}
-    prior = _prior(list(parts.values())) if parts else None
+    of_mean = list(_scored(parts).values())
+    prior = _prior(of_mean) if of_mean else None
     losses = loss_columns(by_stage, tasks)
-    metrics = _metrics(list(columns.values()), list(parts.values()), _counted(tasks, columns, trained))
+    metrics = _metrics(list(columns.values()), of_mean, _counted(tasks, columns, trained))
     of_matrix = coverage_notes(stages, by_stage, columns, parts) + unscored_notes(columns, trained_tasks)
+    of_matrix += part_notes(parts)
     rows = MetricsLog(folder / "metrics.jsonl").read()
     environment = folder / "environment.json"
     return RunResult(
@@ -245,6 +253,10 @@ def _suite_name(recipe: Mapping[str, object], by_stage: Mapping[int, Scores]) ->
 
 def _counted(tasks: Sequence[str], columns: Mapping[str, Column], trained: Sequence[int]) -> list[int | None]:
     return [None if columns[tasks[j]].never_scored else j for j in trained]
+
+
+def _scored(parts: Mapping[str, Column]) -> dict[str, Column]:
+    return {name: part for name, part in parts.items() if any(cell is not None for cell in part.cells)}
 
 
 def _rows(columns: Sequence[Sequence[T]]) -> list[list[T]]:

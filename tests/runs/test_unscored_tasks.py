@@ -108,3 +108,17 @@ def test_losses_are_a_column_of_their_own(tmp_path: Path) -> None:
     scores["tasks"][B]["loss"]["rows"] = 19
     write_json(path, scores)
     assert "losses cannot be compared" in results.load_run(folder).notes[0]
+
+
+def test_a_part_without_accuracy_is_left_out_of_the_prior_suites_mean(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    for path in folder.glob("evals/*/scores.json"):  # a perplexity, as the harness reports it
+        scores = json.loads(path.read_text())
+        scores["suite"]["parts"]["recall"] |= {"accuracy": None, "metric": "word_perplexity", "interval": None}
+        write_json(path, scores)
+    run = results.load_run(folder)
+    others = [run.parts[part].cells for part in ("repeat", "reverse")]
+    assert run.prior == pytest.approx([(a + b) / 2 for a, b in zip(*others, strict=True)])
+    assert run.metrics["prior_change"] == pytest.approx(run.prior[3] - run.prior[0])
+    assert run.metric_intervals["prior_change"] is not None and run.prior_intervals[3] is not None
+    assert run.notes == ["the prior suite's mean is over 2 of 3 parts: recall has no accuracy"]
