@@ -22,6 +22,7 @@ from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.summaries import Part
 from sdft_cli.evaluation.units import Unit, samples_unit
 from sdft_cli.runs.records import FurtherScores, ItemRecord, UnitSettings
+from sdft_cli.runs.token_records import TokenLoss
 from sdft_cli.types import Battery, Suite, Task
 
 if TYPE_CHECKING:
@@ -115,7 +116,20 @@ class Evaluator:
         engine, chat = self.model.engine, self.model.chat
         if isinstance(unit.suite, Suite):
             return scoring.measure_suite(engine, chat, unit.suite, self.view, self.settings)
-        return scoring.measure_task(engine, chat, unit.graded, unit.splits, self.conditions)
+        measurement = scoring.measure_task(engine, chat, unit.graded, unit.splits, self.conditions)
+        if loss := self._loss(unit):
+            measurement.tasks[unit.name]["loss"] = loss
+        return measurement
+
+    def _loss(self, unit: Unit) -> TokenLoss | None:
+        """The loss beside a task's accuracy, as a run measures it after a stage."""
+        from sdft_cli.evaluation import validation_loss
+
+        splits: validation_loss.Splits = {"test": unit.splits["test"], "validation": unit.validation}
+        conditions = validation_loss.at_stages(self.conditions)
+        texts = validation_loss.texts_of(unit.graded, splits, self.model.chat, conditions)
+        budget = self.plan.recipe.train.micro_batch_budget
+        return validation_loss.measure(self.model.engine.policy, texts, budget) if texts else None
 
     def _by_parts(self, unit: Unit, battery: Battery) -> Measurement:
         """A battery's parts, each kept as soon as it is done: some take hours."""

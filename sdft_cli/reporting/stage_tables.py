@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sdft_cli.console import is_change
+from sdft_cli.console import is_change, number
 from sdft_cli.reporting.by_stage import StageMetric
 from sdft_cli.reporting.comparisons import Moved
 from sdft_cli.reporting.matrices import Losses, Matrix, MatrixCell
@@ -141,13 +141,22 @@ def endings_table(runs: Sequence[RunReport]) -> Table:
         for run in runs
         for row in run["endings"]
     ]
-    return Table(
-        "", (*heads, "validation\naccuracy"), rows, "Step 0 is the model that the stage started from.", names=3
-    )
+    note = "Step 0 is the model that the stage started from."
+    if any(_by_loss(row["best"]) for run in runs for row in run["endings"]):
+        note += " Losses are in nats per token, where nothing scores the stage's task."
+    return Table("", (*heads, "validation\naccuracy"), rows, note, names=3)
 
 
 def _mark_cells(mark: MarkRecord | None) -> list[Cell]:
-    return [count_cell(mark["step"]), value_cell(mark["validation"])] if mark else [Cell(NONE), Cell(NONE)]
+    if mark is None:
+        return [Cell(NONE), Cell(NONE)]
+    value = Cell(f"loss {number(mark.get('loss'))}") if _by_loss(mark) else value_cell(mark["validation"])
+    return [count_cell(mark["step"]), value]
+
+
+def _by_loss(mark: MarkRecord | None) -> bool:
+    """Whether a mark has a loss and no accuracy."""
+    return mark is not None and mark["validation"] is None and mark.get("loss") is not None
 
 
 def guards_table(runs: Sequence[RunReport]) -> Table:

@@ -48,9 +48,9 @@ class RunResult:
     """One run. Row 0 of ``matrix`` is the base model, row k is after stage k; None: not evaluated.
 
     ``tasks`` are the columns, each once; ``stages`` the task of every planned stage, and ``trained[k - 1]`` the
-    column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over the ``parts`` that have
-    an accuracy (None without a suite). ``losses`` are by task and stage, of the tasks that have any. ``metrics`` are
-    over the tasks that were scored (`counted`), ``draws`` are their bootstrap draws, ``least_widths`` the smallest
+    column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over the ``parts`` with an
+    accuracy (None without a suite). ``losses`` are by task and stage, of the tasks that have any. ``metrics`` are over
+    the tasks that were scored (`counted`), ``draws`` are their bootstrap draws, ``least_widths`` the smallest
     half-widths of their intervals. ``seconds`` adds up training steps and evaluations; ``settings`` are those of the
     evaluations, by stage and unit.
     ``notes`` tell what a reader must know before trusting the numbers, ``remarks`` how tasks are scored.
