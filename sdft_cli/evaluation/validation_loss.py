@@ -22,6 +22,7 @@ from torch import nn
 
 from sdft_cli import console
 from sdft_cli.evaluation.conditions import Conditions
+from sdft_cli.evaluation.scorable import gold_text
 from sdft_cli.losses.fused import Labels, Scored, fused_loss
 from sdft_cli.models.batching import Row, collate, group_rows, targets
 from sdft_cli.models.chat import Chat
@@ -73,19 +74,6 @@ def _with_text(task: Task, example: Example, kind: Literal["demonstrations", "an
         return example if example.demonstration else None
     text = gold_text(task, example)
     return replace(example, demonstration=text) if text else None
-
-
-def gold_text(task: Task, example: Example) -> str:
-    """The gold answer as a completion: as the task renders it, else a text, a number, or the first of several texts;
-    empty for any other."""
-    answer = example.answer
-    if answer is None or isinstance(answer, bool):
-        return ""
-    if task.render:
-        return task.render(answer)
-    if isinstance(answer, list) and answer and all(isinstance(each, str) for each in answer):
-        answer = answer[0]
-    return str(answer).strip() if isinstance(answer, str | int | float) else ""
 
 
 def _row(example: Example, chat: Chat, conditions: Conditions) -> Row | None:

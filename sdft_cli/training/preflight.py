@@ -15,6 +15,7 @@ from sdft_cli.config.recipe import METHODS, Method, Recipe
 from sdft_cli.data import dataset
 from sdft_cli.errors import UsageError
 from sdft_cli.models.chat import Chat
+from sdft_cli.training import score_checks
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.gold_checks import check_gold
 from sdft_cli.training.recipe_checks import check_recipe
@@ -29,7 +30,8 @@ class StagePlan:
 
     ``lengths`` are the prompt tokens of the first phase's rows, (student's, teacher's or 0); ``too_long`` those of the
     rows that were dropped for their length. ``tests`` holds the held-out rows by split: ``test``, perhaps ``ood``.
-    ``notes`` are what a user should know before the first step.
+    ``notes`` are what a user should know before the first step. ``unscored`` says why the validation rows cannot be
+    scored (empty: they can).
     """
 
     task: Task
@@ -42,6 +44,7 @@ class StagePlan:
     dropped: list[Dropped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     phases: list[Batches] = field(default_factory=list)
+    unscored: str = ""
 
     @property
     def steps(self) -> int:
@@ -60,6 +63,7 @@ def plan(recipe: Recipe, chat: Chat, stages: Sequence[Recipe] = ()) -> list[Stag
     if isinstance(suite, Suite):
         items = [example for part in suite.parts().values() for example in part]
         plans[0].notes += usable(suite, items, recipe, chat, f"suite {suite.name}")[2]
+        score_checks.check_suite(suite, items, recipe)
     return plans
 
 
@@ -102,6 +106,8 @@ def _read(task: Task, folder: Path, recipe: Recipe, chat: Chat) -> StagePlan:
             stage.validation = rows
         else:
             stage.tests[split] = rows
+    stage.unscored, notes = score_checks.outlook(task, stage.validation, stage.tests, recipe, chat)
+    stage.notes += notes
     return stage
 
 

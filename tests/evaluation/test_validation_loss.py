@@ -14,6 +14,7 @@ from sdft_cli import plugins
 from sdft_cli.data import dataset
 from sdft_cli.evaluation import validation_loss
 from sdft_cli.evaluation.conditions import Conditions
+from sdft_cli.evaluation.scorable import gold_text
 from sdft_cli.models import pretrained
 from sdft_cli.models.policy import Policy
 from sdft_cli.types import Example, Score, Task
@@ -107,13 +108,11 @@ def test_gold_answers_stand_in_where_no_row_has_a_demonstration_and_are_not_mixe
 )
 def test_which_gold_answers_are_words(answer, text: str) -> None:
     example = Example("a", [{"role": "user", "content": "x"}], answer=answer)
-    assert validation_loss.gold_text(OPEN, example) == text
+    assert gold_text(OPEN, example) == text
 
 
 def test_a_task_writes_its_own_answers(examples) -> None:
-    assert validation_loss.gold_text(replace(OPEN, render=lambda answer: f"<{answer}>"), examples[0]) == (
-        f"<{examples[0].answer}>"
-    )
+    assert gold_text(replace(OPEN, render=lambda answer: f"<{answer}>"), examples[0]) == (f"<{examples[0].answer}>")
 
 
 def test_rows_without_either_and_rows_that_do_not_fit_are_left_out_and_counted(policy: Policy, examples) -> None:
