@@ -28,7 +28,7 @@ from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import RUNS, Run, fresh_name
 from sdft_cli.runs.parallel_runs import Job, cores, train_all
 from sdft_cli.runs.signals import Stopped
-from sdft_cli.runs.sweep_points import TrainedPoint, choose, criterion_of, over_seeds
+from sdft_cli.runs.sweep_points import TrainedPoint, choose, criterion_of, incomparable, over_seeds
 from sdft_cli.runs.sweeps import (
     Choice,
     Criterion,
@@ -105,7 +105,7 @@ class _Sweep:
             sweeps.write(self.out, spec)
         self._train(self.points)
         self.criterion = criterion_of(self.trained.values())
-        self._fail_incomparable(self.points)
+        self.failed |= incomparable(self.trained, self.criterion)
         chosen = {method: best for method in self.grids if (best := self._choose(method))}
         if not self.arguments.all_seeds:
             self._more_seeds(chosen)
@@ -160,23 +160,8 @@ class _Sweep:
                 check_recipe(p.recipe)
             for p in unfinished:
                 self._steps(p)
-            self._check_choice()
-
-    def _check_choice(self) -> None:
-        """Say what points will be chosen by, where it is not the accuracy; `UsageError` where there is nothing."""
-        if not self.unscored:
-            return
-        reasons = "; ".join(f"{task} cannot be scored: {reason}" for task, reason in self.unscored.items())
-        if self.without_loss:
-            lack = "have neither demonstrations nor gold answers, so there is no validation loss to choose by either"
-            raise UsageError(f"{reasons}; the validation rows of {', '.join(self.without_loss)} {lack}", HINT)
-        self._note(f"choosing by validation loss ({reasons})")
-
-    def _fail_incomparable(self, wanted: Sequence[Point]) -> None:
-        """Points that lack what all are compared by have failed."""
-        for p in wanted:
-            if p.name in self.trained and (lack := self.trained[p.name].lack(self.criterion)):
-                self.failed[p.name] = lack
+            if by_loss := _choice_by_loss(self.unscored, list(self.without_loss)):
+                self._note(by_loss)
 
     def _steps(self, p: Point) -> int:
         """Optimizer steps of the point's run; the rows behind them are read once for each method."""
@@ -245,7 +230,7 @@ class _Sweep:
         seeds = self.arguments.seeds[1:]
         more = [point(self.arguments, method, c["settings"], seed) for method, c in chosen.items() for seed in seeds]
         self._train(more)
-        self._fail_incomparable(more)
+        self.failed |= incomparable(self.trained, self.criterion)
         self.points = [p for first in self.points for p in (first, *(m for m in more if _same(m, first)))]
 
     def _note(self, text: str) -> None:
@@ -280,6 +265,16 @@ class _Sweep:
 def _base(spec: SweepSpec) -> Recipe:
     """A sweep's recipe; an older sweep has its paths as they were given."""
     return absolute_paths(build([{**spec["base"], "plugins": []}], "sweep.json"))
+
+
+def _choice_by_loss(unscored: Mapping[str, str], without_loss: Sequence[str]) -> str:
+    """What to say of a choice by loss, as some task cannot be scored; empty where the accuracy decides. Raises
+    `UsageError` where there would be nothing to choose by."""
+    reasons = "; ".join(f"{task} cannot be scored: {reason}" for task, reason in unscored.items())
+    if reasons and without_loss:
+        lack = "have neither demonstrations nor gold answers, so there is no validation loss to choose by either"
+        raise UsageError(f"{reasons}; the validation rows of {', '.join(without_loss)} {lack}", HINT)
+    return f"choosing by validation loss ({reasons})" if reasons else ""
 
 
 def _same(p: Point, q: Point) -> bool:

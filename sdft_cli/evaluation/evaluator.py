@@ -117,19 +117,9 @@ class Evaluator:
         if isinstance(unit.suite, Suite):
             return scoring.measure_suite(engine, chat, unit.suite, self.view, self.settings)
         measurement = scoring.measure_task(engine, chat, unit.graded, unit.splits, self.conditions)
-        if loss := self._loss(unit):
+        if loss := _loss(self.model, unit, self.conditions):
             measurement.tasks[unit.name]["loss"] = loss
         return measurement
-
-    def _loss(self, unit: Unit) -> TokenLoss | None:
-        """The loss beside a task's accuracy, as a run measures it after a stage."""
-        from sdft_cli.evaluation import validation_loss
-
-        splits: validation_loss.Splits = {"test": unit.splits["test"], "validation": unit.validation}
-        conditions = validation_loss.at_stages(self.conditions)
-        texts = validation_loss.texts_of(unit.graded, splits, self.model.chat, conditions)
-        budget = self.plan.recipe.train.micro_batch_budget
-        return validation_loss.measure(self.model.engine.policy, texts, budget) if texts else None
 
     def _by_parts(self, unit: Unit, battery: Battery) -> Measurement:
         """A battery's parts, each kept as soon as it is done: some take hours."""
@@ -203,3 +193,13 @@ class Evaluator:
 def _blocks(count: int) -> Iterator[range]:
     """The numbers of ``count`` samples, block by block."""
     return (range(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK))
+
+
+def _loss(model: LoadedModel, unit: Unit, conditions: Conditions) -> TokenLoss | None:
+    """The loss beside a task's accuracy, as a run measures it after a stage."""
+    from sdft_cli.evaluation import validation_loss
+
+    splits: validation_loss.Splits = {"test": unit.splits["test"], "validation": unit.validation}
+    texts = validation_loss.texts_of(unit.graded, splits, model.chat, validation_loss.at_stages(conditions))
+    budget = model.recipe.train.micro_batch_budget
+    return validation_loss.measure(model.engine.policy, texts, budget) if texts else None

@@ -28,7 +28,8 @@ def coverage_notes(
 
 def unscored_notes(columns: Mapping[str, Column], trained: Sequence[str]) -> list[str]:
     """Which tasks were not scored at all, so that the metrics are over the others, or at some stages only.
-    ``trained`` are the tasks that were trained, each once."""
+    ``trained`` are the tasks of the evaluated stages."""
+    trained = list(dict.fromkeys(trained))
     never = {task: reason for task, column in columns.items() if (reason := column.never_scored)}
     counted = [task for task in trained if task not in never]
     over = f"metrics are over {len(counted)} of {len(trained)} tasks ({', '.join(counted)})"

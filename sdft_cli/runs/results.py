@@ -177,17 +177,15 @@ def load_run(folder: str | Path) -> RunResult:
     tasks = list(
         dict.fromkeys([*stages[: max(by_stage)], *stages, *(t for s in by_stage.values() for t in s["tasks"])])
     )
-    trained_tasks = list(dict.fromkeys(stages[: max(by_stage)]))
     trained = [tasks.index(name) for name in stages[: max(by_stage)]]
     columns = {task: task_column(folder, by_stage, task) for task in tasks}
     suite = _suite_name(newest, by_stage)
     parts = part_columns(folder, by_stage, suite) if suite else {}
-    of_mean = list(_scored(parts).values())
-    prior = _prior(of_mean) if of_mean else None
+    prior = _prior(of_mean) if (of_mean := list(_scored(parts).values())) else None
     losses = loss_columns(by_stage, tasks)
     metrics = _metrics(list(columns.values()), of_mean, _counted(tasks, columns, trained))
-    of_matrix = coverage_notes(stages, by_stage, columns, parts) + unscored_notes(columns, trained_tasks)
-    of_matrix += part_notes(parts)
+    of_matrix = coverage_notes(stages, by_stage, columns, parts)
+    of_matrix += unscored_notes(columns, [tasks[j] for j in trained]) + part_notes(parts) + loss_notes(losses)
     rows = MetricsLog(folder / "metrics.jsonl").read()
     environment = folder / "environment.json"
     return RunResult(
@@ -221,7 +219,7 @@ def load_run(folder: str | Path) -> RunResult:
         settings={stage: s.get("settings", {}) for stage, s in by_stage.items()},
         stage_recipes=stage_recipes,
         changes=rows.settings,
-        notes=[*of_matrix, *loss_notes(losses), *lost_item_notes(folder, by_stage), *map(change_note, rows.settings)],
+        notes=[*of_matrix, *lost_item_notes(folder, by_stage), *map(change_note, rows.settings)],
         remarks=remarks_of(by_stage),
     )
 

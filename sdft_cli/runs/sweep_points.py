@@ -4,7 +4,7 @@ by validation loss. Points are never compared by both."""
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdft_cli.config.sweep_grid import Point
@@ -63,6 +63,11 @@ class TrainedPoint:
 def criterion_of(points: Iterable[TrainedPoint]) -> Criterion:
     """What all points can be compared by: the loss, unless each of them has an accuracy."""
     return "accuracy" if all(trained.validation is not None for trained in points) else "loss"
+
+
+def incomparable(points: Mapping[str, TrainedPoint], criterion: Criterion) -> dict[str, str]:
+    """The points that lack what all are compared by, each with the reason."""
+    return {name: lack for name, trained in points.items() if (lack := trained.lack(criterion))}
 
 
 def choose(groups: Sequence[Sequence[TrainedPoint]], criterion: Criterion) -> Choice:
