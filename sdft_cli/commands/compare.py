@@ -110,8 +110,8 @@ def compare_seeds(folders: Sequence[Path], by: str, forced: bool = False) -> Gro
 
 
 def _check_comparable(runs: Sequence[RunResult], by: str, forced: bool) -> list[str]:
-    """Refuse (`UsageError`) runs whose metrics measure different things: another task sequence or stage, other
-    unscored tasks, another micro world, base model or suite. ``forced``: return the differences, for the output to list."""
+    """Refuse (`UsageError`) runs whose metrics measure different things: another task sequence or stage, other unscored
+    tasks, another micro world, base model or suite. ``forced``: return the differences, for the output to list."""
     values = {"task sequences": [str(run.stages) for run in runs], "last stages": [str(run.last) for run in runs]}
     values["unscored tasks"] = [", ".join(run.unscored) or "none" for run in runs]
     values |= {
