@@ -87,6 +87,7 @@ def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat) ->
         stage.phases.append(Batches(chat, phase, task, examples, (number, "then"), new_tokens))
     second = recipe.second_phase
     for at, batches in enumerate(stage.phases):
+        score_checks.check_reward(task, batches.recipe, batches.examples)
         inherited = at > 0 and second is not None and second.train.warmup_steps is None
         stage.notes += check_warm_up(batches.recipe, batches.steps, name, inherited)
     return stage

@@ -55,6 +55,16 @@ def _named(of: str) -> str:
     return "gold answers" if of == "answers" else of
 
 
+def check_reward(task: Task, phase: Recipe, rows: Sequence[Example]) -> None:
+    """Raise `UsageError` for a phase that learns from grades on training ``rows`` that have none. A judge does not
+    grade them."""
+    if phase.reward and (reason := lack_of_scores(task, rows)):
+        raise UsageError(
+            f"method {phase.method} learns from grades, and none of {task.name}'s training rows has one: {reason}",
+            "name a grader of its answers when you prepare it (data/README.md), or use a method without rewards",
+        )
+
+
 def check_suite(suite: Suite, items: Sequence[Example], recipe: Recipe) -> None:
     """Raise `UsageError` where ``train.stop_if_prior_drops`` watches a suite of which nothing can be scored."""
     if recipe.train.stop_if_prior_drops is not None and (reason := lack_of_scores(suite, items)):

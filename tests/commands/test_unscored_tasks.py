@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.open_dataset import bare, open_dataset
 from support.run_folder import add_losses, make_run, unscore, write_json
 
+from sdft_cli import plugins
 from sdft_cli.commands.sweep import sweep
 from sdft_cli.commands.train import train
 from sdft_cli.config.recipe_layers import assemble
@@ -21,6 +23,7 @@ from sdft_cli.runs.parallel_runs import Job
 from sdft_cli.stats import selection
 from sdft_cli.stats.selection import LossCandidate, pick_by_loss
 from sdft_cli.training.display import TrainingDisplay
+from sdft_cli.types import Score
 
 A, OPEN = "micro-tooluse", "support"
 WHY = "an open answer needs a judge"
@@ -189,6 +192,24 @@ def test_dry_run_says_it_too(sdft, data: Path, tiny_model: Path) -> None:
     assert code == 0 and f"{OPEN} cannot be scored ({WHY}" in out + err
 
 
+def test_a_method_that_learns_from_grades_is_refused_where_nothing_grades(tiny_model: Path, data: Path) -> None:
+    open_dataset(data)
+    flags = {"tasks": [OPEN], "method": "grpo", "model": str(tiny_model), "data": "data"}
+    graded = assemble(None, flags, ["threads=1"])
+    with pytest.raises(UsageError, match=f"grpo learns from grades, and none of {OPEN}'s training rows has one"):
+        train(graded, Path("run"), TrainingDisplay(quiet=True))
+
+
+def test_a_floor_under_a_suite_that_nothing_scores_is_refused(monkeypatch, tiny_model: Path, data: Path) -> None:
+    open_dataset(data)
+    suite = plugins.SUITES.get("micro")
+    silent = replace(suite, name="silent", grade=lambda completion, example: Score(None, None, "unscored: never"))
+    monkeypatch.setitem(plugins.SUITES.own, "silent", silent)
+    floor = recipe(tiny_model, "stop_if_prior_drops=0.1").model_copy(update={"suite": "silent"})
+    with pytest.raises(UsageError, match="stop_if_prior_drops watches the suite silent, which cannot be scored: never"):
+        train(floor, Path("run"), TrainingDisplay(quiet=True))
+
+
 # --- gates ------------------------------------------------------------------------------------------------------------
 
 
@@ -217,3 +238,10 @@ def test_eval_shows_the_loss_of_a_task_beside_its_accuracy(
     print_scores(scores)
     printed = capsys.readouterr().out
     assert "not scored (3 rows)" in printed and printed.count("nats per token, demonstrations of 3 test rows") == 2
+
+
+@pytest.mark.parametrize("flags", [["--pass-at", "1,4"], ["--also", "ceiling"]], ids=" ".join)
+def test_samples_that_nothing_would_score_are_not_drawn(sdft, data: Path, flags: list[str]) -> None:
+    open_dataset(data)
+    code, out, err = sdft("eval", "micro", "--tasks", OPEN, "--data", str(data), *flags)
+    assert code == 2 and not out and f"{OPEN} cannot be scored: {WHY}" in err
