@@ -64,6 +64,8 @@ def compare(a: str, b: str, forced: bool = False) -> CheckpointComparison:
         raise UsageError(f"{a} and {b} share no scored item", f"{_units(sides[0])}; {_units(sides[1])}")
     runs = [load_run(t) for t in (a, b) if (Path(t) / "recipe.json").is_file()]
     metrics = comparisons.difference(runs[1], runs[0]) if len(runs) == 2 else None
+    if len(runs) == 2 and metrics is None:
+        uncompared.append("the runs' metrics: they are not over the same items of the same task sequence")
     return {
         "a": sides[0].name,
         "b": sides[1].name,
