@@ -17,7 +17,8 @@ def open_dataset(
     """Write ``data/<name>`` from the prepared ``data/<of>``; ``change`` makes a split's row into another one."""
     folder = Path(shutil.copytree(data / of, data / name))
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"task": name, "grader": {"name": "none"}}))
+    open_answers = {"name": "none", "chosen": "by the answers"}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"task": name, "grader": open_answers}))
     for path in folder.glob("*.jsonl") if change else ():
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(change(path.stem, row)) + "\n" for row in rows))
