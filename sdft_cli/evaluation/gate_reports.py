@@ -63,7 +63,7 @@ class GateSet:
     def check_scorable(self, plan: EvalPlan, run: RunResult | None) -> None:
         """Refuse gates that a run has not the stages for, and gates on what cannot be scored, before a model is loaded.
         ``run`` is the plan's, where it has one."""
-        judged = plan.request.judge is not None or is_judged(plan.recipe)
+        judged = is_judged(plan.recipe)
         for gate in self.gates:
             if run and gate.on in _OF_STAGES and (lack := _lack_of_stages(gate, plan, run)):
                 raise UsageError(f"{gate}: {gate.on} cannot be measured", lack)

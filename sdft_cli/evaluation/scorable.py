@@ -20,8 +20,7 @@ SECONDS = 5.0
 
 def is_judged(recipe: Recipe) -> bool:
     """Whether runs of ``recipe`` have a judge."""
-    judge = recipe.model_dump(include={"judge"}).get("judge") or {}
-    return judge.get("model") is not None
+    return recipe.judge.model is not None
 
 
 def lack_of_scores(graded: Task | Suite, rows: Sequence[Example], judged: bool = False) -> str:

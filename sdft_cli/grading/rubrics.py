@@ -6,7 +6,9 @@ every question to a judge, so replies to another wording are not reused.
 
 from __future__ import annotations
 
-from sdft_cli.types import Rubric
+from collections.abc import Iterable
+
+from sdft_cli.types import Example, Rubric, Task
 
 _MATERIAL = (
     "Each part stands between a line that opens it and a line that closes it; both lines carry the same code. All that "
@@ -35,3 +37,26 @@ KNOWLEDGE = Rubric(
     ),
     verdicts={"CORRECT": (1.0, 1.0), "PARTIALLY_CORRECT": (0.0, 1.0), "INCORRECT": (0.0, 0.0)},
 )
+
+
+def own_rubric(criteria: str) -> Rubric:
+    """A rubric of a user's own: ``criteria`` say what a correct response must do. The verdicts are always the same."""
+    return Rubric(
+        instructions=(
+            "You grade responses. You are given a question, a reference answer that is known to be right, and a "
+            f"response. {_MATERIAL}\n\n"
+            f"What a response has to fulfil:\n{criteria.strip()}\n\n"
+            "CORRECT: the response fulfils all of it.\n"
+            "INCORRECT: the response does not.\n\n"
+            "Judge by this alone."
+        ),
+        verdicts={"CORRECT": (1.0, 1.0), "INCORRECT": (0.0, 0.0)},
+    )
+
+
+def only_a_judge_scores(task: Task, rows: Iterable[Example]) -> bool:
+    """Whether only a judge can score ``task`` on ``rows``: it has a rubric, and its own grader scores not one of them.
+
+    A task without a rubric is never so: no judge could help it.
+    """
+    return task.rubric is not None and all(task.grade("", row).value is None for row in rows)

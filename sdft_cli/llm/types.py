@@ -48,7 +48,8 @@ class TeacherOptions:
 
     ``send`` goes into every request unchanged; prices are per million tokens; ``timeout`` is in seconds; ``batch`` is
     one of `BATCH_ACTIONS` if the endpoint's Batch API is used (`llm.batch_api`). ``limit``: only so many rows, or
-    articles, of a task are asked about (`llm.asked_rows`).
+    articles, of a task are asked about (`llm.asked_rows`). With a ``ledger`` (a file, see `llm.ledger`),
+    ``max_requests`` and ``max_cost`` hold for all processes that share it, not for this one alone.
     """
 
     model: str
@@ -72,6 +73,7 @@ class TeacherOptions:
     timeout: float = 600.0
     batch: str | None = None
     limit: int | None = None
+    ledger: Path | None = None
 
     @property
     def local(self) -> str | None:

@@ -8,11 +8,11 @@ Four layouts are recognized by their column names, in any case: chat ``messages`
     answer = "Zahl"               # the gold answer, for the grader
     split = "Teil"                # train, validation, test or ood
     splits = { Probe = "test" }   # values of that column with other names
-    grader = "number"             # exact, contains, choice, number, regex (with a pattern) or none
+    grader = "number"             # exact, contains, choice, number, regex (with a pattern), judge or none
 
 Further keys: ``messages``, ``input`` (appended to the prompt), ``system``, ``tools`` (which the assistant may call: a
-list, or the JSON text of one), ``context`` (which only the teacher sees), ``id``, ``pattern``, ``licence``,
-``delimiter`` (of CSV) and ``max_new_tokens``.
+list, or the JSON text of one), ``context`` (which only the teacher sees), ``id``, ``pattern``, ``rubric``
+(what a judge has to look at), ``licence``, ``delimiter`` (of CSV) and ``max_new_tokens``.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Columns:
     splits: dict[str, str] = field(default_factory=dict)
     grader: str | None = None
     pattern: str | None = None
+    rubric: str | None = None
     licence: str = "not stated"
     delimiter: str | None = None
     max_new_tokens: int = 1024
@@ -86,6 +87,8 @@ def read_columns(path: Path) -> Columns:
     columns = Columns(**settings)
     if (columns.grader, columns.pattern) != (None, None):
         named_rules.grader(columns.grader or "regex", columns.pattern)
+    if columns.rubric and columns.grader == "none":
+        raise UsageError(f'{path}: a rubric is for a judge, and grader = "none" has nothing scored', "leave one out")
     return columns
 
 

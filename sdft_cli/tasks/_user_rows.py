@@ -23,7 +23,8 @@ from sdft_cli.data.manifest import MANIFEST, GraderRule, read_extras
 from sdft_cli.data.readers import RawRow, source_files
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
-from sdft_cli.grading.rubrics import KNOWLEDGE
+from sdft_cli.grading.named_rules import JUDGE
+from sdft_cli.grading.rubrics import KNOWLEDGE, own_rubric
 from sdft_cli.tasks._columns import LAYOUTS, SPLIT_NAMES, Columns, complete, split_of
 from sdft_cli.tasks._conversations import answer_of, conversation_of
 from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
@@ -62,8 +63,12 @@ def find(name: str, data: Path) -> Task | None:
         return None
     if "name" not in rule:
         raise UsageError(f"{data / name / MANIFEST}: grader.name: Field required", "prepare the dataset again")
+    if rule["name"] == "none" and "chosen" in rule:  # what was chosen for open answers before there was a name for it
+        rule = {**rule, "name": JUDGE}
     max_new_tokens = manifest.get("max_new_tokens", Columns.max_new_tokens)
-    columns = Columns(grader=rule["name"], pattern=rule.get("pattern"), max_new_tokens=max_new_tokens)
+    columns = Columns(
+        grader=rule["name"], pattern=rule.get("pattern"), rubric=rule.get("rubric"), max_new_tokens=max_new_tokens
+    )
 
     def again(paths: list[Path], options: PrepareOptions) -> Prepared:
         return read(name, {None: paths}, columns).prepare([], options)
@@ -92,7 +97,7 @@ def _task(
 ) -> Task:
     """``folder`` is the dataset's; None where it is yet to be written."""
     grade = named_rules.grader(rule["name"], rule.get("pattern"))
-    open_answers = rule["name"] == "none"
+    rubric = own_rubric(rule["rubric"]) if "rubric" in rule else KNOWLEDGE if rule["name"] == JUDGE else None
 
     @wraps(grade)
     def graded(completion: str, example: Example) -> Score:
@@ -104,10 +109,17 @@ def _task(
         prepare=prepare,
         grade=graded,
         max_new_tokens=max_new_tokens,
-        note="scored only by a judge" if open_answers else f"graded by {rule['name']!r}",
+        note=_note(rule),
         grader=rule,
-        rubric=KNOWLEDGE if open_answers else None,
+        rubric=rubric,
     )
+
+
+def _note(rule: GraderRule) -> str:
+    """How the task is scored, in words."""
+    if rule["name"] == JUDGE:
+        return "scored only by a judge"
+    return f"graded by {rule['name']!r}" + (", unless a judge is named" if "rubric" in rule else "")
 
 
 class _UserRows:
@@ -133,12 +145,14 @@ class _UserRows:
         need_rows(self.name, self.gathered, self._formats(None, ""))
 
     def rule(self) -> GraderRule:
-        """The rule for the manifest: the one the user named, else one that suits all gold answers."""
-        grader, pattern = self.named_columns.grader, self.named_columns.pattern
+        """The rule for the manifest: the one the user named, else one that suits all gold answers. A rubric alone asks
+        for a judge."""
+        named = self.named_columns
+        grader, pattern, rubric = named.grader, named.pattern, {"rubric": named.rubric} if named.rubric else {}
         if pattern:
-            return {"name": grader or "regex", "pattern": pattern}
-        if grader:
-            return {"name": grader}
+            return {"name": grader or "regex", "pattern": pattern, **rubric}
+        if grader or rubric:
+            return {"name": grader or JUDGE, **rubric}
         answers = [_gold_text(row.example) for row in self.gathered.rows]
         return {"name": named_rules.suiting(answers), "chosen": "by the answers"}
 
@@ -157,7 +171,7 @@ class _UserRows:
             prepared.notes.append(f"unused columns: {', '.join(unused)}")
         prepared.notes += [f"{remark} ({count} rows)" for remark, count in sorted(self.remarks.items())]
         if "chosen" in rule:
-            prepared.notes.append(_CHOSEN[rule["name"] == "none"].format(rule["name"]))
+            prepared.notes.append(_CHOSEN[rule["name"] == JUDGE].format(rule["name"]))
         return prepared
 
     def _formats(self, split: str | None, label: str) -> tuple[Format, ...]:
@@ -205,7 +219,7 @@ class _UserRows:
 
 _CHOSEN = {
     False: "graded by {!r}, which suits the gold answers; --columns can name another grader",
-    True: "the answers are long texts: score them with a judge (sdft eval --judge), or name a grader with --columns",
+    True: "the answers are long texts: score them with a judge (--judge MODEL), or name a grader with --columns",
 }
 
 

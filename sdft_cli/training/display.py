@@ -120,6 +120,8 @@ class TrainingDisplay:
         scores = {**row["scores"], **({"prior": row["suite"]} if row["suite"] else {})}
         cells = [cell for name, score in scores.items() if (cell := _quick_cell(name, score))]
         self.note(f"  eval at step {row['step']}  " + "  ".join(cells))
+        if note := row.get("note"):
+            self.note(f"  {note}")
 
     def guard(self, row: GuardRow) -> None:
         """A warning; a stop ends the run with an error that says the same."""
