@@ -6,9 +6,7 @@ every question to a judge, so replies to another wording are not reused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from sdft_cli.types import Example, Rubric, Task
+from sdft_cli.types import Rubric
 
 _MATERIAL = (
     "Each part stands between a line that opens it and a line that closes it; both lines carry the same code. All that "
@@ -52,11 +50,3 @@ def own_rubric(criteria: str) -> Rubric:
         ),
         verdicts={"CORRECT": (1.0, 1.0), "INCORRECT": (0.0, 0.0)},
     )
-
-
-def only_a_judge_scores(task: Task, rows: Iterable[Example]) -> bool:
-    """Whether only a judge can score ``task`` on ``rows``: it has a rubric, and its own grader scores not one of them.
-
-    A task without a rubric is never so: no judge could help it.
-    """
-    return task.rubric is not None and all(task.grade("", row).value is None for row in rows)

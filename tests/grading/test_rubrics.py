@@ -1,25 +1,16 @@
-"""Rubrics: those of a user's own, and which tasks nothing but a judge can score."""
+"""Rubrics of a user's own, and the tasks that get one."""
 
 import json
 from pathlib import Path
 
 from sdft_cli import plugins
 from sdft_cli.commands.prepare import prepare
-from sdft_cli.grading.rubrics import KNOWLEDGE, MEDICAL, only_a_judge_scores, own_rubric
+from sdft_cli.grading.rubrics import KNOWLEDGE, MEDICAL, own_rubric
 from sdft_cli.types import Example, PrepareOptions, Task
 
 
 def row(answer: str) -> Example:
     return Example("x", [{"role": "user", "content": "why ?"}], answer=answer)
-
-
-def test_what_only_a_judge_can_score() -> None:
-    short, long = row("a cold"), row("it is a cold , and a cold takes a week to go away")
-    knowledge, science = plugins.TASKS.get("knowledge"), plugins.TASKS.get("science")
-    assert only_a_judge_scores(knowledge, [long, long]) and not only_a_judge_scores(knowledge, [long, short])
-    assert not only_a_judge_scores(plugins.TASKS.get("medical"), [short]) and not only_a_judge_scores(
-        science, [row("A")]
-    )
 
 
 def test_a_rubric_of_ones_own_has_the_same_frame_as_ours() -> None:
@@ -37,7 +28,7 @@ def test_open_answers_of_a_users_own_get_a_rubric(tmp_path: Path) -> None:
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     prepare(["open"], {"open": [source]}, tmp_path / "data", PrepareOptions())
     task = plugins.task("open", tmp_path / "data")
-    assert task.rubric == KNOWLEDGE and only_a_judge_scores(task, [row(texts[0])]) and task.grader["name"] == "judge"
+    assert task.rubric == KNOWLEDGE and task.grader["name"] == "judge"
     manifest = tmp_path / "data" / "open" / "manifest.json"
     before = json.loads(manifest.read_text())
 
@@ -47,7 +38,7 @@ def test_open_answers_of_a_users_own_get_a_rubric(tmp_path: Path) -> None:
 
     chosen = with_rule(name="none", chosen="by the answers")  # as an earlier version wrote it
     assert chosen.rubric == KNOWLEDGE and chosen.grader["name"] == "judge"
-    assert with_rule(name="none").rubric is None and not only_a_judge_scores(with_rule(name="none"), [row("x")])
+    assert with_rule(name="none").rubric is None
     ruled = with_rule(name="contains", rubric="It is polite.")
     assert ruled.rubric == own_rubric("It is polite.") and "unless a judge is named" in ruled.note
-    assert ruled.grade("x y", row("x")).value == 1.0 and not only_a_judge_scores(ruled, [row("x")])
+    assert ruled.grade("x y", row("x")).value == 1.0
