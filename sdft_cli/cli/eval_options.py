@@ -49,7 +49,10 @@ JudgeUrl = Annotated[
 ]
 JudgeKeyEnv = Annotated[
     str | None,
-    typer.Option("--judge-key-env", help="Environment variable with the judge's API key; by default OPENAI_API_KEY."),
+    typer.Option(
+        "--judge-key-env",
+        help="Environment variable with the judge's API key; by default OPENAI_API_KEY at OpenAI's host, else none.",
+    ),
 ]
 Also = Annotated[
     str | None,
@@ -113,7 +116,7 @@ def judge_options(judge: str | None, base_url: str | None, key_env: str | None) 
         return None
     from sdft_cli.llm.types import TeacherOptions
 
-    options = TeacherOptions(judge, base_url, key_env or "OPENAI_API_KEY", samples=1, temperature=0.0)
+    options = TeacherOptions(judge, base_url, key_env, samples=1, temperature=0.0)
     if options.local is not None and (base_url or key_env):
         raise UsageError(
             "a local judge has neither an endpoint nor a key", "leave out --judge-base-url and --judge-key-env"

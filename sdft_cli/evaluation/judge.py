@@ -25,7 +25,7 @@ from sdft_cli.grading import task_rules
 from sdft_cli.llm.language_model import model_id, open_model
 from sdft_cli.llm.progress import ProgressDisplay
 from sdft_cli.llm.reply_store import ReplyStore
-from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions
+from sdft_cli.llm.types import STOP, Exchange, PromptResult, Reply, Request, TeacherOptions, why_no_answer
 from sdft_cli.models import digests
 from sdft_cli.runs.records import FurtherScores, ItemRecord, ItemScore
 from sdft_cli.types import Json, Message, Rubric, Score, Task
@@ -66,15 +66,23 @@ class Judge:
     def __init__(self, options: TeacherOptions, folder: Path):
         self.options, self.folder = options, folder
         self.model_id = model_id(options)
+        self.left_out: list[str] = []
 
     def settings(self, rubric: Rubric) -> dict[str, str]:
-        """In what two judged evaluations must agree besides their other settings (see `comparable`)."""
-        return {"judge": self.model_id["model"], "rubric": digests.of([rubric.instructions, dict(rubric.verdicts)])}
+        """In what two judged evaluations must agree besides their other settings (see `comparable`).
+
+        A judge whose endpoint refuses a temperature of 0 is another judge. Complete once it has been asked.
+        """
+        left_out = {"judge without": ", ".join(self.left_out)} if self.left_out else {}
+        rubric_digest = digests.of([rubric.instructions, dict(rubric.verdicts)])
+        return {"judge": self.model_id["model"], "rubric": rubric_digest, **left_out}
 
     def note(self, records: Sequence[ItemScore]) -> str:
         """What a reader of these scores must know."""
         unread = sum(record["why"].startswith(UNREAD) for record in records)
-        return f"judged by {self.model_id['model']}" + (f"; {unread} replies could not be read" if unread else "")
+        without = f" without {', '.join(self.left_out)}, which its endpoint refuses" if self.left_out else ""
+        lost = f"; {unread} replies could not be read" if unread else ""
+        return f"judged by {self.model_id['model']}{without}{lost}"
 
     def scores(self, name: str, rubric: Rubric, answers: Sequence[Judgement]) -> list[Score]:
         """The judge's score of every answer, in order; an empty response is wrong without asking.
@@ -92,6 +100,7 @@ class Judge:
         ):
             model = open_model(self.options, store, progress)
             results = model.run([exchange(rubric, answer) for answer in answers], progress.finished)
+            self.left_out = model.left_out
         return {a: result for a, result in zip(answers, results, strict=True) if isinstance(result, Verdict)}
 
 
@@ -137,7 +146,9 @@ def _score(answer: Judgement, verdict: Verdict | None, rubric: Rubric) -> Score:
 def exchange(rubric: Rubric, answer: Judgement) -> Exchange:
     """Asks once and returns the `Verdict`."""
     replies = yield Request(messages(rubric, answer), temperature=0.0, max_tokens=MAX_TOKENS)
-    verdict = Verdict(word=word_of(replies[0], rubric.verdicts), reply=replies[0].text)
+    reason = why_no_answer(replies[0])
+    reply = f"nothing: {reason} {replies[0].text}".strip() if reason else replies[0].text
+    verdict = Verdict(word=word_of(replies[0], rubric.verdicts), reply=reply)
     verdict.add_tokens(replies)
     if verdict.word is None:
         verdict.rejected["no verdict"] += 1
@@ -165,7 +176,7 @@ def fence(answer: Judgement) -> str:
 
 def word_of(reply: Reply, verdicts: Mapping[str, object]) -> str | None:
     """The verdict, if the whole reply is one (a judge's own thinking apart); None if it is anything else."""
-    if reply.finish in (LENGTH, REFUSED):
+    if reply.finish != STOP:
         return None
     text = task_rules.strip_thinking(reply.text).strip(_AROUND).upper()
     word = re.sub(r"[\s-]+", "_", text)

@@ -62,7 +62,7 @@ class BatchJobs:
         self.client = HttpClient(options)
         self.client.need_key()
         self.parameters = SupportedParameters(store.file, self.model_id)
-        self.recorder = Recorder(self.client.address, store, self.parameters, progress)
+        self.recorder = Recorder(self.client, store, self.parameters, progress)
 
     def submit(self, requests: Sequence[Request]) -> list[str]:
         """Submit the requests that are in no open batch yet; returns the ids of the new batches."""

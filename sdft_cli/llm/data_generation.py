@@ -16,7 +16,7 @@ from typing import Protocol
 from sdft_cli.data.manifest import TeacherCounts, TeacherRecord
 from sdft_cli.errors import SdftError
 from sdft_cli.llm.article_questions import Questions
-from sdft_cli.llm.language_model import open_model
+from sdft_cli.llm.language_model import LanguageModel, open_model
 from sdft_cli.llm.progress import ProgressDisplay
 from sdft_cli.llm.rejection_sampling import Demonstrations
 from sdft_cli.llm.reply_store import ReplyStore
@@ -70,11 +70,13 @@ def generate(
         results = model.run(generation.exchanges, progress.finished)
     if generation.exchanges and not any(result.accepted for result in results):
         reasons = ", ".join(f"{n} {reason}" for reason, n in _rejected(results).items()) or "it wrote nothing"
+        refusals = [result.refusal for result in results if result.refusal]
+        reasons += f"; the last refusal: {refusals[-1]}" if refusals else ""
         raise SdftError(
             f"task {task.name!r}: nothing the teacher wrote can be used ({reasons})",
             "try another or a larger teacher, more --samples or a higher --max-tokens",
         )
-    return generation.apply(results), _record(model.model_id, options, generation, results)
+    return generation.apply(results), _record(model, options, generation, results)
 
 
 def store_path(data: Path, task: Task) -> Path:
@@ -98,11 +100,11 @@ def _rejected(results: Sequence[PromptResult]) -> dict[str, int]:
 
 
 def _record(
-    model_id: ModelId, options: TeacherOptions, generation: DataGeneration, results: Sequence[PromptResult]
+    model: LanguageModel, options: TeacherOptions, generation: DataGeneration, results: Sequence[PromptResult]
 ) -> TeacherRecord:
     """The manifest's record: nothing in it depends on errors, on time, or on how often a run was started."""
-    return {
-        **model_id,
+    record: TeacherRecord = {
+        **model.model_id,
         "temperature": options.temperature,
         "max_tokens": generation.max_tokens,
         "samples": options.samples,
@@ -112,3 +114,6 @@ def _record(
         "prompt_tokens": sum(result.prompt_tokens for result in results),
         "completion_tokens": sum(result.completion_tokens for result in results),
     }
+    if model.left_out:
+        record["left_out"] = model.left_out
+    return record

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sdft_cli.llm.store_file import StoreFile
-from sdft_cli.llm.types import Reply
+from sdft_cli.llm.types import REFUSED, STOP, THOUGHT, UNFINISHED, Reply, ending
 
 
 class StoredResponse(NamedTuple):
@@ -50,8 +50,17 @@ class ReplyStore:
         columns = "text, finish, prompt_tokens, completion_tokens"
         rows = self.file.select(f"SELECT {columns} FROM reply WHERE digest = ? AND sample = ?", digest, sample)
         for text, finish, read, written in rows:
-            return Reply(str(text), str(finish), int(read), int(written))
+            return Reply(str(text), _ending(str(finish)), int(read), int(written))
         return None
+
+    def has_answers(self) -> bool:
+        """Whether any reply is an answer in words."""
+        return bool(self.file.select("SELECT 1 FROM reply WHERE finish = ? AND trim(text) <> '' LIMIT 1", STOP))
+
+    def failures(self, digest: str) -> int:
+        """How many responses to a request are errors of the server (status 5xx)."""
+        ((count,),) = self.file.select("SELECT count(*) FROM response WHERE digest = ? AND status LIKE '5__'", digest)
+        return int(count)
 
     def missing(self, digest: str, samples: Sequence[int]) -> list[int]:
         """Those of ``samples`` without a stored reply."""
@@ -75,3 +84,8 @@ class ReplyStore:
                     for sample, r in replies.items()
                 ]
                 base.executemany("INSERT INTO reply VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
+
+
+def _ending(finish: str) -> str:
+    """The ending of a stored reply; older stores have the servers' own words."""
+    return finish if finish in (STOP, REFUSED, UNFINISHED, THOUGHT) else ending(finish)

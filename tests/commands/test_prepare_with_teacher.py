@@ -518,15 +518,15 @@ def test_a_run_killed_five_times_ends_like_an_uninterrupted_one(tmp_path, task, 
 def test_an_interrupt_waits_for_responses_that_are_paid_for(tmp_path):
     with FaultServer(mostly_right, lambda sent, before: "slow 0.7") as server:
         with start(tmp_path, server, 50) as process:
-            wait_for(lambda: server.open == 8)
+            wait_for(lambda: server.open == 9)  # after the first, which goes out alone
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
-        assert "waiting for 8 responses under way" in err
+        assert "waiting for 9 responses under way" in err
         assert "same command" in err
         assert out == ""
-        assert len(server.requests) == 8
-    assert counts(tmp_path / ".teacher" / "sums.sqlite") == (8, 8)
+        assert len(server.requests) == 10
+    assert counts(tmp_path / ".teacher" / "sums.sqlite") == (10, 10)
 
 
 def test_a_second_run_beside_the_first_is_refused(tmp_path):
@@ -701,7 +701,8 @@ def test_a_local_model_refuses_prompts_that_do_not_fit_its_window(tmp_path, tiny
     task(replace(sums.TASK, prepare=lambda p, o: Prepared({"train": rows}), grade=lambda text, example: Score(1.0)))
     prepared(tmp_path, local(tiny_model, samples=64))  # two of three are empty, and one must not be
     (left_out,) = read_manifest(tmp_path / "sums")["filtered"]["rows"]
-    assert (left_out["where"], left_out["detail"]) == ("long", "1 refused by the endpoint")
+    assert left_out["where"] == "long"
+    assert left_out["detail"].startswith("1 refused by the endpoint: 3")  # and how many tokens it has
 
 
 def test_a_local_model_supports_a_few_settings(tmp_path, tiny_model):

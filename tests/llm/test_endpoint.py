@@ -97,11 +97,12 @@ def test_missing_log_probabilities_are_an_error_if_requested():
     ("text", "what"),
     [
         (body("x")[:-9], "broken JSON"),
-        ("", "broken JSON"),
-        ("<html>", "broken JSON"),
+        ("", "status 200, but an empty body"),
+        ("<html>", "status 200, but a web page"),
         ("[" * 100_000, "broken JSON"),
         (r'{"choices": [{"message": {"content": "\ud800"}}]}', "broken JSON"),
         ("[1]", "not a JSON object"),
+        ("null", "not a JSON object"),
         ("{}", "no choices"),
         ('{"choices": []}', "no choices"),
         ('{"choices": [3]}', "no choices"),
@@ -129,7 +130,7 @@ def test_a_body_without_a_reply(text, what):
         (408, "", responses.RETRY),
         (401, '{"error": {"message": "bad key"}}', responses.ABORT),
         (404, '{"detail": "Not Found"}', responses.ABORT),
-        (400, '{"error": {"message": "temperature must be positive", "param": "temperature"}}', responses.ABORT),
+        (400, '{"error": {"message": "top_k must be positive", "param": "top_k"}}', responses.ABORT),
         (429, '{"error": {"code": "insufficient_quota"}}', responses.ABORT),
         (400, '{"error": {"code": "context_length_exceeded"}}', responses.SKIP),
         (400, '{"message": "This model\'s maximum context length is 512 tokens"}', responses.SKIP),
@@ -145,7 +146,7 @@ def test_a_body_without_a_reply(text, what):
 )
 def test_what_a_status_means(status, text, remedy):
     with pytest.raises(ApiError) as error:
-        read(HttpResponse(status, {}, text), request())
+        read(HttpResponse(status, {}, text), request(top_k=-2))
     assert error.value.remedy == remedy
 
 
@@ -347,7 +348,7 @@ def test_what_is_sent(tmp_path):
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
 
 
-@pytest.mark.parametrize("fault", ["429 0", "500", "503", "408", "hang", "drop", "truncated", "empty", "json {}"])
+@pytest.mark.parametrize("fault", ["429 0", "500", "503", "408", "hang", "drop", "truncated", "empty"])
 def test_a_request_is_retried_after_a_fault(tmp_path, impatient, fault):
     options = {"timeout": 0.3} if fault == "hang" else {}
     with FaultServer(echo, first(fault, fault)) as server, model_at(server, tmp_path, **options) as endpoint:
@@ -372,7 +373,7 @@ def test_a_long_retry_after_is_respected(tmp_path):
 
 def test_fewer_requests_are_open_after_429s(tmp_path, impatient):
     with FaultServer(echo, lambda sent, before: None if before else "429 0") as server, model_at(server, tmp_path) as e:
-        texts(e, *(request(str(i)) for i in range(40)))
+        texts(e, *(request(str(i)) for i in range(20)))
         assert e.limiter.concurrency.size < 8
     assert server.most_open <= 8
 
@@ -431,7 +432,7 @@ def test_a_reply_that_stays_empty_is_accepted_as_empty(tmp_path):
     with FaultServer(echo, lambda sent, before: "empty") as server, model_at(server, tmp_path, clock) as endpoint:
         assert texts(endpoint, request("a")) == [[""]]
         assert texts(endpoint, request("a")) == [[""]]
-        assert len(server.requests) == 10
+        assert len(server.requests) == 5
 
 
 def test_a_prompt_that_was_refused_is_not_sent_again(tmp_path):
