@@ -112,7 +112,7 @@ class EndpointModel:
 
     def _fail(self, admission: _Admission, error: ApiError, body: dict[str, Json], attempt: int) -> None:
         admission.cost = admission.worst_cost if error.paid else 0.0
-        if error.reply is not None:
+        if error.reply is not None and not error.reply.estimated:
             self.progress.replied([error.reply])
             admission.cost = self.budget.prices.cost(error.reply.prompt_tokens, error.reply.completion_tokens)
         if error.remedy == responses.SLOW_DOWN:

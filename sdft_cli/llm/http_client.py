@@ -56,7 +56,7 @@ class HttpClient:
         return not self.named and not self.endpoint.is_openai and is_set(DEFAULT_VARIABLE)
 
     def need_key(self) -> None:
-        """Raise `UsageError` if the variable that was named is not set, or the endpoint is OpenAI's, which needs one."""
+        """Raise `UsageError` if the variable that was named is not set, or this is OpenAI's host, which needs a key."""
         if not self.key and (self.options.api_key_env or self.endpoint.is_openai):
             raise missing_key(self.options.api_key_env or DEFAULT_VARIABLE)
 

@@ -1,8 +1,9 @@
 """Changes of a request that a model's endpoint asked for: done without what it refuses, and remembered.
 
-A change is named after the parameter that is left out (``seed``), or is one of those in `llm.refused_parameters`: temperature 0
-becomes almost 0, system texts go into the user's turn, ``max_tokens`` is called ``max_completion_tokens`` or is at most
-a number, the reply is streamed. What an endpoint has refused once is not sent to it again, in later runs either.
+A change is named after the parameter that is left out (``seed``), or is one of those in `llm.refused_parameters`:
+temperature 0 becomes almost 0, system texts go into the user's turn, ``max_tokens`` is called ``max_completion_tokens``
+or is at most a number, the reply is streamed. What an endpoint has refused once is not sent to it again, in later runs
+either.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ class ReplyStore:
         return bool(self.file.select("SELECT 1 FROM reply WHERE finish = ? AND trim(text) <> '' LIMIT 1", STOP))
 
     def failures(self, digest: str) -> int:
-        """How many responses to a request are errors of the server (status 5xx)."""
-        ((count,),) = self.file.select("SELECT count(*) FROM response WHERE digest = ? AND status LIKE '5__'", digest)
+        """How many responses to a request are internal errors of the server (status 500)."""
+        ((count,),) = self.file.select("SELECT count(*) FROM response WHERE digest = ? AND status = '500'", digest)
         return int(count)
 
     def missing(self, digest: str, samples: Sequence[int]) -> list[int]:

@@ -115,6 +115,8 @@ def _replies(response: HttpResponse, request: Request, now: datetime) -> list[Re
         raise ApiError(what, paid=True, suspect=1, about="check that --base-url is that of a chat completions API")
     if request.extra.get("logprobs") and not all(c.get("logprobs") for c in choices):
         raise ApiError("the endpoint ignores logprobs, which --send requests", ABORT, paid=True)
+    if any(choice.get("finish_reason") == event_stream.BROKEN for choice in choices):
+        raise ApiError(event_stream.BROKEN, paid=True)
     replies = [_reply(choice, request) for choice in choices[: len(request.samples)]]
     counted = _with_usage(replies, choices, data.get("usage"), request)
     usable = [reply if reply and (reply.text.strip() or reply.finish != STOP) else None for reply in counted]
@@ -239,7 +241,16 @@ def _thinking(message: dict[str, Json]) -> str:
     fields += [
         p.get("thinking") or p.get("text") for p in parts if isinstance(p, dict) and p.get("type") in _THINKING_PARTS
     ]
-    return "".join(field if isinstance(field, str) else json.dumps(field) for field in fields if field)
+    return "".join(_all_text(field) for field in fields)
+
+
+def _all_text(value: Json) -> str:
+    """The text in whatever form a server gives thinking."""
+    if isinstance(value, list):
+        return "".join(map(_all_text, value))
+    if isinstance(value, dict):
+        return _all_text(value.get("thinking") or value.get("text") or value.get("content"))
+    return value if isinstance(value, str) else ""
 
 
 def _with_usage(replies: list[Reply | None], choices: list[Json], usage: Json, request: Request) -> list[Reply | None]:

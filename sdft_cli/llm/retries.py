@@ -32,7 +32,7 @@ GIVEN_UP_IN_A_ROW = 3
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 #: A longer pause that a server asks for ends the run: it is to be started again then.
 LONGEST_PAUSE = 1800.0
-#: A prompt that was given up with errors of the server in this many runs is left out.
+#: A prompt at which a server failed (status 500) in this many runs, and answered others, is left out.
 RUNS_GIVEN_UP = 2
 
 
@@ -126,7 +126,8 @@ class Retries:
         if self.given_up >= GIVEN_UP_IN_A_ROW:
             message = f"{self.client.address} is down, {ATTEMPTS} attempts each for several prompts: {error.what}"
             raise SdftError(message, RESUME_HINT)
-        if self.probation.passed and self.recorder.failures(pending) >= RUNS_GIVEN_UP * ATTEMPTS:
+        works = self.probation.passed or self.recorder.has_answers()
+        if works and self.recorder.failures(pending) >= RUNS_GIVEN_UP * ATTEMPTS:
             self.recorder.leave_out(error, pending)
             return True
         raise PromptGivenUp(error.what)
