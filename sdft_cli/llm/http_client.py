@@ -39,6 +39,11 @@ def endpoint_model_id(options: TeacherOptions) -> ModelId:
     return {"model": options.model, "base_url": address_of(options.base_url).shown}
 
 
+def status_of(error: SdftError) -> int:
+    """The status of the response that an error of `HttpClient.call` is about; 0 if there was none."""
+    return int(getattr(error.__cause__, "status_code", 0) or 0)
+
+
 class HttpClient:
     """One endpoint. ``address`` is its URL without secrets; ``reached`` becomes True at the first response."""
 

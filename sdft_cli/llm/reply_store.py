@@ -57,6 +57,11 @@ class ReplyStore:
         """Whether any reply is an answer in words."""
         return bool(self.file.select("SELECT 1 FROM reply WHERE finish = ? AND trim(text) <> '' LIMIT 1", STOP))
 
+    def attempts(self, digest: str) -> int:
+        """How many responses to a request there were."""
+        ((count,),) = self.file.select("SELECT count(*) FROM response WHERE digest = ?", digest)
+        return int(count)
+
     def failures(self, digest: str) -> int:
         """How many responses to a request are internal errors of the server (status 500)."""
         ((count,),) = self.file.select("SELECT count(*) FROM response WHERE digest = ? AND status = '500'", digest)

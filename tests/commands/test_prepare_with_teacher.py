@@ -645,6 +645,70 @@ def test_replies_of_an_expired_batch_are_used(tmp_path, task):
         assert submitted(tmp_path, options_for(server))["open"] == 15
 
 
+def test_a_batch_with_broken_lines_is_collected_as_far_as_it_goes(tmp_path, task, capsys):
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}") as server:
+        submitted(tmp_path, options_for(server))
+        server.work()
+        lines = server.files["output_file_id-batch-0"].split(b"\n")
+        broken = [b"\xef\xbb\xbf" + lines[0], b"[1, 2]", lines[1][:-9], *lines[2:], lines[5], b'{"custom_id": "x"}']
+        server.files["output_file_id-batch-0"] = b"\n".join(broken)
+        with pytest.raises(SdftError, match="1 of 20 prompts are still open") as error:
+            prepared(tmp_path, options_for(server, batch="collect"))
+        assert "--batch submit" in error.value.hint
+        said = capsys.readouterr().err
+        assert "output_file_id-batch-0: 2 lines cannot be read" in said
+        assert "1 line is there twice" in said and "1 line is none of this batch" in said
+        assert submitted(tmp_path, options_for(server))["open"] == 1
+        server.work()
+        prepared(tmp_path, options_for(server, batch="collect"))
+        assert len(read_split(tmp_path / "sums", "train")[0]) == 20
+
+
+def test_a_failed_batch_says_why_and_can_be_submitted_again(tmp_path, task, capsys):
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}") as server:
+        submitted(tmp_path, options_for(server))
+        batch = server.batches["batch-0"]
+        batch |= {"status": "failed", "errors": {"data": [{"code": "x", "message": "no batch quota", "line": 2}]}}
+        with pytest.raises(SdftError, match="20 of 20 prompts are still open"):
+            prepared(tmp_path, options_for(server, batch="collect"))
+        assert "batch-0 has failed: no batch quota (line 2)" in capsys.readouterr().err
+        assert submitted(tmp_path, options_for(server))["submitted"] == ["batch-1"]
+        server.work()
+        prepared(tmp_path, options_for(server, batch="collect"))
+
+
+@pytest.mark.parametrize("lost", ["batches", "files"])
+def test_a_batch_or_file_that_is_gone_does_not_block_the_rest(tmp_path, task, capsys, lost):
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}") as server:
+        submitted(tmp_path, options_for(server))
+        server.work()
+        if lost == "batches":
+            del server.batches["batch-0"]
+        else:
+            del server.files["output_file_id-batch-0"]
+        with pytest.raises(SdftError, match="20 of 20 prompts are still open"):
+            prepared(tmp_path, options_for(server, batch="collect"))
+        assert "is not there any more: its requests can be submitted again" in capsys.readouterr().err
+        assert len(submitted(tmp_path, options_for(server))["submitted"]) == 1
+
+
+def test_unknown_refusals_settle_nothing_in_a_batch_without_replies(tmp_path, task, capsys):
+    strange = '400 {"error": {"message": "the flux capacitor is misaligned"}}'
+    everything = [True]
+    script = lambda sent, before: strange if everything[0] or "is 3 ?" in content(sent) else None  # noqa: E731
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}", script) as server:
+        submitted(tmp_path, options_for(server))
+        server.work()
+        with pytest.raises(SdftError, match="20 of 20 prompts are still open"):
+            prepared(tmp_path, options_for(server, batch="collect"))
+        assert "flux capacitor" in capsys.readouterr().err
+        everything[0] = False
+        submitted(tmp_path, options_for(server))
+        server.work()
+        prepared(tmp_path, options_for(server, batch="collect"))
+    assert [row["where"] for row in read_manifest(tmp_path / "sums")["filtered"]["rows"]] == ["sums-3"]
+
+
 def test_a_batch_must_fit_the_budget(tmp_path, task):
     with FaultServer(mostly_right) as server:
         for budget in ({"max_requests": 19}, {"max_cost": 1.0, "price_out": 1e6}):

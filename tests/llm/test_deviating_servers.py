@@ -1,5 +1,5 @@
-"""Deviating servers x teacher and judge: the right rows at the right cost, or one clear line after two requests at most;
-and a second run asks nothing again."""
+"""Deviating servers x teacher and judge: the right rows at the right cost, or one clear line after at most two
+requests; and a second run asks nothing again."""
 
 from __future__ import annotations
 
@@ -233,6 +233,7 @@ def test_a_judge_that_cannot_be_used_is_found_by_two_requests(name: str, tmp_pat
 # --- addresses and keys -----------------------------------------------------------------------------------------------
 
 KEY = "sk-other-9876543210"
+DEPLOYMENT = "/openai/deployments/D"
 
 
 def test_a_key_does_not_follow_a_redirect(tmp_path, monkeypatch):
@@ -287,8 +288,8 @@ def test_teacher_and_judge_have_their_own_keys(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("written", "path", "query"),
     [
-        ("/openai/deployments/D?api-version=1", "/openai/deployments/D/chat/completions", "api-version=1"),
-        ("/openai/deployments/D/chat/completions?api-version=1", "/openai/deployments/D/chat/completions", "api-version=1"),
+        ("/openai/deployments/D?api-version=1", f"{DEPLOYMENT}/chat/completions", "api-version=1"),
+        (f"{DEPLOYMENT}/chat/completions?api-version=1", f"{DEPLOYMENT}/chat/completions", "api-version=1"),
         ("/openai/v1/", "/openai/v1/chat/completions", ""),
         ("/v1/chat/completions", "/v1/chat/completions", ""),
         ("/gateway/acct/v1//", "/gateway/acct/v1/chat/completions", ""),
