@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from sdft_cli.data.manifest import TeacherCounts, TeacherRecord
 from sdft_cli.errors import SdftError
@@ -79,6 +79,12 @@ def generate(
     return generation.apply(results), _record(model, options, generation, results)
 
 
+class _LeftOut(TypedDict, total=False):
+    """What the endpoint refuses, if it refuses anything: see `TeacherRecord`."""
+
+    left_out: list[str]
+
+
 def store_path(data: Path, task: Task) -> Path:
     """Where the replies about a task are kept."""
     return data / ".teacher" / f"{task.name}.sqlite"
@@ -103,8 +109,10 @@ def _record(
     model: LanguageModel, options: TeacherOptions, generation: DataGeneration, results: Sequence[PromptResult]
 ) -> TeacherRecord:
     """The manifest's record: nothing in it depends on errors, on time, or on how often a run was started."""
-    record: TeacherRecord = {
+    left_out: _LeftOut = {"left_out": model.left_out} if model.left_out else {}
+    return {
         **model.model_id,
+        **left_out,
         "temperature": options.temperature,
         "max_tokens": generation.max_tokens,
         "samples": options.samples,
@@ -114,6 +122,3 @@ def _record(
         "prompt_tokens": sum(result.prompt_tokens for result in results),
         "completion_tokens": sum(result.completion_tokens for result in results),
     }
-    if model.left_out:
-        record["left_out"] = model.left_out
-    return record

@@ -118,10 +118,56 @@ PAIRS = [("Who came?", "Ann and Bo."), ("Where to?", "Rome.")]
         "### Question 1\nWho came?\n\n### Answer 1\n\nAnn\nand Bo.\n\n### Question 2\nWhere to?\n\n### Answer 2\nRome.",
         "Q1: Who came?\nA1: Ann and Bo.\nQ2: Where to?\nA2: Rome.",
         "- QUESTION : Who\ncame?\n- answer：Ann and\nBo.\n- Question 2) : Where to?\n- Answer: Rome.",
+        "Question: Who came?\nAnswer: Ann\n\nand Bo.\n\nQuestion: Where to?\nAnswer: Rome.",
+        "Question: Who came?\n\nAnswer: Ann and Bo.\n\n---\n\nQuestion: Where to?\n\nAnswer: Rome.\n\n---",
+        "Q1. Who came?\nA1. Ann and Bo.\n\nQ2. Where to?\nA2. Rome.",
+        "**Question 1:** Who came?  \n**Answer:** Ann and Bo.\n\n**Question 2:** Where to?  \n**Answer:** Rome.",
+        "**Q1: Who came?**\n**A1:** Ann and Bo.\n\n**Q2: Where to?**\n**A2:** Rome.",
+        "Question 1. Who came?\nAnswer 1. Ann and Bo.\nQuestion 2. Where to?\nAnswer 2. Rome.",
+        "Question 1 - Who came?\nAnswer: Ann and Bo.\nQuestion 2 - Where to?\nAnswer: Rome.",
+        "Question: Who came? Answer: Ann and Bo.\nQuestion: Where to? **Answer:** Rome.",
+        "1. Who came?\n   Ann and Bo.\n\n2. Where to?\n   Rome.",
+        "1. **Who came?**\n   - Answer: Ann and Bo.\n2. **Where to?**\n   - Answer: Rome.",
+        "1) Who came?\n\n- Ann and Bo.\n\n2) Where to?\n\n- Rome.\n\nLet me know if you need more!",
+        "Sure!\n\n| # | Question | Answer |\n|---|---|---|\n| 1 | Who came? | Ann and Bo. |\n| 2 | Where to? | Rome. |",
+        '[{"question": "Who came?", "answer": "Ann and Bo."}, {"question": "Where to?", "answer": "Rome."}]',
+        '```json\n{"all": [{"Question": "Who came?", "Answer": "Ann\nand Bo."}]}\n```\n{"q": "Where to?", "a": ["Rome."]}',
+        '{"question": "Who came?", "answer": "Ann and Bo."}\n{"question": "Where to?", "answer": "Rome."}\n',
+        'Here you are:\n[["Who came?", "Ann and Bo."], ["Where to?", "Rome."]]',
+        '{"1": {"question": "Who came?", "answer": "Ann and Bo."}, "2": {"question": "Where to?", "answer": "Rome."}}',
+        "问题：Who came?\n答案：Ann and Bo.\n问题：Where to?\n答案：Rome.",
     ],
 )
 def test_questions_are_parsed_as_models_write_them(text):
     assert question_prompts.parse(text).pairs == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Question: Who spoke?\nAnswer: First\nA: then\nB: at last", "First A: then B: at last"),
+        ("Question: Who spoke?\nAnswer: Three did:\n\nQ: asked\n\nA: answered", "Three did: Q: asked A: answered"),
+        ("Q: Who spoke?\nA: It says\nA: hello\n\nQ: x?\nA: y", "It says A: hello"),
+        ("Question: Why?\nAnswer: For two reasons.\n\n1. Rain.\n\n2. Snow.", "For two reasons. 1. Rain. 2. Snow."),
+        ("Question: Why?\nAnswer: Rain.\n\nIn the end, snow.\n\nI hope this helps!", "Rain. In the end, snow."),
+        ("Question: Why?\nAnswer: Rain.\n\nThese rains lasted.\n\nThen, snow.", "Rain. These rains lasted. Then, snow."),
+        ("Question: Why?\nAnswer: See [1] and {x}: rain.\n", "See [1] and {x}: rain."),
+    ],
+)  # fmt: skip
+def test_an_answer_is_never_cut(text, answer):
+    assert question_prompts.parse(text).pairs[0][1] == answer
+
+
+def test_of_json_that_is_cut_off_the_whole_pairs_are_read():
+    parsed = question_prompts.parse('[{"question": "a?", "answer": "b"}, {"question": "c?", "ans', whole=False)
+    assert parsed.pairs == [("a?", "b")]
+    assert parsed.rejected == {question_prompts.CUT_OFF: 1}
+
+
+def test_a_reply_in_another_form_is_counted():
+    parsed = question_prompts.parse("I would ask who came, and where to.\n\nThat is all.")
+    assert parsed.pairs == []
+    assert parsed.rejected == {question_prompts.UNREAD: 1, question_prompts.OUTSIDE: 2}
 
 
 def test_what_cannot_be_parsed_is_counted():
