@@ -131,7 +131,7 @@ PAIRS = [("Who came?", "Ann and Bo."), ("Where to?", "Rome.")]
         "1) Who came?\n\n- Ann and Bo.\n\n2) Where to?\n\n- Rome.\n\nLet me know if you need more!",
         "Sure!\n\n| # | Question | Answer |\n|---|---|---|\n| 1 | Who came? | Ann and Bo. |\n| 2 | Where to? | Rome. |",
         '[{"question": "Who came?", "answer": "Ann and Bo."}, {"question": "Where to?", "answer": "Rome."}]',
-        '```json\n{"all": [{"Question": "Who came?", "Answer": "Ann\nand Bo."}]}\n```\n{"q": "Where to?", "a": ["Rome."]}',
+        '```json\n{"x": [{"Question": "Who came?", "Answer": "Ann\nand Bo."}]}\n```\n{"q": "Where to?", "a": ["Rome."]}',
         '{"question": "Who came?", "answer": "Ann and Bo."}\n{"question": "Where to?", "answer": "Rome."}\n',
         'Here you are:\n[["Who came?", "Ann and Bo."], ["Where to?", "Rome."]]',
         '{"1": {"question": "Who came?", "answer": "Ann and Bo."}, "2": {"question": "Where to?", "answer": "Rome."}}',
@@ -150,7 +150,7 @@ def test_questions_are_parsed_as_models_write_them(text):
         ("Q: Who spoke?\nA: It says\nA: hello\n\nQ: x?\nA: y", "It says A: hello"),
         ("Question: Why?\nAnswer: For two reasons.\n\n1. Rain.\n\n2. Snow.", "For two reasons. 1. Rain. 2. Snow."),
         ("Question: Why?\nAnswer: Rain.\n\nIn the end, snow.\n\nI hope this helps!", "Rain. In the end, snow."),
-        ("Question: Why?\nAnswer: Rain.\n\nThese rains lasted.\n\nThen, snow.", "Rain. These rains lasted. Then, snow."),
+        ("Question: Why?\nAnswer: Rain.\n\nThese rains lasted.\n\nThen, sun.", "Rain. These rains lasted. Then, sun."),
         ("Question: Why?\nAnswer: See [1] and {x}: rain.\n", "See [1] and {x}: rain."),
     ],
 )  # fmt: skip
