@@ -6,15 +6,62 @@ without colour. The progress of training is in `training.display`, a report's ta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.control import Control
+from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# --- text of others -------------------------------------------------------------------------------------------
+
+#: Control characters but for line ends and tabs, marks that change the direction of text, and halves of characters.
+_COMMANDS = re.compile(
+    "[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
+)
+
+
+def visible(text: str) -> str:
+    """``text`` without commands to whatever shows it: ``\\x1b`` and the like stand where they were.
+
+    What a model or a file says could otherwise recolour, rename or overwrite a terminal, or show other words than it
+    holds.
+    """
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+
+
+class _Visible:
+    """Something to print, with its text made `visible`; its colours are our own."""
+
+    def __init__(self, renderable: ConsoleRenderable):
+        self.renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.renderable, options):
+            shown = segment.text if segment.control else visible(segment.text)
+            yield segment if shown == segment.text else Segment(shown, segment.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.renderable)
+
+
+class _AllVisible(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [one if isinstance(one, Control) else _Visible(one) for one in renderables]
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    console.push_render_hook(_AllVisible())
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 
 def is_live(console: Console = err) -> bool:

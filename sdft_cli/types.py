@@ -111,6 +111,7 @@ class PrepareOptions:
     ``demonstrations='answer'`` uses the gold answer as the demonstration. ``on_overlap``: what to do with a training
     row whose question is also in the test set, where the source fixes the splits (``error``, or ``drop`` the training
     row). ``merge_system``: system texts are put before the user's, for models without a system role.
+    ``on_unwinnable``: rows that get no credit for their own gold answer are kept, left out (``drop``), or an error.
     """
 
     demonstrations: str = "source"
@@ -118,6 +119,7 @@ class PrepareOptions:
     world: int = 0
     on_overlap: str = "error"
     merge_system: bool = False
+    on_unwinnable: str = "keep"
 
 
 @dataclass(frozen=True)
@@ -129,14 +131,29 @@ class Rubric:
 
 
 @dataclass(frozen=True)
+class HubSource:
+    """Where a task's public data is on the Hugging Face hub: what ``sdft prepare --source hub`` reads.
+
+    ``datasets``: as ``--source`` takes them (``hf:ORG/NAME``). ``origin``: what they are, for people. ``arrange``: what
+    the task takes of all their rows together, and notes that say what it leaves out; None: all of it, by split.
+    """
+
+    datasets: tuple[str, ...]
+    origin: str
+    licence: str
+    arrange: Callable[[list[dict[str, Json]]], tuple[list[dict[str, Json]], list[str]]] | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """One skill: how sources become examples, and how a completion is graded.
 
     ``prepare`` takes the source paths (none if the task generates its own rows) and may raise `UsageError`. ``grade``
-    takes the text of a completion and its example. ``question``: the part of a prompt that distinguishes rows which
+    takes the text of a completion and its example. ``options``: from how many answers each question has to choose, if
+    that is so. ``question``: the part of a prompt that distinguishes rows which
     share a long preamble (None: the whole prompt). ``grader``: for a task that is nothing but a dataset, the rule that
     its manifest stores (`tasks._user_rows`). ``rubric``: the instructions for a judge. ``render``: a gold answer
-    as a completion that should be right.
+    as a completion that should be right. ``hub``: where its data is on the Hugging Face hub.
     """
 
     name: str
@@ -153,6 +170,8 @@ class Task:
     grader: dict[str, str] | None = None
     rubric: Rubric | None = None
     render: Callable[[Json], str] | None = None
+    options: int | None = None
+    hub: HubSource | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -268,17 +268,17 @@ def _manifest(
         "seed": options.seed,
         "world": options.world,
         "notes": prepared.notes,
-        "dropped": _count(prepared.dropped, lambda d: not is_filtered(d)),
-        "filtered": _count(prepared.dropped, is_filtered),
+        "dropped": counted(d for d in prepared.dropped if not is_filtered(d)),
+        "filtered": counted(d for d in prepared.dropped if is_filtered(d)),
         "sha256": hashes,
         "sdft": __version__,
         **extra,
     }
 
 
-def _count(dropped: list[Dropped], which: Callable[[Dropped], bool]) -> DropCounts:
+def counted(dropped: Iterable[Dropped]) -> DropCounts:
     """Every reason counted, and the first `MAX_LISTED` rows by name."""
-    chosen = [d for d in dropped if which(d)]
+    chosen = list(dropped)
     return {
         "count": len(chosen),
         "reasons": dict(sorted(Counter(d.reason.removeprefix(FILTERED) for d in chosen).items())),

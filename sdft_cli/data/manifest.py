@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NotRequired
 
 from sdft_cli.config import json_files
-from sdft_cli.config.json_files import Count, Record
+from sdft_cli.config.json_files import Count, Record, Share
 from sdft_cli.errors import UsageError, shown
 from sdft_cli.types import Json
 
@@ -109,6 +109,47 @@ class TeacherRecord(TeacherCounts):
     completion_tokens: int
 
 
+class ConstantAnswer(Record):
+    """The most frequent gold answer of a split, and what it would score as the answer to every row that can be scored;
+    a row on which the rule does not score it counts as wrong."""
+
+    answer: str
+    score: Share
+
+
+class SplitGrading(Record):
+    """What is known of the task's rule on one split before any model answers.
+
+    ``graded`` counts the rows whose gold was graded, ``unwinnable`` those among them that cannot be won,
+    ``need_judge`` the rows that no rule scores, ``unproven`` those of which it is not known how a right completion
+    looks. ``chance`` is what guessing scores; None where it is not defined, and in ``constant_answer`` for training
+    rows and where no rule scores.
+    """
+
+    rows: Count
+    graded: Count
+    unwinnable: Count
+    need_judge: Count
+    unproven: Count
+    constant_answer: ConstantAnswer | None
+    chance: Share | None
+
+
+class Grading(Record):
+    """What `sdft prepare` proved of the task's rule (`data.gold_checks`): which rows it gives no credit for their own
+    gold, by reason, and the first ones by name.
+
+    ``share`` is of the graded rows. With ``on_unwinnable`` "drop" these rows are not in the dataset, and ``splits``
+    are those of the rows that are.
+    """
+
+    on_unwinnable: str
+    graded: Count
+    unwinnable: DropCounts
+    share: Share
+    splits: dict[str, SplitGrading]
+
+
 class ManifestExtras(Record, total=False):
     """The keys that `sdft prepare` adds to what `write_dataset` knows by itself."""
 
@@ -118,6 +159,7 @@ class ManifestExtras(Record, total=False):
     sources: list[SourceFile]
     teacher: TeacherRecord
     lengths: Lengths
+    grading: Grading
 
 
 class Manifest(ManifestExtras):

@@ -44,6 +44,11 @@ class Questions:
         ]
 
     @property
+    def subjects(self) -> list[Example]:
+        """The article of each exchange: all of them for direct questions, then all for indirect ones."""
+        return [*self.articles, *self.articles]
+
+    @property
     def requests(self) -> tuple[int, int]:
         """The fewest and the most requests about one article."""
         return 1, self.options.samples

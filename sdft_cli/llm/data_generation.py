@@ -21,7 +21,7 @@ from sdft_cli.llm.progress import ProgressDisplay
 from sdft_cli.llm.rejection_sampling import Demonstrations
 from sdft_cli.llm.reply_store import ReplyStore
 from sdft_cli.llm.types import Exchange, ModelId, PromptResult, Request, TeacherOptions, advance
-from sdft_cli.types import Prepared, Task
+from sdft_cli.types import Example, Prepared, Task
 
 
 class DataGeneration(Protocol):
@@ -29,6 +29,11 @@ class DataGeneration(Protocol):
 
     exchanges: list[Exchange]
     max_tokens: int
+
+    @property
+    def subjects(self) -> list[Example]:
+        """The row, or the article, of each exchange."""
+        ...
 
     @property
     def requests(self) -> tuple[int, int]:

@@ -37,6 +37,11 @@ class Demonstrations:
         self.exchanges = [first_right(row, task, options, self.max_tokens) for row in self.rows]
 
     @property
+    def subjects(self) -> list[Example]:
+        """The row of each exchange."""
+        return self.rows
+
+    @property
     def requests(self) -> tuple[int, int]:
         """The fewest and the most requests that one prompt takes."""
         return 1, -(-self.options.samples // self.options.at_once)
@@ -79,7 +84,7 @@ def first_right(row: Example, task: Task, options: TeacherOptions, max_tokens: i
         result.add_tokens(replies)
         for number, reply in zip(numbers, replies, strict=True):
             text = strip_thinking(reply.text).strip()
-            if (reason := _rejection(reply, text, row, task)) is None:
+            if (reason := rejection(reply, text, row, task)) is None:
                 result.examples = [replace(row, demonstration=text, meta={**row.meta, "sample": number})]
                 result.accepted_at = number
                 return result
@@ -91,7 +96,7 @@ def first_right(row: Example, task: Task, options: TeacherOptions, max_tokens: i
     return result
 
 
-def _rejection(reply: Reply, text: str, row: Example, task: Task) -> str | None:
+def rejection(reply: Reply, text: str, row: Example, task: Task) -> str | None:
     """Why a reply cannot be a demonstration; None if it can."""
     if reason := why_no_answer(reply):
         return reason

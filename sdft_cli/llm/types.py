@@ -75,7 +75,8 @@ class TeacherOptions:
 
     Without ``api_key_env`` the key is that of $OPENAI_API_KEY at OpenAI's own host, and there is none anywhere else.
     ``send`` goes into every request unchanged; prices are per million tokens; ``timeout`` is in seconds; ``batch`` is
-    one of `BATCH_ACTIONS` if the endpoint's Batch API is used (`llm.batch_api`).
+    one of `BATCH_ACTIONS` if the endpoint's Batch API is used (`llm.batch_api`). ``limit``: only so many rows, or
+    articles, of a task are asked about (`llm.asked_rows`).
     """
 
     model: str
@@ -98,6 +99,7 @@ class TeacherOptions:
     price_out: float | None = None
     timeout: float = 600.0
     batch: str | None = None
+    limit: int | None = None
 
     @property
     def local(self) -> str | None:

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from sdft_cli.console import span
+from sdft_cli.console import span, visible
 from sdft_cli.reporting.estimates import Estimate
 from sdft_cli.reporting.plots import Drawn
 from sdft_cli.reporting.report_json import Report, ReportData, RunReport
@@ -79,7 +79,7 @@ def markdown(table: Table) -> str:
 
 def plain(text: str) -> str:
     """Text that Markdown shows as it stands."""
-    return re.sub(r"([\\|<>&`*_\[\]])", r"\\\1", minus(text)).replace("\n", " ")
+    return re.sub(r"([\\|<>&`*_\[\]])", r"\\\1", minus(visible(text))).replace("\n", " ")
 
 
 def _markdown(cell: Cell) -> str:
@@ -120,7 +120,7 @@ def _small(cell: Cell) -> str:
 
 def escape(text: str) -> str:
     """Text that LaTeX shows as it stands."""
-    return "".join(_LATEX.get(letter, letter) for letter in minus(text))
+    return "".join(_LATEX.get(letter, letter) for letter in minus(visible(text)))
 
 
 # --- CSV -----------------------------------------------------------------------------------------------------------

@@ -20,13 +20,17 @@ from sdft_cli.reporting.tables import TableGroup
 def render(
     report: Report, sections: Mapping[str, TableGroup], drawn: Sequence[Drawn], excerpts: Sequence[RunExcerpts]
 ) -> str:
-    """The page's HTML. Model output in it is only ever text (autoescape)."""
+    """The page's HTML. Model output in it is only ever text (autoescape), without control characters."""
     import jinja2
     from markupsafe import Markup
 
     source = resources.files("sdft_cli.reporting").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: console.visible(value) if type(value) is str else value,
     )
     environment.filters |= {
         "minus": export.minus,

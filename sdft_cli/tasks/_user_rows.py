@@ -47,7 +47,7 @@ def read(name: str, files: Files, columns: Columns) -> Task:
             for label, file in source_files(path):
                 rows.read(label, file, split)
     rows.check()
-    return _task(name, rows.rule(), columns.max_new_tokens, lambda _, options: rows.prepared(options))
+    return _task(name, rows.rule(), columns.max_new_tokens, lambda _, options: rows.prepared(options), None)
 
 
 def find(name: str, data: Path) -> Task | None:
@@ -64,9 +64,11 @@ def find(name: str, data: Path) -> Task | None:
         raise UsageError(f"{data / name / MANIFEST}: grader.name: Field required", "prepare the dataset again")
     max_new_tokens = manifest.get("max_new_tokens", Columns.max_new_tokens)
     columns = Columns(grader=rule["name"], pattern=rule.get("pattern"), max_new_tokens=max_new_tokens)
-    return _task(
-        name, rule, max_new_tokens, lambda paths, options: read(name, {None: paths}, columns).prepare([], options)
-    )
+
+    def again(paths: list[Path], options: PrepareOptions) -> Prepared:
+        return read(name, {None: paths}, columns).prepare([], options)
+
+    return _task(name, rule, max_new_tokens, again, data / name)
 
 
 def names(data: Path) -> list[str]:
@@ -82,14 +84,19 @@ def _is_task(folder: Path) -> bool:
 
 
 def _task(
-    name: str, rule: GraderRule, max_new_tokens: int, prepare: Callable[[list[Path], PrepareOptions], Prepared]
+    name: str,
+    rule: GraderRule,
+    max_new_tokens: int,
+    prepare: Callable[[list[Path], PrepareOptions], Prepared],
+    folder: Path | None,
 ) -> Task:
+    """``folder`` is the dataset's; None where it is yet to be written."""
     grade = named_rules.grader(rule["name"], rule.get("pattern"))
     open_answers = rule["name"] == "none"
 
     @wraps(grade)
     def graded(completion: str, example: Example) -> Score:
-        return grade(completion, example.answer)
+        return grade.score(completion, example, folder)
 
     return Task(
         name=name,

@@ -22,7 +22,7 @@ from pathlib import Path
 from sdft_cli.data.dataset import FILTERED
 from sdft_cli.data.readers import TEXT_SUFFIXES, RawRow
 from sdft_cli.grading import task_rules
-from sdft_cli.grading.named_rules import FEW_WORDS
+from sdft_cli.grading.containment import FEW_WORDS
 from sdft_cli.grading.rubrics import KNOWLEDGE
 from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather, prompt_key, slug, text, user
 from sdft_cli.tasks._splits import arrange

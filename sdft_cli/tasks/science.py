@@ -34,7 +34,7 @@ from sdft_cli.tasks._formats import (
     texts,
 )
 from sdft_cli.tasks._splits import arrange
-from sdft_cli.types import Dropped, Example, Message, Prepared, PrepareOptions, Score, Task
+from sdft_cli.types import Dropped, Example, HubSource, Message, Prepared, PrepareOptions, Score, Task
 
 SYSTEM = """
 Given a question and four options, please select the right answer. Respond in the following format:
@@ -126,6 +126,14 @@ def _question_key(content: str) -> bytes:
     return prompt_key(_OPTIONS.sub("", content).strip() or content)
 
 
+def _chemistry_l3(rows: list[Record]) -> tuple[list[Record], list[str]]:
+    """Of the rows of all of SciKnowEval, those that the task is named after."""
+    chosen = [
+        row for row in rows if (row.get("domain"), (row.get("details") or {}).get("level")) == ("Chemistry", "L3")
+    ]
+    return chosen, [f"of {len(rows)} rows of SciKnowEval, the {len(chosen)} on Chemistry, level L3, were taken"]
+
+
 FORMATS = (
     Format(
         "SciKnowEval rows (question, choices, answerKey)",
@@ -152,4 +160,12 @@ TASK = Task(
     max_new_tokens=2048,
     source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
     render=render_answer,
+    options=len(LABELS),
+    hub=HubSource(
+        ("hf:hicai-zju/SciKnowEval",),
+        "SciKnowEval, 28,392 questions in its version 2 (the one the hub serves), of which Chemistry L3 is used; "
+        "also github.com/HICAI-ZJU/SciKnowEval",
+        "MIT",
+        _chemistry_l3,
+    ),
 )

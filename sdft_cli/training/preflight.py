@@ -13,10 +13,10 @@ from pathlib import Path
 from sdft_cli import plugins
 from sdft_cli.config.recipe import METHODS, Method, Recipe
 from sdft_cli.data import dataset
+from sdft_cli.data.gold_checks import check_gold
 from sdft_cli.errors import UsageError
 from sdft_cli.models.chat import Chat
 from sdft_cli.training.batches import Batches
-from sdft_cli.training.gold_checks import check_gold
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.row_checks import asked_tokens, hint_for, refuse, screen, usable, wanted_tokens
 from sdft_cli.training.warm_up import check_warm_up

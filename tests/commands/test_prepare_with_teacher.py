@@ -131,7 +131,7 @@ PAIRS = [("Who came?", "Ann and Bo."), ("Where to?", "Rome.")]
         "1) Who came?\n\n- Ann and Bo.\n\n2) Where to?\n\n- Rome.\n\nLet me know if you need more!",
         "Sure!\n\n| # | Question | Answer |\n|---|---|---|\n| 1 | Who came? | Ann and Bo. |\n| 2 | Where to? | Rome. |",
         '[{"question": "Who came?", "answer": "Ann and Bo."}, {"question": "Where to?", "answer": "Rome."}]',
-        '```json\n{"x": [{"Question": "Who came?", "Answer": "Ann\nand Bo."}]}\n```\n{"q": "Where to?", "a": ["Rome."]}',
+        '```json\n{"x": [{"Question": "Who came?", "Answer": "Ann\nand Bo."}]}\n```\n{"q": "Where to?", "a": "Rome."}',
         '{"question": "Who came?", "answer": "Ann and Bo."}\n{"question": "Where to?", "answer": "Rome."}\n',
         'Here you are:\n[["Who came?", "Ann and Bo."], ["Where to?", "Rome."]]',
         '{"1": {"question": "Who came?", "answer": "Ann and Bo."}, "2": {"question": "Where to?", "answer": "Rome."}}',

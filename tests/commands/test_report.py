@@ -24,7 +24,7 @@ from sdft_cli.runs import results
 from sdft_cli.stats import continual, paired
 from sdft_cli.stats.across_seeds import seed_test
 
-EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>"
+EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\x00\u202e"
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_only_the_pages_own_script_may_run(page):
 
 def test_model_output_is_only_text(page):
     assert "<script>alert" not in page and "<img" not in page
-    assert EVIL in "".join(Reader(page).text)
+    assert console.visible(EVIL) in "".join(Reader(page).text) and not {"\x1b", "\x00", "\u202e"} & set(page)
 
 
 def test_the_page_holds_the_numbers(pair, page):

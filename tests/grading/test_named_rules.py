@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sdft_cli.errors import UsageError
-from sdft_cli.grading.named_rules import GRADERS, Grader, final_answer, grader, suiting
+from sdft_cli.grading.final_answer import final_answer
+from sdft_cli.grading.named_rules import GRADERS, Grader, grader, suiting
 from sdft_cli.types import Score
 
 GRADED = [  # (grader, completion, gold answer, value)
