@@ -27,13 +27,15 @@ READ, WRITTEN = 10, 5
 
 @dataclass(frozen=True)
 class Received:
-    """One request: its body, headers (in lower case), path and query; and how many came before it."""
+    """One request: its body, headers (in lower case), path and query; how many came before it, and how many of those
+    with the same prompt."""
 
     body: Body
     headers: dict[str, str]
     path: str
     query: str
     before: int
+    repeats: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class DeviatingServer:
     def answer(self, body: Body, headers: dict[str, str], url: str) -> Answer:
         parts = urlsplit(url)
         with self.lock:
-            received = Received(body, headers, parts.path, parts.query, len(self.requests))
+            repeats = sum(r.body.get("messages") == body.get("messages") for r in self.requests)
+            received = Received(body, headers, parts.path, parts.query, len(self.requests), repeats)
             self.requests.append(received)
             answer = self.script(received, self.write(body))
             self.billed += answer.billed
@@ -228,13 +231,13 @@ def streams_anyway(received: Received, text: str) -> Answer:
 
 
 def stream_that_breaks_off(received: Received, text: str) -> Answer:
-    """Every second stream ends in the middle."""
-    return stream(text) if received.before % 2 else stream(text, finish=None, done=False)
+    """The first stream about a prompt ends in the middle."""
+    return stream(text) if received.repeats else stream(text, finish=None, done=False)
 
 
 def overloaded_inference(received: Received, text: str) -> Answer:
     """DeepSeek under load: half a text, with a finish reason of its own, billed all the same."""
-    if received.before % 3 == 1:
+    if received.before and not received.repeats:
         return completion(text[: len(text) // 2], finish="insufficient_system_resource")
     return completion(text)
 
