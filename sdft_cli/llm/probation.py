@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from sdft_cli.llm.refusals import PUT_OFF
 from sdft_cli.llm.responses import EMPTY, ApiError
-from sdft_cli.llm.types import LENGTH, STOP, THOUGHT, Reply
+from sdft_cli.llm.types import CALLED, LENGTH, STOP, THOUGHT, Reply
 
 #: Suspicious responses before the first usable one that end a run; unknown refusals in a row that end it later.
 SUSPECTS, REFUSALS_IN_A_ROW = 2, 3
@@ -54,7 +54,7 @@ class Probation:
 
     def answered(self, replies: list[Reply]) -> ApiError | None:
         """The endpoint has sent these replies; the error that ends the run if none ever has a text."""
-        if any(reply.text.strip() and reply.finish in (STOP, LENGTH) for reply in replies):
+        if any(reply.finish == CALLED or (reply.text.strip() and reply.finish in (STOP, LENGTH)) for reply in replies):
             self.passed, self.suspects, self.refused = True, 0, 0
             return None
         self.refused = 0

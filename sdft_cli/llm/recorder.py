@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.llm import responses
@@ -12,7 +13,7 @@ from sdft_cli.llm.parameters import SupportedParameters, change_text
 from sdft_cli.llm.progress import Progress
 from sdft_cli.llm.reply_store import ReplyStore, StoredResponse
 from sdft_cli.llm.responses import ApiError
-from sdft_cli.llm.types import REFUSED, RESUME_HINT, Pending, Reply
+from sdft_cli.llm.types import REFUSED, RESUME_HINT, Pending, Reply, Request
 
 _ESTIMATED = "the endpoint does not count tokens: they are estimated from the texts, rather too high"
 
@@ -27,7 +28,7 @@ class Recorder:
         """Store a response with the replies in it, and return these; raises `ApiError` if it has none."""
         samples = pending.request.samples
         try:
-            replies = responses.read(response, pending.request)
+            replies = responses.read(response, self._expected(pending.request))
         except ApiError as error:
             refused = _refused(error, pending) if error.remedy == responses.SKIP else {}
             self._store(pending, response, refused)
@@ -86,6 +87,12 @@ class Recorder:
         kind = SdftError if passes else UsageError
         verb = "refuses the request" if error.kind.startswith("status") else "cannot be used"
         return kind(f"{address} {verb}: {error.what}", hint or RESUME_HINT)
+
+    def _expected(self, request: Request) -> Request:
+        """The request as far as a response has to be to it: without log-probabilities, if the endpoint refuses them."""
+        if self.parameters.supports("logprobs"):
+            return request
+        return replace(request, extra={key: value for key, value in request.extra.items() if key != "logprobs"})
 
     def _settle_with(self, replies: dict[int, Reply], error: ApiError, pending: Pending) -> None:
         request = json.dumps(pending.request.body())

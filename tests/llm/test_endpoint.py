@@ -26,7 +26,17 @@ from sdft_cli.llm.rate_limit import ConcurrencyLimit, MinuteLimit
 from sdft_cli.llm.reply_store import ReplyStore
 from sdft_cli.llm.responses import ApiError, read, retry_after
 from sdft_cli.llm.retries import backoff
-from sdft_cli.llm.types import LENGTH, REFUSED, PromptResult, Reply, Request, TeacherOptions
+from sdft_cli.llm.types import (
+    CALLED,
+    LENGTH,
+    REFUSED,
+    THOUGHT,
+    UNFINISHED,
+    PromptResult,
+    Reply,
+    Request,
+    TeacherOptions,
+)
 
 KEY = "sk-test-0123456789/abc"
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -51,7 +61,7 @@ def request(text: str = "hi", samples: tuple[int, ...] = (0,), **extra: Any) -> 
     return Request([{"role": "user", "content": text}], 1.0, 16, extra, samples)
 
 
-def body(*texts: str | None, finish: str = "stop", **more: Any) -> str:
+def body(*texts: str | None, finish: str | None = "stop", **more: Any) -> str:
     choices = [{"message": {"content": t}, "finish_reason": finish} for t in texts]
     return json.dumps({"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 7}, **more})
 
@@ -80,6 +90,76 @@ def test_a_reply_may_end_at_the_limit_or_be_a_refusal():
     assert replies_in(body("x", finish="content_filter"))[0].finish == REFUSED
     refusal = json.dumps({"choices": [{"message": {"content": None, "refusal": "I will not"}}]})
     assert replies_in(refusal)[0] == Reply("I will not", REFUSED, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("raw", "finish"),
+    [
+        *[(raw, "stop") for raw in ("stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence")],
+        *[(raw, LENGTH) for raw in ("length", "max_tokens", "MAX_TOKENS", "model_length", "FinishReason.MAX_TOKENS")],
+        *[(raw, REFUSED) for raw in ("content_filter", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "sensitive")],
+        *[(raw, CALLED) for raw in ("tool_calls", "function_call")],
+        (None, "stop"),
+    ],
+)
+def test_endings_are_known_by_their_many_names(raw, finish):
+    assert replies_in(body("text", finish=raw))[0].finish == finish
+
+
+@pytest.mark.parametrize("raw", ["error", "insufficient_system_resource", "abort", "network_error", "unknown", "other"])
+def test_what_did_not_end_by_itself_is_no_reply(raw):
+    with pytest.raises(ApiError, match=f"finish reason '{raw}'") as error:
+        replies_in(body("half a te", finish=raw))
+    assert error.value.remedy == responses.RETRY
+    assert error.value.reply == Reply("half a te", UNFINISHED, 5, 7)  # what it has cost
+    two = replies_in(json.dumps({"choices": [choice("a", raw), choice("b", "stop")]}), request(samples=(0, 1)))
+    assert [reply and reply.text for reply in two] == [None, "b"]
+
+
+def choice(text: str, finish: str) -> dict[str, Any]:
+    return {"message": {"content": text}, "finish_reason": finish}
+
+
+def test_a_reply_without_a_finish_reason_is_cut_off_if_it_has_all_tokens_that_were_allowed():
+    def with_tokens(written: int) -> str:
+        usage = {"prompt_tokens": 5, "completion_tokens": written}
+        return json.dumps({"choices": [{"message": {"content": "text"}}], "usage": usage})
+
+    assert replies_in(with_tokens(15))[0].finish == "stop"
+    assert replies_in(with_tokens(16))[0].finish == LENGTH  # `request` allows 16
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "", "reasoning_content": "hm"},
+        {"content": None, "reasoning": "hm"},
+        {"content": [{"type": "thinking", "thinking": "hm"}]},
+        {"content": [{"type": "reasoning", "text": "hm"}, {"type": "text", "text": ""}]},
+    ],
+)
+def test_thinking_without_text_is_no_answer_and_is_not_asked_again(message):
+    text = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
+    assert replies_in(text)[0].finish == THOUGHT
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": "a"},
+            ]
+        },
+        {"content": ["a"]},
+        {"content": {"type": "text", "text": "a"}},
+        {"content": "a", "reasoning_content": "hm"},
+    ],
+)
+def test_thinking_apart_from_the_text_is_left_out(message):
+    text = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
+    assert replies_in(text)[0].text == "a"
 
 
 def test_text_beyond_a_stop_is_cut_off():
@@ -281,6 +361,9 @@ def test_a_key_is_removed_from_a_text_however_it_is_written():
     assert "sk-" not in hidden
     assert hidden.count(HIDDEN) == 4
     assert redacted("nothing in sk-learn", None) == "nothing in sk-learn"
+    for told in ("gsk_abc123defg", "xai-12345678", "AIzaSyD-12345", "Bearer abc123def456", "3f2a****9c1d"):
+        assert redacted(f"wrong: {told}.", None, guess=True).startswith(f"wrong: {HIDDEN}")
+    assert redacted("Missing bearer authentication", None, guess=True) == "Missing bearer authentication"
     assert redacted("an EMPTY list", "EMPTY") == "an EMPTY list"  # a placeholder for servers without keys is not secret
 
 
@@ -490,6 +573,14 @@ def test_stops_and_log_probabilities_are_checked(tmp_path):
         pytest.raises(UsageError, match="ignores logprobs"),
     ):
         texts(endpoint, request("a", logprobs=True))
+
+
+def test_log_probabilities_that_are_refused_are_done_without(tmp_path):
+    refused = '400 {"error": {"message": "property \'logprobs\' is unsupported"}}'
+    script = lambda sent, before: refused if "logprobs" in sent else "ignore-logprobs"  # noqa: E731
+    with FaultServer(echo, script) as server, model_at(server, tmp_path) as endpoint:
+        assert texts(endpoint, request("a", logprobs=True, top_logprobs=2)) == [["a!"]]
+        assert "top_logprobs" not in server.requests[-1]
 
 
 def test_equal_requests_are_paid_for_once(tmp_path):
