@@ -20,6 +20,7 @@ from sdft_cli.types import Dropped, Example, Prepared, Task
 
 WRONG, EMPTY = "wrong", "empty"
 UNSCORED, SAME = "cannot be graded", "same as an earlier sample"
+REFUSED_ROW = f"{FILTERED}the endpoint refuses to answer it"
 NO_GOLD = f"{FILTERED}no gold answer to grade a teacher's samples by"
 
 
@@ -55,8 +56,8 @@ class Demonstrations:
             result = by_id.get(row.id)
             if result and not result.examples:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in result.rejected.most_common())
-                reasons += f": {result.refusal}" if result.refusal else ""
-                dropped.append(Dropped(row.id, f"{FILTERED}no sample of {self.options.samples} was right", reasons))
+                reason = REFUSED_ROW if result.refusal else f"{FILTERED}no sample of {self.options.samples} was right"
+                dropped.append(Dropped(row.id, reason, f"{reasons}: {result.refusal}" if result.refusal else reasons))
             elif row.id not in ungraded:
                 train.append(result.examples[0] if result else row)
         splits, notes = {**self.prepared.splits, "train": train}, [*self.prepared.notes, *_notes(results)]

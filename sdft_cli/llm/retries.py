@@ -92,6 +92,7 @@ class Retries:
         if self.probation.is_over(error):
             raise self.recorder.fatal(error)
         if error.remedy == responses.PUT_OFF:
+            self.recorder.progress.usage.errors += 1
             self.put_off[pending.digest] = error
             raise PromptPutOff(error.what)
         if self.recorder.settle(error, pending, last):

@@ -148,7 +148,8 @@ def test_a_row_that_is_refused_is_left_out_and_named(words: str, refused: str, t
         assert len(server.requests) == sent
     (row,) = read_manifest(tmp_path / "sums")["filtered"]["rows"]
     assert row["where"] == f"sums-{refused}"
-    assert "1 refused by the endpoint: " in row["detail"]
+    assert row["reason"].endswith("the endpoint refuses to answer it")
+    assert row["detail"].startswith("1 refused by the endpoint: ") and len(row["detail"]) > 40  # its words
     assert "a prompt is left out" in capsys.readouterr().err or status == 200
 
 

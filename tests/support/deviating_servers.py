@@ -305,7 +305,7 @@ def always(answer: Answer) -> Script:
 
 #: A word of the one line, or of its hint.
 HOPELESS: dict[str, tuple[Script, str]] = {
-    "a wrong key": (always(error(401, "Incorrect API key provided: sk-ab****yz", code="invalid_api_key")), "key"),
+    "a wrong key": (always(error(401, "Incorrect API key provided: sk-ab****yz", code="invalid_api_key")), "--api-key-env"),
     "no money": (always(error(402, "Insufficient Balance")), "no money left"),
     "no money, OpenAI": (always(error(429, "You exceeded your current quota", code="insufficient_quota")), "no money left"),
     "no permission": (always(error(403, "You have insufficient permissions for this operation")), "permissions"),
