@@ -20,8 +20,6 @@ from sdft_cli.llm.types import CALLED, LENGTH, STOP, THOUGHT, Reply
 SUSPECTS, REFUSALS_IN_A_ROW = 2, 3
 #: Empty replies before the first usable one: a prompt may have none, so they are held against the endpoint less.
 EMPTY_REPLIES = 6
-#: Replies without text, all of their tokens spent on thinking, before the first with text, that end a run.
-SPENT_ON_THINKING = 8
 _MORE_ROOM = (
     "raise --max-tokens, or have the model think less, such as by --send reasoning_effort=low or "
     "--send chat_template_kwargs='{\"enable_thinking\": false}'"
@@ -33,7 +31,7 @@ class Probation:
 
     def __init__(self) -> None:
         self.passed = False
-        self.suspects = self.empty = self.refused = self.spent = 0
+        self.suspects = self.empty = self.refused = 0
         self.lock = asyncio.Lock()
 
     @asynccontextmanager
@@ -60,13 +58,12 @@ class Probation:
         self.refused = 0
         if self.passed:
             return None
-        self.suspects += sum(reply.finish == THOUGHT for reply in replies)
-        self.spent += sum(reply.finish == LENGTH for reply in replies)
-        if self.suspects >= SUSPECTS:
-            return ApiError("its replies are thinking without an answer", about=_MORE_ROOM)
-        if self.spent >= SPENT_ON_THINKING:
+        self.suspects += sum(reply.finish in (THOUGHT, LENGTH) for reply in replies)
+        if self.suspects < SUSPECTS:
+            return None
+        if any(reply.finish == LENGTH for reply in replies):
             return ApiError("its replies are cut off at max_tokens before their first word", about=_MORE_ROOM)
-        return None
+        return ApiError("its replies are thinking without an answer", about=_MORE_ROOM)
 
     def is_over(self, error: ApiError) -> bool:
         """Whether this error ends the run, given those before it."""

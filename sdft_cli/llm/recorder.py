@@ -17,6 +17,10 @@ from sdft_cli.llm.types import REFUSED, RESUME_HINT, Pending, Reply, Request
 
 _ESTIMATED = "the endpoint does not count tokens: they are estimated from the texts, rather too high"
 
+_CUT = "the endpoint counts far fewer tokens than the prompts have: does it cut them to its context?"
+#: Bytes of a prompt per token above which it has probably been cut; no language has so many.
+_BYTES_PER_TOKEN, _LONG = 16, 4000
+
 
 class Recorder:
     """Records the responses of the endpoint that ``client`` talks to."""
@@ -39,6 +43,8 @@ class Recorder:
             self._drop("n", "the endpoint ignores n; requesting one sample at a time")
         if any(reply.estimated for reply in written.values()):
             self.progress.note_once(_ESTIMATED)
+        elif _may_be_cut(pending.request, list(written.values())):
+            self.progress.note_once(_CUT)
         self.progress.replied(list(written.values()))
         return list(written.values())
 
@@ -108,6 +114,13 @@ class Recorder:
     def _drop(self, parameter: str, note: str) -> None:
         self.parameters.drop(parameter)
         self.progress.note_once(note)
+
+
+def _may_be_cut(request: Request, replies: list[Reply]) -> bool:
+    """Whether the server has counted too few tokens for the whole of a long prompt (Ollama cuts them silently)."""
+    size = sum(len(message["content"].encode()) for message in request.messages)
+    read = sum(reply.prompt_tokens for reply in replies)
+    return size > _LONG and size > _BYTES_PER_TOKEN * read
 
 
 def _refused(error: ApiError, pending: Pending) -> dict[int, Reply]:

@@ -130,7 +130,7 @@ def _mention(name: str) -> re.Pattern[str]:
     if name != "n":
         return any_of(quoted)
     several = r"\bmultiple (?:completions|choices|candidates)|only one completion"
-    return any_of(quoted, rf"\b{written} ?(?:[><=!]|must|is |should|参数)", several)
+    return any_of(quoted, rf"\b{written} ?(?:[><=!:]|must|is |should|参数)", several)
 
 
 def _most_written(words: str, max_tokens: int) -> int | None:

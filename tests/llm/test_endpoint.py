@@ -583,6 +583,17 @@ def test_log_probabilities_that_are_refused_are_done_without(tmp_path):
         assert "top_logprobs" not in server.requests[-1]
 
 
+def test_a_server_that_seems_to_cut_prompts_is_noted(tmp_path):
+    notes: list[str] = []
+    counted = lambda sent, before: f"json {body('x')}"  # noqa: E731 (five tokens read)
+    with FaultServer(echo, counted) as server, model_at(server, tmp_path) as endpoint:
+        endpoint.progress.note = notes.append
+        texts(endpoint, request("short"))
+        assert notes == []
+        texts(endpoint, request("long " * 1000), request("longer " * 1000))
+    assert [note for note in notes if "does it cut them" in note] == notes[-1:]
+
+
 def test_equal_requests_are_paid_for_once(tmp_path):
     with FaultServer(echo, lambda sent, before: "slow 0.05") as server, model_at(server, tmp_path) as endpoint:
         assert texts(endpoint, *(request("a") for _ in range(5))) == [["a!"]] * 5

@@ -86,6 +86,7 @@ PARAMETERS = [
     # others
     ("n", 400, openai("Only one completion choice is allowed")),
     ("n", 400, openai("n > 1 is not supported")),
+    ("n", 400, openai("n: Extra inputs are not permitted")),
     ("n", 400, openai("Parameter n must equal 1 (multi-choice is not supported)")),
     ("n", 501, openai("This backend cannot generate multiple completions; multiple choices are not supported")),
     ("seed", 400, {"message": "unknown field `seed`, expected one of `model`, `messages`, `max_tokens`"}),

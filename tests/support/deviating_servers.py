@@ -317,6 +317,7 @@ HOPELESS: dict[str, tuple[Script, str]] = {
     "an error as a reply": (always(Answer(200, '{"error": "Unexpected endpoint or method. (POST /chat/completions)"}')), "/v1"),
     "thinking only": (always(completion("", reasoning_content="Let me think about it.")), "thinking without an answer"),
     "thinking only, in parts": (always(completion(None, reasoning="Hm.")), "raise --max-tokens"),
+    "thinking up to the limit": (always(completion("", finish="length", reasoning_content="Let me")), "before their first word"),
     "replies that do not end": (always(completion("half a te", finish="error")), "finish reason 'error'"),
     "a pause of a day": (always(Answer(429, '{"error": {"message": "slow down"}}', {"Retry-After": "86400"})), "24 h"),
     "a limit per day": (always(error(429, "Rate limit exceeded: free-models-per-day")), "per day"),
