@@ -93,7 +93,8 @@ class Dropped:
 class Prepared:
     """What a task makes of raw sources: examples by split, and every row it had to drop.
 
-    ``drawn``: the training rows were chosen by our seed, not by the source.
+    ``drawn``: the training rows were chosen by our seed, not by the source. ``sources``: every file of the sources,
+    read or left out, as the manifest lists it (`data.manifest.SourceFile`).
     """
 
     splits: dict[str, list[Example]]
@@ -102,6 +103,7 @@ class Prepared:
     licence: str = ""
     notes: list[str] = field(default_factory=list)
     drawn: bool = False
+    sources: list[dict[str, Json]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

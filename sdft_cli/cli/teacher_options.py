@@ -101,7 +101,7 @@ def teacher_options(flags: Mapping[str, Any]) -> TeacherOptions | None:
     from sdft_cli.llm.types import TeacherOptions
 
     model, send = flags["teacher"], flags["send"] or []
-    names = [field.name for field in fields(TeacherOptions) if field.name not in ("model", "send")]
+    names = [field.name for field in fields(TeacherOptions) if field.name not in ("model", "send", "ledger")]
     given = {name: flags[name] for name in names if flags[name] is not None}
     if model is None:
         if stray := [*given, *(name for name in ("send", "dry_run", "show") if flags[name])]:

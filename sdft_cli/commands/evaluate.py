@@ -64,6 +64,7 @@ def _check_device(plan: EvalPlan) -> None:
 def measure(plan: EvalPlan) -> EvalScores:
     """All units of ``plan``; also written, with their items, to the folder that ``--out`` names."""
     total, evaluator = Measurement(), Evaluator(plan)
+    _judge_run(plan, evaluator)
     for unit in plan.units:
         total.add(evaluator.measure(unit))
     scores: EvalScores = {"tasks": total.summaries(), "suite": total.suite, "settings": total.settings}
@@ -74,6 +75,21 @@ def measure(plan: EvalPlan) -> EvalScores:
     if plan.request.out:
         write_evaluation(plan.request.out, scores, total.items)
     return scores
+
+
+def _judge_run(plan: EvalPlan, evaluator: Evaluator) -> None:
+    """Where the run's own scores are asked for, with a judge: judge the whole run, every stage by the same one."""
+    run, units = plan.target.run, [unit for unit in plan.units if unit.in_run and unit.suite is None]
+    if run is None or evaluator.judge is None or not units:
+        return
+    fresh = [unit for unit in units if plan.kept_in_run(unit.name).find() is None]
+    for unit in fresh:
+        evaluator.accuracy(unit)
+    if plan.request.names_judge or fresh:
+        from sdft_cli.evaluation.run_judging import fill
+
+        with run.locked():
+            fill(run, plan.recipe, evaluator.judge)
 
 
 def _run_of(plan: EvalPlan) -> RunResult | None:

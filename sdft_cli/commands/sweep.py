@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import cast
 
-from sdft_cli import console
+from sdft_cli import console, plugins
+from sdft_cli.config.judge_section import FREE, JudgeSettings
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe, build
@@ -45,7 +46,7 @@ from sdft_cli.stats.selection import Candidate
 from sdft_cli.types import Json
 
 #: Settings that may have been changed when a point was resumed by itself, without making it another point.
-_FREE = ("guards.", "engine.", "runtime.", "plugins")
+_FREE = ("guards.", "engine.", "runtime.", "plugins", *FREE)
 
 
 class SweepResult(SweepRecord):
@@ -180,6 +181,7 @@ class _Sweep:
                 check_recipe(p.recipe)
             for p in unfinished:
                 self._steps(p)
+            _check_judge(self.base, self._note)
 
     def _steps(self, p: Point) -> int:
         """Optimizer steps of the point's run; the rows behind them are read once for each method."""
@@ -236,9 +238,12 @@ class _Sweep:
         if not (folder / "recipe.json").is_file():
             Run.create(folder, p.recipe)
             return
-        changed = differences(absolute_paths(Run.open(folder).recipe), p.recipe)
+        run = Run.open(folder)
+        changed = differences(absolute_paths(run.recipe), p.recipe)
         if other := [key for key in changed if not key.startswith(_FREE)]:
             raise UsageError(f"{folder} holds a run with other {', '.join(other)}", "name another folder with --out")
+        if any(key.startswith(FREE) for key in changed):  # the limits of the sweep's judge are its points'
+            run.change_recipe(run.recipe.model_copy(update={"judge": p.recipe.judge}))
 
     def _more_seeds(self, chosen: Mapping[str, Choice]) -> None:
         """Run the chosen points with the other seeds too, and put them beside their first seed's."""
@@ -278,7 +283,16 @@ class _Sweep:
 
 def _base(spec: SweepSpec) -> Recipe:
     """A sweep's recipe; an older sweep has its paths as they were given."""
-    return absolute_paths(build([{**spec["base"], "plugins": []}], "sweep.json"))
+    recipe = absolute_paths(build([{**spec["base"], "plugins": []}], "sweep.json"))
+    return recipe.model_copy(update={"judge": JudgeSettings(model=recipe.judge.model)})  # its limits may change
+
+
+def _check_judge(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Raise `SdftError` where the judge of all points cannot judge anything."""
+    if recipe.judge.model is not None:
+        from sdft_cli.evaluation.run_judging import check_judge
+
+        check_judge(recipe, [plugins.task(name, Path(recipe.data)) for name in recipe.tasks], say)
 
 
 def _same(p: Point, q: Point) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sdft_cli.errors import UsageError
-from sdft_cli.grading.named_rules import GRADERS
+from sdft_cli.grading.named_rules import GRADERS, JUDGE
 from sdft_cli.models.views import message_text
 from sdft_cli.types import Example, Score, Task
 
@@ -156,9 +156,10 @@ def refuse_if_hopeless(task: Task, outcomes: Sequence[Outcome], where: str) -> N
 
 
 def needs_judge(task: Task) -> bool:
-    """Whether a gold answer that the task's rule does not score is meant for a judge."""
-    by_rule = task.grader is not None and task.grader["name"] not in ("none", "judge")
-    return task.rubric is not None and not by_rule
+    """Whether a gold answer that the task's rule does not score is meant for a judge, or for nobody."""
+    if task.grader is not None:
+        return task.grader["name"] in (JUDGE, "none")
+    return task.rubric is not None
 
 
 def approximate(task: Task) -> bool:

@@ -37,10 +37,14 @@ class DropCounts(Record):
 
 
 class SourceFile(Record):
-    """A file that the rows were made from."""
+    """A file of the sources: one that was read, with its hash and how many rows it gave, and the split of its rows if
+    its name or a flag says it; or one that was left out, and why."""
 
     file: str
-    sha256: str
+    sha256: NotRequired[str]
+    rows: NotRequired[Count]
+    split: NotRequired[str]
+    left_out: NotRequired[str]
 
 
 #: The rule that grades a task made from a user's own rows (`Task.grader`, `grading.named_rules`): its ``name``, its

@@ -58,10 +58,11 @@ class Evaluator:
 
     @cached_property
     def judge(self) -> Judge | None:
-        from sdft_cli.evaluation.judge import Judge
+        """The judge that is asked for, or the run's own."""
+        from sdft_cli.evaluation.run_judging import judge_of
 
-        options = self.plan.request.judge
-        return Judge(options, self.plan.data / ".judge") if options else None
+        run = self.plan.target.run
+        return judge_of(self.plan.recipe, self.plan.data, run.folder if run else None)
 
     def measure(self, unit: Unit) -> Measurement:
         """Everything that is requested of a unit. A judge's scores are not kept: its replies are."""
@@ -73,9 +74,9 @@ class Evaluator:
             total.add(self.diagnostic(unit, name))
         if self.judge is None or unit.task is None:
             return total
-        from sdft_cli.evaluation.judge import rescored
+        from sdft_cli.evaluation.judged_units import rescored
 
-        return rescored(self.judge, unit.task, total)
+        return rescored(self.judge, unit.task, total, samples=bool(request.draws))
 
     # accuracy -----------------------------------------------------------------------------------------------
 

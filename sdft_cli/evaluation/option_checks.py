@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sdft_cli.config.judge_section import NO_RUBRIC
 from sdft_cli.config.model_locations import is_adapter
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.plan import EvalPlan
@@ -29,13 +30,13 @@ def _unused(plan: EvalPlan) -> Iterator[tuple[str, str, str]]:
             "--data": request.data is not None,
             "--max-new-tokens": request.max_new_tokens is not None,
             "--also": bool(request.also),
-            "--judge": request.judge is not None,
+            "--judge": request.names_judge,
         }
         for flag in (flag for flag, given in of_tasks.items() if given):
             yield flag, "is about a task's questions, but no task is measured here", "add --tasks a,b"
-    if request.judge and not any(unit.task is None or unit.task.rubric for unit in tasks):
+    if request.names_judge and not any(unit.task is None or unit.task.rubric for unit in tasks):
         names = ", ".join(unit.name for unit in tasks)
-        yield "--judge", f"needs a task with a rubric, and {names} has none", "leave it out: the tasks grade themselves"
+        yield "--judge", f"needs a task with a rubric, and {names} has none", NO_RUBRIC
     if not batteries:
         for key in request.settings.get("evaluation", {}).get("harness", {}):
             flag = _HARNESS.get(key, "--harness-args")

@@ -1,8 +1,9 @@
-"""Graders that a dataset of your own can name: ``exact``, ``contains``, ``choice``, ``number``, ``regex``, ``none``.
+"""Graders that a dataset of your own can name: ``exact``, ``contains``, ``choice``, ``number``, ``regex``, ``judge``,
+``none``.
 
 Each reads the final answer out of a completion (`grading.final_answer`) and compares it with the gold one. The rules
 are in files of their own; here is what a grader is, and the table of them. If the gold answer is a list, matching any
-entry counts. Judges are not here: they need a model.
+entry counts. ``judge`` leaves the verdict to a model (`evaluation.judge`), ``none`` to nobody.
 """
 
 from __future__ import annotations
@@ -34,20 +35,28 @@ def grader(name: str, pattern: str | None = None) -> Grader:
 
 def suiting(answers: Sequence[str], rows: Sequence[Example] = ()) -> str:
     """The name of the first grader that suits all of the gold ``answers``, or all of the ``rows`` that they belong to;
-    ``none`` if there is no such grader."""
+    ``judge`` if there is no such grader."""
     for each in GRADERS.values():
         if rows and each.suits_row and all(map(each.suits_row, rows)):
             return each.name
         if answers and all(map(each.suits, answers)):
             return each.name
-    return "none"
+    return JUDGE
 
 
 # --- the table -------------------------------------------------------------------------------------------------
 
 
-def none(completion: str, gold: str) -> Score:
+#: The grader of open answers: the task gets a rubric, by which a judge scores them.
+JUDGE = "judge"
+
+
+def open_answer(completion: str, gold: str) -> Score:
     return Score(None, None, "unscored: an open answer needs a judge (--judge), or a named grader")
+
+
+def none(completion: str, gold: str) -> Score:
+    return Score(None, None, "unscored: the task's grader is none")
 
 
 _SHIPPED = (
@@ -82,13 +91,19 @@ _SHIPPED = (
         "regex",
         "the last match of a pattern (its first group, if it has one) equals the gold answer, white space apart",
         "it reads only what the pattern foresees",
-        none,
+        open_answer,
         compiled=matching,
     ),
     Grader(
-        "none",
-        "no rule: an open answer is scored by a judge, if there is one",
+        JUDGE,
+        "a judge (--judge MODEL) compares the answer with the gold one, by the columns file's rubric if it has one",
         "without a judge nothing is scored",
+        open_answer,
+    ),
+    Grader(
+        "none",
+        "nothing is scored, also not by a judge",
+        "there is no accuracy to choose settings or to see forgetting by",
         none,
     ),
 )

@@ -87,8 +87,6 @@ class Recorder:
         hint, address = error.about, self.client.address
         if error.kind in ("status 401", "status 403") and self.client.withheld:
             hint = f"{DEFAULT_VARIABLE} is only for OpenAI's own host: name this one's key with --api-key-env"
-        elif error.kind == "status 401" and not self.client.key:
-            hint = "no key was sent: name the variable that has it with --api-key-env NAME"
         elif error.kind == "status 403" and not hint:
             hint = "check the key and its permissions: --api-key-env NAME or --api-key-file FILE"
         passes = RESUME_HINT in hint

@@ -76,7 +76,8 @@ class TeacherOptions:
     Without ``api_key_env`` the key is that of $OPENAI_API_KEY at OpenAI's own host, and there is none anywhere else.
     ``send`` goes into every request unchanged; prices are per million tokens; ``timeout`` is in seconds; ``batch`` is
     one of `BATCH_ACTIONS` if the endpoint's Batch API is used (`llm.batch_api`). ``limit``: only so many rows, or
-    articles, of a task are asked about (`llm.asked_rows`).
+    articles, of a task are asked about (`llm.asked_rows`). With a ``ledger`` (a file, see `llm.ledger`),
+    ``max_requests`` and ``max_cost`` hold for all processes that share it, not for this one alone.
     """
 
     model: str
@@ -100,6 +101,7 @@ class TeacherOptions:
     timeout: float = 600.0
     batch: str | None = None
     limit: int | None = None
+    ledger: Path | None = None
 
     @property
     def local(self) -> str | None:
@@ -233,6 +235,12 @@ def ending(finish_reason: str) -> str:
 def why_no_answer(reply: Reply) -> str | None:
     """Why a reply is no answer, in words that are the same for all replies of its kind; None if it may be one."""
     return _NO_ANSWERS.get(reply.finish)
+
+
+def told(reply: Reply) -> str:
+    """What a reply says, for people: its text if it is an answer, else why it is none."""
+    reason = why_no_answer(reply)
+    return (f"nothing: {reason}" + (f" ({reply.text})" if reply.text else "")) if reason else reply.text
 
 
 def _has_host(url: str) -> bool:

@@ -118,10 +118,12 @@ class ShortScore(Record):
 
 
 class EvalFacts(Record):
-    """Mid-training evaluation: accuracies on a few validation rows of every task, and on a few items of the suite."""
+    """Mid-training evaluation: accuracies on a few validation rows of every task, and on a few items of the suite.
+    ``note`` says why an accuracy is missing, where the judge could not be asked."""
 
     scores: dict[str, ShortScore]
     suite: ShortScore | None
+    note: NotRequired[str]
 
 
 class EvalRow(TrainingAt, EvalFacts):

@@ -8,11 +8,11 @@ Four layouts are recognized by their column names, in any case: chat ``messages`
     answer = "Zahl"               # the gold answer, for the grader
     split = "Teil"                # train, validation, test or ood
     splits = { Probe = "test" }   # values of that column with other names
-    grader = "number"             # exact, contains, choice, number, regex (with a pattern) or none
+    grader = "number"             # exact, contains, choice, number, regex (with a pattern), judge or none
 
 Further keys: ``messages``, ``input`` (appended to the prompt), ``system``, ``tools`` (which the assistant may call: a
-list, or the JSON text of one), ``context`` (which only the teacher sees), ``id``, ``pattern``, ``licence``,
-``delimiter`` (of CSV) and ``max_new_tokens``.
+list, or the JSON text of one), ``context`` (which only the teacher sees), ``id``, ``pattern``, ``rubric`` (what a judge
+has to look at), ``licence``, ``delimiter`` (of CSV), ``sheet`` (of an Excel file) and ``max_new_tokens``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from sdft_cli.config.toml_tables import read_toml
+from sdft_cli.data.split_names import Ambiguous, split_of_name
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.types import Json
@@ -40,13 +41,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "split": ("split",),
 }
 LAYOUTS = "messages; prompt and completion; instruction, input and output; question and answer"
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-    "ood": ("ood",),
-}
-SPLIT_NAMES = {name: split for split, names in _SPLITS.items() for name in names}
+SPLIT_NAMES = ("train", "validation", "test", "ood")
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,10 @@ class Columns:
     splits: dict[str, str] = field(default_factory=dict)
     grader: str | None = None
     pattern: str | None = None
+    rubric: str | None = None
     licence: str = "not stated"
     delimiter: str | None = None
+    sheet: str | None = None
     max_new_tokens: int = 1024
 
     @property
@@ -86,6 +83,8 @@ def read_columns(path: Path) -> Columns:
     columns = Columns(**settings)
     if (columns.grader, columns.pattern) != (None, None):
         named_rules.grader(columns.grader or "regex", columns.pattern)
+    if columns.rubric and columns.grader == "none":
+        raise UsageError(f'{path}: a rubric is for a judge, and grader = "none" has nothing scored', "leave one out")
     return columns
 
 
@@ -97,8 +96,8 @@ def _check(path: Path, key: str, value: Json) -> None:
     kind, what = kinds.get(key, (str, "text"))
     if not isinstance(value, kind) or isinstance(value, bool) or not value:
         raise UsageError(f"{path}: {key} = {value!r} is not {what}", f"keys: {', '.join(keys)}")
-    if isinstance(value, dict) and (unknown := [v for v in value.values() if v not in _SPLITS]):
-        raise choose(f"split in {path.name}:", str(unknown[0]), tuple(_SPLITS))
+    if isinstance(value, dict) and (unknown := [v for v in value.values() if v not in SPLIT_NAMES]):
+        raise choose(f"split in {path.name}:", str(unknown[0]), SPLIT_NAMES)
     if key == "delimiter" and len(str(value)) != 1:
         raise UsageError(f"{path}: delimiter = {value!r} is not one character", 'such as delimiter = ";"')
 
@@ -117,6 +116,10 @@ def complete(columns: Columns, present: Collection[str]) -> Columns:
 
 
 def split_of(value: Json, columns: Columns) -> str | None:
-    """The split that a value of the split column means; None if it means none."""
+    """The split that a value of the split column means (`split_names.EVAL` for ``eval``); None if it means none, or
+    two."""
     word = str(value).strip()
-    return columns.splits.get(word) or SPLIT_NAMES.get(word.lower())
+    try:
+        return columns.splits.get(word) or split_of_name(word)
+    except Ambiguous:
+        return None

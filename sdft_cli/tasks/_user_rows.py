@@ -6,13 +6,13 @@ from there again, so that a prepared dataset trains and evaluates under its name
 
 A row needs a demonstration or a gold answer. If it has only an answer, that becomes the demonstration, unless a teacher
 is to write one; if it has only a demonstration, that becomes the gold answer. The split comes from the flag
-(``--source mytask.test=FILE``), else from a column, else from the file's name (``test.jsonl``). All other rows are for
-training if there are test rows, and are split by seed if there are none.
+(``--source mytask.test=FILE``), else from a column, else from what the file says itself (a sheet or a list of that
+name), else from its name (`data.split_names`). All other rows are for training if there are test rows, and are split by
+seed if there are none.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,13 +20,16 @@ from functools import partial, wraps
 from pathlib import Path
 
 from sdft_cli.data.manifest import MANIFEST, GraderRule, read_extras
-from sdft_cli.data.readers import RawRow, source_files
+from sdft_cli.data.readers import RawRow
+from sdft_cli.data.source_files import SourceFile, source_files
+from sdft_cli.data.split_names import EVAL, Ambiguous, resolved
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
-from sdft_cli.grading.rubrics import KNOWLEDGE
+from sdft_cli.grading.named_rules import JUDGE
+from sdft_cli.grading.rubrics import KNOWLEDGE, own_rubric
 from sdft_cli.tasks._columns import LAYOUTS, SPLIT_NAMES, Columns, complete, split_of
 from sdft_cli.tasks._conversations import answer_of, conversation_of
-from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
+from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_keys
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
 
@@ -42,12 +45,17 @@ def read(name: str, files: Files, columns: Columns) -> Task:
     ``columns`` names and no row has.
     """
     rows = _UserRows(name, columns)
-    for split, paths in files.items():
-        for path in paths:
-            for label, file in source_files(path):
-                rows.read(label, file, split)
+    for source, split in _sources(files):
+        rows.read(source, split)
     rows.check()
     return _task(name, rows.rule(), columns.max_new_tokens, lambda _, options: rows.prepared(options), None)
+
+
+def _sources(files: Files) -> list[tuple[SourceFile, str | None]]:
+    """Every file, with the split that the flag gave it. Where none did, its name may say one, beside all others."""
+    unsaid = source_files(files.get(None, []), has_test="test" in files)
+    flagged = [(replace(f, split=split), split) for split, paths in files.items() if split for f in source_files(paths)]
+    return [*((file, None) for file in unsaid), *flagged]
 
 
 def find(name: str, data: Path) -> Task | None:
@@ -62,8 +70,12 @@ def find(name: str, data: Path) -> Task | None:
         return None
     if "name" not in rule:
         raise UsageError(f"{data / name / MANIFEST}: grader.name: Field required", "prepare the dataset again")
+    if rule["name"] == "none" and "chosen" in rule:  # what was chosen for open answers before there was a name for it
+        rule = {**rule, "name": JUDGE}
     max_new_tokens = manifest.get("max_new_tokens", Columns.max_new_tokens)
-    columns = Columns(grader=rule["name"], pattern=rule.get("pattern"), max_new_tokens=max_new_tokens)
+    columns = Columns(
+        grader=rule["name"], pattern=rule.get("pattern"), rubric=rule.get("rubric"), max_new_tokens=max_new_tokens
+    )
 
     def again(paths: list[Path], options: PrepareOptions) -> Prepared:
         return read(name, {None: paths}, columns).prepare([], options)
@@ -92,7 +104,7 @@ def _task(
 ) -> Task:
     """``folder`` is the dataset's; None where it is yet to be written."""
     grade = named_rules.grader(rule["name"], rule.get("pattern"))
-    open_answers = rule["name"] == "none"
+    rubric = own_rubric(rule["rubric"]) if "rubric" in rule else KNOWLEDGE if rule["name"] == JUDGE else None
 
     @wraps(grade)
     def graded(completion: str, example: Example) -> Score:
@@ -104,10 +116,17 @@ def _task(
         prepare=prepare,
         grade=graded,
         max_new_tokens=max_new_tokens,
-        note="scored only by a judge" if open_answers else f"graded by {rule['name']!r}",
+        note=_note(rule),
         grader=rule,
-        rubric=KNOWLEDGE if open_answers else None,
+        rubric=rubric,
     )
+
+
+def _note(rule: GraderRule) -> str:
+    """How the task is scored, in words."""
+    if rule["name"] == JUDGE:
+        return "scored only by a judge"
+    return f"graded by {rule['name']!r}" + (", unless a judge is named" if "rubric" in rule else "")
 
 
 class _UserRows:
@@ -121,24 +140,26 @@ class _UserRows:
         self.row_by_id: dict[str, int] = {}
         self.remarks = Counter[str]()  # on how many rows
 
-    def read(self, label: str, file: Path, split: str | None) -> None:
+    def read(self, source: SourceFile, split: str | None) -> None:
         self.row_by_id.clear()
-        formats = self._formats(split, label)
-        gather_file(self.name, label, file, formats, self.gathered, self.named_columns.delimiter)
+        named = self.named_columns
+        gather_file(self.name, source, self._formats(split, source), self.gathered, named.delimiter, named.sheet)
 
     def check(self) -> None:
         for column in self.named_columns.named.values():
             if column not in self.seen:
                 raise choose(f"column of task {self.name!r}:", column, tuple(self.seen))
-        need_rows(self.name, self.gathered, self._formats(None, ""))
+        need_rows(self.name, self.gathered, self._formats(None, None))
 
     def rule(self) -> GraderRule:
-        """The rule for the manifest: the one the user named, else one that suits all gold answers."""
-        grader, pattern = self.named_columns.grader, self.named_columns.pattern
+        """The rule for the manifest: the one the user named, else one that suits all gold answers. A rubric alone asks
+        for a judge."""
+        named = self.named_columns
+        grader, pattern, rubric = named.grader, named.pattern, {"rubric": named.rubric} if named.rubric else {}
         if pattern:
-            return {"name": grader or "regex", "pattern": pattern}
-        if grader:
-            return {"name": grader}
+            return {"name": grader or "regex", "pattern": pattern, **rubric}
+        if grader or rubric:
+            return {"name": grader or JUDGE, **rubric}
         answers = [_gold_text(row.example) for row in self.gathered.rows]
         return {"name": named_rules.suiting(answers), "chosen": "by the answers"}
 
@@ -147,6 +168,8 @@ class _UserRows:
         rule, gathered = self.rule(), self.gathered
         self.gathered = Gathered()
         gathered.rows = [_with_answer(row) for row in gathered.rows]
+        tested = any(row.role == "test" for row in gathered.rows)
+        gathered.rows = [_with_split(row, tested) for row in gathered.rows]
         if any(row.role == "test" for row in gathered.rows):  # then rows without a split are meant for training
             gathered.rows = [replace(row, role="train") if row.role == "pool" else row for row in gathered.rows]
         if options.demonstrations == "source" and any(row.example.demonstration is None for row in gathered.rows):
@@ -157,11 +180,11 @@ class _UserRows:
             prepared.notes.append(f"unused columns: {', '.join(unused)}")
         prepared.notes += [f"{remark} ({count} rows)" for remark, count in sorted(self.remarks.items())]
         if "chosen" in rule:
-            prepared.notes.append(_CHOSEN[rule["name"] == "none"].format(rule["name"]))
+            prepared.notes.append(_CHOSEN[rule["name"] == JUDGE].format(rule["name"]))
         return prepared
 
-    def _formats(self, split: str | None, label: str) -> tuple[Format, ...]:
-        return (Format(_FORMAT, self.named_columns.licence, self._has_prompt, partial(self._parse, split, label)),)
+    def _formats(self, split: str | None, source: SourceFile | None) -> tuple[Format, ...]:
+        return (Format(_FORMAT, self.named_columns.licence, self._has_prompt, partial(self._parse, split, source)),)
 
     def _has_prompt(self, data: Record) -> bool:
         columns = self._columns(data)
@@ -175,9 +198,9 @@ class _UserRows:
             self.used.update(self.columns_by_fields[fields].named.values())
         return self.columns_by_fields[fields]
 
-    def _parse(self, split: str | None, label: str, row: RawRow) -> list[SourceRow | Dropped]:
+    def _parse(self, split: str | None, source: SourceFile | None, row: RawRow) -> list[SourceRow | Dropped]:
         columns = self._columns(row.data)
-        role = split or _split_by_column(row, columns) or _split_by_name(label) or "pool"
+        role = split or _split_by_column(row, columns) or row.split or self._split_by_name(source) or "pool"
         prompt, demonstration, tools, remarks = conversation_of(row.data, columns)
         answer = answer_of(row.data, columns.answer)
         if demonstration is None and answer is None:
@@ -189,24 +212,41 @@ class _UserRows:
         context = ((context or "").strip() and context) or None
         example = Example(name, prompt, demonstration, context, answer, tools=tools)
         self.remarks.update(remarks)
-        return [SourceRow(example, role, (prompt_key("\n".join(m["content"] for m in prompt)),), row.where)]
+        return [SourceRow(example, role, prompt_keys("\n".join(m["content"] for m in prompt)), row.where)]
+
+    def _split_by_name(self, source: SourceFile | None) -> str | None:
+        """The split that the file's name or folder says; `UsageError` if it says two."""
+        said = source.split if source else None
+        if isinstance(said, Ambiguous):
+            raise UsageError(
+                f"the name {said.name!r} may be for {' or '.join(said.splits)}, and no row says which",
+                f"say which: --source {self.name}.{said.splits[-1]}=FILE, or rename it",
+            )
+        return said
 
     def _id(self, row: RawRow, columns: Columns) -> str | None:
         """The row's own id, which no other row of its file may have; None if there is no id column."""
         if columns.id is None:
             return None
         value = row.data.get(columns.id)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # pandas makes whole numbers these, where a row has none
         if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
             raise BadRow("no id", f"field {columns.id!r} is {value!r}")
-        if (first := self.row_by_id.setdefault(str(value), row.number)) != row.number:
+        if (first := self.row_by_id.setdefault(f"{row.split}/{value}", row.number)) != row.number:
             raise BadRow("duplicate id", f"{value!r} is also the id of row {first}")
         return str(value)
 
 
 _CHOSEN = {
     False: "graded by {!r}, which suits the gold answers; --columns can name another grader",
-    True: "the answers are long texts: score them with a judge (sdft eval --judge), or name a grader with --columns",
+    True: "the answers are long texts: score them with a judge (--judge MODEL), or name a grader with --columns",
 }
+
+
+def _with_split(row: SourceRow, tested: bool) -> SourceRow:
+    """A row whose column says ``eval`` is for validation if there are test rows, and else for testing."""
+    return replace(row, role=str(resolved(row.role, tested))) if row.role == EVAL else row
 
 
 def _split_by_column(row: RawRow, columns: Columns) -> str | None:
@@ -216,14 +256,6 @@ def _split_by_column(row: RawRow, columns: Columns) -> str | None:
         detail = f"{columns.split!r} is {row.data.get(columns.split)!r}; splits: {', '.join(SPLIT_NAMES)}"
         raise BadRow("unknown split", detail)
     return split
-
-
-def _split_by_name(label: str) -> str | None:
-    """The split that a file (``test.csv``, ``train-00000-of-00002.parquet``) or a folder above it is named after."""
-    _, *folders = Path(label).parent.parts or ("",)
-    pieces = (Path(label).stem, *reversed(folders))
-    splits = (SPLIT_NAMES.get(re.split(r"[-_.]?\d", piece)[0].lower()) for piece in pieces)
-    return next((split for split in splits if split), None)
 
 
 def _gold_text(example: Example) -> str:

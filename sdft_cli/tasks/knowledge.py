@@ -24,7 +24,7 @@ from sdft_cli.data.readers import TEXT_SUFFIXES, RawRow
 from sdft_cli.grading import task_rules
 from sdft_cli.grading.containment import FEW_WORDS
 from sdft_cli.grading.rubrics import KNOWLEDGE
-from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather, prompt_key, slug, text, user
+from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather, prompt_keys, slug, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import SPLITS, Dropped, Example, Prepared, PrepareOptions, Score, Task
 
@@ -65,7 +65,7 @@ def _question(row: RawRow) -> list[SourceRow | Dropped]:
     meta = {"article": article} if article else {}
     name = f"knowledge-{slug(article) if article else 'question'}-{row.number}"
     example = Example(name, user(question), answer, answer=answer, meta=meta)
-    return [SourceRow(example, split, (prompt_key(question),), row.where)]
+    return [SourceRow(example, split, prompt_keys(question), row.where)]
 
 
 def _key(data: Record, names: tuple[str, ...]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from sdft_cli.data.readers import RawRow
 from sdft_cli.grading import task_rules
 from sdft_cli.grading.rubrics import MEDICAL
-from sdft_cli.tasks._formats import BadRow, Format, Record, SourceRow, gather, prompt_key, text, user
+from sdft_cli.tasks._formats import BadRow, Format, Record, SourceRow, gather, prompt_keys, text, user
 from sdft_cli.tasks._splits import arrange
 from sdft_cli.types import Dropped, Example, HubSource, Prepared, PrepareOptions, Score, Task
 
@@ -41,7 +41,7 @@ def _both(row: RawRow) -> list[SourceRow | Dropped]:
     name = f"medical-{row.number}"
     train = Example(name, user(question), demonstration, answer=answer)
     held_out = Example(name, user(verifiable), demonstration, answer=answer)
-    return [SourceRow(train, "pool", (prompt_key(verifiable), prompt_key(question)), row.where, held_out)]
+    return [SourceRow(train, "pool", prompt_keys(verifiable, question), row.where, held_out)]
 
 
 def _training(row: RawRow) -> list[SourceRow | Dropped]:
@@ -49,13 +49,13 @@ def _training(row: RawRow) -> list[SourceRow | Dropped]:
     answer = _answer(row) if row.data.get(ANSWER) is not None else None
     demonstration = text(row.data, DEMONSTRATION, "demonstration")
     example = Example(f"medical-train-{row.number}", user(question), demonstration, answer=answer)
-    return [SourceRow(example, "train", (prompt_key(question),), row.where)]
+    return [SourceRow(example, "train", prompt_keys(question), row.where)]
 
 
 def _evaluation(row: RawRow) -> list[SourceRow | Dropped]:
     question = text(row.data, TEST_QUESTION, "prompt")
     example = Example(f"medical-test-{row.number}", user(question), answer=_answer(row))
-    return [SourceRow(example, "test", (prompt_key(question),), row.where)]
+    return [SourceRow(example, "test", prompt_keys(question), row.where)]
 
 
 def _answer(row: RawRow) -> str:

@@ -28,7 +28,7 @@ from sdft_cli.tasks._formats import (
     SourceRow,
     gather,
     messages,
-    prompt_key,
+    prompt_keys,
     slug,
     text,
     texts,
@@ -92,7 +92,7 @@ def _sciknoweval_row(row: RawRow) -> list[SourceRow | Dropped]:
     topic = str(details.get("task") or "row")
     meta = {"level": f"{data.get('domain', '')} {details.get('level', '')}".strip() or "unknown", "topic": topic}
     example = Example(f"science-{slug(topic)}-{row.number}", prompt, answer=letter, meta=meta)
-    return [SourceRow(example, "pool", (_question_key(prompt[-1]["content"]),), row.where)]
+    return [SourceRow(example, "pool", _question_keys(prompt[-1]["content"]), row.where)]
 
 
 def _listed(choices: Record) -> str:
@@ -119,11 +119,11 @@ def _authors_row(row: RawRow) -> list[SourceRow | Dropped]:
         raise BadRow("answer is not a letter", f"{answer[:40]!r}")
     example = Example(f"science-{row.number}", prompt, demonstration, answer=answer)
     role = "train" if demonstration else "test"
-    return [SourceRow(example, role, (_question_key(prompt[-1]["content"]),), row.where)]
+    return [SourceRow(example, role, _question_keys(prompt[-1]["content"]), row.where)]
 
 
-def _question_key(content: str) -> bytes:
-    return prompt_key(_OPTIONS.sub("", content).strip() or content)
+def _question_keys(content: str) -> tuple[bytes, ...]:
+    return prompt_keys(_OPTIONS.sub("", content).strip() or content)
 
 
 def _chemistry_l3(rows: list[Record]) -> tuple[list[Record], list[str]]:

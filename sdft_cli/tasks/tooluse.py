@@ -27,7 +27,7 @@ from sdft_cli.tasks._formats import (
     Record,
     SourceRow,
     gather,
-    prompt_key,
+    prompt_keys,
     slug,
     text,
     texts,
@@ -143,7 +143,7 @@ def _source_row(
 ) -> SourceRow:
     meta = {"api": api} if api else {}
     example = Example(f"tooluse-{name}", user(prompt), demonstration, answer=gold, meta=meta)
-    return SourceRow(example, role, (prompt_key(prompt),), where)
+    return SourceRow(example, role, prompt_keys(prompt), where)
 
 
 def _prompt(record: Record, question: str) -> str:

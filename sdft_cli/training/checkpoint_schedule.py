@@ -23,6 +23,7 @@ class Checkpointer:
         self.run, self.settings, self.stage, self.begin = run, run.recipe_of(stage).train, stage, begin
         self.checkpoints = run.checkpoints.of(stage)
         self.marks: list[Mark] = []
+        self.judged_from = self._judged_from()
         for row in run.metrics.evals(stage):
             self.see(row)
         self.rule = Rule(self.settings.keep_checkpoints, self.settings.best != "off", self._floor())
@@ -37,11 +38,18 @@ class Checkpointer:
             raise SdftError("train.stop_if_prior_drops: no item of the prior suite could be scored", "drop the setting")
         return base - drop - 1e-9  # a drop of exactly that much is allowed
 
+    def _judged_from(self) -> int:
+        """The step of this stage after which the run has had another judge, or one at all: accuracies by that one
+        cannot be compared with those before. -1 where it has kept its judge."""
+        changed = [row for row in self.run.metrics.read().settings if "judge.model" in row["changed"]]
+        return max((row["step"] for row in changed if row["stage"] == self.stage.number), default=-1)
+
     def see(self, row: EvalRow) -> None:
         """Take notice of a mid-training evaluation."""
         if row["step"] > self.begin:
             score, suite = row["scores"][row["task"]], row["suite"]
-            self.marks.append(Mark(row["step"], score["accuracy"], suite["accuracy"] if suite else None))
+            accuracy = score["accuracy"] if row["step"] > self.judged_from else None
+            self.marks.append(Mark(row["step"], accuracy, suite["accuracy"] if suite else None))
 
     def evaluated(self, step: int) -> bool:
         """Whether the evaluation after ``step`` is logged."""

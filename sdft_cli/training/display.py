@@ -82,6 +82,8 @@ class TrainingDisplay:
         scores = {**row["scores"], **({"prior": row["suite"]} if row["suite"] else {})}
         cells = [f"{name} {number(score['accuracy'])} (n {score['n']})" for name, score in scores.items() if score["n"]]
         self.note(f"  eval at step {row['step']}  " + "  ".join(cells))
+        if note := row.get("note"):
+            self.note(f"  {note}")
 
     def guard(self, row: GuardRow) -> None:
         """A warning; a stop ends the run with an error that says the same."""

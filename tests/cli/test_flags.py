@@ -65,6 +65,9 @@ RECIPE = {
     "seed": "--seed 3",
     "engine": "--engine my-engine",
     "sets": "--set train.batch=8",
+    "judge": "--judge big",
+    "judge_base_url": "--judge-base-url http://localhost:1/v1",
+    "judge_key_env": "--judge-key-env MY_KEY",
 }
 TEACHER = {
     "base_url": "--base-url http://localhost:1/v1",
@@ -215,7 +218,10 @@ REFUSED = {
     **{(mode, "world"): "--world 1: mine is made of sources" for mode in ("prepare, sources", *ASKED)},
     **{
         ("sweep, resumed", flag): ": --resume goes on with the sweep's own settings"
-        for flag in ("tasks", "method", "model", "data", "suite", "engine", "sets")
+        for flag in (
+            *("tasks", "method", "model", "data", "suite", "engine", "sets"),
+            *("judge", "judge_base_url", "judge_key_env"),
+        )
     },
     ("sweep, resumed", "out"): "--resume needs a sweep's folder, not o",
     **{(mode, "base"): "micro is no adapter, and nothing has moved" for mode in ("probe", "train", "train, dry")},
@@ -223,8 +229,11 @@ REFUSED = {
     ("eval", "gate"): "--gate safe is how gates are decided, and none is set",
     ("eval", "junit"): "--junit and --markdown report on gates",
     ("eval", "markdown"): "--junit and --markdown report on gates",
-    **{("eval", flag): "are for a judge" for flag in ("judge_base_url", "judge_key_env")},
-    **{("grade", flag): "are for a judge" for flag in ("judge_base_url", "judge_key_env")},
+    **{
+        (mode, flag): "is for a judge, and none is named"
+        for mode in ("eval", "grade", "probe", "train", "train, dry", "sweep")
+        for flag in ("judge_base_url", "judge_key_env")
+    },
 }
 #: Alone, these change nothing that is handed on: what tests them instead.
 ELSEWHERE = {

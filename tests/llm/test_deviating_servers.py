@@ -228,7 +228,7 @@ def test_a_judge_that_cannot_be_used_is_found_by_two_requests(name: str, tmp_pat
         with pytest.raises(SdftError) as error:
             judged(server, tmp_path)
         assert len(server.requests) <= 2
-    one_line(error.value, words.replace("--max-tokens", ""))
+    one_line(error.value, words.replace("--api-key-env", "--judge-key-env").replace("raise --max-tokens", "think less"))
 
 
 # --- addresses and keys -----------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ GRADERS = [
     ([{"question": ask(i), "answer": "ABC"[i % 3]} for i in range(40)], "choice"),
     ([{"question": ask(i), "answer": i * 1.5} for i in range(40)], "number"),
     ([{"question": ask(i), "answer": f"the {WORDS[i % 15]} one"} for i in range(40)], "contains"),
-    ([{"question": ask(i), "answer": " ".join(WORDS)} for i in range(40)], "none"),
+    ([{"question": ask(i), "answer": " ".join(WORDS)} for i in range(40)], "judge"),
     ([{"messages": [{"role": "user", "content": ask(i)}, REPLY]} for i in range(40)], "contains"),
 ]
 
@@ -202,7 +202,7 @@ def test_a_grader_that_suits_the_answers_is_chosen_and_noted(rows, grader, tmp_p
     assert any(repr(grader) in note or "with a judge" in note for note in summary["notes"])
     assert all(e.answer is not None for e in splits["test"])
     value = plugins.task("mine", tmp_path / "data").grade(str(splits["test"][0].answer), splits["test"][0]).value
-    assert value == (None if grader == "none" else 1.0)
+    assert value == (None if grader == "judge" else 1.0)
 
 
 def test_any_of_several_gold_answers_is_right(tmp_path):

@@ -14,6 +14,7 @@ from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
 from sdft_cli.training.checkpoint_retention import Mark, Rule, best
+from sdft_cli.training.checkpoint_schedule import Checkpointer
 from sdft_cli.training.display import TrainingDisplay
 
 RISES_AND_FALLS = [Mark(25, 0.5, 0.99), Mark(50, 0.9, 0.98), Mark(75, 0.9, 0.95), Mark(100, 0.7, 0.9)]
@@ -43,6 +44,21 @@ def test_what_is_kept_and_where_a_stage_ends() -> None:
     assert Rule(floor=0.985).ending(RISES_AND_FALLS, use_best=True) == RISES_AND_FALLS[0]
     assert Rule(floor=1.0).ending(RISES_AND_FALLS, use_best=True) is None
     assert not Rule(floor=0.5).holds(Mark(1, 1.0, None))  # a prior that was not measured is not kept
+
+
+def test_accuracies_by_different_judges_are_not_compared(tmp_path: Path) -> None:
+    """After the first step the run was judged by a model (`sdft eval --judge`); what was measured before had none."""
+    settings = {"model": "micro", "tasks": ["a"], "judge": {"model": "big"}}
+    run = Run.create(tmp_path / "run", build([settings]))
+    at = {"stage": 1, "task": "a", "phase": 0, "global_step": 0}
+    for step, accuracy in ((1, 0.9), (2, 0.4)):
+        scores = {"a": {"accuracy": accuracy, "n": 5}}
+        run.metrics.append({"kind": "eval", **at, "step": step, "scores": scores, "suite": None})
+        if step == 1:
+            changed = {"judge.model": [None, "big"]}
+            run.metrics.append({"kind": "settings", "stage": 1, "task": "a", "step": 1, "changed": changed})
+    marks = Checkpointer(run, StageId(1, "a"), 0).marks
+    assert [mark.validation for mark in marks] == [None, 0.4] and best(marks) == marks[1]
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------
