@@ -88,6 +88,8 @@ class EndpointModel:
             self.progress.usage.stored += len(request.samples) - len(missing)
             if missing:
                 self.client.need_key()
+                if name := self.client.not_set:
+                    self.progress.note_once(f"{name} is not set: requests go out without a key")
             while missing:
                 samples = missing if self.parameters.supports("n") else missing[:1]
                 pending = Pending(digest, replace(request, samples=tuple(samples)))

@@ -61,9 +61,14 @@ class HttpClient:
         return not self.named and not self.endpoint.is_openai and is_set(DEFAULT_VARIABLE)
 
     def need_key(self) -> None:
-        """Raise `UsageError` if the variable that was named is not set, or this is OpenAI's host, which needs a key."""
-        if not self.key and (self.options.api_key_env or self.endpoint.is_openai):
+        """Raise `UsageError` if there is no key and the endpoint is OpenAI's, which needs one."""
+        if not self.key and self.endpoint.is_openai:
             raise missing_key(self.options.api_key_env or DEFAULT_VARIABLE)
+
+    @property
+    def not_set(self) -> str:
+        """The variable that was named for the key and has none; "" if all is well."""
+        return (self.options.api_key_env or "") if not self.key else ""
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:

@@ -87,6 +87,8 @@ class Recorder:
         hint, address = error.about, self.client.address
         if error.kind in ("status 401", "status 403") and self.client.withheld:
             hint = f"{DEFAULT_VARIABLE} is only for OpenAI's own host: name this one's key with --api-key-env"
+        elif error.kind == "status 401" and self.client.not_set:
+            hint = f"{self.client.not_set}, which --api-key-env names, is not set: export it"
         elif error.kind == "status 403" and not hint:
             hint = "check the key and its permissions: --api-key-env NAME or --api-key-file FILE"
         passes = RESUME_HINT in hint
