@@ -78,9 +78,13 @@ class Recorder:
         """Whether the store has a reply with text from before."""
         return self.store.has_answers()
 
-    def failures(self, pending: Pending) -> int:
-        """How often the server itself failed at this request, in all runs."""
-        return self.store.failures(pending.digest)
+    def refused_alone(self, pending: Pending, times: int) -> bool:
+        """See `ReplyStore.refused_alone`."""
+        return self.store.refused_alone(pending.digest, times)
+
+    def fails_alone(self, pending: Pending, times: int) -> bool:
+        """See `ReplyStore.fails_alone`."""
+        return self.store.fails_alone(pending.digest, times)
 
     def fatal(self, error: ApiError) -> SdftError:
         """The error for the user if sending the request again would not help."""

@@ -62,10 +62,22 @@ class ReplyStore:
         ((count,),) = self.file.select("SELECT count(*) FROM response WHERE digest = ?", digest)
         return int(count)
 
-    def failures(self, digest: str) -> int:
-        """How many responses to a request are internal errors of the server (status 500)."""
-        ((count,),) = self.file.select("SELECT count(*) FROM response WHERE digest = ? AND status = '500'", digest)
-        return int(count)
+    def refused_alone(self, digest: str, times: int) -> bool:
+        """Whether a request was refused (status 4xx), and others were answered since; or it was refused so many times,
+        and others were answered at all."""
+        query = "SELECT count(*), coalesce(min(id), 0) FROM response WHERE digest = ? AND status LIKE '4__'"
+        ((count, first),) = self.file.select(query, digest)
+        since = 0 if int(count) >= times else int(first)
+        return bool(self.file.select("SELECT 1 FROM response WHERE id > ? AND status = '200' LIMIT 1", since))
+
+    def fails_alone(self, digest: str, times: int) -> bool:
+        """Whether a request got at least so many internal errors of the server (status 500), which has answered others
+        since the first of them."""
+        query = "SELECT count(*), coalesce(min(id), 0) FROM response WHERE digest = ? AND status = '500'"
+        ((count, first),) = self.file.select(query, digest)
+        return int(count) >= times and bool(
+            self.file.select("SELECT 1 FROM response WHERE id > ? AND status = '200' LIMIT 1", first)
+        )
 
     def missing(self, digest: str, samples: Sequence[int]) -> list[int]:
         """Those of ``samples`` without a stored reply."""

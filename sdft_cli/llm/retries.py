@@ -32,8 +32,10 @@ GIVEN_UP_IN_A_ROW = 3
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 #: A longer pause that a server asks for ends the run: it is to be started again then.
 LONGEST_PAUSE = 1800.0
-#: A prompt at which a server failed (status 500) in this many runs, and answered others, is left out.
+#: A prompt at which a server failed (status 500) in this many runs, and answered others in between, is left out.
 RUNS_GIVEN_UP = 2
+#: A prompt that unknown words refused, asked about alone, this often is left out if others were ever answered.
+RUNS_REFUSED = 3
 
 
 class PromptGivenUp(Exception):
@@ -117,7 +119,7 @@ class Retries:
         """Leave out a prompt that was refused in unknown words, if others were answered; else the words are about all
         of them, and raised."""
         error = self.put_off.pop(pending.digest)
-        if not self.probation.passed and not self.recorder.has_answers():
+        if not self.probation.passed and not self.recorder.refused_alone(pending, RUNS_REFUSED):
             raise self.recorder.fatal(error)
         self.recorder.leave_out(error, pending)
 
@@ -127,8 +129,7 @@ class Retries:
         if self.given_up >= GIVEN_UP_IN_A_ROW:
             message = f"{self.client.address} is down, {ATTEMPTS} attempts each for several prompts: {error.what}"
             raise SdftError(message, RESUME_HINT)
-        works = self.probation.passed or self.recorder.has_answers()
-        if works and self.recorder.failures(pending) >= RUNS_GIVEN_UP * ATTEMPTS:
+        if self.recorder.fails_alone(pending, RUNS_GIVEN_UP * ATTEMPTS):
             self.recorder.leave_out(error, pending)
             return True
         raise PromptGivenUp(error.what)

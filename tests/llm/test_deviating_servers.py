@@ -174,6 +174,20 @@ def test_a_prompt_put_off_by_a_run_that_was_interrupted_is_asked_once_more(tmp_p
         assert len(server.requests) == 3 + (ROWS - 2)
 
 
+def test_a_prompt_that_is_asked_about_alone_is_left_out_in_the_end(tmp_path):
+    """Its words might still be about the endpoint: only the third run takes them for its own."""
+    script = refusing("what is 5 ?", 400, {"message": "strange"})
+    with DeviatingServer(script, right) as server:
+        with pytest.raises(SdftError, match="max-requests"):
+            taught(server, tmp_path, max_requests=5, concurrency=1)
+        for _ in range(2):
+            with pytest.raises(SdftError, match="strange"):
+                taught(server, tmp_path)
+        assert taught(server, tmp_path) == ALL[:5]
+        taught(server, tmp_path)
+        assert len(server.requests) == 5 + 3
+
+
 def test_three_unknown_refusals_in_a_row_end_a_run_and_settle_nothing(tmp_path):
     """Such as those of a firewall that has had enough of us."""
     shut = [True]
