@@ -83,7 +83,7 @@ def test_five_layouts_fill_a_matrix(tmp_path: Path) -> None:
     run([sys.executable, str(RECIPE / "make_sources.py"), str(sources)], tmp_path)
     strong = strong_model(tmp_path, sources)
     model = chat_families.model(tmp_path / "model", "tools", max_position_embeddings=4096)
-    sets = ["train.steps=2", "train.batch=2", "sampler.max_new_tokens=16", "evaluation.max_new_tokens=16"]
+    sets = ["train.max_steps=2", "train.batch=2", "sampler.max_new_tokens=16", "evaluation.max_new_tokens=16"]
     options = [word for setting in (*sets, "train.eval_limit=2") for word in ("--set", setting)]
     with serving("transformers", strong, tmp_path / "log") as url:
         names = {"MODEL": str(model), "URL": url, "JUDGE": str(strong), "OUT": str(tmp_path / "out"), "QUESTIONS": "5"}
