@@ -93,8 +93,9 @@ class Dropped:
 class Prepared:
     """What a task makes of raw sources: examples by split, and every row it had to drop.
 
-    ``drawn``: the training rows were chosen by our seed, not by the source. ``sources``: every file of the sources,
-    read or left out, as the manifest lists it (`data.manifest.SourceFile`).
+    ``drawn``: the training rows were chosen by our seed, not by the source. ``files``: those that rows' ``meta`` name,
+    such as databases, by their place in the dataset's folder. ``sources``: every file of the sources, read or left out,
+    as the manifest lists it (`data.manifest.SourceFile`).
     """
 
     splits: dict[str, list[Example]]
@@ -103,6 +104,7 @@ class Prepared:
     licence: str = ""
     notes: list[str] = field(default_factory=list)
     drawn: bool = False
+    files: dict[str, Path] = field(default_factory=dict)
     sources: list[dict[str, Json]] = field(default_factory=list)
 
 
@@ -152,10 +154,12 @@ class Task:
 
     ``prepare`` takes the source paths (none if the task generates its own rows) and may raise `UsageError`. ``grade``
     takes the text of a completion and its example. ``options``: from how many answers each question has to choose, if
-    that is so. ``question``: the part of a prompt that distinguishes rows which
-    share a long preamble (None: the whole prompt). ``grader``: for a task that is nothing but a dataset, the rule that
-    its manifest stores (`tasks._user_rows`). ``rubric``: the instructions for a judge. ``render``: a gold answer
-    as a completion that should be right. ``hub``: where its data is on the Hugging Face hub.
+    that is so. ``question``: the part of a prompt that distinguishes rows which share a long preamble (None: the whole
+    prompt). ``grader``: for a task that is nothing but a dataset, the rule that its manifest stores
+    (`tasks._user_rows`), and ``columns`` what its user said of the columns. ``rubric``: the instructions for a judge.
+    ``render``: a gold answer as a completion that should be right. ``accept``: the least value with which a teacher's
+    reply becomes a demonstration; None where only the user can say that, as values are shares. ``hub``: where its data
+    is on the Hugging Face hub.
     """
 
     name: str
@@ -170,8 +174,10 @@ class Task:
     suffixes: tuple[str, ...] = ()
     question: Callable[[Example], str] | None = None
     grader: dict[str, str] | None = None
+    columns: dict[str, Json] | None = None
     rubric: Rubric | None = None
     render: Callable[[Json], str] | None = None
+    accept: float | None = 1.0
     options: int | None = None
     hub: HubSource | None = None
 

@@ -76,10 +76,14 @@ def evaluate(
 
 def _evaluate(request: EvalRequest, gates: GateSet, json: bool) -> None:
     from sdft_cli.commands.evaluate import evaluate as run_evaluate
-    from sdft_cli.evaluation.gate_reports import show
+    from sdft_cli.evaluation.gate_reports import Undecided, show
     from sdft_cli.evaluation.printing import print_scores
 
-    scores, report = run_evaluate(request, gates)
+    try:
+        scores, report = run_evaluate(request, gates)
+    except Undecided as undecided:
+        print(jsonlib.dumps(undecided.scores)) if json else print_scores(undecided.scores)
+        raise
     if json:
         print(jsonlib.dumps(scores))
     else:

@@ -1,4 +1,4 @@
-"""`sdft methods` and `sdft tasks`: what can be named, plug-ins included."""
+"""`sdft methods`, `sdft tasks` and `sdft graders`: what can be named, plug-ins included."""
 
 from __future__ import annotations
 
@@ -45,3 +45,18 @@ def _hub(task: Task) -> dict[str, object] | None:
     """Where the task's public data is, as JSON."""
     hub = task.hub
     return {"datasets": list(hub.datasets), "origin": hub.origin, "licence": hub.licence} if hub else None
+
+
+def graders(plugin: Plugin = None, json: Json = False) -> None:
+    """List the graders that your own rows can name: what each one reads, and its known flaws."""
+    from sdft_cli.grading.named_rules import GRADERS
+
+    if json:
+        keys = ("summary", "flaws", "columns", "graded")
+        print(jsonlib.dumps({name: {key: getattr(each, key) for key in keys} for name, each in GRADERS.items()}))
+        return
+    for name, each in GRADERS.items():
+        print(f"{name:18} {each.summary}")
+        if each.columns:
+            print(f"{'':18} reads the columns: {', '.join(each.columns)}")
+        print(f"{'':18} flaws: {each.flaws}\n")

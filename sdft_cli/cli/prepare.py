@@ -26,7 +26,10 @@ Source = Annotated[
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--columns", help="TASK=FILE.toml that names the columns of your own rows; repeatable."),
+    typer.Option(
+        "--columns",
+        help="What the columns of your own rows are: TASK:prompt=Frage,answer=Zahl, or TASK=FILE.toml; repeatable.",
+    ),
 ]
 Demonstrations = Annotated[
     str, typer.Option(help="source: only those in the sources; answer: use the gold answer where there is none.")
@@ -132,6 +135,7 @@ def _inputs(
     on_bad_row: str | None,
 ) -> Inputs:
     from sdft_cli.commands.prepare import Inputs
+    from sdft_cli.tasks._column_flags import column_flags
     from sdft_cli.tasks._hub import named
 
     from_hub = [text for text in source if text == HUB]
@@ -139,7 +143,7 @@ def _inputs(
     names = split(tasks) or list(sources) or MICRO_TASKS.split(",")
     if from_hub:
         sources = named(names if tasks else [], sources)
-    return Inputs(names, sources, data, options, on_bad_row, _column_files(columns, names))
+    return Inputs(names, sources, data, options, on_bad_row, column_flags(columns, names))
 
 
 def _try(inputs: Inputs, teacher: TeacherOptions, json: bool) -> None:
@@ -193,16 +197,3 @@ def _sources(flags: list[str]) -> dict[str, list[Path]]:
             raise UsageError(f"--source {text}: not of the form TASK=PATH", "write --source science=raw/chemistry")
         sources.setdefault(task, []).append(Path(path))
     return sources
-
-
-def _column_files(flags: list[str], names: list[str]) -> dict[str, Path]:
-    """``TASK=FILE.toml`` by task; the task may be left out if there is only one."""
-    files: dict[str, Path] = {}
-    for text in flags:
-        task, equals, path = text.rpartition("=")
-        if not equals and len(names) == 1:
-            task = names[0].partition(".")[0]
-        if not task or not path:
-            raise UsageError(f"--columns {text}: not of the form TASK=FILE.toml", "write --columns mytask=mytask.toml")
-        files[task] = Path(path)
-    return files

@@ -63,7 +63,8 @@ def sweep(
 ) -> None:
     """Train every point of a grid, and choose the best settings.
 
-    The choice is by validation accuracy under the one-standard-error rule. Finished runs are not repeated.
+    The choice is by validation accuracy under the one-standard-error rule, or by validation loss where nothing scores a
+    task. Finished runs are not repeated.
     """
     from sdft_cli.commands.sweep import stored_arguments
     from sdft_cli.commands.sweep import sweep as run_sweep

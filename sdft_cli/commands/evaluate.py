@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.evaluator import Evaluator
-from sdft_cli.evaluation.gate_reports import GateSet
+from sdft_cli.evaluation.gate_reports import GateSet, Undecided
 from sdft_cli.evaluation.gates import GateReport, as_json
 from sdft_cli.evaluation.measurement import EvalScores, Measurement
 from sdft_cli.evaluation.option_checks import check_options
@@ -32,7 +33,8 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     """Measure what was asked for, as far as it is not kept already, and decide the gates on it.
 
     Raises `UsageError` for unknown names, missing data, gates that cannot be decided and a device that is not there,
-    and `OSError` for a place that cannot be written to, before a model is loaded.
+    and `OSError` for a place that cannot be written to, before a model is loaded. A gate that only the measurement
+    turns out undecided is `Undecided`, which has the scores; they are written and kept all the same.
     """
     plan = EvalPlan(request)
     _check_device(plan)
@@ -42,12 +44,15 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
         if file:
             check_place(file.parent)
     base_models.name_base_of(request.target.location, request.base, "kl" in request.also)
-    _run_of(plan)  # what is broken in it is found before anything is written
+    gates.check_scorable(plan, _run_of(plan))  # what is broken in a run is found before anything is written
     scores = measure(plan)
     run = _run_of(plan)
     if run:
         _add_metrics(scores, run)
-    report = gates.report(plan.target.name, scores, run)
+    try:
+        report = gates.report(plan.target.name, scores, run)
+    except UsageError as error:
+        raise Undecided(error, scores, request.out) from error
     if report:
         scores["gates"] = as_json(report)
     return EvalOutcome(scores, report)

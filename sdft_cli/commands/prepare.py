@@ -23,6 +23,7 @@ from sdft_cli.errors import UsageError, choose
 from sdft_cli.llm.types import TeacherOptions
 from sdft_cli.messages import merged_system
 from sdft_cli.tasks import _hub, _resolve
+from sdft_cli.tasks._columns import Columns
 from sdft_cli.tasks._resolve import SourcedTask
 from sdft_cli.types import Dropped, Prepared, PrepareOptions, Task
 
@@ -60,9 +61,9 @@ class Summary(TypedDict):
 class Inputs:
     """What is to be prepared: tasks and their sources, the data folder, and how.
 
-    ``columns`` maps tasks made from a user's own rows to the TOML files that name their columns. ``on_bad_row`` is
-    "drop" for known sources and "error" for a user's own rows unless given. ``licences`` and ``notes`` are of sources
-    from the hub, by task.
+    ``columns`` maps tasks made from a user's own rows to their columns, or to the TOML files that name them.
+    ``on_bad_row`` is "drop" for known sources and "error" for a user's own rows unless given. ``licences`` and
+    ``notes`` are of sources from the hub, by task.
     """
 
     tasks: Sequence[str]
@@ -70,7 +71,7 @@ class Inputs:
     data: Path
     options: PrepareOptions
     on_bad_row: str | None = None
-    columns: Mapping[str, Path] = field(default_factory=dict)
+    columns: Mapping[str, Path | Columns] = field(default_factory=dict)
     licences: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -94,7 +95,7 @@ def prepare(
     options: PrepareOptions,
     on_bad_row: str | None = None,
     teacher: TeacherOptions | None = None,
-    columns: Mapping[str, Path] | None = None,
+    columns: Mapping[str, Path | Columns] | None = None,
     model: str | None = None,
 ) -> list[Summary]:
     """Write ``data/<task>/`` for every task (see `Inputs`); returns their summaries in the order given.
@@ -149,7 +150,7 @@ def _for_teacher(inputs: Inputs, teacher: TeacherOptions) -> list[tuple[Task, Pr
     options = replace(inputs.options, demonstrations="teacher")
     with _hub.downloaded(inputs.sources) as local:
         read = _read(replace(inputs, sources=local.sources, options=options))
-    return [(source.task, _asked(source.task, rows, options, teacher)) for source, rows in read]
+        return [(source.task, _asked(source.task, rows, options, teacher)) for source, rows in read]
 
 
 def _asked(task: Task, prepared: Prepared, options: PrepareOptions, teacher: TeacherOptions) -> Prepared:
@@ -252,7 +253,7 @@ def _write(dataset: _Dataset, inputs: Inputs) -> Summary:
     task, prepared, folder = dataset.task, dataset.prepared, inputs.data / dataset.task.name
     extra: ManifestExtras = {"task_note": task.note}
     if task.grader is not None:
-        extra |= {"grader": task.grader, "max_new_tokens": task.max_new_tokens}
+        extra |= {"grader": task.grader, "max_new_tokens": task.max_new_tokens, "columns": task.columns or {}}
     extra |= {"sources": dataset.source.files(prepared), **dataset.extra}
     manifest = write_dataset(folder, task.name, prepared, inputs.options, extra)
     return {

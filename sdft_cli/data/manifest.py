@@ -48,7 +48,7 @@ class SourceFile(Record):
 
 
 #: The rule that grades a task made from a user's own rows (`Task.grader`, `grading.named_rules`): its ``name``, its
-#: ``pattern`` if it has one, and ``chosen`` if it was chosen for the user.
+#: ``pattern`` if it has one, ``chosen`` if it was chosen for the user, and as JSON what is stated once for all rows.
 GraderRule = dict[str, str]
 
 
@@ -160,6 +160,7 @@ class ManifestExtras(Record, total=False):
     task_note: str
     grader: GraderRule
     max_new_tokens: int
+    columns: dict[str, Json]
     sources: list[SourceFile]
     teacher: TeacherRecord
     lengths: Lengths

@@ -90,7 +90,14 @@ class EvalPlan:
                 soft_wrap=True,
             )
             in_run = False
-        return Unit(name, in_run, task, splits=splits)
+        return Unit(name, in_run, task, splits=splits, validation=self._validation(task) if in_run else [])
+
+    def _validation(self, task: Task) -> list[Example]:
+        """The validation rows; a bad one among them is no reason not to score the test rows."""
+        folder = self.data / task.name
+        if "validation" not in dataset.available_splits(folder):
+            return []
+        return self._usable(task, {"validation": dataset.read_split(folder, "validation", "drop")[0]})["validation"]
 
     def _usable(self, task: Task, splits: dict[str, list[Example]]) -> dict[str, list[Example]]:
         """The rows that the target can answer, where it is a run that was told to drop others: it was measured on these

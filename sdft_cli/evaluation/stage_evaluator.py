@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sdft_cli import plugins
-from sdft_cli.evaluation import scoring
+from sdft_cli.evaluation import scoring, validation_loss
 from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.evaluation.run_judging import RunJudging
+from sdft_cli.evaluation.validation_loss import Splits, Texts
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.engine import Engine
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import EvalFacts, ItemRecord, Scores, ShortScore, StageId
+from sdft_cli.runs.token_records import TokenLoss
 from sdft_cli.types import Example, Task
 
 
@@ -32,11 +34,12 @@ class StageEvaluator:
     def __init__(self, run: Run, tasks: Sequence[MeasuredTask], judging: RunJudging | None = None):
         self.run, self.recipe, self.judging = run, run.recipe, judging
         self.tasks = {t.task.name: t for t in tasks}
+        self.texts: dict[tuple[str, str], Texts | None] = {}
         self.suite = plugins.SUITES.get(self.recipe.suite) if self.recipe.suite else None
 
     def quick(self, engine: Engine) -> EvalFacts:
-        """Accuracies on ``train.eval_limit`` validation rows of every task, and on a quarter as many items of every
-        part of the suite. Greedy, so no generator's state is touched."""
+        """Accuracies and losses on ``train.eval_limit`` validation rows of every task, and accuracies on a quarter as
+        many items of every part of the suite. Greedy, so no generator's state is touched."""
         limit, view, chat = self.recipe.train.eval_limit, self.recipe.views.student, self._chat(engine)
         conditions = Conditions(view, limit, self.recipe.evaluation.max_new_tokens)
         scores: dict[str, ShortScore] = {}
@@ -44,6 +47,8 @@ class StageEvaluator:
         for name, measured in self.tasks.items():
             summary, records[name] = scoring.score_task(engine, chat, measured.task, measured.validation, conditions)
             scores[name] = {"accuracy": summary["accuracy"], "n": summary["n"]}
+            if loss := self._validation_loss(engine, measured, conditions):
+                scores[name]["loss"] = loss
         facts: EvalFacts = {"scores": scores, "suite": None}
         self._judge_quickly(facts, records)
         if self.suite is not None:
@@ -81,6 +86,9 @@ class StageEvaluator:
         if self.judging:
             measured = self.judging.waiting(measured)
         scores["tasks"] |= measured.summaries()
+        for name in measured.tasks:
+            if loss := self._stage_loss(engine, self.tasks[name]):
+                scores["tasks"][name]["loss"] = loss
         scores["suite"] = measured.suite or scores["suite"]
         scores["settings"] = scores.get("settings", {}) | measured.settings
         scores["seconds"] = time.perf_counter() - began
@@ -96,6 +104,26 @@ class StageEvaluator:
         if self.judging:
             self.judging.stage(stage)
         return self._scores(stage)
+
+    def _validation_loss(self, engine: Engine, task: MeasuredTask, conditions: Conditions) -> TokenLoss | None:
+        """The loss on the validation rows of ``conditions``; None where these have nothing to be answered with."""
+        texts = self._texts("validation", task, {"validation": task.validation}, conditions, self._chat(engine))
+        budget = self.recipe.train.micro_batch_budget
+        return validation_loss.measure(engine.policy, texts, budget, with_interval=False) if texts else None
+
+    def _stage_loss(self, engine: Engine, task: MeasuredTask) -> TokenLoss | None:
+        """The loss for the run's matrix: on test rows, or on validation rows where these alone have demonstrations."""
+        conditions = validation_loss.at_stages(Conditions.of(self.recipe.views.student, self.recipe.evaluation))
+        splits: Splits = {"test": task.tests["test"], "validation": task.validation}
+        texts = self._texts("stage", task, splits, conditions, self._chat(engine))
+        return validation_loss.measure(engine.policy, texts, self.recipe.train.micro_batch_budget) if texts else None
+
+    def _texts(self, when: str, task: MeasuredTask, splits: Splits, conditions: Conditions, chat: Chat) -> Texts | None:
+        """The texts of a task's loss, which are the same at every evaluation of a kind, and are made once."""
+        key = when, task.task.name
+        if key not in self.texts:
+            self.texts[key] = validation_loss.texts_of(task.task, splits, chat, conditions)
+        return self.texts[key]
 
     def _scores(self, stage: StageId) -> Scores:
         nothing: Scores = {"stage": stage.number, "task": stage.task, "tasks": {}, "suite": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -30,9 +30,11 @@ class Grader:
     columns file states once for all rows; a row's own ``meta`` comes first. With ``gold`` "json", a gold answer that is
     an object or a list is kept as it is; with "text", a list holds several answers of which any is right.
 
-    ``suits`` tells whether a gold answer is of the kind the rule is meant for, ``suits_row`` the same of a row; where a
-    dataset names no grader, the first one in `GRADERS` that suits all its rows is chosen. ``compiled`` makes the rule
-    from a pattern, for a grader that needs one. ``graded``: values between 0 and 1 are usual, not only 0 and 1.
+    ``suits`` tells whether a gold answer is of the kind the rule is meant for, ``suits_rows`` the same of all rows of a
+    dataset; where a dataset names no grader, the first one in `GRADERS` that suits it is chosen. ``compiled`` makes the
+    rule from a pattern, for a grader that needs one. ``graded``: values between 0 and 1 are usual, not only 0 and 1.
+    ``render``: a gold answer as a completion that should be right, where it is not its own text. ``ready`` raises
+    `UsageError` where this machine cannot grade by the rule.
     """
 
     name: str
@@ -42,11 +44,13 @@ class Grader:
     suits: Callable[[str], bool] = lambda gold: False
     compiled: Callable[[str], Grade] | None = None
     score_row: ScoreRow | None = None
-    suits_row: Callable[[Example], bool] | None = None
+    suits_rows: Callable[[Sequence[Example]], bool] | None = None
     columns: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     gold: Literal["text", "json"] = "text"
     graded: bool = False
+    render: Callable[[Json], str] | None = None
+    ready: Callable[[], None] | None = None
     given: Mapping[str, Json] = field(default_factory=dict)
 
     def score(self, completion: str, row: Example, folder: Path | None = None) -> Score:

@@ -8,36 +8,46 @@ entry counts. ``judge`` leaves the verdict to a model (`evaluation.judge`), ``no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sdft_cli.contracts import Contract, score
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading.choices import choice, is_choice
+from sdft_cli.grading.code import CODE
 from sdft_cli.grading.containment import contains, exact, is_short
 from sdft_cli.grading.grader import Grader
+from sdft_cli.grading.json_values import JSON_VALUE
 from sdft_cli.grading.numbers import is_number, number
+from sdft_cli.grading.overlap import EDIT, F1, ROUGE
 from sdft_cli.grading.patterns import matching
+from sdft_cli.grading.sql import SQL
+from sdft_cli.grading.tool_calls import TOOL_CALLS
 from sdft_cli.plugins import Room
-from sdft_cli.types import Example, Score
+from sdft_cli.types import Example, Json, Score
 
 
-def grader(name: str, pattern: str | None = None) -> Grader:
-    """The grader called ``name``; ``regex`` needs a ``pattern``, and no other takes one. Raises `UsageError`."""
+def grader(name: str, pattern: str | None = None, given: Mapping[str, Json] | None = None) -> Grader:
+    """The grader called ``name``; ``regex`` needs a ``pattern``, and no other takes one. ``given`` is what is stated
+    once for all rows, such as a ``dialect`` of SQL. Raises `UsageError`."""
     if name not in GRADERS:
         raise choose("grader", name, tuple(GRADERS))
     chosen = GRADERS[name]
     if (pattern is not None) != (chosen.compiled is not None):
         needs = "needs a pattern" if pattern is None else "takes no pattern"
         raise UsageError(f"grader {name!r} {needs}", "grader = \"regex\" goes with pattern = 'ANSWER: (.*)'")
-    return replace(chosen, grade=chosen.compiled(pattern)) if chosen.compiled and pattern is not None else chosen
+    if stray := sorted(set(given or {}) - set(chosen.columns)):
+        readers = [each.name for each in GRADERS.values() if stray[0] in each.columns]
+        raise UsageError(f"grader {name!r} reads no {stray[0]}", f"graders that do: {', '.join(readers) or 'none'}")
+    made = chosen.compiled(pattern) if chosen.compiled and pattern is not None else chosen.grade
+    return replace(chosen, grade=made, given=given or {})
 
 
 def suiting(answers: Sequence[str], rows: Sequence[Example] = ()) -> str:
     """The name of the first grader that suits all of the gold ``answers``, or all of the ``rows`` that they belong to;
     ``judge`` if there is no such grader."""
     for each in GRADERS.values():
-        if rows and each.suits_row and all(map(each.suits_row, rows)):
+        if rows and each.suits_rows and each.suits_rows(rows):
             return each.name
         if answers and all(map(each.suits, answers)):
             return each.name
@@ -60,6 +70,9 @@ def none(completion: str, gold: str) -> Score:
 
 
 _SHIPPED = (
+    TOOL_CALLS,
+    JSON_VALUE,
+    SQL,
     Grader(
         "choice",
         "the final answer begins with the gold letter: B, (B), B. because; an unmarked one may also end with it",
@@ -94,6 +107,10 @@ _SHIPPED = (
         open_answer,
         compiled=matching,
     ),
+    ROUGE,
+    F1,
+    EDIT,
+    CODE,
     Grader(
         JUDGE,
         "a judge (--judge MODEL) compares the answer with the gold one, by the columns file's rubric if it has one",
@@ -118,7 +135,9 @@ GRADER_ROOM: Room[Grader] = Room(
             "suits": ("gold",),
             "compiled": ("pattern",),
             "score_row": ("completion", "row", "folder"),
-            "suits_row": ("row",),
+            "suits_rows": ("rows",),
+            "render": ("answer",),
+            "ready": (),
         },
         "GRADER = Grader(name, summary, flaws, grade) with Grader from sdft_cli.grading.grader",
         results={"grade": score, "score_row": score},

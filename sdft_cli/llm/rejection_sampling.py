@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from sdft_cli.data.dataset import FILTERED
 from sdft_cli.data.manifest import TeacherCounts
+from sdft_cli.errors import UsageError
 from sdft_cli.grading.task_rules import strip_thinking
 from sdft_cli.llm.types import REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions, why_no_answer
 from sdft_cli.messages import for_endpoint
@@ -34,6 +35,11 @@ class Demonstrations:
         self.rows = [row for row in needed if row.answer is not None]
         self.ungraded = [row for row in needed if row.answer is None]
         self.kept = len(train) - len(needed)
+        if self.rows and task.accept is None:
+            raise UsageError(
+                f"task {task.name!r}: its grader gives shares between 0 and 1, so it is open which replies are right",
+                f"say from which value on: --columns '{task.name}:accept=0.5'",
+            )
         self.max_tokens = options.max_tokens or task.max_new_tokens
         self.exchanges = [first_right(row, task, options, self.max_tokens) for row in self.rows]
 
@@ -104,7 +110,7 @@ def rejection(reply: Reply, text: str, row: Example, task: Task) -> str | None:
     if not text:
         return EMPTY
     value = task.grade(text, row).value
-    return UNSCORED if value is None else None if value == 1.0 else WRONG
+    return UNSCORED if value is None else None if value >= (task.accept or 1.0) else WRONG
 
 
 def _notes(results: Sequence[PromptResult]) -> list[str]:

@@ -56,7 +56,8 @@ def of_grader(grade: Callable[..., object]) -> str:
         grade = grade.func
     module = sys.modules.get(inspect.unwrap(grade).__module__)
     shared = Path(task_rules.__file__)
-    files = {Path(getattr(module, "__file__", None) or shared), *shared.parent.glob("*.py")}
+    sandbox = shared.parent.parent / "sandbox"  # whose limits decide what passes
+    files = {Path(getattr(module, "__file__", None) or shared), *shared.parent.glob("*.py"), *sandbox.glob("*.py")}
     return of([hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from sdft_cli.data import words
 from sdft_cli.data.dataset import FILTERED, describe, is_filtered
@@ -34,7 +34,8 @@ class SourceRow:
 
     ``role`` is a split, or "pool" if the source leaves the split to us. Rows with a common key in ``keys`` ask the same
     question and must end up in the same split; a corpus row has no keys. ``held_out`` is the example for validation and
-    test, if it differs from the one for training.
+    test, if it differs from the one for training. ``reading`` is what a user's record says, until all rows together
+    have decided what becomes of it (`tasks._finished_rows`).
     """
 
     example: Example
@@ -42,6 +43,7 @@ class SourceRow:
     keys: tuple[bytes, ...]
     where: str
     held_out: Example | None = None
+    reading: Any = None
 
 
 class BadRow(Exception):

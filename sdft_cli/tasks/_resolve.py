@@ -48,7 +48,7 @@ class SourcedTask:
         return [{"file": file.name, "sha256": _digest(file.path)} for file in read]
 
 
-def resolve(tasks: Sequence[str], sources: Sources, columns: Mapping[str, Path]) -> list[SourcedTask]:
+def resolve(tasks: Sequence[str], sources: Sources, columns: Mapping[str, Path | Columns]) -> list[SourcedTask]:
     """Every task once, in the order given, with its sources; `UsageError` if names, sources or columns do not match."""
     names = list(dict.fromkeys(name.partition(".")[0] for name in tasks))
     if not names:
@@ -59,7 +59,7 @@ def resolve(tasks: Sequence[str], sources: Sources, columns: Mapping[str, Path])
     for flag, flag_names in (("--source", sources), ("--columns", columns)):
         if stray := [name for name in flag_names if name.partition(".")[0] not in names]:
             raise UsageError(f"{flag} is given for {stray[0]!r}, which is not among --tasks {','.join(names)}")
-    named_columns = {name: read_columns(path) for name, path in columns.items()}
+    named_columns = {name: read_columns(at) if isinstance(at, Path) else at for name, at in columns.items()}
     return [_sourced(name, files[name], named_columns.get(name)) for name in names]
 
 

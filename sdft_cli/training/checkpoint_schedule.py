@@ -13,7 +13,7 @@ from sdft_cli.errors import SdftError
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import EndingFacts, EvalRow, StageId
-from sdft_cli.training.checkpoint_retention import Mark, Rule, best
+from sdft_cli.training.checkpoint_retention import Mark, Rule, best, better
 
 
 class Checkpointer:
@@ -49,7 +49,8 @@ class Checkpointer:
         if row["step"] > self.begin:
             score, suite = row["scores"][row["task"]], row["suite"]
             accuracy = score["accuracy"] if row["step"] > self.judged_from else None
-            self.marks.append(Mark(row["step"], accuracy, suite["accuracy"] if suite else None))
+            loss = score["loss"]["value"] if "loss" in score else None
+            self.marks.append(Mark(row["step"], accuracy, suite["accuracy"] if suite else None, loss))
 
     def evaluated(self, step: int) -> bool:
         """Whether the evaluation after ``step`` is logged."""
@@ -87,7 +88,7 @@ class Checkpointer:
         return self.rule.ending(self.marks, self.settings.best == "use") if self.marks else Mark(at)
 
     def close(self, at: int, model: Callable[[Path], None]) -> Checkpoint:
-        """The stage's final checkpoint; of the others only one with a better validation accuracy is kept."""
+        """The stage's final checkpoint; of the others only one that is better on validation rows is kept."""
         final = self.checkpoints.write(at, lambda folder, _: model(folder), stage_done=True)
         self.tidy(final)
         return final
@@ -100,8 +101,7 @@ class Checkpointer:
     def _better(self) -> list[Mark]:
         """The best mark, if it is to be kept and better than the last."""
         top = best(self.marks) if self.rule.best else None
-        last = self.marks[-1].validation if self.marks else None
-        return [top] if top and top.validation is not None and last is not None and top.validation > last else []
+        return [top] if top and better(top, self.marks[-1]) else []
 
     def report(self, at: int) -> EndingFacts:
         """How the stage ends after step ``at``: with which step's model, why, and which evaluation was the best."""

@@ -31,7 +31,8 @@ from sdft_cli.models.batching import Row
 from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.views import VIEWS
-from sdft_cli.runs.records import Divergences, ItemRecord
+from sdft_cli.runs.records import ItemRecord
+from sdft_cli.runs.token_records import Divergences
 from sdft_cli.training import available_memory
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles

@@ -54,6 +54,7 @@ MODES = {
     "report": ("report one two", "commands.report.report"),
     "methods": ("methods", ""),
     "tasks": ("tasks", ""),
+    "graders": ("graders", ""),
 }
 #: A flag's words in every mode of a command; None where another table has them. {flag} in an error is its own name.
 RECIPE = {
@@ -192,6 +193,7 @@ FLAGS: dict[str, dict[str, str]] = {
     "report": {"runs": "three", "out": "--out o", "single": "--single one", "force": "--force"},
     "methods": {},
     "tasks": {},
+    "graders": {},
 }
 ASKING = ("batch", "dry_run", "limit", "show")
 ASKED = ("prepare, teacher", "prepare, local teacher", "prepare, dry", "prepare, show", "prepare, submit")
@@ -336,6 +338,7 @@ READING = {
     "compare, by": "compare one three two --by method",
     "methods": "methods",
     "tasks": "tasks",
+    "graders": "graders",
 }
 
 

@@ -448,6 +448,21 @@ def test_the_articles_of_the_knowledge_task(tmp_path, task):
     assert row.demonstration == row.answer
 
 
+def test_the_texts_of_a_folder_under_any_name(tmp_path):
+    folder = tmp_path / "docs" / "guide"
+    folder.mkdir(parents=True)
+    for title in ("Ada", "Bob"):
+        (folder / f"{title}.md").write_text(f"---\ntags: [x]\n---\n{f'about {title} ' * 50}")
+    with FaultServer(exam) as server:
+        options = options_for(server, questions=20)
+        (summary,) = prepare(["handbook"], {"handbook": [folder]}, tmp_path, PrepareOptions(), teacher=options)
+    assert summary["rows"] == {"train": 30, "validation": 2, "test": 8, "ood": 4, "corpus": 2}
+    row = read_split(tmp_path / "handbook", "train")[0][0]
+    assert (row.meta["title"], row.context) == ("Ada", ("about Ada " * 50).strip())
+    found = plugins.task("handbook", tmp_path)
+    assert found.rubric is not None and found.grade(str(row.answer), row).value == 1
+
+
 def test_progress_is_one_live_line_on_a_terminal_and_few_lines_elsewhere(monkeypatch):
     moments = iter(range(0, 10_000, 2))  # the clock advances by two seconds whenever it is read
     monkeypatch.setattr("sdft_cli.llm.progress.time.monotonic", lambda: next(moments))
