@@ -93,7 +93,7 @@ def sql(folder: Path) -> None:
     _write_jsonl(
         place / "questions.jsonl",
         [
-            {"question": f"{_SCHEMA}\n\n{question}", "query": query, "database": "shop.sqlite"}
+            {"question": question, "query": query, "database": "shop.sqlite"}
             for question, query in pairs[:ROWS]
         ],
     )

@@ -17,10 +17,10 @@ sources=$OUT/sources
 
 [ -d "$sources" ] || python "$(dirname "$0")/make_sources.py" "$sources"
 
-# The layouts say themselves what is what, but for two columns of the CSV and the grader of the SQL.
+# The files say themselves what is what, but for the columns of the CSV.
 sdft prepare --data "$OUT/data" \
   --source intents="$sources/intents.csv" --columns intents:prompt=Utterance,answer=Intent \
-  --source sql="$sources/sql/questions.jsonl" --columns sql:prompt=question,answer=query,database=database,grader=sql \
+  --source sql="$sources/sql/questions.jsonl" \
   --source functions="$sources/functions.jsonl" \
   --source clinic="$sources/clinic"
 sdft prepare --data "$OUT/data" --source handbook="$sources/handbook" \
