@@ -62,7 +62,10 @@ JudgeUrl = Annotated[
 ]
 JudgeKeyEnv = Annotated[
     str | None,
-    typer.Option("--judge-key-env", help="Environment variable with the judge's API key; by default OPENAI_API_KEY."),
+    typer.Option(
+        "--judge-key-env",
+        help="Environment variable with the judge's API key; if not given, OPENAI_API_KEY at OpenAI's own host.",
+    ),
 ]
 Plugin = Annotated[
     list[Path] | None,

@@ -26,7 +26,10 @@ BaseUrl = Annotated[
 ]
 KeyEnv = Annotated[
     str | None,
-    typer.Option("--api-key-env", help="Environment variable with the key; OPENAI_API_KEY if not given."),
+    typer.Option(
+        "--api-key-env",
+        help="Environment variable with the key; if not given, OPENAI_API_KEY at OpenAI's own host and none elsewhere.",
+    ),
 ]
 KeyFile = Annotated[
     Path | None, typer.Option("--api-key-file", help="File with the key; it must lie outside the project.")

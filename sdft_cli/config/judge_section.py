@@ -28,7 +28,9 @@ class JudgeSettings(Section):
     )
     base_url: str | None = Field(None, min_length=1, description="The judge's endpoint; OpenAI's if not set.")
     key_env: str | None = Field(
-        None, min_length=1, description="Environment variable with the judge's API key; OPENAI_API_KEY if not set."
+        None,
+        min_length=1,
+        description="Environment variable with the judge's API key; if not set, OPENAI_API_KEY at OpenAI's own host.",
     )
     max_requests: int | None = Field(None, ge=1, description="Most requests to the judge in the whole run.")
     max_cost: float | None = Field(

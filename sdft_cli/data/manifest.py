@@ -96,12 +96,14 @@ class TeacherRecord(TeacherCounts):
     """The teacher that wrote demonstrations or questions: who it is, how it was sampled, what it wrote.
 
     ``base_url`` is that of an endpoint's model, ``sha256`` that of a local model's files. ``rejected`` counts samples,
-    or parts of them, by reason; tokens are those of all samples that were looked at.
+    or parts of them, by reason; tokens are those of all samples that were looked at. ``left_out`` names what was sent
+    otherwise than the other fields say, because the endpoint refuses it: ``temperature`` is then the endpoint's own.
     """
 
     model: str
     base_url: NotRequired[str]
     sha256: NotRequired[str]
+    left_out: NotRequired[list[str]]
     temperature: float
     max_tokens: int
     samples: int

@@ -26,6 +26,7 @@ _NAMES = {
     "data": "the digest of the test rows",
     "judge": "the judge",
     "rubric": "the digest of the judge's rubric",
+    "judge_without": "what the judge's endpoint refuses",
 }
 
 

@@ -32,7 +32,17 @@ from sdft_cli.llm.local_model import LocalModel
 from sdft_cli.llm.progress import Progress, ProgressDisplay
 from sdft_cli.llm.reply_store import ReplyStore
 from sdft_cli.llm.store_file import StoreInUse
-from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, ModelId, PromptResult, Reply, Request, TeacherOptions, advance
+from sdft_cli.llm.types import (
+    STOP,
+    Exchange,
+    ModelId,
+    PromptResult,
+    Reply,
+    Request,
+    TeacherOptions,
+    advance,
+    told,
+)
 from sdft_cli.models import digests
 from sdft_cli.runs.files import check_place
 from sdft_cli.runs.records import ItemRecord, ItemScore
@@ -95,6 +105,7 @@ class Judge:
     ):
         self.options, self.folder, self.progress = options, folder, progress
         self.loaded: LocalModel | None = None
+        self.left_out: list[str] = []  # what its endpoint refuses, as far as it has been asked
 
     @cached_property
     def model_id(self) -> Mapping[str, str]:
@@ -102,8 +113,13 @@ class Judge:
         return {key: str(value) for key, value in model_id(self.options).items()}
 
     def settings(self, rubric: Rubric) -> dict[str, str]:
-        """In what two judged evaluations must agree besides their other settings (see `comparable`)."""
-        return {"judge": self.model_id["model"], "rubric": digests.of([rubric.instructions, dict(rubric.verdicts)])}
+        """In what two judged evaluations must agree besides their other settings (see `comparable`).
+
+        A judge whose endpoint refuses a temperature of 0 is another judge: that is known once it has been asked.
+        """
+        left_out = {"judge_without": ", ".join(self.left_out)} if self.left_out else {}
+        rubric_digest = digests.of([rubric.instructions, dict(rubric.verdicts)])
+        return {"judge": self.model_id["model"], "rubric": rubric_digest, **left_out}
 
     def note(self, records: Sequence[ItemScore]) -> str:
         """What a reader of these scores must know."""
@@ -111,6 +127,7 @@ class Judge:
         left = sum(map(waits, records))
         return (
             f"judged by {self.model_id['model']}"
+            + (f" without {', '.join(self.left_out)}, which its endpoint refuses" if self.left_out else "")
             + (f"; {unread} replies could not be read" if unread else "")
             + (f"; {left} answers are not judged yet" if left else "")
         )
@@ -159,6 +176,7 @@ class Judge:
                 model.run([exchange(rubric, TRIAL)], lambda result: None)
             except SdftError as error:
                 raise _in_own_words(error) from error
+            self.left_out = model.left_out
             verdict = _stored(store, model.model_id, rubric, TRIAL)
         if verdict and verdict.word:
             return ""
@@ -189,6 +207,7 @@ class Judge:
                     model.run([exchange(rubric, answer) for answer in answers], progress.finished)
                 except SdftError as error:
                     failure = _in_own_words(error)
+                self.left_out = model.left_out
                 found = ((answer, _stored(store, model.model_id, rubric, answer)) for answer in answers)
                 return {answer: verdict for answer, verdict in found if verdict}, failure
         except SdftError as error:  # the store cannot be opened
@@ -268,6 +287,8 @@ def _in_own_words(error: SdftError) -> SdftError:
 _FLAGS = (
     (r"--max-requests (\d+)", r"judge.max_requests=\1"),
     (r"--max-cost (\S+)", r"judge.max_cost=\1"),
+    (r"raise --max-tokens, or have", "have"),
+    (r", such as by --send .*", ": its endpoint's settings decide that"),
     (r",? or (a file with )?--api-key-file( FILE)?", ""),
     (r"--api-key-env", "--judge-key-env"),
     (r"(?<!judge)--base-url", "--judge-base-url"),
@@ -284,7 +305,7 @@ def _unlimited(options: TeacherOptions) -> TeacherOptions:
 def exchange(rubric: Rubric, answer: Judgement) -> Exchange:
     """Asks once and returns the `Verdict`."""
     replies = yield Request(messages(rubric, answer), temperature=0.0, max_tokens=MAX_TOKENS)
-    verdict = Verdict(word=word_of(replies[0], rubric.verdicts), reply=replies[0].text)
+    verdict = Verdict(word=word_of(replies[0], rubric.verdicts), reply=told(replies[0]))
     verdict.add_tokens(replies)
     if verdict.word is None:
         verdict.rejected["no verdict"] += 1
@@ -321,7 +342,7 @@ def fence(answer: Judgement) -> str:
 
 def word_of(reply: Reply, verdicts: Mapping[str, object]) -> str | None:
     """The verdict, if the whole reply is one (a judge's own thinking apart); None if it is anything else."""
-    if reply.finish in (LENGTH, REFUSED):
+    if reply.finish != STOP:
         return None
     text = task_rules.strip_thinking(reply.text).strip(_AROUND).upper()
     word = re.sub(r"[\s-]+", "_", text)

@@ -225,11 +225,7 @@ def _texts(pairs: list[Pair], done: Finished) -> str | None:
         count = sum(gold.unanswerable for gold in golds)
         done.notes.append(f"{count} questions have no answer in their passage: their gold answer is {UNANSWERABLE!r}")
     kind = kinds.pop() if len(kinds) == 1 else "text"
-    graders = {
-        "sql": "sql",
-        "calls": "tool-calls",
-        "code": "judge",
-    }  # to run what a model writes is the user's to allow
+    graders = {"sql": "sql", "calls": "tool-calls", "code": "judge"}  # code runs only where the user says so
     if kind == "code" and pairs[0][1].plan.columns.grader is None:
         done.notes.append(UNIT_TESTS)
     named = _known("yes-no", "exact") if yes_no else graders.get(kind)
