@@ -332,6 +332,49 @@ OTHERS: dict[str, tuple[dict[str, Any], Made, *tuple[dict[str, Any], ...]]] = {
         {"instruction": "Give tips.", "input": "", "output": "Eat.", "text": "Below is an instruction"},
         Made("Give tips.", None, "Eat.", "contains", ("text",)),
     ),
+    "Alpaca with a history": (
+        {"instruction": "And then?", "input": "", "output": "Rest.", "history": [["Give tips.", "Eat."]]},
+        Made("Give tips.\n---\nEat.\n---\nAnd then?", None, "Rest.", "contains"),
+    ),
+    "pairs in Alpaca's form": (
+        {"instruction": "Sum up.", "input": "Long text.", "chosen": "Short.", "rejected": "No."},
+        Made("Sum up.\n\nLong text.", None, "Short.", "contains"),
+    ),
+    "pairs in ShareGPT's form": (
+        {
+            "conversations": [{"from": "human", "value": "Hi?"}],
+            "chosen": {"from": "gpt", "value": "Hello"},
+            "rejected": {"from": "gpt", "value": "Go"},
+        },
+        Made("Hi?", None, "Hello", "contains"),
+    ),
+    "MetaMath": (
+        {"type": "GSM", "query": "How many?", "original_question": "x", "response": "2 + 3.\nThe answer is: 5"},
+        Made("How many?", "5", "2 + 3.\nThe answer is: 5", "number", ("original_question", "type")),
+    ),
+    "support tickets": (
+        {"subject": "Printer", "body": "It is broken.", "answer": "Restart it.", "queue": "IT", "priority": "low"},
+        Made("Printer\n\nIt is broken.", None, "Restart it.", "contains", ("priority", "queue")),
+    ),
+    "support tickets without a subject": (
+        {"subject": None, "body": "It is broken.", "answer": "Restart it."},
+        Made("It is broken.", None, "Restart it.", "contains"),
+    ),
+    "WikiSQL": (
+        {"question": "Which?", "table": {"header": ["A", "B"], "rows": [["1", "2"]]}}
+        | {"sql": {"human_readable": "SELECT A FROM t", "sel": 0}},
+        Made("A | B\n1 | 2\n\nWhich?", "SELECT A FROM t", None, "sql"),
+    ),
+    "claims and their evidence": (
+        {"evidence": "It rained.", "claim": "It was wet.", "label": "SUPPORTS"},
+        Made(
+            "Premise: It rained.\nHypothesis: It was wet.\n\nWhat follows from the premise about the hypothesis?\n\n"
+            "Answer with one of: REFUTES, SUPPORTS.",
+            "SUPPORTS",
+            grader=LABEL,
+        ),
+        {"evidence": "It rained.", "claim": "It was dry.", "label": "REFUTES"},
+    ),
     "FLAN": ({"inputs": "in", "targets": "out"}, Made("in", None, "out", "contains")),
     "input and output": ({"input": "in", "output": "out"}, Made("in", None, "out", "contains")),
     "source and target": ({"source": "in", "target": "out"}, Made("in", None, "out", "contains")),
