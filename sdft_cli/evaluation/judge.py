@@ -27,6 +27,7 @@ from typing import NamedTuple, TypeVar
 
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.grading import task_rules
+from sdft_cli.grading.thinking import strip_reasoning
 from sdft_cli.llm.language_model import LanguageModel, model_id, open_model
 from sdft_cli.llm.local_model import LocalModel
 from sdft_cli.llm.progress import Progress, ProgressDisplay
@@ -248,8 +249,10 @@ def waits(record: ItemScore) -> bool:
 
 
 def judgement_of(question: str, gold: Json, completion: str) -> Judgement:
-    """What is judged of a completion: all but its thinking."""
+    """What is judged of a completion: all but its thinking, and the gold answer without its own."""
     reference = "" if gold is None else gold if isinstance(gold, str) else json.dumps(gold, ensure_ascii=False)
+    if (answer := strip_reasoning(reference)) != reference:
+        reference = answer.strip()
     return Judgement(question, reference, task_rules.strip_thinking(completion).strip())
 
 

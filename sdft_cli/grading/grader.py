@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from sdft_cli.grading.thinking import strip_reasoning
 from sdft_cli.types import Example, Json, Score
 
 #: (completion, gold answer) -> score
@@ -35,6 +36,7 @@ class Grader:
     rule from a pattern, for a grader that needs one. ``graded``: values between 0 and 1 are usual, not only 0 and 1.
     ``render``: a gold answer as a completion that should be right, where it is not its own text. ``ready`` raises
     `UsageError` where this machine cannot grade by the rule.
+    ``recurring``: it suits only answers that are classes, each that of many rows.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Grader:
     files: tuple[str, ...] = ()
     gold: Literal["text", "json"] = "text"
     graded: bool = False
+    recurring: bool = False
     render: Callable[[Json], str] | None = None
     ready: Callable[[], None] | None = None
     given: Mapping[str, Json] = field(default_factory=dict)
@@ -62,9 +65,10 @@ class Grader:
         return self.score_row(completion, row, folder)
 
     def __call__(self, completion: str, gold: Json) -> Score:
-        """The best score over the gold answers that are text, of which there may be a list."""
+        """The best score over the gold answers that are text, of which there may be a list; their thinking is no part
+        of them."""
         golds = gold if isinstance(gold, list) else [gold]
-        texts = [text for text in golds if isinstance(text, str) and text.strip()]
+        texts = [text for each in golds if isinstance(each, str) and (text := strip_reasoning(each)).strip()]
         if not texts:
             return Score(None, None, "unscored: the row has no gold answer in words")
         scores = [self.grade(completion, text) for text in texts]

@@ -1,9 +1,8 @@
-"""Graders that a dataset of your own can name: ``exact``, ``contains``, ``choice``, ``number``, ``regex``, ``judge``,
-``none``.
+"""The graders that a dataset of your own can name, and how one is chosen where none is named.
 
-Each reads the final answer out of a completion (`grading.final_answer`) and compares it with the gold one. The rules
-are in files of their own; here is what a grader is, and the table of them. If the gold answer is a list, matching any
-entry counts. ``judge`` leaves the verdict to a model (`evaluation.judge`), ``none`` to nobody.
+Each rule is in a file of its own. Most read the final answer out of a completion (`grading.final_answer`) and compare
+it with the gold one. If the gold answer is a list, matching any entry counts. ``judge`` leaves the verdict to a model
+(`evaluation.judge`), ``none`` to nobody.
 """
 
 from __future__ import annotations
@@ -13,14 +12,18 @@ from dataclasses import replace
 
 from sdft_cli.contracts import Contract, score
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.grading.choices import choice, is_choice
+from sdft_cli.grading.choices import CHOICE
 from sdft_cli.grading.code import CODE
-from sdft_cli.grading.containment import contains, exact, is_short
+from sdft_cli.grading.containment import CONTAINS
+from sdft_cli.grading.exactness import EXACT
 from sdft_cli.grading.grader import Grader
 from sdft_cli.grading.json_values import JSON_VALUE
-from sdft_cli.grading.numbers import is_number, number
+from sdft_cli.grading.labels import LABEL
+from sdft_cli.grading.mathematics import MATH
+from sdft_cli.grading.numbers import NUMBER
 from sdft_cli.grading.overlap import EDIT, F1, ROUGE
-from sdft_cli.grading.patterns import matching
+from sdft_cli.grading.patterns import REGEX
+from sdft_cli.grading.polarity import YES_NO
 from sdft_cli.grading.sql import SQL
 from sdft_cli.grading.tool_calls import TOOL_CALLS
 from sdft_cli.plugins import Room
@@ -49,9 +52,20 @@ def suiting(answers: Sequence[str], rows: Sequence[Example] = ()) -> str:
     for each in GRADERS.values():
         if rows and each.suits_rows and each.suits_rows(rows):
             return each.name
-        if answers and all(map(each.suits, answers)):
+        if answers and all(map(each.suits, answers)) and (not each.recurring or recur(answers)):
             return each.name
     return JUDGE
+
+
+def recur(answers: Sequence[str]) -> bool:
+    """Whether answers are classes: each occurs several times on average, or one is written as a name is (card_lost)."""
+    classes = {answer.strip() for answer in answers}
+    named = sum("_" in answer for answer in classes) > len(classes) / 2
+    return len(answers) >= (1 if named else ROWS_OF_A_CLASS) * len(classes) and len(classes) > 1
+
+
+#: Answers that recur this often on average are classes.
+ROWS_OF_A_CLASS = 4
 
 
 # --- the table -------------------------------------------------------------------------------------------------
@@ -73,40 +87,14 @@ _SHIPPED = (
     TOOL_CALLS,
     JSON_VALUE,
     SQL,
-    Grader(
-        "choice",
-        "the final answer begins with the gold letter: B, (B), B. because; an unmarked one may also end with it",
-        '"A or B" is read as A where it is marked and as B where it is not; small letters are read as words',
-        choice,
-        suits=is_choice,
-    ),
-    Grader(
-        "number",
-        "the last number of the final answer equals the last one of the gold answer, however written (1,000.0, 3/4)",
-        "numbers in words or LaTeX (\\frac) are not read; percent signs and units are ignored",
-        number,
-        suits=is_number,
-    ),
-    Grader(
-        "contains",
-        "the completion contains the words of the gold answer, in order and next to each other",
-        "a negated mention counts as right, a paraphrase as wrong",
-        contains,
-        suits=is_short,
-    ),
-    Grader(
-        "exact",
-        "the final answer is the gold one, white space apart",
-        "a right answer inside a sentence is wrong",
-        exact,
-    ),
-    Grader(
-        "regex",
-        "the last match of a pattern (its first group, if it has one) equals the gold answer, white space apart",
-        "it reads only what the pattern foresees",
-        open_answer,
-        compiled=matching,
-    ),
+    CHOICE,
+    NUMBER,
+    MATH,
+    YES_NO,
+    LABEL,
+    CONTAINS,
+    EXACT,
+    REGEX,
     ROUGE,
     F1,
     EDIT,

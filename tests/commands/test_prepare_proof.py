@@ -24,7 +24,7 @@ from sdft_cli.grading.grader import Grader
 from sdft_cli.grading.named_rules import GRADERS
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
-WORDS = "north river seven lamps copper train winter paper orange signal market tower glass engine valley".split()
+WORDS = "north river silver lamps copper train winter paper orange signal market tower glass engine valley".split()
 Row = dict[str, Any]
 
 
@@ -62,7 +62,7 @@ def lost(folder: Path) -> dict[str, str]:
 
 
 #: Winnable but for two: a gold answer in words is no number, and a demonstration contradicts its gold answer.
-TRAIN = [*(numbered(i) for i in range(30)), numbered(30, answer="thirty"), numbered(31, completion="The answer is 7.")]
+TRAIN = [*(numbered(i) for i in range(30)), numbered(30, answer="unclear"), numbered(31, completion="The answer is 7.")]
 TEST = [numbered(i) for i in range(40, 60)]
 
 
@@ -81,7 +81,7 @@ def test_rows_that_cannot_be_won_are_named_counted_and_kept(sdft, tmp_path: Path
 
 
 def test_they_are_left_out_by_option(sdft, tmp_path: Path) -> None:
-    folder, words = sources(tmp_path, TRAIN, [*TEST, numbered(70, answer="seventy", completion="70")], grader="number")
+    folder, words = sources(tmp_path, TRAIN, [*TEST, numbered(70, answer="unclear", completion="70")], grader="number")
     code, out, _ = sdft(*words, "--on-unwinnable", "drop", "--json")
     (summary,) = json.loads(out)["tasks"]
     assert code == 0 and sum(summary["rows"].values()) == 50

@@ -72,7 +72,7 @@ def teach(server: FaultServer, *more: str) -> list[str]:
 
 
 def test_rows_that_no_reply_could_win_are_named_and_never_asked(sdft, tmp_path: Path) -> None:
-    words = quiz(tmp_path, {4: "four", 6: "six apples"})
+    words = quiz(tmp_path, {4: "a few", 6: "some apples"})
     with FaultServer(answers) as server:
         code, out, _ = sdft(*words, *teach(server))
         assert code == 0 and not asked(server) & {4, 6}
@@ -87,7 +87,7 @@ def test_rows_that_no_reply_could_win_are_named_and_never_asked(sdft, tmp_path: 
 
 def test_a_dry_run_does_not_count_them(sdft, tmp_path: Path) -> None:
     plans = []
-    for folder, changed in (("a", {}), ("b", {4: "four", 6: "six apples"})):
+    for folder, changed in (("a", {}), ("b", {4: "a few", 6: "some apples"})):
         code, out, _ = sdft(*quiz(tmp_path / folder, changed), "--teacher", "m", "--dry-run", "--json")
         assert code == 0
         plans += json.loads(out)["tasks"]
@@ -106,7 +106,7 @@ def test_if_none_can_be_won_nothing_is_sent(sdft, tmp_path: Path) -> None:
 
 
 def test_an_error_about_them_comes_before_the_first_request(sdft, tmp_path: Path) -> None:
-    words = quiz(tmp_path, {4: "four"})
+    words = quiz(tmp_path, {4: "a few"})
     with FaultServer(answers) as server:
         for more in ((), ("--show",), ("--dry-run",)):
             code, _, err = sdft(*words, *teach(server, "--on-unwinnable", "error", *more))

@@ -190,7 +190,7 @@ OTHERS: dict[str, tuple[dict[str, Any], Made, *tuple[dict[str, Any], ...]]] = {
     "PubMedQA": (
         {"pubid": 1, "question": "Do they?", "context": {"contexts": ["c1", "c2"], "labels": ["A", "B"]}}
         | {"long_answer": "They do, as shown.", "final_decision": "yes"},
-        Made("c1\n\nc2\n\nDo they?", "yes", grader="contains", unused=("long_answer", "pubid")),
+        Made("c1\n\nc2\n\nDo they?", "yes", grader=YES_NO, unused=("long_answer", "pubid")),
     ),
     "TriviaQA": (
         {"question": "Who?", "question_id": "tc1", "answer": {"value": "Sinclair Lewis", "aliases": ["Lewis"]}},
