@@ -251,9 +251,7 @@ def waits(record: ItemScore) -> bool:
 def judgement_of(question: str, gold: Json, completion: str) -> Judgement:
     """What is judged of a completion: all but its thinking, and the gold answer without its own."""
     reference = "" if gold is None else gold if isinstance(gold, str) else json.dumps(gold, ensure_ascii=False)
-    if (answer := strip_reasoning(reference)) != reference:
-        reference = answer.strip()
-    return Judgement(question, reference, task_rules.strip_thinking(completion).strip())
+    return Judgement(question, strip_reasoning(reference), task_rules.strip_thinking(completion).strip())
 
 
 def overruled(item: Scored, score: Score) -> Scored:

@@ -48,8 +48,8 @@ class Alphabet:
             "roman": r"(?:[ivx]{1,5}|[IVX]{1,5})",
         }.get(kind, rf"(?:\p{{{kind}}}\p{{M}}*)")
         script = r"\p{Latin}\p{Cyrillic}\p{Greek}" if kind in ("latin", "roman", "digit") else rf"\p{{{kind}}}"
-        before = rf"(?<![{script}\p{{M}}\p{{N}}_^\\])(?<![\p{{N}}\p{{L}}][.\-'])"
-        after = rf"(?![{script}\p{{M}}\p{{N}}_^])(?![-.'&+#°*][{script}\p{{N}}+#])(?![+#])"
+        before = rf"(?<![{script}\p{{M}}\p{{N}}_^\\°])(?<![\p{{N}}\p{{L}}][.\-'])"
+        after = rf"(?![{script}\p{{M}}\p{{N}}_^])(?![-.'+#°*][{script}\p{{N}}+#])(?![+#])"
         if kind == "latin":
             after = after.replace("'", "") + r"(?!'(?![dt][ıiuü]r)\p{Latin})"  # Turkish: "cevap B'dir"
         self.kind, self.label = kind, rf"{before}(?P<label>{letter}){after}"

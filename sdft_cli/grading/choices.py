@@ -170,7 +170,7 @@ def _only(content: str, alphabet: Alphabet, sole: bool) -> Reading | None:
     marked, if there is no other."""
     sentence = regex.split(r"(?<=[\w)\]\"'][.!?])\s+(?=\p{Lu})|[。\n]", content, maxsplit=1)[0][:400]
     bare = alphabet.denial.sub(" ", sentence)
-    strong = [m for m in alphabet.strong.finditer(bare) if not DENIED.match(bare, m.end())]
+    strong = [m for m in alphabet.strong.finditer(bare) if not DENIED.match(bare, m.end()) and not _reads_on(bare, m)]
     named = {canonical(m["label"]) for m in strong}
     if not named and sole:
         named = {canonical(m["label"]) for m in alphabet.labels(bare) if _is_label(bare, m, alphabet)}
@@ -178,6 +178,15 @@ def _only(content: str, alphabet: Alphabet, sole: bool) -> Reading | None:
         return None
     item = alphabet.item.match(bare, strong[0].start("label")) if strong else None
     return _together(bare, item, alphabet) if item else Reading(frozenset(named))
+
+
+def _reads_on(text: str, label: regex.Match[str]) -> bool:
+    """Whether an article or pronoun follows a colon, as in "Answer: A dog"."""
+    word = _ARTICLE.match(text, label.start("label"))
+    return word is not None and text[label.start() : label.start() + 1] not in "([【「" and _is_word(text, word)
+
+
+_ARTICLE = regex.compile(r"([AI])")
 
 
 def _last(content: str, alphabet: Alphabet) -> Reading | None:
@@ -229,7 +238,11 @@ def _ending(line: str, alphabet: Alphabet) -> Reading | None:
     ]
     if (
         not labels
-        or regex.fullmatch(r"[\W_]*(?:です|である|だ|번|입니다|이다|है|。)*[\W_]*", line[labels[-1].end() :]) is None
+        or regex.fullmatch(
+            r"[\W_]*(?:です|である|だ|と思います|でしょう|になります|번|입니다|이다|है|。)*[\W_]*",
+            line[labels[-1].end() :],
+        )
+        is None
     ):
         return None
     label = labels[-1]
@@ -245,6 +258,8 @@ def _ending(line: str, alphabet: Alphabet) -> Reading | None:
             continue
         item = alphabet.item.match(line, first.start())
         joined = item and _together(line, item, alphabet)
+        if item and not line[item.end() : label.start()].strip():
+            return Reading(frozenset({canonical(item[1]), canonical(label["label"])}))
         if joined and canonical(label["label"]) in joined.labels and len(joined.labels) > 1:
             return joined
     return Reading(frozenset({canonical(label["label"])}))

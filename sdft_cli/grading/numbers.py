@@ -134,12 +134,18 @@ def _signed(sentence: str, found: list[Quantity]) -> list[Quantity]:
     return found
 
 
-def _equation(sentence: str) -> list[Quantity]:
-    """The value of a clause with an equals sign: the last side that is a bare number, and those that agree with it."""
-    clause = re.split(r"(?<!\d),\s|,\s(?!\d)|[;\n]|\s(?:because|since|where|so)\s", _ASIDE.sub("", sentence))[0]
-    sides = re.split(r"(?<![<>!-])=+>?|->|→|⇒|≈|≡", clause)
-    if len(sides) < 2:
+_CLAUSE = re.compile(r"(?<!\d),\s|,\s(?!\d)|[;\n]|\s(?:because|since|where|so)\s")
+_EQUALS = re.compile(r"(?<![<>!-])=+>?|->|→|⇒|≈|≡")
+
+
+def _equation(sentence: str, latest: bool = False) -> list[Quantity]:
+    """The value of the first or ``latest`` clause with an equals sign: its last side that is a bare number,
+    and those that agree with it."""
+    clauses = _CLAUSE.split(_ASIDE.sub("", sentence))
+    equations = [sides for clause in clauses if len(sides := _EQUALS.split(clause)) > 1]
+    if not equations or (not latest and len(_EQUALS.split(clauses[0])) < 2):
         return []
+    sides = equations[-1 if latest else 0]
     bare = [
         found[0]
         for side in sides
@@ -179,7 +185,7 @@ def _in_text(text: str) -> list[Quantity]:
         and (alone := quantities(spelled(first[0])))
         and len(alone) == 1
         and _LONE.fullmatch(spelled(first[0]))
-        and _WORDS.match(first[1])
+        and (_WORDS.match(first[1]) or first[1].startswith("\n"))
     ):
         return alone
     return _in_sentence(spelled(kept[-1]))
@@ -199,7 +205,7 @@ def _in_sentence(text: str) -> list[Quantity]:
         sentence = sentences[-1]
     if not (found := _meant(sentence, quantities(sentence, listed=not _SAYING.search(sentence)))):
         return []
-    if (sides := _equation(sentence.rsplit(", so ", 1)[-1])) and sides[0].end:
+    if (sides := _equation(sentence.rsplit(", so ", 1)[-1], latest=True)) and sides[0].end:
         return sides
     if _LEAD.match(sentence[: found[0].start]) and (len(found) == 1 or _BESIDES.match(sentence, found[0].end)):
         return _signed(sentence, found[:1])

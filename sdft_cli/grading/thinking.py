@@ -51,13 +51,11 @@ def strip_thinking(text: str) -> str:
 
 def strip_reasoning(text: str) -> str:
     """``text`` without its thinking, and without ``<reasoning>…</reasoning>`` and the like where more stands beside."""
-    text = strip_thinking(text)
-    if "</" not in text:
-        return text
-    answer = text
-    for name in _REASONING:
+    answer = said = strip_thinking(text)
+    for name in _REASONING if "</" in said else ():
         answer = _without_blocks(answer, f"<{name}>", f"</{name}>")
-    return answer if answer.strip() else text
+    answer = answer if answer.strip() else said
+    return text if answer == text else answer.strip()
 
 
 def _without_blocks(text: str, opening: str, closing: str) -> str:
@@ -72,6 +70,7 @@ def _final_channel(text: str) -> str:
     """What gpt-oss says on its final channel; nothing where it has not come to it."""
     if _FINAL in text:
         return _WRAPPING.sub("", text.rsplit(_FINAL, 1)[1])
-    if _CHANNEL in text:
-        return text.split(_CHANNEL, 1)[0].removesuffix("<|start|>assistant")
+    if _CHANNEL in text:  # the channel "commentary" holds calls of tools
+        closed = _without_blocks(text, f"{_CHANNEL}analysis", "<|end|>")
+        return closed.split(f"{_CHANNEL}analysis", 1)[0].replace("<|start|>assistant", "")
     return text.rsplit(_BARE_CHANNELS[1], 1)[1] if _BARE_CHANNELS[1] in text else text

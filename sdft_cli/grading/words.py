@@ -18,9 +18,10 @@ from sdft_cli.grading.plain_text import plain, unpointed, unstyled
 
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 _TOKEN = regex.compile(
-    r"(?P<number>\d+(?:[.,:]\d+)+|\d+|(?<![\p{L}\d.])\.\d+)"
+    r"(?P<number>(?<=[(\[{])\d+(?=(?:,-?\d+)+[)\]}])|(?<=[(\[{](?:-?\d+,){1,9}-?)\d+|\d+(?:[.,:]\d+)+|\d+|(?<![\p{L}\d.])\.\d+)"
     rf"|(?P<kana>[\p{{Katakana}}ー\u3099\u309a]+)|(?P<character>(?=[{_NO_SPACES}])\X)"
-    rf"|(?P<word>(?:(?![{_NO_SPACES}\p{{Katakana}}])[\p{{L}}\p{{M}}\p{{Pc}}]|(?<=[\p{{L}}\p{{M}}_])\d)+)"
+    rf"|(?P<word>(?![{_NO_SPACES}\p{{Katakana}}])[\p{{L}}\p{{M}}\p{{Pc}}]"
+    rf"(?:(?![{_NO_SPACES}\p{{Katakana}}])[\p{{L}}\p{{M}}\p{{Pc}}\d])*+)"
     r"|(?P<sign><=|>=|!=|==|->|=>|\+\+|--|[\p{S}%#&@*/\\\-!?§†‡•…])"
 )
 _GROUPED_DIGITS = regex.compile(r"\d{1,3}(?:,\d{3})+")

@@ -43,6 +43,8 @@ class Worker:
 
         Raises `UsageError` if the script cannot work here.
         """
+        if self._owner not in (0, os.getpid()):
+            self._lock = threading.Lock()  # after a fork, another thread's lock is never released
         with self._lock:
             process = self._running()
             try:

@@ -20,8 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdft_cli.data.readers import TEXT_SUFFIXES, RawRow
-from sdft_cli.grading import task_rules
-from sdft_cli.grading.containment import FEW_WORDS
+from sdft_cli.grading.containment import CONTAINS, FEW_WORDS
 from sdft_cli.grading.rubrics import KNOWLEDGE
 from sdft_cli.tasks._articles import article, attached, key_of
 from sdft_cli.tasks._formats import BadRow, Format, SourceRow, gather, prompt_keys, slug, text, user
@@ -44,7 +43,7 @@ def grade(completion: str, example: Example) -> Score:
     gold = example.answer
     if isinstance(gold, str) and len(gold.split()) > FEW_WORDS:
         return Score(None, None, f"unscored: a gold answer of more than {FEW_WORDS} words needs a judge (--judge)")
-    return task_rules.containment(completion, gold)
+    return CONTAINS(completion, gold)
 
 
 def _article(row: RawRow) -> list[SourceRow | Dropped]:

@@ -14,7 +14,9 @@ ANSWERS = [
     ("<|begin_of_thought|>a<|end_of_thought|><|begin_of_solution|>b<|end_of_solution|>", "b"),
     ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>", "b"), ("<unused94>a<unused95>b", "b"),
     ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>", "b"),
-    ("<|channel|>analysis<|message|>a", ""), ("analysisLet me see.assistantfinalb", "b"),
+    ("<|channel|>analysis<|message|>a", ""),
+    ("<|channel|>commentary to=f<|message|>b", "<|channel|>commentary to=f<|message|>b"),
+    ("analysisLet me see.assistantfinalb", "b"),
     ("analysis of the text", "analysis of the text"), ("a < b and c > d", "a < b and c > d"), ("[1] b", "[1] b"),
 ]  # fmt: skip
 
