@@ -70,7 +70,7 @@ class Example:
         return cls(**row)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """A grader's verdict on one completion. A ``value`` of None means unscored, which is not the same as wrong."""
 
@@ -80,7 +80,7 @@ class Score:
     extra: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """A row that was dropped: its file and line, the reason, and a short detail."""
 

@@ -92,10 +92,7 @@ def sql(folder: Path) -> None:
     draw.shuffle(pairs)
     _write_jsonl(
         place / "questions.jsonl",
-        [
-            {"question": question, "query": query, "database": "shop.sqlite"}
-            for question, query in pairs[:ROWS]
-        ],
+        [{"question": question, "query": query, "database": "shop.sqlite"} for question, query in pairs[:ROWS]],
     )
 
 

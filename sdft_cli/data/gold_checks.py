@@ -32,7 +32,7 @@ CANDIDATES = 20
 DETAIL = 160
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What the grader says of one row's gold.
 
@@ -49,7 +49,7 @@ class Outcome:
     paraphrased: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Graded:
     """A row with the scores of its gold answer by itself and of its demonstration; None: there is none."""
 

@@ -12,6 +12,7 @@ Shapes: N loss positions of a micro-batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -90,11 +91,14 @@ def _row(example: Example, chat: Chat, conditions: Conditions) -> Row | None:
 
 def measure(policy: Policy, texts: Texts, budget: int, with_interval: bool = True) -> TokenLoss | None:
     """The loss of ``texts``, ``budget`` tokens at a time, or fewer where memory is short; None, and a note, where not
-    even one row fits into memory. The interval is a bootstrap over rows."""
+    even one row fits into memory, or the model's outputs are not finite. The interval is a bootstrap over rows."""
     measured = _within_memory(policy, texts.rows, budget)
     if measured is None:
         return None
     sums, counts = zip(*measured, strict=True)
+    if not math.isfinite(sum(sums)):
+        _say("the model's outputs are not finite")
+        return None
     loss: TokenLoss = {
         "value": sum(sums) / sum(counts),
         "tokens": sum(counts),
@@ -120,9 +124,13 @@ def _within_memory(policy: Policy, rows: Sequence[Row], budget: int) -> list[tup
         policy.release_memory()
         if budget <= longest:
             reason = f"a row of {longest} tokens does not fit into the memory of {policy.device}"
-            console.err.print(f"note: no validation loss: {reason}", markup=False, soft_wrap=True)
+            _say(reason)
             return None
         budget //= 2
+
+
+def _say(reason: str) -> None:
+    console.err.print(f"note: no validation loss: {reason}", markup=False, soft_wrap=True)
 
 
 @torch.no_grad()

@@ -75,7 +75,9 @@ class UserRows:
                 raise choose(f"column of task {self.name!r}:", column, tuple(self.seen))
         need_rows(self.name, self.gathered, self._formats(None, None))
         self.done = finished(self.gathered.rows)
+        self.gathered.rows.clear()  # with their readings, rows take twice the memory
         self.gathered.rows = self._identified(attached(self.done.rows, self.gathered.dropped))
+        self.done.rows.clear()
         self.gathered.dropped += self.done.dropped
         need_rows(self.name, self.gathered, self._formats(None, None))
 
