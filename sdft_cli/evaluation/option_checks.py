@@ -10,6 +10,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.scorable import HINT, is_judged, lack_of_scores
 from sdft_cli.evaluation.units import Unit
+from sdft_cli.grading import named_rules
 from sdft_cli.types import Battery
 
 #: Diagnostics that are accuracies of their own.
@@ -19,7 +20,10 @@ _HARNESS = {"benchmarks": "--benchmarks", "allow_code_execution": "--allow-code-
 
 
 def check_options(plan: EvalPlan) -> None:
-    """Raise `UsageError` for the first option that no task or suite of ``plan`` uses."""
+    """Raise `UsageError` for the first option that no task or suite of ``plan`` uses, and for a grader that cannot run
+    on this machine."""
+    for unit in plan.units:
+        named_rules.check_ready(unit.task.grader if unit.task else None)
     for flag, about, hint in _unused(plan):
         raise UsageError(f"{flag} {about}", hint)
 

@@ -46,6 +46,13 @@ def grader(name: str, pattern: str | None = None, given: Mapping[str, Json] | No
     return replace(chosen, grade=made, given=given or {})
 
 
+def check_ready(rule: Mapping[str, str] | None) -> None:
+    """Raise `UsageError` where the grader of a manifest's ``rule`` cannot run on this machine."""
+    named = GRADERS.get(rule.get("name", "")) if rule else None
+    if named and named.ready:
+        named.ready()
+
+
 def suiting(answers: Sequence[str], rows: Sequence[Example] = ()) -> str:
     """The name of the first grader that suits all of the gold ``answers``, or all of the ``rows`` that they belong to;
     ``judge`` if there is no such grader."""

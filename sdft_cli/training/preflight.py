@@ -15,6 +15,7 @@ from sdft_cli.config.recipe import METHODS, Method, Recipe
 from sdft_cli.data import dataset
 from sdft_cli.data.gold_checks import check_gold
 from sdft_cli.errors import UsageError
+from sdft_cli.grading import named_rules
 from sdft_cli.models.chat import Chat
 from sdft_cli.training import score_checks
 from sdft_cli.training.batches import Batches
@@ -95,6 +96,7 @@ def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat) ->
 
 def _read(task: Task, folder: Path, recipe: Recipe, chat: Chat) -> StagePlan:
     """The stage's rows; of the held-out ones, those that a model can be scored on."""
+    named_rules.check_ready(task.grader)
     how = recipe.train.on_bad_row
     stage = StagePlan(task, [], [], {}, task.max_new_tokens)
     if recipe.sampler.source == "corpus" and dataset.is_raw_text(folder):
