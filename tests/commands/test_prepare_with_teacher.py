@@ -497,6 +497,7 @@ def without_faults(data: Path, server: FaultServer, options: TeacherOptions | No
         return prepared(data, options or options_for(server))
 
 
+@pytest.mark.slow  # the default run has two hundred prompts, with the process killed five times
 def test_a_thousand_prompts_with_a_fault_in_one_of_five_responses(tmp_path, task, monkeypatch):
     """Nothing is lost, no stored reply is requested again, each retry follows a fault, and the files are the same."""
     monkeypatch.setenv("SUMS", "1000")

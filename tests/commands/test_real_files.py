@@ -85,6 +85,7 @@ def test_the_manifest_says_that_demonstrations_are_gold_answers(data: Path) -> N
     assert any("demonstration" in note for note in manifest["notes"])
 
 
+@pytest.mark.slow
 def test_train_and_eval_run_to_a_table(data: Path, model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     sets = ["max_steps=2", "batch=2", "sampler.max_new_tokens=8", "evaluation.max_new_tokens=8", "evaluation.limit=3"]

@@ -47,8 +47,8 @@ def test_memory_grows_by_about_a_kilobyte_per_row_besides_the_rows(tmp_path: Pat
         return most - size
 
     peak(200)  # imports and caches
-    small, large = peak(1000), peak(4000)
-    assert (large - small) / 3000 < 1300
+    small, large = peak(500), peak(2000)
+    assert (large - small) / 1500 < 1300
 
 
 def spread(folder: Path, count: int) -> int:
