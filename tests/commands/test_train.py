@@ -77,7 +77,7 @@ def test_a_run_leaves_what_the_design_promises(whole: Path) -> None:
     assert [(r["stage"], r["model_of"], r["why"]) for r in loaded.endings] == [(1, 8, "last step"), (2, 8, "last step")]
 
 
-# runs are killed in test_kill.py too, at moments that no one chose, and adapters resumed to the bit in test_lora_runs.py
+# runs are killed in test_kill.py too, at moments nobody chose, and adapters are resumed to the bit in test_lora_runs.py
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 4])
 def test_sigkill_in_stage_2_then_resume_equals_the_uninterrupted_run(
