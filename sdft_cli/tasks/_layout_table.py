@@ -53,6 +53,8 @@ ESSENTIAL_TEXTS = frozenset(
     "text content report email code instruction instructions definition taskdefinition taskdescription "
     "premise question input inputs".split()
 )
+#: What is said of a text that is therefore no mere article.
+ESSENTIAL_TO_ARTICLES = frozenset("entities spans annotations relations triples".split())
 #: How Alpaca's rendering of a row begins, with and without an input.
 RENDERED = "Below is an instruction"
 #: What a label may be about, beside its text.

@@ -19,6 +19,7 @@ from sdft_cli.tasks._layout_table import (
     COMMON,
     ESSENTIAL,
     ESSENTIAL_TEXTS,
+    ESSENTIAL_TO_ARTICLES,
     ESSENTIAL_TO_LABELS,
     LAYOUTS,
     NAMEABLE,
@@ -42,9 +43,11 @@ class Plan:
     def left_over(self, fields: Iterable[str]) -> list[str]:
         """The columns among ``fields`` that are not used, though a question may not do without them (see `lost`).
         Messages and other records that are taken apart say everything themselves, and so does a user's template."""
+        used = {*self.used, *self.columns.ignore}
+        if self.layout.reads == "article":
+            return [name for name in fields if squeezed(name) in ESSENTIAL_TO_ARTICLES and name not in used]
         if self.columns.messages or self.layout.reads:
             return []
-        used = {*self.used, *self.columns.ignore}
         needed = ESSENTIAL | (frozenset() if self.columns.template else ESSENTIAL_TEXTS)
         needed |= ESSENTIAL_TO_LABELS if self.layout.kind == "label" else frozenset()
         return [name for name in fields if squeezed(name) in needed and name not in used]

@@ -167,8 +167,11 @@ class UserRows:
         if found and (needed := found.lost(data, left_over)):
             name, how = needed[0], f"the rows are read as {found.layout.name}, and that leaves out column {needed[0]!r}"
             hint = f"say what it is: --columns passage={name} (before the question), input={name} (after it), "
-            hint += f"choices={name}, or context={name} for the teacher alone; ignore={name} leaves it out"
-            raise UsageError(f"task {self.name!r}: {how}", hint)
+            hint += f"choices={name}, or context={name} for the teacher alone"
+            if found.layout.reads == "article":
+                text = found.columns.text
+                hint = f"to ask for it: --columns answer={name}, and template=… with the question and {{{text}}}"
+            raise UsageError(f"task {self.name!r}: {how}", f"{hint}; ignore={name} leaves it out")
         return found
 
     def _new_plan(self, fields: tuple[str, ...], is_text: bool) -> _Planned:

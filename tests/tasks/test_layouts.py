@@ -3,13 +3,14 @@ and the columns that are named as unused."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support.user_rows import read
+from support.user_rows import read, read_path
 
 from sdft_cli.errors import UsageError
 from sdft_cli.grading.named_rules import GRADERS
@@ -590,6 +591,7 @@ def test_a_column_that_a_question_may_need_is_never_left_out_quietly(tmp_path: P
         ({"word": "bank", "sentence1": "A bank.", "sentence2": "The bank.", "label": "same"}, "word"),
         ({"sentence": "Good food, bad wine.", "aspect": "wine", "label": "bad"}, "aspect"),
         ({"text": "Ann saw her.", "span1_text": "Ann", "span2_text": "her", "label": 0}, "span1_text"),
+        ({"text": "Ann is in Rome.", "entities": [{"type": "place", "text": "Rome"}]}, "entities"),
     ],
 )
 def test_what_a_question_or_label_is_about_is_said_or_asked_for(
@@ -609,6 +611,27 @@ def test_a_column_that_says_the_split_under_another_name_is_not_left_out(column:
     assert read(tmp_path, rows, ignore=[column]).unused == [column]
     topics = [{**row, column: ["train", "chemistry"][i % 2]} for i, row in enumerate(rows)]
     assert read(tmp_path, topics).unused == [column]
+
+
+def test_what_is_said_of_a_text_can_be_asked_for(tmp_path: Path) -> None:
+    row = {"text": "Ann is in Rome.", "entities": [{"type": "place", "text": "Rome"}]}
+    made = read(tmp_path, [row], template="List the entities: {text}", answer="entities")
+    assert (made.asked, made.rows[0].answer) == (["List the entities: Ann is in Rome."], row["entities"])
+    assert made.rule["name"] == "json"
+
+
+def test_columns_of_files_that_are_left_out_are_not_called_unused(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('{"0": "no", "1": "yes"}', encoding="utf-8")
+    rows = [{"question": f"q{i}", "answer": "a", "level": 1} for i in range(3)]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    assert read_path(tmp_path).unused == ["level"]
+
+
+def test_a_table_that_begins_with_a_title_is_told_of_its_first_row(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("Our questions\nquestion,answer\nWhy?,so\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="none of its rows has the columns of the first one") as error:
+        read_path(tmp_path / "x.csv")
+    assert error.value.hint.endswith("the first row must name the columns")
 
 
 def test_a_template_makes_the_prompt_and_says_all_of_it(tmp_path: Path) -> None:
