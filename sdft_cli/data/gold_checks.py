@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from sdft_cli.errors import UsageError
 from sdft_cli.grading.named_rules import GRADERS, JUDGE
+from sdft_cli.grading.tool_calls import TOOL_CALLS
 from sdft_cli.models.views import message_text
 from sdft_cli.types import Example, Score, Task
 
@@ -76,7 +77,7 @@ class GoldChecks:
         for example in rows:
             if seconds is not None and len(self.graded) >= FEW and time.monotonic() - began > seconds:
                 break
-            if answers(task, example) or demonstrated(example):
+            if answers(task, example) or demonstrated(task, example):
                 graded = _graded(task, example)
                 if example.answer is not None or graded.scored:  # a demonstration alone may be nothing to grade by
                     self.graded.append(graded)
@@ -121,7 +122,7 @@ class GoldChecks:
         win in this form."""
         winners = [row for row in self.graded if _credit(row.shown) and not _credit(row.bare)]
         for row in winners[:CANDIDATES]:
-            text = demonstrated(row.example)
+            text = demonstrated(self.task, row.example)
             for held in answers(self.task, row.example):
                 form = _in_place_of(held, text) if text.count(held) == 1 else None
                 if form and 2 * sum(self._wins_in(form, other.example) for other in winners[:FEW]) > len(winners[:FEW]):
@@ -185,10 +186,13 @@ def _compares_json(task: Task) -> bool:
     return rule is not None and rule.gold == "json"
 
 
-def demonstrated(example: Example) -> str:
-    """The demonstration, of several turns the last one."""
+def demonstrated(task: Task, example: Example) -> str:
+    """The demonstration; of several turns the last one, or the first for a rule that compares tool calls."""
     shown = example.demonstration
-    return shown if isinstance(shown, str) else message_text(shown[-1]) if shown else ""
+    if not isinstance(shown, list):
+        return shown or ""
+    calls = task.grader is not None and task.grader["name"] == TOOL_CALLS.name
+    return message_text(shown[0 if calls else -1]) if shown else ""
 
 
 def place(example: Example) -> str:
@@ -198,7 +202,7 @@ def place(example: Example) -> str:
 
 
 def _graded(task: Task, example: Example) -> _Graded:
-    texts, text = answers(task, example), demonstrated(example)
+    texts, text = answers(task, example), demonstrated(task, example)
     bare = [task.grade(answer, example) for answer in texts]
     apart = text.strip() and text.strip() not in [answer.strip() for answer in texts]
     best = max(bare, key=lambda score: -1.0 if score.value is None else score.value) if bare else None

@@ -142,15 +142,17 @@ def _value(name: str, file: Path, head: bytes) -> list[Json] | dict[str, Json] |
 
 
 def _in_a_row(text: bytes) -> list[Json] | None:
-    """Objects one after the other, as `jq` writes them; None if the text is anything else."""
-    decoder, rest, values = json.JSONDecoder(), text.decode("utf-8"), []
+    """Objects one after the other, as `jq` writes them; None if the text is anything else, or one of them is no JSON
+    to `parse_json`."""
+    decoder, rest, values = json.JSONDecoder(), text.decode("utf-8"), list[Json]()
     place = 0
     try:
         while place < len(rest):
-            value, place = decoder.raw_decode(rest, place)
+            value, end = decoder.raw_decode(rest, place)
             if not isinstance(value, dict):
                 return None
-            values.append(value)
+            values.append(parse_json(rest[place:end].encode(), nan_is_null=True))
+            place = end
             while place < len(rest) and rest[place].isspace():
                 place += 1
     except (ValueError, RecursionError):

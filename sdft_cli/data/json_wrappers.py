@@ -28,8 +28,12 @@ _LISTS = (
     *("data", "rows", "examples", "instances", "items", "records", "samples", "entries", "questions", "dataset"),
     *("results", "annotations"),
 )
-#: Texts that questions are about: beside a list of questions, they would be lost.
-_PASSAGES = ("context", "passage", "article", "paragraph", "text", "story", "document", "background")
+#: What all rows of a file may share, its task or its passage: beside a list of rows it would be lost.
+_SHARED = (
+    *("context", "passage", "article", "paragraph", "text", "story", "document", "background"),
+    *("instruction", "instructions", "definition", "task_definition", "task_description", "prompt", "system"),
+    *("system_prompt", "template", "prompt_template", "prefix", "choices", "options", "tools", "functions"),
+)
 _REMARKS = (
     *("description", "citation", "license", "licence", "readme", "features", "schema", "info", "meta", "metadata"),
     *("dataset_info", "config"),
@@ -87,6 +91,8 @@ def _by_split(name: str, data: Object) -> Items | None:
         return None
     if strays := [key for key, split in zip(held, splits, strict=True) if split is None and _is_rows(held[key])]:
         raise UsageError(f"{name}: rows under {strays[0]!r}, which is no split, beside {', '.join(held)}", _HINT)
+    if shared := [key for key in data if key not in held and _is_shared(key, data[key])]:
+        raise UsageError(f"{name}: {shared[0]!r} stands beside {', '.join(held)}, and no row would have it", _HINT)
     return _of_splits(name, {key: split for key, split in zip(held, splits, strict=True) if split}, data)
 
 
@@ -123,9 +129,14 @@ def _listed(name: str, data: Object) -> Items | None:
     return _rows(name, key, values)
 
 
+def _is_shared(key: str, value: Any) -> bool:
+    """Whether a value beside the rows belongs to each of them."""
+    return bool(value) and key.lower() in _SHARED
+
+
 def _is_remark(key: str, value: Any) -> bool:
     """Whether a value beside a list of rows says something of the file, not of the rows."""
-    if key.lower() in _PASSAGES:
+    if _is_shared(key, value):
         return False
     if key.lower() in _REMARKS:
         return True

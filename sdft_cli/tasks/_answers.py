@@ -22,12 +22,14 @@ class Gold:
     """What a record says is right.
 
     ``value`` is a text, a list of texts of which any is right, or JSON as it is; None if it says nothing. ``yes_no``:
-    it was a boolean; ``label``: it is one of a set; ``unanswerable``: the record says that there is no answer.
+    it was a boolean; ``label``: it is one of a set; ``labels``: a list of them, all of which are right together;
+    ``unanswerable``: the record says that there is no answer.
     """
 
     value: Json = None
     yes_no: bool | None = None
     label: bool = False
+    labels: tuple[str, ...] = ()
     unanswerable: bool = False
 
     @property
@@ -73,7 +75,8 @@ def _wants_json(plan: Plan) -> bool:
 def _label(value: Json, column: str, plan: Plan) -> Gold:
     listed = parsed(value, "[")
     if isinstance(listed, list):
-        return Gold(", ".join(_name(each, column, plan) for each in listed) or None, label=True)
+        named = tuple(sorted({_name(each, column, plan) for each in listed}))
+        return Gold(", ".join(named) or None, label=True, labels=named if len(named) > 1 else ())
     return Gold(None if is_missing(value) else _name(value, column, plan), label=True)
 
 

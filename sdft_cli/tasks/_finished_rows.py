@@ -148,12 +148,13 @@ def _labels(pairs: list[Pair], done: Finished) -> str | None:
             done.dropped.append(Dropped(row.where, f"{FILTERED}its label is not given", detail))
         else:
             given.append((row, reading))
-    labels = sorted({str(reading.gold.value) for _, reading in given}, key=_natural)
+    named = {label for _, reading in given for label in reading.gold.labels or [str(reading.gold.value)]}
+    several, labels = any(reading.gold.labels for _, reading in given), sorted(named, key=_natural)
     closed = 1 < len(labels) <= max(LISTED, len(given) // 2)
     listed = closed and len(labels) <= LISTED
-    ask = f"Answer with one of: {', '.join(labels)}." if listed else "Answer with the label." if closed else ""
+    ask = _ask_for(labels if listed else [], several) if closed else ""
     for row, reading in given:
-        meta = {**row.example.meta, **({"choices": labels} if listed else {})}
+        meta = {**row.example.meta, **({"choices": labels} if listed and not several else {})}
         prompt = asking(reading, ask)
         done.rows.append(
             replace(row, example=replace(row.example, prompt=prompt, answer=reading.gold.value, meta=meta))
@@ -163,6 +164,17 @@ def _labels(pairs: list[Pair], done: Finished) -> str | None:
     if numbers and labels:
         done.notes.append("labels are numbers; --columns 'labels=[…]' gives their names, from 0")
     return _known("label", "exact") if closed else None
+
+
+def _ask_for(labels: Sequence[str], several: bool) -> str:
+    """The sentence that asks for a label out of a list, if it is given, or for several of them in its order."""
+    if several:
+        return f"Answer with all that apply, in alphabetical order, separated by commas{_colon(labels)}."
+    return f"Answer with one of{_colon(labels)}." if labels else "Answer with the label."
+
+
+def _colon(labels: Sequence[str]) -> str:
+    return f": {', '.join(labels)}" if labels else ""
 
 
 def _known(*graders: str) -> str | None:

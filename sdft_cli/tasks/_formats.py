@@ -24,6 +24,7 @@ from sdft_cli.data.streams import opened
 from sdft_cli.errors import UsageError
 from sdft_cli.types import Dropped, Example, Json, Message
 
+NO_OBJECTS = "no line of it is a JSON object"
 #: A raw record of a source: its fields by name.
 Record = dict[str, Json]
 
@@ -218,9 +219,11 @@ def _unknown(
     if dropped and is_filtered(dropped[0]) and not fields:
         reason = describe(dropped[0]).replace(FILTERED, "")
         return UsageError(f"{source.path}: none of its rows is used; the first is {reason}", "name another file")
-    content = _content_of(fields) if fields or dropped else "it has no rows"
+    is_table = suffix(source.name) in (".csv", ".tsv", ".xlsx", ".xlsm")
+    no_rows = "none of its rows has the columns of the first one" if is_table else NO_OBJECTS
+    content = (_content_of(fields) if fields else no_rows) if fields or dropped else "it has no rows"
     hint = _formats_hint(task, formats)
-    if suffix(source.name) in (".csv", ".tsv", ".xlsx", ".xlsm"):
+    if is_table:
         hint += "; the first row must name the columns"
     if not source.given:
         hint += f"; if {source.name} is not meant, name the other files one by one"
@@ -228,7 +231,7 @@ def _unknown(
 
 
 def _content_of(fields: set[str]) -> str:
-    return f"its fields are: {_list_some(fields)}" if fields else "no line of it is a JSON object"
+    return f"its fields are: {_list_some(fields)}" if fields else NO_OBJECTS
 
 
 def text(data: Record, name: str, noun: str) -> str:

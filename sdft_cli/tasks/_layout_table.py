@@ -37,12 +37,28 @@ class Layout:
 
 _PASSAGE = (
     "passage context paragraph passages article document story support background evidence contexts readingpassage "
-    "sqlcontext createtable createtablestatement ddl table"
+    "sqlcontext createtable createtablestatement ddl table paragraphs ctxs documents snippets excerpt dialogue dialog "
+    "abstract transcript body scenario situation chunk chunks retrievedcontext retrievedcontexts searchresults "
+    "passagetext contexttext sourcetext referencetext"
 )
 _LABEL = "labeltext labelname labelnames labelstr label labels intent sentiment emotion"
 _TOPIC = "category topic class tag"
 #: Columns that a question cannot do without: rows where one is left over are refused.
-ESSENTIAL = frozenset(f"{_PASSAGE} choices options endings answerchoices optionlist alternatives history".split())
+ESSENTIAL = frozenset(
+    f"{_PASSAGE} choices options endings answerchoices optionlist alternatives choice history".split()
+)
+#: Those that often hold something else, such as a rendering of the whole row: they count where they say what the
+#: columns used do not, and do not repeat one of these.
+ESSENTIAL_TEXTS = frozenset(
+    "text content report email code instruction instructions definition taskdefinition taskdescription "
+    "premise question input inputs".split()
+)
+#: What is said of a text that is therefore no mere article.
+ESSENTIAL_TO_ARTICLES = frozenset("entities spans annotations relations triples".split())
+#: How Alpaca's rendering of a row begins, with and without an input.
+RENDERED = "Below is an instruction"
+#: What a label may be about, beside its text.
+ESSENTIAL_TO_LABELS = frozenset("word aspect aspectterm aspectcategory entity span1text span2text".split())
 #: What a user may name in multiple choice and classification, where no column has a usual name for it.
 NAMEABLE = ("passage", "input", "demonstration", "tools")
 COMMON = {
@@ -205,9 +221,20 @@ LAYOUTS: tuple[Layout, ...] = (
         {"input": "input question query problem", "answer": _GOLD, **_TOOLS},
     ),
     Layout(
+        "the definition of a task, input and output",
+        {"prompt": "definition taskdefinition taskdescription", "input": "input inputs", "demonstration": _REPLY},
+        {"answer": _GOLD, **_TOOLS},
+    ),
+    Layout(
         "instruction, input and output",
         {"prompt": "instruction", "demonstration": _REPLY},
-        {"input": "input question query problem", "answer": _GOLD, "label": "label", "history": "history", **_TOOLS},
+        {
+            "input": "input inputs question query problem",
+            "answer": _GOLD,
+            "label": "label",
+            "history": "history",
+            **_TOOLS,
+        },
     ),
     Layout(
         "prompt, input and output",
@@ -239,6 +266,13 @@ LAYOUTS: tuple[Layout, ...] = (
         {"label": "label"},
         template="{subject}\n\n{body}",
         marks=("demonstration",),
+    ),
+    Layout(
+        "a text with a title, and its label",
+        {"title": "title headline subject", "body": "description abstract body", "answer": _LABEL},
+        kind="label",
+        template="{title}\n\n{body}",
+        without="text sentence content",
     ),
     Layout("source and target", {"prompt": "source src", "demonstration": "target tgt"}),
     Layout(

@@ -15,8 +15,21 @@ from typing import Any
 
 from sdft_cli.errors import UsageError
 from sdft_cli.tasks._columns import GRADER_ROLES, ROLES, Columns, Named
-from sdft_cli.tasks._layout_table import COMMON, ESSENTIAL, LAYOUTS, NAMEABLE, TEACHERS, Layout
+from sdft_cli.tasks._layout_table import (
+    COMMON,
+    ESSENTIAL,
+    ESSENTIAL_TEXTS,
+    ESSENTIAL_TO_ARTICLES,
+    ESSENTIAL_TO_LABELS,
+    LAYOUTS,
+    NAMEABLE,
+    RENDERED,
+    TEACHERS,
+    Layout,
+)
 from sdft_cli.tasks._option_columns import option_columns
+from sdft_cli.tasks._values import is_missing
+from sdft_cli.types import Json
 
 
 @dataclass(frozen=True)
@@ -28,26 +41,48 @@ class Plan:
     parts: Mapping[str, str] = field(default_factory=dict)
 
     def left_over(self, fields: Iterable[str]) -> list[str]:
-        """The columns among ``fields`` that are not used, though a question cannot do without them. Messages and other
-        records that are taken apart say everything themselves."""
+        """The columns among ``fields`` that are not used, though a question may not do without them (see `lost`).
+        Messages and other records that are taken apart say everything themselves, and so does a user's template."""
+        used = {*self.used, *self.columns.ignore}
+        if self.layout.reads == "article":
+            return [name for name in fields if squeezed(name) in ESSENTIAL_TO_ARTICLES and name not in used]
         if self.columns.messages or self.layout.reads:
             return []
-        used = {*self.used, *self.columns.ignore}
-        return [name for name in fields if squeezed(name) in ESSENTIAL and name not in used]
+        needed = ESSENTIAL | (frozenset() if self.columns.template else ESSENTIAL_TEXTS)
+        needed |= ESSENTIAL_TO_LABELS if self.layout.kind == "label" else frozenset()
+        return [name for name in fields if squeezed(name) in needed and name not in used]
+
+    def lost(self, record: Mapping[str, Json], left_over: Iterable[str]) -> list[str]:
+        """The columns among ``left_over`` that say something in this record."""
+        said = [name for name in left_over if not is_missing(record[name])]
+        return [name for name in said if squeezed(name) not in ESSENTIAL_TEXTS or self._is_new(record, name)]
+
+    def _is_new(self, record: Mapping[str, Json], name: str) -> bool:
+        """Whether a column says what none of the columns used does, and is no rendering of these. One word may be the
+        code of anything."""
+        text = _words(record[name])
+        others = [words for each in self.used if (words := _words(record.get(each)))]
+        if text.startswith(RENDERED) or (squeezed(name) == "code" and " " not in text):
+            return False
+        return not any(other in text or text in other for other in others if " " in other)
 
     @property
     def used(self) -> list[str]:
         return [name for name in (*self.columns.names, *self.parts.values()) if name not in self.columns.ignore]
 
 
-def plan(named: Columns, fields: Iterable[str]) -> Plan | None:
-    """How rows with these ``fields`` are read; None if no layout has them."""
+def plan(named: Columns, fields: Iterable[str], where: str = "the file") -> Plan | None:
+    """How rows with these ``fields`` are read; None if no layout has them. ``where`` names their file in errors."""
     fields = [name for name in fields if name and name not in named.ignore]
-    refuse(fields)
+    refuse(fields, where)
     for layout in LAYOUTS:
         if found := _match(layout, named, fields):
             return found
     return None
+
+
+def _words(value: Json) -> str:
+    return " ".join(value.split()) if isinstance(value, str) else ""
 
 
 def squeezed(name: str) -> str:
@@ -55,17 +90,17 @@ def squeezed(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def refuse(fields: Iterable[str]) -> None:
+def refuse(fields: Iterable[str], where: str) -> None:
     """`UsageError` for a file whose rows mean nothing one by one."""
     names = {squeezed(name) for name in fields}
     if {"parentid", "text", "role"} <= names:
         raise UsageError(
-            "each row is one message of a tree (parent_id, role, text)",
+            f"{where}: each row is one message of a tree (parent_id, role, text)",
             "make one row a conversation: a path from the first message to a reply, as a list called messages",
         )
     if {"role", "content"} <= names and not names & {"messages", "conversations"}:
         raise UsageError(
-            "each row is one message (role, content)",
+            f"{where}: each row is one message (role, content)",
             "make one row a conversation: a list of its messages called messages",
         )
 

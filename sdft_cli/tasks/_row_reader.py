@@ -7,7 +7,7 @@ The split of a row comes from the flag (``--source mytask.test=FILE``), else fro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,8 @@ from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions
 
 _TABLES = "prompts begin with the tables of their database"
 _FORMAT = f"{DESCRIBED}; other columns if --columns names them"
+#: Columns that often say the split, besides `split`.
+_LIKE_SPLITS = frozenset("set subset partition fold part datasetsplit datasplit splitname splittype".split())
 #: Columns by which a question names its article.
 _ABOUT = ("article", "articleid", "documentid", "docid", "title", "id")
 
@@ -57,6 +59,7 @@ class UserRows:
         self.name, self.named_columns, self.gathered = name, columns, Gathered()
         self.seen: set[str] = set()
         self.used: set[str] = set()
+        self.like_splits: dict[str, set[str]] = {}  # unused columns that may say the split -> their values
         self.plans: dict[tuple[bool | str, ...], _Planned] = {}
         self.remarks = Counter[str]()  # on how many rows
         self.done = Finished([])
@@ -74,6 +77,7 @@ class UserRows:
             if column not in self.seen and column.partition(".")[0] not in self.seen:
                 raise choose(f"column of task {self.name!r}:", column, tuple(self.seen))
         need_rows(self.name, self.gathered, self._formats(None, None))
+        _refuse_unread_splits(self.name, self.like_splits)
         self.done = finished(self.gathered.rows)
         self.gathered.rows.clear()  # with their readings, rows take twice the memory
         self.gathered.rows = self._identified(attached(self.done.rows, self.gathered.dropped))
@@ -160,18 +164,25 @@ class UserRows:
         found, essential, left_over = self.plans[is_text, *fields]
         if empty := [name for name in essential if data[name] is None]:  # then it is of another layout
             return self._plan({name: value for name, value in data.items() if name not in empty}, is_text)
-        if found and (needed := [name for name in left_over if not is_missing(data[name])]):
+        if found and (needed := found.lost(data, left_over)):
             name, how = needed[0], f"the rows are read as {found.layout.name}, and that leaves out column {needed[0]!r}"
-            hint = f"say what it is: --columns passage={name}, choices={name}, or context={name} for the teacher alone"
+            hint = f"say what it is: --columns passage={name} (before the question), input={name} (after it), "
+            hint += f"choices={name}, or context={name} for the teacher alone"
+            if found.layout.reads == "article":
+                text = found.columns.text
+                hint = f"to ask for it: --columns answer={name}, and template=… with the question and {{{text}}}"
             raise UsageError(f"task {self.name!r}: {how}", f"{hint}; ignore={name} leaves it out")
         return found
 
     def _new_plan(self, fields: tuple[str, ...], is_text: bool) -> _Planned:
-        self.seen.update(() if is_text else fields)
-        found = plan(Columns() if is_text else self.named_columns, fields)
+        found = plan(Columns() if is_text else self.named_columns, fields, str(self.file))
         if found is None or is_text:
             return _Planned(found)
+        self.seen.update(fields)
         self.used.update(name if name in fields else name.partition(".")[0] for name in found.used)
+        if found.columns.split is None and found.layout.reads != "article":
+            unused = {name for name in fields if squeezed(name) in _LIKE_SPLITS} - {*found.used, *found.columns.ignore}
+            self.like_splits |= {name: set() for name in unused - {*self.like_splits}}
         return _Planned(found, [name for name in _essential(found) if name in fields], found.left_over(fields))
 
     def _parse(self, split: str | None, source: SourceFile | None, row: RawRow) -> list[SourceRow | Dropped]:
@@ -179,6 +190,8 @@ class UserRows:
         assert read is not None and source is not None  # `_is_known`
         if read.layout.reads == "article":
             return [article(self.name, row, read.columns.text or "text", read.columns.title or "title")]
+        for column, values in self.like_splits.items():
+            values.add(str(row.data.get(column)).strip())
         remarks: Remarks = set()
         role = split or _split_by_column(row, read.columns) or row.split or self._split_by_name(source) or "pool"
         reading = reading_of(row.data, read, remarks)
@@ -243,6 +256,17 @@ class UserRows:
                 meta = {key: value for key, value in meta.items() if key != "article"}
             kept.append(replace(row, example=replace(row.example, id=name, meta=meta), reading=None))
         return kept
+
+
+def _refuse_unread_splits(task: str, columns: Mapping[str, set[str]]) -> None:
+    """`UsageError` if an unused column says of every row which split it is in: test rows would go into training."""
+    for column, values in columns.items():
+        splits = {split_of(value, Columns()) for value in values}
+        if len(splits) > 1 and None not in splits:
+            raise UsageError(
+                f"task {task!r}: column {column!r} says {' and '.join(sorted(values))}, and is not used",
+                f"--columns split={column} puts the rows where it says; ignore={column} leaves it out",
+            )
 
 
 _CHOSEN = {

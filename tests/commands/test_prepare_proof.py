@@ -194,6 +194,27 @@ def test_a_demonstration_that_is_only_the_gold_answer_counts_once(task, tmp_path
     assert graded == {"q0": 1, "q1": 2, "q2": 1}
 
 
+@pytest.mark.parametrize("said", ["", "Let me look."])
+def test_of_several_turns_that_call_tools_the_first_is_graded(sdft, tmp_path: Path, said: str) -> None:
+    """As in OpenAI's files for fine-tuning: the call, what the tool says, and what is made of it."""
+
+    def row(i: int) -> Row:
+        call = {"name": "look", "arguments": json.dumps({"at": question(i)})}
+        calls = [{"id": "c", "type": "function", "function": call}]
+        turns = [
+            {"role": "user", "content": question(i)},
+            {"role": "assistant", "content": said or None, "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "c", "content": f"{i}"},
+            {"role": "assistant", "content": f"It is {i}."},
+        ]
+        look = {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}
+        return {"messages": turns, "tools": [{"type": "function", "function": look}]}
+
+    folder, words = sources(tmp_path, [row(i) for i in range(20)], [row(i) for i in range(40, 50)])
+    assert sdft(*words)[0] == 0
+    assert (grading(folder)["graded"], grading(folder)["unwinnable"]["count"]) == (30, 0)
+
+
 def test_one_of_several_gold_answers_is_enough(task, tmp_path: Path) -> None:
     rows = [quiz(0, ["yes", "sure"], "sure!"), quiz(1, ["no", "nay"], "never")]
     task({"train": rows}, says)

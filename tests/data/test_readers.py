@@ -234,6 +234,19 @@ def test_rows_in_one_value(form: str, indent: int | None, tmp_path: Path) -> Non
     assert data(written(tmp_path, "x.json", text.encode())) == ROWS
 
 
+@pytest.mark.parametrize("bad", ['{"question": "q", "answer": "\\ud800"}', '{"question": "q", "answer": Infinity}'])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_value_that_is_no_json_is_a_bad_row_on_every_line(bad: str, place: int, tmp_path: Path) -> None:
+    """The first line of a file is read like all others, though it also tells what kind of file it is."""
+    lines = [json.dumps(row) for row in ROWS]
+    lines.insert(place, bad)
+    items = list(read_rows("x.jsonl", written(tmp_path, "x.jsonl", "\n".join(lines).encode())))
+    assert [item.data for item in items if isinstance(item, RawRow)] == ROWS
+    assert [(item.where, item.reason) for item in items if isinstance(item, Dropped)] == [
+        (f"x.jsonl:{place + 1}", "broken JSON")
+    ]
+
+
 def test_rows_by_split_and_by_id(tmp_path: Path) -> None:
     items = as_json(tmp_path, {"train": ROWS, "eval": {"data": ROWS[:1]}, "test": ROWS[:2], "version": 2})
     assert [(item.data, item.split, item.where) for item in items] == [
@@ -263,6 +276,10 @@ def test_single_rows_are_no_wrappers(tmp_path: Path) -> None:
         {"train_test": ROWS, "dev": ROWS},
         {"algebra": ROWS, "geometry": ROWS},
         {"context": "A passage.", "questions": ROWS},
+        {"Definition": ["Say which."], "Positive Examples": [], "Instances": ROWS},
+        {"instruction": "Answer as a pirate.", "data": ROWS},
+        {"system_prompt": "Be brief.", "train": ROWS, "test": ROWS[:1]},
+        {"tools": [{"name": "look"}], "data": ROWS},
     ],
 )
 def test_wrappers_that_would_lose_something_are_refused(value: Any, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@ and the columns that are named as unused."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support.user_rows import read
+from support.user_rows import read, read_path
 
 from sdft_cli.errors import UsageError
 from sdft_cli.grading.named_rules import GRADERS
@@ -332,6 +333,50 @@ OTHERS: dict[str, tuple[dict[str, Any], Made, *tuple[dict[str, Any], ...]]] = {
         {"instruction": "Give tips.", "input": "", "output": "Eat.", "text": "Below is an instruction"},
         Made("Give tips.", None, "Eat.", "contains", ("text",)),
     ),
+    "Natural Instructions": (
+        {"task_name": "t1", "id": "t1-0", "definition": "Say which.", "inputs": "Sun.", "targets": "warm"},
+        Made("Say which.\n\nSun.", None, "warm", "contains", ("task_name",)),
+    ),
+    "an instruction, inputs and targets": (
+        {"instruction": "Say which.", "inputs": "Sun.", "targets": "warm"},
+        Made("Say which.\n\nSun.", None, "warm", "contains"),
+    ),
+    "SVAMP": (
+        {"ID": "chal-1", "Body": "There are 8 hens.", "Question": "How many legs?", "Answer": 16.0, "Type": "x"},
+        Made("There are 8 hens.\n\nHow many legs?", "16", None, "number", ("Type",)),
+    ),
+    "MuSiQue": (
+        {"question": "Who?", "paragraphs": [{"idx": 0, "title": "T", "paragraph_text": "Ann did."}], "answer": "Ann"},
+        Made("T\nAnn did.\n\nWho?", "Ann", None, "contains"),
+    ),
+    "DREAM": (
+        {"dialogue": ["W: Hello.", "M: Late!"], "question": "Who is late?", "choice": ["M", "W"], "answer": "M"}
+        | {"choices": ["M", "W"], "choice": None},
+        Made("W: Hello.\n\nM: Late!\n\nWho is late?\n\nA. M\nB. W" + ASK, "A", None, "choice", ("choice",)),
+    ),
+    "a title, a description and a label": (
+        {"title": "Match", "description": "They won.", "label": "sport"},
+        Made("Match\n\nThey won.\n\nAnswer with one of: politics, sport.", "sport", None, LABEL),
+        {"title": "Vote", "description": "They lost.", "label": "politics"},
+    ),
+    "several labels": (
+        {"text": "so", "labels": ["joy", "fear"]},
+        Made(
+            "so\n\nAnswer with all that apply, in alphabetical order, separated by commas: fear, joy, rage.",
+            "fear, joy",
+            grader=LABEL,
+        ),
+        {"text": "no", "labels": ["rage"]},
+        {"text": "oh", "labels": ["rage"]},
+    ),
+    "a rendering of the row beside it": (
+        {"prompt": "Why is it so?", "completion": "Because", "text": "<user>Why is\n it so?<bot>Because"},
+        Made("Why is it so?", None, "Because", "contains", ("text",)),
+    ),
+    "a code that is no program": (
+        {"question": "Why?", "answer": "so", "code": "A17"},
+        Made("Why?", "so", None, "contains", ("code",)),
+    ),
     "Alpaca with a history": (
         {"instruction": "And then?", "input": "", "output": "Rest.", "history": [["Give tips.", "Eat."]]},
         Made("Give tips.\n---\nEat.\n---\nAnd then?", None, "Rest.", "contains"),
@@ -487,7 +532,10 @@ def test_questions_without_an_answer_in_their_passage(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"message_id": "1", "parent_id": None, "text": "Hi", "role": "prompter"}, "each row is one message of a tree"),
+        (
+            {"message_id": "1", "parent_id": None, "text": "Hi", "role": "prompter"},
+            "rows.jsonl: each row is one message of a tree",
+        ),
         ({"conversation_id": 1, "role": "user", "content": "Hi"}, "each row is one message"),
         ({"x": 1, "y": 2}, "not a format that task 'mine' reads; its fields are: x, y"),
     ],
@@ -528,6 +576,62 @@ def test_a_column_that_a_question_may_need_is_never_left_out_quietly(tmp_path: P
     assert read(tmp_path, [{**row, "document": None}]).asked == ["so?"]
     several = {"question": "q", "evidence": "e", "context": "CREATE TABLE t (a INT)", "sql": "SELECT 1"}
     assert read(tmp_path, [several]).asked == ["CREATE TABLE t (a INT)\n\ne\n\nq"]
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"question": "Who won?", "answer": "Ann", "text": "Ann beat Bob."}, "text"),
+        ({"question": "What is printed?", "answer": "3", "code": "print(1 + 2)"}, "code"),
+        ({"code": "return x + 1", "input": "1", "output": "2"}, "code"),
+        ({"instruction": "Sum it up.", "content": "A long text.", "response": "A text."}, "content"),
+        ({"instruction": "Answer as a pirate.", "question": "Where?", "answer": "At sea."}, "question"),
+        ({"question": "So?", "instructions": "Answer as a pirate.", "answer": "Aye."}, "instructions"),
+        ({"question": "Which?", "choice": ["a", "b"], "answer": "a"}, "choice"),
+        ({"word": "bank", "sentence1": "A bank.", "sentence2": "The bank.", "label": "same"}, "word"),
+        ({"sentence": "Good food, bad wine.", "aspect": "wine", "label": "bad"}, "aspect"),
+        ({"text": "Ann saw her.", "span1_text": "Ann", "span2_text": "her", "label": 0}, "span1_text"),
+        ({"text": "Ann is in Rome.", "entities": [{"type": "place", "text": "Rome"}]}, "entities"),
+    ],
+)
+def test_what_a_question_or_label_is_about_is_said_or_asked_for(
+    row: dict[str, Any], column: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"that leaves out column '{column}'"):
+        read(tmp_path, [row])
+
+
+@pytest.mark.parametrize("column", ["set", "Subset", "partition", "data_split"])
+def test_a_column_that_says_the_split_under_another_name_is_not_left_out(column: str, tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "answer": "a", column: ["train", "Test"][i % 2]} for i in range(4)]
+    with pytest.raises(UsageError, match=f"column '{column}' says Test and train, and is not used") as error:
+        read(tmp_path, rows)
+    assert f"--columns split={column}" in error.value.hint
+    assert read(tmp_path, rows, split=column).unused == []
+    assert read(tmp_path, rows, ignore=[column]).unused == [column]
+    topics = [{**row, column: ["train", "chemistry"][i % 2]} for i, row in enumerate(rows)]
+    assert read(tmp_path, topics).unused == [column]
+
+
+def test_what_is_said_of_a_text_can_be_asked_for(tmp_path: Path) -> None:
+    row = {"text": "Ann is in Rome.", "entities": [{"type": "place", "text": "Rome"}]}
+    made = read(tmp_path, [row], template="List the entities: {text}", answer="entities")
+    assert (made.asked, made.rows[0].answer) == (["List the entities: Ann is in Rome."], row["entities"])
+    assert made.rule["name"] == "json"
+
+
+def test_columns_of_files_that_are_left_out_are_not_called_unused(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('{"0": "no", "1": "yes"}', encoding="utf-8")
+    rows = [{"question": f"q{i}", "answer": "a", "level": 1} for i in range(3)]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    assert read_path(tmp_path).unused == ["level"]
+
+
+def test_a_table_that_begins_with_a_title_is_told_of_its_first_row(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("Our questions\nquestion,answer\nWhy?,so\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="none of its rows has the columns of the first one") as error:
+        read_path(tmp_path / "x.csv")
+    assert error.value.hint.endswith("the first row must name the columns")
 
 
 def test_a_template_makes_the_prompt_and_says_all_of_it(tmp_path: Path) -> None:
