@@ -208,6 +208,8 @@ def _lines(report: GradeReport) -> list[str]:
     if t["missing"]:
         ids = ", ".join(t["missing"][:LISTED]) + (", …" if len(t["missing"]) > LISTED else "")
         accuracy = console.number(t["if_missing_were_wrong"])
-        lines.append(f"  {len(t['missing'])} ids have no completion ({ids}); if they were wrong, accuracy {accuracy}")
-    lines.append(f"  {t['completions']} completions of {t['ids']} questions, {t['unscored']} unscored")
+        have, were = ("id has", "it were") if len(t["missing"]) == 1 else ("ids have", "they were")
+        lines.append(f"  {len(t['missing'])} {have} no completion ({ids}); if {were} wrong, accuracy {accuracy}")
+    of = f"{t['ids']} question{'s' * (t['ids'] != 1)}"
+    lines.append(f"  {t['completions']} completion{'s' * (t['completions'] != 1)} of {of}, {t['unscored']} unscored")
     return [*lines, f"  {report['note']}"] if report["note"] else lines

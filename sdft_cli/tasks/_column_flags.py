@@ -17,6 +17,7 @@ _PAIR = re.compile(
 )
 #: A template without quotes goes on to the end of the flag, as it may hold anything.
 _TEMPLATE = re.compile(r"""\s*(?P<key>template)\s*=\s*(?P<value>[^"'\s].*)""", re.DOTALL)
+_SETTING = re.compile(rf",\s*(?P<key>{'|'.join(KEYS)})=")
 _FORM = "write --columns 'mytask:prompt=Frage,answer=Zahl', or --columns mytask=mytask.toml"
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
@@ -81,6 +82,11 @@ def parse_pairs(text: str) -> dict[str, Json]:
             rest = text[at:].strip()
             raise UsageError(
                 f"--columns: {rest!r} is not KEY=COLUMN", f'{_FORM}; quote a name with a comma: prompt="a, b"'
+            )
+        if match.re is _TEMPLATE and (more := _SETTING.search(match["value"])):
+            raise UsageError(
+                f"--columns: the template holds {more[0]!r}, which looks like a setting",
+                f"a template without quotes goes on to the end: put {more['key']}=… before it, or quote the template",
             )
         key, value = match["key"], _value(match["key"], match["value"])
         table, dot, inner = key.partition(".")

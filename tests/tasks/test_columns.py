@@ -71,6 +71,11 @@ def test_files_and_pairs_go_together(tmp_path: Path) -> None:
         (["first_index=2"], ["mine"], "--columns: first_index = 2 is not 0 or 1"),
         (["first_index=x"], ["mine"], "--columns: first_index = 'x' is not 0 or 1"),
         (["max_new_tokens=0"], ["mine"], "--columns: max_new_tokens = 0 is not a whole number"),
+        (
+            ["template=List: {text}, answer=x"],
+            ["mine"],
+            "--columns: the template holds ', answer=', which looks like a",
+        ),
         (["template=none"], ["mine"], "--columns: the template names no column"),
         (["labels=[x]"], ["mine"], "--columns: labels = ['x'] is not a list of at least two names"),
         (["grader=exakt"], ["mine"], "unknown grader 'exakt'"),
