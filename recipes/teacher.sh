@@ -2,7 +2,7 @@
 # A teacher behind a real endpoint, offline: `transformers serve` with the embedded model writes demonstrations for a
 # micro task; the run is stopped twice and goes on. About a minute on two cores. Any OpenAI-compatible server works:
 #
-#     MODEL=org/model URL=http://host:8000/v1 recipes/teacher.sh
+#     MODEL=org/model URL=http://host:8000/v1 recipes/teacher.sh        # KEY_ENV=NAME if $NAME has its key
 #
 # Without URL it needs: pip install 'transformers[serving]' (part of the development set-up).
 set -euo pipefail
@@ -31,7 +31,7 @@ PY
 fi
 
 prepare=(sdft prepare --tasks "$TASK" --data "$OUT/data" --resample --samples 4
-  --teacher "$MODEL" --base-url "$URL" --concurrency 8)
+  --teacher "$MODEL" --base-url "$URL" --concurrency 8 ${KEY_ENV:+--api-key-env "$KEY_ENV"})
 
 "${prepare[@]}" --dry-run                                                         # what would be asked; sends nothing
 "${prepare[@]}" --max-requests 100 || echo "stopped by the budget: exit code $?"  # every reply is stored

@@ -70,7 +70,7 @@ class Example:
         return cls(**row)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """A grader's verdict on one completion. A ``value`` of None means unscored, which is not the same as wrong."""
 
@@ -80,7 +80,7 @@ class Score:
     extra: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """A row that was dropped: its file and line, the reason, and a short detail."""
 
@@ -93,7 +93,9 @@ class Dropped:
 class Prepared:
     """What a task makes of raw sources: examples by split, and every row it had to drop.
 
-    ``drawn``: the training rows were chosen by our seed, not by the source.
+    ``drawn``: the training rows were chosen by our seed, not by the source. ``files``: those that rows' ``meta`` name,
+    such as databases, by their place in the dataset's folder. ``sources``: every file of the sources, read or left out,
+    as the manifest lists it (`data.manifest.SourceFile`).
     """
 
     splits: dict[str, list[Example]]
@@ -102,6 +104,8 @@ class Prepared:
     licence: str = ""
     notes: list[str] = field(default_factory=list)
     drawn: bool = False
+    files: dict[str, Path] = field(default_factory=dict)
+    sources: list[dict[str, Json]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class PrepareOptions:
     ``demonstrations='answer'`` uses the gold answer as the demonstration. ``on_overlap``: what to do with a training
     row whose question is also in the test set, where the source fixes the splits (``error``, or ``drop`` the training
     row). ``merge_system``: system texts are put before the user's, for models without a system role.
+    ``on_unwinnable``: rows that get no credit for their own gold answer are kept, left out (``drop``), or an error.
     """
 
     demonstrations: str = "source"
@@ -118,6 +123,7 @@ class PrepareOptions:
     world: int = 0
     on_overlap: str = "error"
     merge_system: bool = False
+    on_unwinnable: str = "keep"
 
 
 @dataclass(frozen=True)
@@ -129,14 +135,31 @@ class Rubric:
 
 
 @dataclass(frozen=True)
+class HubSource:
+    """Where a task's public data is on the Hugging Face hub: what ``sdft prepare --source hub`` reads.
+
+    ``datasets``: as ``--source`` takes them (``hf:ORG/NAME``). ``origin``: what they are, for people. ``arrange``: what
+    the task takes of all their rows together, and notes that say what it leaves out; None: all of it, by split.
+    """
+
+    datasets: tuple[str, ...]
+    origin: str
+    licence: str
+    arrange: Callable[[list[dict[str, Json]]], tuple[list[dict[str, Json]], list[str]]] | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """One skill: how sources become examples, and how a completion is graded.
 
     ``prepare`` takes the source paths (none if the task generates its own rows) and may raise `UsageError`. ``grade``
-    takes the text of a completion and its example. ``question``: the part of a prompt that distinguishes rows which
-    share a long preamble (None: the whole prompt). ``grader``: for a task that is nothing but a dataset, the rule that
-    its manifest stores (`tasks._user_rows`). ``rubric``: the instructions for a judge. ``render``: a gold answer
-    as a completion that should be right.
+    takes the text of a completion and its example. ``options``: from how many answers each question has to choose, if
+    that is so. ``question``: the part of a prompt that distinguishes rows which share a long preamble (None: the whole
+    prompt). ``grader``: for a task that is nothing but a dataset, the rule that its manifest stores
+    (`tasks._user_rows`), and ``columns`` what its user said of the columns. ``rubric``: the instructions for a judge.
+    ``render``: a gold answer as a completion that should be right. ``accept``: the least value with which a teacher's
+    reply becomes a demonstration; None where only the user can say that, as values are shares. ``hub``: where its data
+    is on the Hugging Face hub.
     """
 
     name: str
@@ -151,8 +174,12 @@ class Task:
     suffixes: tuple[str, ...] = ()
     question: Callable[[Example], str] | None = None
     grader: dict[str, str] | None = None
+    columns: dict[str, Json] | None = None
     rubric: Rubric | None = None
     render: Callable[[Json], str] | None = None
+    accept: float | None = 1.0
+    options: int | None = None
+    hub: HubSource | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sdft_cli.cli import endings, streams
 from sdft_cli.cli.datasets import data
 from sdft_cli.cli.demo import demo
 from sdft_cli.cli.evaluate import compare, evaluate, grade
-from sdft_cli.cli.lists import methods, tasks
+from sdft_cli.cli.lists import graders, methods, tasks
 from sdft_cli.cli.prepare import prepare
 from sdft_cli.cli.probe import probe
 from sdft_cli.cli.report import report
@@ -41,6 +41,7 @@ app.command()(grade)
 app.command()(report)
 app.command()(methods)
 app.command()(tasks)
+app.command()(graders)
 
 
 def _version(value: bool) -> None:

@@ -35,7 +35,7 @@ def stats(
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Show the lengths of what student and teacher see, and why rows were left out."""
+    """Show the lengths of what student and teacher see, what a constant answer scores, and why rows were left out."""
     from sdft_cli.commands.datasets import print_stats
     from sdft_cli.commands.datasets import stats as run_stats
 

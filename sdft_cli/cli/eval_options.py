@@ -11,6 +11,7 @@ from sdft_cli.errors import UsageError, choose
 from sdft_cli.types import Json
 
 if TYPE_CHECKING:
+    from sdft_cli.config.judge_section import JudgeSettings
     from sdft_cli.llm.types import TeacherOptions
 
 Target = Annotated[
@@ -40,16 +41,6 @@ HarnessArgs = Annotated[
 ]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code-execution", help="Run code that the model writes (HumanEval), in a sandbox.")
-]
-Judge = Annotated[
-    str | None, typer.Option("--judge", help="Model that judges open answers: its name at an endpoint, or local:PATH.")
-]
-JudgeUrl = Annotated[
-    str | None, typer.Option("--judge-base-url", help="Endpoint of the judge; by default that of OpenAI.")
-]
-JudgeKeyEnv = Annotated[
-    str | None,
-    typer.Option("--judge-key-env", help="Environment variable with the judge's API key; by default OPENAI_API_KEY."),
 ]
 Also = Annotated[
     str | None,
@@ -107,18 +98,24 @@ Completions = Annotated[Path, typer.Option(help='JSONL file with one completion 
 
 def judge_options(judge: str | None, base_url: str | None, key_env: str | None) -> TeacherOptions | None:
     """The judge's model and endpoint; None without ``--judge``."""
-    if judge is None:
-        if base_url or key_env:
-            raise UsageError("--judge-base-url and --judge-key-env are for a judge", "name one with --judge")
-        return None
-    from sdft_cli.llm.types import TeacherOptions
+    from sdft_cli.config.judge_section import JudgeSettings, check_judge
+    from sdft_cli.evaluation.run_judging import options_of
 
-    options = TeacherOptions(judge, base_url, key_env or "OPENAI_API_KEY", samples=1, temperature=0.0)
-    if options.local is not None and (base_url or key_env):
-        raise UsageError(
-            "a local judge has neither an endpoint nor a key", "leave out --judge-base-url and --judge-key-env"
-        )
-    return options
+    settings = JudgeSettings(model=judge, base_url=base_url, key_env=key_env)
+    check_judge(settings)
+    return options_of(settings)
+
+
+def judge_layer(judge: str | None, base_url: str | None, key_env: str | None, of_run: JudgeSettings) -> dict[str, Json]:
+    """The recipe layer of the judge's flags over the judge ``of_run``; a model that is named anew keeps none of the
+    run's endpoint, key or limits."""
+    from sdft_cli.config.judge_section import check_judge
+
+    given = {key: v for key, v in (("model", judge), ("base_url", base_url), ("key_env", key_env)) if v is not None}
+    if judge not in (None, of_run.model):
+        of_run = type(of_run)()
+    check_judge(of_run.model_copy(update=given))
+    return {"judge": {**of_run.model_dump(mode="json"), **given}} if given else {}
 
 
 def diagnostics_of(also: str | None) -> tuple[str, ...]:
@@ -185,9 +182,10 @@ def recipe_layer(
         section["allow_code_execution"] = True
     layer = parse_sets(sets)
     layer = merge(flag_layer({"engine.name": engine}, layer), layer)
-    if other := set(layer) - {"evaluation", "engine", "runtime"}:
+    if other := set(layer) - {"evaluation", "engine", "runtime", "judge"}:
         raise UsageError(
-            f"--set {min(other)}: has no effect, as nothing is trained here", "set evaluation.*, engine.* or runtime.*"
+            f"--set {min(other)}: has no effect, as nothing is trained here",
+            "set evaluation.*, engine.*, runtime.* or judge.*",
         )
     return merge(layer, {"evaluation": {"harness": section}} if section else {})
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sdft_cli.cli import eval_options as option
 from sdft_cli.cli.eval_options import Force
-from sdft_cli.cli.options import Data, Json, Plugin, Sampling, Sets, Tasks, split
+from sdft_cli.cli.options import Data, Json, Judge, JudgeKeyEnv, JudgeUrl, Plugin, Sampling, Sets, Tasks, split
 from sdft_cli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def evaluate(
     harness: option.HarnessTasks = None,
     harness_args: option.HarnessArgs = None,
     allow_code_execution: option.AllowCode = False,
-    judge: option.Judge = None,
-    judge_base_url: option.JudgeUrl = None,
-    judge_key_env: option.JudgeKeyEnv = None,
+    judge: Judge = None,
+    judge_base_url: JudgeUrl = None,
+    judge_key_env: JudgeKeyEnv = None,
     also: option.Also = None,
     base: option.Base = None,
     engine: Sampling = None,
@@ -48,13 +48,16 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a run's final model, or any model, on tasks and suites. With gates: exit with 3 if one of them fails."""
+    from sdft_cli.config.toml_tables import merge
     from sdft_cli.evaluation.gate_reports import gates_of
     from sdft_cli.evaluation.request import EvalRequest
     from sdft_cli.evaluation.target import Target
 
     gates = gates_of(max_forgetting, max_prior_drop, min_accuracy or [], gate, junit, markdown)
+    named = Target.named(target)  # first: a run's plug-ins are loaded with it, before names are checked
+    settings = option.recipe_layer(benchmarks, harness, harness_args or [], allow_code_execution, sets or [], engine)
     request = EvalRequest(
-        target=Target.named(target),  # first: a run's plug-ins are loaded with it, before names are checked
+        target=named,
         suite=option.suite_of(suite, harness),
         tasks=tuple(split(tasks) or ()),
         data=data,
@@ -64,8 +67,7 @@ def evaluate(
         samples=samples,
         out=out,
         cache=not no_cache,
-        settings=option.recipe_layer(benchmarks, harness, harness_args or [], allow_code_execution, sets or [], engine),
-        judge=option.judge_options(judge, judge_base_url, judge_key_env),
+        settings=merge(option.judge_layer(judge, judge_base_url, judge_key_env, named.recipe.judge), settings),
         also=option.diagnostics_of(also),
         base=base,
     )
@@ -74,10 +76,14 @@ def evaluate(
 
 def _evaluate(request: EvalRequest, gates: GateSet, json: bool) -> None:
     from sdft_cli.commands.evaluate import evaluate as run_evaluate
-    from sdft_cli.evaluation.gate_reports import show
+    from sdft_cli.evaluation.gate_reports import Undecided, show
     from sdft_cli.evaluation.printing import print_scores
 
-    scores, report = run_evaluate(request, gates)
+    try:
+        scores, report = run_evaluate(request, gates)
+    except Undecided as undecided:
+        print(jsonlib.dumps(undecided.scores)) if json else print_scores(undecided.scores)
+        raise
     if json:
         print(jsonlib.dumps(scores))
     else:
@@ -109,9 +115,9 @@ def compare(
 def grade(
     task: option.GradedTask,
     completions: option.Completions,
-    judge: option.Judge = None,
-    judge_base_url: option.JudgeUrl = None,
-    judge_key_env: option.JudgeKeyEnv = None,
+    judge: Judge = None,
+    judge_base_url: JudgeUrl = None,
+    judge_key_env: JudgeKeyEnv = None,
     data: Data = None,
     plugin: Plugin = None,
     json: Json = False,

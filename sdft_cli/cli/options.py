@@ -21,6 +21,9 @@ FLAG_KEYS = {
     "engine": "engine.name",
     "on_bad_row": "train.on_bad_row",
     "stop_if_prior_drops": "train.stop_if_prior_drops",
+    "judge": "judge.model",
+    "judge_base_url": "judge.base_url",
+    "judge_key_env": "judge.key_env",
 }
 MICRO_TASKS = "micro-tooluse,micro-science,micro-medical"
 
@@ -50,6 +53,19 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="Set a recipe key,
 Sampling = Annotated[
     str | None,
     typer.Option("--engine", help="Sampling engine: transformers (default), vllm, vllm-server or a plug-in's."),
+]
+Judge = Annotated[
+    str | None, typer.Option("--judge", help="Model that judges open answers: its name at an endpoint, or local:PATH.")
+]
+JudgeUrl = Annotated[
+    str | None, typer.Option("--judge-base-url", help="Endpoint of the judge; by default that of OpenAI.")
+]
+JudgeKeyEnv = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-key-env",
+        help="Environment variable with the judge's API key; if not given, OPENAI_API_KEY at OpenAI's own host.",
+    ),
 ]
 Plugin = Annotated[
     list[Path] | None,

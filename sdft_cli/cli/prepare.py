@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 Source = Annotated[
     list[str] | None,
-    typer.Option("--source", help="TASK=PATH (file or folder) or TASK=hf:ORG/NAME; repeatable."),
+    typer.Option(
+        "--source", help="TASK=PATH (file or folder), TASK=hf:ORG/NAME, or hub: the tasks' public data; repeatable."
+    ),
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--columns", help="TASK=FILE.toml that names the columns of your own rows; repeatable."),
+    typer.Option(
+        "--columns",
+        help="What the columns of your own rows are: TASK:prompt=Frage,answer=Zahl, or TASK=FILE.toml; repeatable.",
+    ),
 ]
 Demonstrations = Annotated[
     str, typer.Option(help="source: only those in the sources; answer: use the gold answer where there is none.")
@@ -39,6 +44,13 @@ OnBadRow = Annotated[
 OnOverlap = Annotated[
     str, typer.Option("--on-overlap", help="Training rows that ask what a test row asks: error, or drop them.")
 ]
+OnUnwinnable = Annotated[
+    str,
+    typer.Option(
+        "--on-unwinnable",
+        help="Rows that the grader gives no credit for their own gold answer: keep them, drop them, or error.",
+    ),
+]
 MergeSystem = Annotated[
     bool,
     typer.Option(
@@ -50,6 +62,8 @@ Seed = Annotated[int, typer.Option(help="Seed of the splits.")]
 World = Annotated[
     int | None, typer.Option(help="Number of the micro world (0), which sets the hidden rules of its tasks.")
 ]
+#: A ``--source`` that stands for the public data of each task.
+HUB = "hub"
 
 
 def prepare(
@@ -60,6 +74,7 @@ def prepare(
     demonstrations: Demonstrations = "source",
     on_bad_row: OnBadRow = None,
     on_overlap: OnOverlap = "error",
+    on_unwinnable: OnUnwinnable = "keep",
     merge_system: MergeSystem = False,
     model: Measured = None,
     seed: Seed = 0,
@@ -85,6 +100,8 @@ def prepare(
     timeout: ask.Timeout = None,
     batch: ask.Batch = None,
     dry_run: ask.DryRun = False,
+    limit: ask.Limit = None,
+    show: ask.Show = False,
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
@@ -95,14 +112,18 @@ def prepare(
     choice("--demonstrations", demonstrations, ("source", "answer"))
     choice("--on-bad-row", on_bad_row or "drop", ("drop", "error"))
     choice("--on-overlap", on_overlap, ("error", "drop"))
+    choice("--on-unwinnable", on_unwinnable, ("keep", "drop", "error"))
     teacher_options = ask.teacher_options(flags)
-    if model and (dry_run or batch == "submit"):
-        hint = f"leave it out with {'--dry-run' if dry_run else '--batch submit'}"
+    if model and (dry_run or show or batch == "submit"):
+        hint = f"leave it out with {'--dry-run' if dry_run else '--show' if show else '--batch submit'}"
         raise UsageError("--model measures the rows that are written, and here none are", hint)
-    options = PrepareOptions(demonstrations, seed, world or 0, on_overlap, merge_system)
+    options = PrepareOptions(demonstrations, seed, world or 0, on_overlap, merge_system, on_unwinnable)
     inputs = _inputs(tasks, source or [], columns or [], data or Path("data"), options, on_bad_row)
     _check_world(world, inputs.tasks)
-    _run(inputs, teacher_options, model, dry_run, json)
+    if teacher_options and show:
+        _try(inputs, teacher_options, json)
+    else:
+        _run(inputs, teacher_options, model, dry_run, json)
 
 
 def _inputs(
@@ -114,10 +135,23 @@ def _inputs(
     on_bad_row: str | None,
 ) -> Inputs:
     from sdft_cli.commands.prepare import Inputs
+    from sdft_cli.tasks._column_flags import column_flags
+    from sdft_cli.tasks._hub import named
 
-    sources = _sources(source)
+    from_hub = [text for text in source if text == HUB]
+    sources = _sources([text for text in source if text != HUB])
     names = split(tasks) or list(sources) or MICRO_TASKS.split(",")
-    return Inputs(names, sources, data, options, on_bad_row, _column_files(columns, names))
+    if from_hub:
+        sources = named(names if tasks else [], sources)
+    return Inputs(names, sources, data, options, on_bad_row, column_flags(columns, names))
+
+
+def _try(inputs: Inputs, teacher: TeacherOptions, json: bool) -> None:
+    """Ask a teacher about a few rows, print everything, write no dataset."""
+    from sdft_cli.commands import prepare as command
+
+    trials = command.try_out(inputs, teacher)
+    print(jsonlib.dumps({"tasks": trials})) if json else command.print_trials(trials)
 
 
 def _run(inputs: Inputs, teacher: TeacherOptions | None, model: str | None, dry_run: bool, json: bool) -> None:
@@ -163,16 +197,3 @@ def _sources(flags: list[str]) -> dict[str, list[Path]]:
             raise UsageError(f"--source {text}: not of the form TASK=PATH", "write --source science=raw/chemistry")
         sources.setdefault(task, []).append(Path(path))
     return sources
-
-
-def _column_files(flags: list[str], names: list[str]) -> dict[str, Path]:
-    """``TASK=FILE.toml`` by task; the task may be left out if there is only one."""
-    files: dict[str, Path] = {}
-    for text in flags:
-        task, equals, path = text.rpartition("=")
-        if not equals and len(names) == 1:
-            task = names[0].partition(".")[0]
-        if not task or not path:
-            raise UsageError(f"--columns {text}: not of the form TASK=FILE.toml", "write --columns mytask=mytask.toml")
-        files[task] = Path(path)
-    return files

@@ -11,6 +11,9 @@ from sdft_cli.cli.options import (
     Data,
     File,
     Json,
+    Judge,
+    JudgeKeyEnv,
+    JudgeUrl,
     Method,
     Model,
     Moved,
@@ -36,6 +39,9 @@ def probe(
     limit: Annotated[int, typer.Option(min=1, help="Maximum training rows per task.")] = 64,
     seed: Seed = None,
     engine: Sampling = None,
+    judge: Judge = None,
+    judge_base_url: JudgeUrl = None,
+    judge_key_env: JudgeKeyEnv = None,
     sets: Sets = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if there is a warning.")] = False,
     plugin: Plugin = None,
@@ -45,7 +51,8 @@ def probe(
 
     Compares the student with the teacher, which sees demonstrations, and predicts steps, time and memory.
     """
-    flags = recipe_flags(tasks, method, model, data, seed=seed, engine=engine)
+    judging = {"judge": judge, "judge_base_url": judge_base_url, "judge_key_env": judge_key_env}
+    flags = recipe_flags(tasks, method, model, data, seed=seed, engine=engine, **judging)
     settings = at_its_place(new_recipe(recipe, flags, sets or [], plugin), base)
     from sdft_cli.commands.probe import probe as run_probe
     from sdft_cli.reporting.probe import show

@@ -13,6 +13,9 @@ import typer
 from sdft_cli.cli.options import (
     Data,
     Json,
+    Judge,
+    JudgeKeyEnv,
+    JudgeUrl,
     Method,
     Model,
     Plugin,
@@ -39,6 +42,9 @@ def sweep(
     model: Model = None,
     data: Data = None,
     suite: Watched = None,
+    judge: Judge = None,
+    judge_base_url: JudgeUrl = None,
+    judge_key_env: JudgeKeyEnv = None,
     engine: Sampling = None,
     sets: Sets = None,
     seeds: Annotated[
@@ -57,13 +63,15 @@ def sweep(
 ) -> None:
     """Train every point of a grid, and choose the best settings.
 
-    The choice is by validation accuracy under the one-standard-error rule. Finished runs are not repeated.
+    The choice is by validation accuracy under the one-standard-error rule, or by validation loss where nothing scores a
+    task. Finished runs are not repeated.
     """
     from sdft_cli.commands.sweep import stored_arguments
     from sdft_cli.commands.sweep import sweep as run_sweep
     from sdft_cli.config.sweep_grid import SweepArguments
 
-    flags = recipe_flags(tasks, method, model, data, suite=suite, engine=engine)
+    judging = {"judge": judge, "judge_base_url": judge_base_url, "judge_key_env": judge_key_env}
+    flags = recipe_flags(tasks, method, model, data, suite=suite, engine=engine, **judging)
     asked = None
     if resume and not (recipe or grid) and (stray := [*_given(flags), *(["--set"] if sets else [])]):
         hint = "leave it out, or repeat all flags of the sweep, its grid among them"

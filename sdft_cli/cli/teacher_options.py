@@ -26,7 +26,10 @@ BaseUrl = Annotated[
 ]
 KeyEnv = Annotated[
     str | None,
-    typer.Option("--api-key-env", help="Environment variable with the key; OPENAI_API_KEY if not given."),
+    typer.Option(
+        "--api-key-env",
+        help="Environment variable with the key; if not given, OPENAI_API_KEY at OpenAI's own host and none elsewhere.",
+    ),
 ]
 KeyFile = Annotated[
     Path | None, typer.Option("--api-key-file", help="File with the key; it must lie outside the project.")
@@ -72,6 +75,19 @@ Batch = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what the teacher would be asked and what it may cost; send nothing.")
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Ask about this many rows (or articles) per task and leave out the others."),
+]
+Show = Annotated[
+    bool,
+    typer.Option(
+        "--show",
+        help="Try the teacher: print prompts, replies and verdicts of --limit rows (5) per task; write no dataset.",
+    ),
+]
+#: The rows that ``--show`` tries unless ``--limit`` is given.
+TRIED = 5
 
 
 def teacher_options(flags: Mapping[str, Any]) -> TeacherOptions | None:
@@ -85,14 +101,17 @@ def teacher_options(flags: Mapping[str, Any]) -> TeacherOptions | None:
     from sdft_cli.llm.types import TeacherOptions
 
     model, send = flags["teacher"], flags["send"] or []
-    names = [field.name for field in fields(TeacherOptions) if field.name not in ("model", "send")]
+    names = [field.name for field in fields(TeacherOptions) if field.name not in ("model", "send", "ledger")]
     given = {name: flags[name] for name in names if flags[name] is not None}
     if model is None:
-        if stray := [*given, *(["send"] if send else []), *(["dry_run"] if flags["dry_run"] else [])]:
+        if stray := [*given, *(name for name in ("send", "dry_run", "show") if flags[name])]:
             raise UsageError(f"{_flag(stray[0])} is about a teacher, but there is no --teacher", "add --teacher MODEL")
         return None
     if flags["demonstrations"] == "answer":
         raise UsageError("--demonstrations answer leaves nothing for a teacher to write", "leave out one of the two")
+    if flags["show"]:
+        _check_trial(flags)
+        given.setdefault("limit", TRIED)
     options = TeacherOptions(model, send=dict(map(_assignment, send)), **given)
     options.check()
     _check_used(options, given)
@@ -107,6 +126,14 @@ def _check_used(options: TeacherOptions, given: Mapping[str, object]) -> None:
     for name in ("rpm", "tpm", "concurrency"):
         if options.batch is not None and name in given:
             raise UsageError(f"{_flag(name)} paces single requests, and --batch sends files of them", "leave it out")
+
+
+def _check_trial(flags: Mapping[str, Any]) -> None:
+    """Refuse what contradicts ``--show``, which asks now."""
+    if flags["dry_run"]:
+        raise UsageError("--show asks the teacher, and --dry-run sends nothing", "leave out one of the two")
+    if flags["batch"] is not None:
+        raise UsageError("--show asks now, and --batch gets its replies hours later", "leave out one of the two")
 
 
 def _flag(name: str) -> str:

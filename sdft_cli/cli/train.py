@@ -15,6 +15,9 @@ from sdft_cli.cli.options import (
     Data,
     File,
     Json,
+    Judge,
+    JudgeKeyEnv,
+    JudgeUrl,
     Method,
     Model,
     Moved,
@@ -80,6 +83,9 @@ def train(
     base: Moved = None,
     out: Out = None,
     suite: Watched = None,
+    judge: Judge = None,
+    judge_base_url: JudgeUrl = None,
+    judge_key_env: JudgeKeyEnv = None,
     seed: Seed = None,
     engine: Sampling = None,
     sets: Sets = None,
@@ -100,6 +106,7 @@ def train(
     if on_bad_row:
         choice("--on-bad-row", on_bad_row, ("drop", "error"))
     more = {"suite": suite, "seed": seed, "engine": engine, "on_bad_row": on_bad_row}
+    more |= {"judge": judge, "judge_base_url": judge_base_url, "judge_key_env": judge_key_env}
     flags = recipe_flags(tasks, method, model, data, **more, stop_if_prior_drops=stop_if_prior_drops)
     given = Given(recipe, flags, sets or [], plugin or [])
     run = _run_of(resume, continue_run, out)

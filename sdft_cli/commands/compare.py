@@ -21,48 +21,32 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import cache, comparable
 from sdft_cli.evaluation.cache import Evaluated
 from sdft_cli.reporting import comparisons
+from sdft_cli.reporting.checkpoint_changes import UnitChange, on_one_side, unit_changes
 from sdft_cli.reporting.comparisons import SeedComparison
 from sdft_cli.reporting.estimates import Estimate, seed_mean
 from sdft_cli.reporting.groups import Group, seed_of
-from sdft_cli.runs.records import ItemRecord
 from sdft_cli.runs.results import RunResult, load_run
-from sdft_cli.stats import across_seeds, paired
+from sdft_cli.stats import across_seeds
 from sdft_cli.stats.continual import METRICS, Metric
-from sdft_cli.stats.intervals import Interval
-from sdft_cli.stats.paired import Change, Documents, Scores
 
 #: The most ids of each kind that are printed; --json has them all.
 LISTED = 10
+#: The most ids of items that were not compared.
+_NAMED = 3
 
 
 # --- two checkpoints, on the same items ------------------------------------------------------------------------------
 
 
-class UnitChange(TypedDict):
-    """How a task or suite, or one ``part`` of a suite, changed from checkpoint ``a`` to ``b``: `paired.Change`."""
-
-    unit: str
-    part: str | None
-    n: int
-    documents: int
-    a: float
-    b: float
-    difference: float
-    standard_error: float | None
-    interval: Interval | None
-    gained: list[str]
-    lost: list[str]
-    p: float
-    test: str
-
-
 class CheckpointComparison(TypedDict):
-    """Two checkpoints by name; ``metrics`` are the differences of two runs' metrics, None for other checkpoints."""
+    """Two checkpoints by name; ``metrics`` are the differences of two runs' metrics, None for other checkpoints.
+    ``uncompared`` says of which tasks, suites and parts nothing could be compared, and why."""
 
     a: str
     b: str
     units: list[UnitChange]
     metrics: dict[Metric, Estimate] | None
+    uncompared: list[str]
     warnings: list[str]
 
 
@@ -70,46 +54,25 @@ def compare(a: str, b: str, forced: bool = False) -> CheckpointComparison:
     """What changed from ``a`` to ``b`` in every unit that both were measured on."""
     sides = [cache.read(target) for target in (a, b)]
     warnings = comparable.check([(name, side.settings) for name, side in zip("AB", sides, strict=True)], forced)
-    units = [unit for unit in sides[0].items if unit in sides[1].items]
-    rows = [row for unit in units for row in _unit_changes(unit, *sides)]
+    uncompared = on_one_side("only {} was measured on {}", *(side.items for side in sides))
+    rows: list[UnitChange] = []
+    for unit in (unit for unit in sides[0].items if unit in sides[1].items):
+        changes, lacks = unit_changes(unit, *sides)
+        rows += changes
+        uncompared += lacks
     if not rows:
         raise UsageError(f"{a} and {b} share no scored item", f"{_units(sides[0])}; {_units(sides[1])}")
     runs = [load_run(t) for t in (a, b) if (Path(t) / "recipe.json").is_file()]
     metrics = comparisons.difference(runs[1], runs[0]) if len(runs) == 2 else None
-    return {"a": sides[0].name, "b": sides[1].name, "units": rows, "metrics": metrics, "warnings": warnings}
-
-
-def _unit_changes(unit: str, a: Evaluated, b: Evaluated) -> list[UnitChange]:
-    """One row for the unit and, for a suite, one for each part below it."""
-    before, after = a.parts(unit), b.parts(unit)
-    parts = {part: _paired(before[part], after[part]) for part in before if part in after}
-    whole = paired.change_of_parts(list(parts.values()))
-    if whole is None:
-        return []
-    below = [(part, paired.change(*sides)) for part, sides in parts.items()] if len(parts) > 1 else []
-    return [_unit_change(unit, None, whole), *(_unit_change(unit, part, change) for part, change in below if change)]
-
-
-def _paired(before: Sequence[ItemRecord], after: Sequence[ItemRecord]) -> tuple[Scores, Scores, Documents]:
-    documents = {item["id"]: item.get("document") for item in [*after, *before]}
-    return {item["id"]: item["value"] for item in before}, {item["id"]: item["value"] for item in after}, documents
-
-
-def _unit_change(unit: str, part: str | None, change: Change) -> UnitChange:
+    if len(runs) == 2 and metrics is None:
+        uncompared.append("the runs' metrics: they are not over the same items of the same task sequence")
     return {
-        "unit": unit,
-        "part": part,
-        "n": change.n,
-        "documents": change.clusters,
-        "a": change.before,
-        "b": change.after,
-        "difference": change.difference,
-        "standard_error": change.standard_error,
-        "interval": change.interval,
-        "gained": change.gained,
-        "lost": change.lost,
-        "p": change.p,
-        "test": change.test,
+        "a": sides[0].name,
+        "b": sides[1].name,
+        "units": rows,
+        "metrics": metrics,
+        "uncompared": uncompared,
+        "warnings": warnings,
     }
 
 
@@ -149,9 +112,10 @@ def compare_seeds(folders: Sequence[Path], by: str, forced: bool = False) -> Gro
 
 
 def _check_comparable(runs: Sequence[RunResult], by: str, forced: bool) -> list[str]:
-    """Refuse (`UsageError`) runs whose metrics measure different things: another task sequence, stage, micro world,
-    base model or suite. ``forced``: return the differences, for the output to list."""
+    """Refuse (`UsageError`) runs whose metrics measure different things: another task sequence or stage, other unscored
+    tasks, another micro world, base model or suite. ``forced``: return the differences, for the output to list."""
     values = {"task sequences": [str(run.stages) for run in runs], "last stages": [str(run.last) for run in runs]}
+    values["unscored tasks"] = [", ".join(run.unscored) or "none" for run in runs]
     values |= {
         f"{key}s": [str(run.recipe.get(key)) for run in runs] for key in ("world", "model", "suite") if key != by
     }
@@ -219,6 +183,8 @@ def show(comparison: CheckpointComparison) -> None:
     heads = ("", "n", "A", "B", "B − A", "95 % interval", "+", "−", "p")
     say(console.plain_table(heads, [_cells(row) for row in units], names=1))
     say("+ and −: items gained and lost in B")
+    for line in (*comparison["uncompared"], *_uncompared_items(units)):
+        say(Text(f"not compared: {line}"), soft_wrap=True)
     for test in dict.fromkeys(row["test"] for row in units):
         say(Text(f"p: {test} ({', '.join(_name(row) for row in units if row['test'] == test)})"), soft_wrap=True)
     for row in units:
@@ -246,6 +212,21 @@ def _cells(row: UnitChange) -> list[str]:
 
 def _name(row: UnitChange) -> str:
     return row["unit"] if row["part"] is None else row["part"]
+
+
+def _uncompared_items(units: Sequence[UnitChange]) -> list[str]:
+    """How many items of each unit were left out of the comparison, on which side, and a few of their names."""
+    lines = []
+    for row in (row for row in units if row["part"] is None):
+        kinds = {"only in A": row["only_a"], "only in B": row["only_b"], "unscored in A or B": row["unscored"]}
+        told = [f"{len(ids)} {kind} ({_few(ids)})" for kind, ids in kinds.items() if ids]
+        if told:
+            lines.append(f"{row['unit']}: {', '.join(told)}; {row['n']} were compared")
+    return lines
+
+
+def _few(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
 
 
 def _show_ids(row: UnitChange) -> None:

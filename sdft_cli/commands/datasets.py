@@ -20,7 +20,8 @@ from sdft_cli.config import model_locations
 from sdft_cli.config.recipe import Views
 from sdft_cli.data import lengths
 from sdft_cli.data.dataset import available_splits, read_split
-from sdft_cli.data.manifest import MANIFEST, Lengths, Manifest, check_manifest, read_manifest
+from sdft_cli.data.manifest import MANIFEST, Grading, Lengths, Manifest, check_manifest, read_manifest
+from sdft_cli.data.proof import grading_lines
 from sdft_cli.errors import UsageError
 from sdft_cli.models.views import VIEWS, demonstration_text, message_text
 from sdft_cli.types import SPLITS, Example, Json, Message, Prepared
@@ -41,9 +42,11 @@ class Entry(TypedDict):
 
 
 class Stats(Entry):
-    """An `Entry` with lengths, and the counts of dropped and left-out rows by reason."""
+    """An `Entry` with lengths, the counts of dropped and left-out rows by reason, and what `sdft prepare` proved of the
+    grader (None: nothing)."""
 
     lengths: Lengths
+    grading: Grading | None
     dropped: dict[str, int]
     filtered: dict[str, int]
     notes: list[str]
@@ -114,6 +117,7 @@ def _stats(folder: Path, measure: Callable[[Prepared], Lengths]) -> Stats:
     return {
         **_entry(folder.name, manifest),
         "lengths": measure(Prepared(splits)),
+        "grading": manifest.get("grading"),
         "dropped": manifest["dropped"]["reasons"],
         "filtered": manifest["filtered"]["reasons"],
         "notes": manifest["notes"],
@@ -187,6 +191,8 @@ def print_stats(entries: Sequence[Stats]) -> None:
         for split, part, unit, values in _length_rows(e["lengths"]):
             table.add_row(split, part, unit, *map(str, values))
         console.out.print(table)
+        for line in grading_lines(e["grading"]):
+            print(f"  {line}")
         for kind, reasons in (("dropped", e["dropped"]), ("left out by design", e["filtered"])):
             for reason, n in reasons.items():
                 print(f"  {n} {kind}: {reason}")

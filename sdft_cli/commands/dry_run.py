@@ -1,5 +1,5 @@
 """`train --dry-run`: what a run would do, without loading weights: the views as the model would see them, steps, prompt
-lengths, memory and disk."""
+lengths, what a judge will be asked, memory and disk."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sdft_cli.models import devices, pretrained, views
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import RUNS, Run
 from sdft_cli.runs.stage_recipes import changed_settings, in_short
+from sdft_cli.training import judge_costs
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.disk_space import check_disk, free_bytes
 from sdft_cli.training.preflight import StagePlan, complaints, most
@@ -54,9 +55,13 @@ def dry_run(recipe: Recipe, out: Path | None = None, run: Run | None = None) -> 
     plans = [planned.stages[number - 1] for number in planned.todo]
     for line in [*complaints(plans), *changes]:
         console.err.print(line, highlight=False, markup=False, soft_wrap=True)
+    asked = judge_costs.outlook(planned, run)
+    judge, judged = (judge_costs.lines(asked, recipe), {"judge": asked}) if asked else ([], {})
     if not plans:
         text = f"{run.folder if run else 'the run'}: every stage is trained; only evaluations may be missing"
-        return DryRun({"method": recipe.method, "model": recipe.model, "stages": []}, text)
+        return DryRun(
+            {"method": recipe.method, "model": recipe.model, "stages": [], **judged}, "\n".join([text, *judge])
+        )
     sizes = footprint(recipe, planned.location, len(plans), load_of(recipe, *most(plans)))
     stages = [_outlook(number, recipe, p) for number, p in zip(planned.todo, plans, strict=True)]
     begun = _begun(run, recipe)
@@ -67,9 +72,10 @@ def dry_run(recipe: Recipe, out: Path | None = None, run: Run | None = None) -> 
     check_disk(recipe, planned.location, folder)
     free = free_bytes(folder)
     disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"
-    lines = [*_views(recipe, planned.chat, plans[0]), "", model, *begun, *_lines(stages), memory_text(sizes), disk]
+    lines = [*_views(recipe, planned.chat, plans[0]), "", model, *begun, *_lines(stages), *judge]
+    lines += [memory_text(sizes), disk]
     facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
-    facts |= {"disk_free_bytes": free, "notes": notes}
+    facts |= {"disk_free_bytes": free, "notes": notes, **judged}
     return DryRun(facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 
 

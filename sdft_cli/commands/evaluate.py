@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.evaluator import Evaluator
-from sdft_cli.evaluation.gate_reports import GateSet
+from sdft_cli.evaluation.gate_reports import GateSet, Undecided
 from sdft_cli.evaluation.gates import GateReport, as_json
 from sdft_cli.evaluation.measurement import EvalScores, Measurement
 from sdft_cli.evaluation.option_checks import check_options
@@ -32,7 +33,8 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     """Measure what was asked for, as far as it is not kept already, and decide the gates on it.
 
     Raises `UsageError` for unknown names, missing data, gates that cannot be decided and a device that is not there,
-    and `OSError` for a place that cannot be written to, before a model is loaded.
+    and `OSError` for a place that cannot be written to, before a model is loaded. A gate that only the measurement
+    turns out undecided is `Undecided`, which has the scores; they are written and kept all the same.
     """
     plan = EvalPlan(request)
     _check_device(plan)
@@ -42,12 +44,15 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
         if file:
             check_place(file.parent)
     base_models.name_base_of(request.target.location, request.base, "kl" in request.also)
-    _run_of(plan)  # what is broken in it is found before anything is written
+    gates.check_scorable(plan, _run_of(plan))  # what is broken in a run is found before anything is written
     scores = measure(plan)
     run = _run_of(plan)
     if run:
         _add_metrics(scores, run)
-    report = gates.report(plan.target.name, scores, run)
+    try:
+        report = gates.report(plan.target.name, scores, run)
+    except UsageError as error:
+        raise Undecided(error, scores, request.out) from error
     if report:
         scores["gates"] = as_json(report)
     return EvalOutcome(scores, report)
@@ -64,6 +69,7 @@ def _check_device(plan: EvalPlan) -> None:
 def measure(plan: EvalPlan) -> EvalScores:
     """All units of ``plan``; also written, with their items, to the folder that ``--out`` names."""
     total, evaluator = Measurement(), Evaluator(plan)
+    _judge_run(plan, evaluator)
     for unit in plan.units:
         total.add(evaluator.measure(unit))
     scores: EvalScores = {"tasks": total.summaries(), "suite": total.suite, "settings": total.settings}
@@ -74,6 +80,21 @@ def measure(plan: EvalPlan) -> EvalScores:
     if plan.request.out:
         write_evaluation(plan.request.out, scores, total.items)
     return scores
+
+
+def _judge_run(plan: EvalPlan, evaluator: Evaluator) -> None:
+    """Where the run's own scores are asked for, with a judge: judge the whole run, every stage by the same one."""
+    run, units = plan.target.run, [unit for unit in plan.units if unit.in_run and unit.suite is None]
+    if run is None or evaluator.judge is None or not units:
+        return
+    fresh = [unit for unit in units if plan.kept_in_run(unit.name).find() is None]
+    for unit in fresh:
+        evaluator.accuracy(unit)
+    if plan.request.names_judge or fresh:
+        from sdft_cli.evaluation.run_judging import fill
+
+        with run.locked():
+            fill(run, plan.recipe, evaluator.judge)
 
 
 def _run_of(plan: EvalPlan) -> RunResult | None:

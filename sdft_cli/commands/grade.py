@@ -22,7 +22,7 @@ from sdft_cli.llm.types import TeacherOptions
 from sdft_cli.messages import question_text
 from sdft_cli.runs.records import ItemScore
 from sdft_cli.stats.bootstrap import interval, ratio
-from sdft_cli.stats.intervals import Interval, wilson
+from sdft_cli.stats.intervals import Interval, of_scores
 from sdft_cli.stats.pass_at_k import MOST, mean_pass_at
 from sdft_cli.types import Example, Task
 
@@ -166,7 +166,7 @@ def _interval(shares: Sequence[float], several: bool) -> Interval | None:
     if not shares:
         return None
     if not several:
-        return wilson(sum(shares), len(shares))
+        return of_scores(shares)
     mean, draws = ratio(shares, [1.0] * len(shares))
     return interval(draws, mean, least=3 / len(shares), lowest=0.0)
 
@@ -208,6 +208,8 @@ def _lines(report: GradeReport) -> list[str]:
     if t["missing"]:
         ids = ", ".join(t["missing"][:LISTED]) + (", …" if len(t["missing"]) > LISTED else "")
         accuracy = console.number(t["if_missing_were_wrong"])
-        lines.append(f"  {len(t['missing'])} ids have no completion ({ids}); if they were wrong, accuracy {accuracy}")
-    lines.append(f"  {t['completions']} completions of {t['ids']} questions, {t['unscored']} unscored")
+        have, were = ("id has", "it were") if len(t["missing"]) == 1 else ("ids have", "they were")
+        lines.append(f"  {len(t['missing'])} {have} no completion ({ids}); if {were} wrong, accuracy {accuracy}")
+    of = f"{t['ids']} question{'s' * (t['ids'] != 1)}"
+    lines.append(f"  {t['completions']} completion{'s' * (t['completions'] != 1)} of {of}, {t['unscored']} unscored")
     return [*lines, f"  {report['note']}"] if report["note"] else lines

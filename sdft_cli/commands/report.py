@@ -59,13 +59,14 @@ def gather(
 
 
 def show(contents: Report) -> None:
-    """Terminal output: the results, and the accuracies by stage if there are few runs (else only the page has them)."""
+    """Terminal output: the results, and the accuracies by stage if there are few runs (else only the page has them);
+    losses where some task has no accuracy."""
     console.out.print(Text(contents["title"], style="bold"), soft_wrap=True)
     for warning in contents["warnings"]:
         terminal.prose(f"WARNING: {warning}")
     by_name = sections(contents)
-    for name in ("results", "matrix"):
-        if name in by_name:
+    for name in ("results", "matrix", "loss"):
+        if name in by_name and not all(table.folded for table in by_name[name].tables):
             terminal.show(by_name[name], folded=False)
 
 
@@ -76,7 +77,7 @@ def _settings(run: RunResult) -> list[tuple[str, comparable.Settings]]:
 def _write(contents: Report, groups: Sequence[Group], out: Path) -> list[str]:
     """Write everything but the JSON; returns the names of the files beside the page."""
     by_name, drawn = sections(contents), plots.draw(groups, out)
-    main = [table for name in ("results", "matrix") if name in by_name for table in by_name[name].tables]
+    main = [table for name in ("results", "matrix", "loss") if name in by_name for table in by_name[name].tables]
     texts = {
         "report.md": export.markdown_report(contents, by_name, drawn),
         "tables.tex": export.latex(table for table in main if not table.folded),
@@ -84,6 +85,8 @@ def _write(contents: Report, groups: Sequence[Group], out: Path) -> list[str]:
         "accuracy.csv": export.accuracy_csv(contents),
         "seeds.csv": export.seeds_csv(contents),
     }
+    if any(run["losses"]["heads"] for run in contents["runs"]):
+        texts["loss.csv"] = export.loss_csv(contents)
     for name, text in texts.items():
         write_whole(out / name, text)
     write_whole(out / "report.html", page.render(contents, by_name, drawn, excerpts(groups)))

@@ -1,4 +1,4 @@
-"""The `sweep` command: one run per point of a grid, the best point chosen by validation accuracy, and a table of all.
+"""The `sweep` command: one run per point of a grid, the best point chosen on validation rows, and a table of all.
 
 Every point is an ordinary run folder inside the sweep's, so a finished one is not run again, and every command reads
 it. ``sweep.json`` holds the sweep's arguments and, once it is done, the table; ``sweep.md`` is for people.
@@ -8,44 +8,42 @@ Left out: stopping bad points early, and any search but the whole grid.
 from __future__ import annotations
 
 import json
-import statistics
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import cast
 
-from sdft_cli import console
+from sdft_cli import console, plugins
+from sdft_cli.config.judge_section import FREE, JudgeSettings
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe, build
 from sdft_cli.config.recipe_layers import absolute_paths
 from sdft_cli.config.sweep_grid import NO_GRID, Point, SweepArguments, check_grown, grids_of, point, points
 from sdft_cli.errors import UsageError
+from sdft_cli.evaluation.scorable import HINT
 from sdft_cli.reporting import sweep_table
-from sdft_cli.runs import metrics, results, sweeps
+from sdft_cli.runs import results, sweeps
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import RUNS, Run, fresh_name
 from sdft_cli.runs.parallel_runs import Job, cores, train_all
 from sdft_cli.runs.signals import Stopped
+from sdft_cli.runs.sweep_points import TrainedPoint, choose, criterion_of, incomparable, over_seeds
 from sdft_cli.runs.sweeps import (
     Choice,
-    OverSeeds,
-    PointResult,
+    Criterion,
     PointRow,
-    SeedMean,
     Settings,
     SweepArgumentsRecord,
     SweepRecord,
     SweepSpec,
 )
 from sdft_cli.stats import selection
-from sdft_cli.stats.across_seeds import seed_mean
-from sdft_cli.stats.selection import Candidate
 from sdft_cli.types import Json
 
 #: Settings that may have been changed when a point was resumed by itself, without making it another point.
-_FREE = ("guards.", "engine.", "runtime.", "plugins")
+_FREE = ("guards.", "engine.", "runtime.", "plugins", *FREE)
 
 
 class SweepResult(SweepRecord):
@@ -85,36 +83,6 @@ def stored_arguments(out: Path | None) -> SweepArguments:
     return SweepArguments(**{field.name: recorded[field.name] for field in fields(SweepArguments)})
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """A point whose run is finished."""
-
-    point: Point
-    run: results.RunResult
-
-    @property
-    def validation(self) -> tuple[float, int] | None:
-        """Validation accuracy and the items behind it; None where a stage has no rows that could be scored."""
-        return metrics.validation(self.run.evals, len(self.run.stages), self.run.endings)
-
-    @property
-    def side(self) -> dict[str, float | None]:
-        """What the last stage's task is scored on besides its accuracy."""
-        return self.run.side_scores(self.run.last, self.run.stages[self.run.last - 1])
-
-    def result(self) -> PointResult:
-        run, (accuracy, n) = self.run, self.validation or (None, 0)
-        return {
-            "validation": accuracy,
-            "validation_n": n,
-            "stages": [run.matrix[k][column] for k, column in enumerate(run.trained, 1)],
-            "side": self.side,
-            "metrics": {name: run.metrics[name] for name in sweep_table.METRICS},
-            "steps": len(run.steps),
-            "seconds": run.seconds,
-        }
-
-
 class _Sweep:
     """``points`` in the order of the table; ``trained`` and ``failed`` by their names."""
 
@@ -124,23 +92,36 @@ class _Sweep:
         self.out = out or RUNS / f"sweep-{fresh_name(self.base).name}"
         self.points = points(arguments, self.grids, arguments.seeds if arguments.all_seeds else arguments.seeds[:1])
         self.rows: dict[str, list[list[int]]] = {}  # training rows by method, of every phase of every stage
-        self.trained: dict[str, _Trained] = {}
+        self.unscored: dict[str, str] = {}  # why tasks will have no validation accuracy
+        self.without_loss: dict[str, None] = {}  # tasks that will have no validation loss either
+        self.trained: dict[str, TrainedPoint] = {}
         self.failed: dict[str, str] = {}
+        self.criterion: Criterion = "accuracy"
 
     def run(self) -> SweepResult:
         spec = self._spec()
         stored = self._stored(spec)
         self._preflight()
-        if stored != spec:
+        if stored is None or {**stored, "rule": spec["rule"]} != spec:
             sweeps.write(self.out, spec)
         self._train(self.points)
+        self.criterion = criterion_of(self.trained.values())
+        self.failed |= incomparable(self.trained, self.criterion)
         chosen = {method: best for method in self.grids if (best := self._choose(method))}
         if not self.arguments.all_seeds:
             self._more_seeds(chosen)
         for method, choice in chosen.items():
-            choice["over_seeds"] = _over_seeds(self._seeds_of(method, choice["settings"]))
+            choice["over_seeds"] = over_seeds(self._seeds_of(method, choice["settings"]))
         rows = [self._row(p, chosen) for p in self.points]
-        record: SweepRecord = {**spec, "points": rows, "chosen": chosen, "failed": self.failed}
+        rule = selection.RULE_BY_LOSS if self.criterion == "loss" else spec["rule"]
+        record: SweepRecord = {
+            **spec,
+            "rule": rule,
+            "criterion": self.criterion,
+            "points": rows,
+            "chosen": chosen,
+            "failed": self.failed,
+        }
         sweeps.write(self.out, record)
         write_whole(self.out / "sweep.md", sweep_table.markdown(record))
         if not self.quiet:
@@ -180,6 +161,9 @@ class _Sweep:
                 check_recipe(p.recipe)
             for p in unfinished:
                 self._steps(p)
+            _check_judge(self.base, self._note)
+            if by_loss := _choice_by_loss(self.unscored, list(self.without_loss)):
+                self._note(by_loss)
 
     def _steps(self, p: Point) -> int:
         """Optimizer steps of the point's run; the rows behind them are read once for each method."""
@@ -198,9 +182,14 @@ class _Sweep:
         """Training rows of every phase of every stage; reports once how many validation rows will count."""
         from sdft_cli.models.pretrained import load_chat
         from sdft_cli.training.preflight import plan
+        from sdft_cli.training.score_checks import loss_texts
 
-        location = locate(recipe.model)
-        stages = plan(recipe, load_chat(location))
+        chat = load_chat(locate(recipe.model))
+        stages = plan(recipe, chat)
+        self.unscored |= {stage.task.name: stage.unscored for stage in stages if stage.unscored}
+        if any(stage.unscored for stage in stages):
+            measured = [(stage.task.name, loss_texts(stage.task, stage.validation, recipe, chat)) for stage in stages]
+            self.without_loss |= dict.fromkeys(task for task, texts in measured if texts is None)
         most, limit = max(len(s.validation) for s in stages), recipe.train.eval_limit
         if not self.rows and limit < most:
             self._note(f"choosing by {limit} of up to {most} validation rows per task (--set eval_limit)")
@@ -227,24 +216,26 @@ class _Sweep:
         for p in wanted:
             if p.name in self.failed:
                 continue
-            self.trained[p.name] = _Trained(p, results.load_run(self.out / p.name))
-            if self.trained[p.name].validation is None:
-                self.failed[p.name] = "not every stage has validation rows that could be scored"
+            self.trained[p.name] = TrainedPoint(p, results.load_run(self.out / p.name))
 
     def _create(self, p: Point) -> None:
         folder = self.out / p.name
         if not (folder / "recipe.json").is_file():
             Run.create(folder, p.recipe)
             return
-        changed = differences(absolute_paths(Run.open(folder).recipe), p.recipe)
+        run = Run.open(folder)
+        changed = differences(absolute_paths(run.recipe), p.recipe)
         if other := [key for key in changed if not key.startswith(_FREE)]:
             raise UsageError(f"{folder} holds a run with other {', '.join(other)}", "name another folder with --out")
+        if any(key.startswith(FREE) for key in changed):  # the limits of the sweep's judge are its points'
+            run.change_recipe(run.recipe.model_copy(update={"judge": p.recipe.judge}))
 
     def _more_seeds(self, chosen: Mapping[str, Choice]) -> None:
         """Run the chosen points with the other seeds too, and put them beside their first seed's."""
         seeds = self.arguments.seeds[1:]
         more = [point(self.arguments, method, c["settings"], seed) for method, c in chosen.items() for seed in seeds]
         self._train(more)
+        self.failed |= incomparable(self.trained, self.criterion)
         self.points = [p for first in self.points for p in (first, *(m for m in more if _same(m, first)))]
 
     def _note(self, text: str) -> None:
@@ -260,9 +251,9 @@ class _Sweep:
             seeds = [q for q in self.points if _same(p, q)]
             if p.method == method and seeds[0] is p and not any(q.name in self.failed for q in seeds):
                 groups.append([self.trained[q.name] for q in seeds])
-        return _choice(groups) if groups else None
+        return choose(groups, self.criterion) if groups else None
 
-    def _seeds_of(self, method: str, settings: Settings) -> list[_Trained]:
+    def _seeds_of(self, method: str, settings: Settings) -> list[TrainedPoint]:
         """The finished runs of one point, by seed."""
         same = [p for p in self.points if (p.method, p.settings) == (method, settings)]
         return [self.trained[p.name] for p in same if p.name not in self.failed]
@@ -278,46 +269,31 @@ class _Sweep:
 
 def _base(spec: SweepSpec) -> Recipe:
     """A sweep's recipe; an older sweep has its paths as they were given."""
-    return absolute_paths(build([{**spec["base"], "plugins": []}], "sweep.json"))
+    recipe = absolute_paths(build([{**spec["base"], "plugins": []}], "sweep.json"))
+    return recipe.model_copy(update={"judge": JudgeSettings(model=recipe.judge.model)})  # its limits may change
+
+
+def _check_judge(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Raise `SdftError` where the judge of all points cannot judge anything."""
+    if recipe.judge.model is not None:
+        from sdft_cli.evaluation.run_judging import check_judge
+
+        check_judge(recipe, [plugins.task(name, Path(recipe.data)) for name in recipe.tasks], say)
+
+
+def _choice_by_loss(unscored: Mapping[str, str], without_loss: Sequence[str]) -> str:
+    """What to say of a choice by loss, as some task cannot be scored; empty where the accuracy decides. Raises
+    `UsageError` where there would be nothing to choose by."""
+    reasons = "; ".join(f"{task} cannot be scored: {reason}" for task, reason in unscored.items())
+    if reasons and without_loss:
+        lack = "have neither demonstrations nor gold answers, so there is no validation loss to choose by either"
+        raise UsageError(f"{reasons}; the validation rows of {', '.join(without_loss)} {lack}", HINT)
+    return f"choosing by validation loss ({reasons})" if reasons else ""
 
 
 def _same(p: Point, q: Point) -> bool:
     """Whether two runs differ in nothing but the seed."""
     return (p.method, p.settings) == (q.method, q.settings)
-
-
-def _choice(groups: Sequence[Sequence[_Trained]]) -> Choice:
-    """The choice between points, each with its seeds."""
-    candidates = [_candidate(seeds) for seeds in groups]
-    taken, best = selection.pick(candidates), max(candidates, key=lambda c: c.accuracy)
-    return {
-        "settings": groups[taken][0].point.settings,
-        "validation": candidates[taken].accuracy,
-        "best": {
-            "settings": groups[candidates.index(best)][0].point.settings,
-            "validation": best.accuracy,
-            "standard_error": selection.standard_error(best),
-        },
-        "over_seeds": _over_seeds(groups[taken]),
-    }
-
-
-def _candidate(seeds: Sequence[_Trained]) -> Candidate:
-    """The runs of one point, seeds pooled."""
-    scored = [trained.validation for trained in seeds if trained.validation]
-    return Candidate(statistics.fmean(a for a, _ in scored), sum(n for _, n in scored), seeds[0].point.recipe.train.lr)
-
-
-def _over_seeds(seeds: Sequence[_Trained]) -> OverSeeds:
-    """Mean and 95 % t-interval of each metric and side score over the runs of one point."""
-    scores = [{**trained.run.metrics, **trained.side} for trained in seeds]
-    means: dict[str, SeedMean] = {}
-    for key in [*sweep_table.METRICS, *(seeds[0].side if seeds else ())]:
-        values = [value for score in scores if (value := score.get(key)) is not None]
-        if values:
-            mean, interval = seed_mean(values)
-            means[key] = {"mean": mean, "interval": list(interval) if interval else None}
-    return {"seeds": [trained.point.seed for trained in seeds], "metrics": means}
 
 
 def _at_once() -> int:

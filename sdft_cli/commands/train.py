@@ -14,6 +14,8 @@ from pathlib import Path
 from sdft_cli import console
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import SdftError, UsageError, explained
+from sdft_cli.evaluation.judged_units import answers_wait
+from sdft_cli.evaluation.run_judging import check_judge, judging_of
 from sdft_cli.evaluation.stage_evaluator import StageEvaluator
 from sdft_cli.models import pretrained
 from sdft_cli.models.base_models import sign_run
@@ -40,6 +42,7 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
         return _resume(Run.open(out), recipe, display)
     plan, folder = plan_run(recipe), out or fresh_name(recipe)
     check_disk(recipe, plan.location, folder)
+    check_judge(recipe, plan.tasks, display.note)
     run = Run.create(folder, recipe)
     with run.locked():
         _train_stages(run, plan, display)
@@ -56,6 +59,7 @@ def _resume(run: Run, recipe: Recipe, display: TrainingDisplay) -> Run:
         run.checkpoints.recover()
         plan = plan_run(recipe, run)
         check_disk(recipe, plan.location, run.folder)
+        check_judge(recipe, plan.tasks, display.note)
         _train_stages(run, plan, display)
     return run
 
@@ -71,6 +75,7 @@ def extend(folder: Path, recipe: Recipe, display: TrainingDisplay) -> Run:
     with run.locked():
         plan = plan_run(recipe, run)
         check_disk(recipe, plan.location, folder)
+        check_judge(recipe, plan.tasks, display.note)
         _train_stages(run, plan, display)
     return run
 
@@ -88,11 +93,19 @@ def is_complete(run: Run) -> bool:
     recipe = run.recipe
     if not run.done or any(run.checkpoints.of(stage).finished() is None for stage in run.stages()):
         return False
+    if _answers_wait(run):
+        return False
     measured = [run.evaluation(stage).scores() for stage in (BASE, *run.stages())]
     return all(
         scores is not None and scores["tasks"].keys() >= set(recipe.tasks) and (scores["suite"] or not recipe.suite)
         for scores in measured
     )
+
+
+def _answers_wait(run: Run) -> bool:
+    """Whether the run's judge has not scored all that it is to score."""
+    stages = (BASE, *run.stages())
+    return run.recipe.judge.model is not None and any(answers_wait(run.evaluation(s).folder) for s in stages)
 
 
 def _train_stages(run: Run, plan: RunPlan, display: TrainingDisplay) -> None:
@@ -141,19 +154,24 @@ def _train_missing(run: Run, plan: RunPlan, display: TrainingDisplay) -> None:
     sign_run(run.folder, plan.location, pretrained.version_of(plan.location))
     if changed := run.change_recipe(plan.recipe):
         display.note(f"other settings from here on, which the metrics record: {in_short(changed)}")
-    evaluator, log = StageEvaluator(run, plan.stages), TrainingLog(run.metrics, plan.stages, display)
+    judging = judging_of(run, [stage.task for stage in plan.stages], display.note)
+    evaluator, log = StageEvaluator(run, plan.stages, judging), TrainingLog(run.metrics, plan.stages, display)
     log.notes(plan.notes)
     _measure(run, BASE, run.recipe.model, evaluator, display)
     for stage, stage_plan in zip(run.stages(), plan.stages, strict=True):
         trainer = StageTrainer(run, stage, stage_plan, log, evaluator)
         final = trainer.finished() or trainer.train()
         _measure(run, stage, str(final.model), evaluator, display)
-    run.finish(time.perf_counter() - began)
+    if not _answers_wait(run):
+        run.finish(time.perf_counter() - began)
 
 
 def _measure(run: Run, stage: StageId, model: str, evaluator: StageEvaluator, display: TrainingDisplay) -> None:
-    """Fill the stage's row of the matrix; the model is loaded only if something is missing."""
+    """Fill the stage's row of the matrix; the model is loaded only if something is missing, and not for answers that
+    only wait for the judge."""
     if not evaluator.complete(stage):
         engine = load_engine(run.recipe, model)
         display.scores(evaluator.measure(engine, stage))
         engine.close()
+    elif evaluator.lacks_judge(stage):
+        display.scores(evaluator.judge(stage))

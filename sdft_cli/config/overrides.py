@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from sdft_cli.config import renamed_keys
+from sdft_cli.config import judge_section, renamed_keys
 from sdft_cli.config.recipe import Recipe, build, hint, paths
 from sdft_cli.config.toml_tables import Layer, parse_toml
 from sdft_cli.errors import UsageError, choose, shown
@@ -27,6 +27,9 @@ FLAGS = {
     "engine.name": "--engine",
     "train.on_bad_row": "--on-bad-row",
     "train.stop_if_prior_drops": "--stop-if-prior-drops",
+    "judge.model": "--judge",
+    "judge.base_url": "--judge-base-url",
+    "judge.key_env": "--judge-key-env",
     **{key: f"--{key}" for key in ("tasks", "method", "model", "data", "suite", "seed")},
 }
 
@@ -114,6 +117,7 @@ LATER = (
     *("train.lr", "train.warmup_steps", "train.schedule", "train.weight_decay", "train.grad_norm"),
     *("train.micro_batch_tokens", "train.gradient_checkpointing", "train.checkpoint_every", "train.keep_checkpoints"),
     *("train.eval_", "train.on_bad_row"),
+    *judge_section.FREE,
 )
 #: Why anything else may not, by the beginning of the key; the first that fits.
 _UNDER_WAY = (
@@ -121,6 +125,7 @@ _UNDER_WAY = (
     ("method", "the steps so far were trained by it"),
     ("suite", "the rows of its accuracy matrix would be measured on different items"),
     ("evaluation.", "the rows of its accuracy matrix would be measured differently"),
+    ("judge.model", "the answers so far were not judged by it"),
     ("world", "its tasks and its suite are of that world"),
     ("seed", "the order of the rows follows from it"),
     ("lora.", "its adapter was made with it"),
@@ -136,6 +141,10 @@ _UNDER_WAY = (
 
 #: Why the rows of a mid-training evaluation may not change where they decide something.
 FLOOR = "train.stop_if_prior_drops compares with the base model's accuracy on as many items"
+
+
+#: What to do to have a run judged by another model, or by one at all.
+JUDGE_ALL = "have every stage judged by it first: sdft eval RUN --judge MODEL; the run then goes on with that judge"
 
 
 def change(recipe: Recipe, assignments: list[str]) -> Recipe:
@@ -156,6 +165,8 @@ def check_later(old: Recipe, new: Recipe, name_of: Callable[[str], str]) -> None
         reason = FLOOR if moves_floor(key, new) else reason_of(key.removeprefix("second_phase."), _UNDER_WAY)
         keys = ", ".join(k + "*" if k[-1] in "._" else k for k in LATER)
         hint = f"start a new run, continue the finished one with it (--continue), or set one of {keys}"
+        if key == "judge.model":
+            hint = JUDGE_ALL
         raise UsageError(f"{name_of(key)}: the run has started with another value, and {reason}", hint)
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from sdft_cli.config import json_files, renamed_keys
 from sdft_cli.config.compute_sections import EngineSettings, Lora, Runtime
 from sdft_cli.config.evaluation_sections import Evaluation, GuardSettings, Harness
+from sdft_cli.config.judge_section import JudgeSettings
 from sdft_cli.config.sections import PhaseTrain, Reward, Sampler, Section, Teacher, Train, Views
 from sdft_cli.config.toml_tables import Layer, merge
 from sdft_cli.contracts import Contract
@@ -111,6 +112,7 @@ class Recipe(Section):
     lora: Lora = Field(Lora(), description="Adapter training.")
     engine: EngineSettings = Field(EngineSettings(), description="What samples completions.")
     evaluation: Evaluation = Field(Evaluation(), description="How accuracy is measured.")
+    judge: JudgeSettings = Field(JudgeSettings(), description="The model that scores open answers.")
     guards: GuardSettings = Field(GuardSettings(), description="When a run is warned about and stopped.")
     runtime: Runtime = Field(Runtime(), description="Device and precision.")
 

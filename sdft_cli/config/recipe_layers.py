@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sdft_cli import plugins
 from sdft_cli.config import adapter_settings, model_locations
+from sdft_cli.config.judge_section import LOCAL, JudgeSettings, check_judge
 from sdft_cli.config.model_locations import is_adapter
 from sdft_cli.config.overrides import flag_layer, parse_sets
 from sdft_cli.config.recipe import METHODS, Recipe, build
@@ -77,8 +78,16 @@ def absolute_paths(recipe: Recipe) -> Recipe:
         "model": model_locations.absolute(recipe.model),
         "engine": engine.model_copy(update=_absolute(engine.model_dump(include={"weights_folder"}))),
         "evaluation": recipe.evaluation.model_copy(update={"harness": harness}),
+        "judge": _absolute_judge(recipe.judge),
     }
     return recipe.model_copy(update=more)
+
+
+def _absolute_judge(judge: JudgeSettings) -> JudgeSettings:
+    more = _absolute({"replies": judge.replies})
+    if judge.local and judge.model:
+        more["model"] = LOCAL + model_locations.absolute(judge.model.removeprefix(LOCAL))
+    return judge.model_copy(update=more)
 
 
 def _absolute(paths: Mapping[str, str | None]) -> dict[str, str]:
@@ -87,11 +96,13 @@ def _absolute(paths: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def check_names(recipe: Recipe) -> None:
-    """Raise `UsageError`, with the choices, for a method, engine or suite that does not exist; imports none of them."""
+    """Raise `UsageError`, with the choices, for a method, engine or suite that does not exist, importing none of them;
+    and for a judge that contradicts itself."""
     METHODS.check(recipe.method)
     plugins.room("ENGINE").check(recipe.engine.name)
     if recipe.suite:
         plugins.SUITES.check(recipe.suite)
+    check_judge(recipe.judge)
 
 
 def plugin_files_of(written: Layer, where: str) -> list[Path]:

@@ -15,6 +15,7 @@ from sdft_cli.config import model_locations
 from sdft_cli.config.overrides import (
     FLAGS,
     FLOOR,
+    JUDGE_ALL,
     check_later,
     differences,
     flag_layer,
@@ -41,6 +42,7 @@ OF_METHOD = ("sampler", "views", "teacher", "reward", "objective", "second_phase
 _ADDED = (
     ("suite", "the rows of its accuracy matrix would be measured on different items"),
     ("evaluation.", "the rows of its accuracy matrix would be measured differently"),
+    ("judge.model", "the rows of its accuracy matrix would be judged by different models"),
     ("views.student", "the rows of its accuracy matrix would be measured under different views"),
     ("world", "its tasks and its suite would be of different worlds"),
     ("lora.", "the stages could not go on with the adapter of the stage before them"),
@@ -114,7 +116,8 @@ def continued(recipe: Recipe, given: Given) -> Recipe:
         reason = FLOOR if moves_floor(key, changed) else reason_of(key, _ADDED)
         if reason and not (fresh_adapter and key.startswith("lora.")):
             value = "none" if before is None else before
-            raise UsageError(f"{given.name_of(key)}: the run has {value}, and with another value {reason}", _HINT_ADDED)
+            hint = JUDGE_ALL if key == "judge.model" else _HINT_ADDED
+            raise UsageError(f"{given.name_of(key)}: the run has {value}, and with another value {reason}", hint)
     return changed
 
 

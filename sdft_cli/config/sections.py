@@ -142,7 +142,8 @@ class Train(Section):
     checkpoint_every: int = Field(100, ge=0, description="Steps between checkpoints; 0 for none within a stage.")
     keep_checkpoints: int = Field(1, ge=1, description="Checkpoints of a stage that are kept to resume from.")
     best: Literal["off", "keep", "use"] = Field(
-        "keep", description="Keep the step with the best validation accuracy, and (use) end the stage with it."
+        "keep",
+        description="Keep the step of best validation accuracy (or lowest loss), and (use) end the stage with it.",
     )
     stop_if_prior_drops: float | None = Field(
         None, ge=0, lt=1, description="End a stage before the prior suite falls further than this below the base model."

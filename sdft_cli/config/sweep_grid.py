@@ -32,7 +32,7 @@ _FIXED = {
     "seed": "seeds are not tuned: name them with --seeds 0,1,2",
     **dict.fromkeys(("tasks", "data", "suite", "world", "plugins"), _MEASURE),
     **dict.fromkeys(("train.eval_every", "train.eval_limit"), _MEASURE),
-    **dict.fromkeys((key for key in paths() if key.split(".")[0] == "evaluation"), _MEASURE),
+    **dict.fromkeys((key for key in paths() if key.split(".")[0] in ("evaluation", "judge")), _MEASURE),
 }
 _LONGEST_NAME = 120
 

@@ -13,11 +13,12 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sdft_cli import __version__
+from sdft_cli.data import row_files
 from sdft_cli.data.jsonl import json_lines, read_bytes
 from sdft_cli.data.manifest import (
     FORMAT,
@@ -52,6 +53,9 @@ def read_split(folder: Path, split: str, on_bad_row: str = "error") -> tuple[lis
     path = folder / f"{split}.jsonl"
     if not path.is_file():
         present = ", ".join(available_splits(folder)) or "none"
+        if is_raw_text(folder):
+            hint = "--method cpt trains on it; sdft prepare --teacher MODEL writes questions about it"
+            raise UsageError(f"{folder} is raw text and has no {split} split", hint)
         raise UsageError(
             f"{folder} has no {split} split (splits: {present})", f"prepare it again with: {prepare_command(folder)}"
         )
@@ -77,7 +81,14 @@ def read_examples(path: Path, on_bad_row: str = "error") -> tuple[list[Example],
 
 def held_out(folder: Path, on_bad_row: str = "error") -> dict[str, list[Example]]:
     """The splits a model is scored on: ``test``, and ``ood`` if the task has one."""
+    if is_raw_text(folder):
+        return {"test": []}
     return {split: read_split(folder, split, on_bad_row)[0] for split in held_out_splits(folder)}
+
+
+def is_raw_text(folder: Path) -> bool:
+    """Whether a dataset is nothing but a corpus: it trains continual pre-training, and nothing can be asked of it."""
+    return available_splits(folder) == ["corpus"]
 
 
 def held_out_splits(folder: Path) -> list[str]:
@@ -188,6 +199,7 @@ def write_dataset(
             partial.mkdir(parents=True)
             splits = {f"{s}.jsonl": prepared.splits[s] for s in SPLITS if prepared.splits.get(s)}
             hashes = {name: _write_examples(partial / name, examples) for name, examples in splits.items()}
+            hashes |= row_files.copy(prepared.files, partial)
             manifest = _manifest(task_name, prepared, options, hashes, extra)
             text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
             (partial / MANIFEST).write_text(text, encoding="utf-8")
@@ -244,6 +256,7 @@ def _move_into_place(partial: Path, folder: Path) -> None:
         partial.rename(folder)
         return
     (folder / MANIFEST).unlink(missing_ok=True)
+    row_files.move(partial, folder)
     for name in (*(f"{split}.jsonl" for split in SPLITS), MANIFEST):
         if (partial / name).exists():
             (partial / name).replace(folder / name)
@@ -268,17 +281,17 @@ def _manifest(
         "seed": options.seed,
         "world": options.world,
         "notes": prepared.notes,
-        "dropped": _count(prepared.dropped, lambda d: not is_filtered(d)),
-        "filtered": _count(prepared.dropped, is_filtered),
+        "dropped": counted(d for d in prepared.dropped if not is_filtered(d)),
+        "filtered": counted(d for d in prepared.dropped if is_filtered(d)),
         "sha256": hashes,
         "sdft": __version__,
         **extra,
     }
 
 
-def _count(dropped: list[Dropped], which: Callable[[Dropped], bool]) -> DropCounts:
+def counted(dropped: Iterable[Dropped]) -> DropCounts:
     """Every reason counted, and the first `MAX_LISTED` rows by name."""
-    chosen = [d for d in dropped if which(d)]
+    chosen = list(dropped)
     return {
         "count": len(chosen),
         "reasons": dict(sorted(Counter(d.reason.removeprefix(FILTERED) for d in chosen).items())),

@@ -3,6 +3,9 @@
 The rows of each split are written to a JSONL file in a temporary folder, so that every task reads them like any other
 source. Up to `LARGE` bytes, `datasets` downloads and caches the whole dataset; a larger one is streamed, and only these
 files are kept. The manifest identifies the rows by the hash of the files. Needs the network, except for a local folder.
+
+Labels are written by name, and rows that hold an image or a sound are marked, so that the reader leaves them out by
+name. A dataset with several configurations is refused unless one is named: they are other data.
 """
 
 from __future__ import annotations
@@ -14,13 +17,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from sdft_cli.data import cells
+from sdft_cli.data.hub_cards import several
+from sdft_cli.data.hub_features import with_label_names
 from sdft_cli.errors import UsageError
 from sdft_cli.types import Json
 
 PREFIX = "hf:"
 #: Bytes; a dataset is streamed if the hub says it is larger.
 LARGE = 1_000_000_000
+_BATCH = 1000
 _SOURCE = re.compile(r"hf:(?P<name>[^:@]+)(?::(?P<config>[^:@]+))?(?:@(?P<split>[^:@]+(?::[^:@]*)?))?")
 
 #: The files, folders and hub datasets given for each task.
@@ -73,10 +81,11 @@ def fetch(dataset: HubDataset, folder: Path) -> Path:
     place = folder / dataset.label
     place.mkdir(parents=True)
     for split, rows in _splits(dataset).items():
-        name = re.split(r"\W", split)[0]  # train[:100] is a part of train
+        part_of = re.sub(r"\[[^]]*\]", "", split)  # train[:100] is a part of train
+        name = re.sub(r"[^\w.-]", "_", part_of)
         with (place / f"{name}.jsonl").open("w", encoding="utf-8") as out:
             for row in _readable(dataset, rows):
-                out.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
     return place
 
 
@@ -86,12 +95,35 @@ def _splits(dataset: HubDataset) -> Mapping[str, Iterable[HubRow]]:
 
     datasets.disable_progress_bars()
     try:
+        configs = [] if dataset.config else datasets.get_dataset_config_names(dataset.name)
+        if len(configs) > 1:
+            raise several(dataset.name, configs)
         info = datasets.load_dataset_builder(dataset.name, dataset.config).info
         size = max(info.download_size or 0, info.dataset_size or 0)
         loaded = datasets.load_dataset(dataset.name, dataset.config, split=dataset.split, streaming=size > LARGE)
+    except UsageError:
+        raise
     except Exception as error:  # the id, the network or the files may be wrong, and each raises something else
         raise _cannot_load(dataset, error) from error
-    return dict(loaded) if isinstance(loaded, dict) else {dataset.split or "train": loaded}
+    splits = dict(loaded) if isinstance(loaded, dict) else {dataset.split or "train": loaded}
+    return {split: _rows(rows) for split, rows in splits.items()}
+
+
+def _rows(rows: Any) -> Iterator[HubRow]:
+    """Rows as JSON, with labels by name; images and sounds are not decoded, and only their paths are written."""
+    features = rows.features.to_dict() if rows.features else {}
+    for batch in rows.with_format("arrow").iter(_BATCH):
+        for row in batch.to_pylist():
+            yield {key: _json(value) for key, value in with_label_names(row, features).items()}
+
+
+def _json(value: Any) -> Json:
+    """A cell as JSON; what has no form in text as an object of ``bytes`` and ``path``, which the reader knows."""
+    try:
+        return cells.plain(value)
+    except cells.NotText:
+        path = value.get("path") if isinstance(value, dict) else None
+        return {"bytes": "not written", "path": path}
 
 
 def _readable(dataset: HubDataset, rows: Iterable[HubRow]) -> Iterator[HubRow]:

@@ -37,19 +37,21 @@ def json_lines(raw: bytes, name: str) -> Iterator[JsonLine]:
             yield JsonLine(number, *parse_line(line, f"{name}:{number}"))
 
 
-def parse_line(raw: bytes, where: str) -> tuple[Json, Dropped | None]:
+def parse_line(raw: bytes, where: str, nan_is_null: bool = False) -> tuple[Json, Dropped | None]:
     """The value on one line of JSONL, or None and why it cannot be read."""
     try:
-        return parse_json(raw), None
+        return parse_json(raw, nan_is_null), None
     except UnicodeDecodeError as error:
         return None, Dropped(where, "not UTF-8", f"byte {error.start + 1} of the line")
     except (ValueError, RecursionError) as error:
         return None, Dropped(where, "broken JSON", str(error))
 
 
-def parse_json(raw: bytes) -> Json:
-    """Strict JSON from UTF-8 bytes: no NaN, and no lone surrogates, which no tokenizer accepts."""
-    data = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+def parse_json(raw: bytes, nan_is_null: bool = False) -> Json:
+    """Strict JSON from UTF-8 bytes: no infinite numbers, no lone surrogates, which no tokenizer accepts, and no NaN,
+    unless that stands for a missing value, as pandas writes one."""
+    constant = _null_for_nan if nan_is_null else _refuse_constant
+    data = json.loads(raw.decode("utf-8"), parse_constant=constant)
     if b"\\ud" in raw.lower():
         try:
             json.dumps(data, ensure_ascii=False).encode()
@@ -60,3 +62,8 @@ def parse_json(raw: bytes) -> Json:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _null_for_nan(name: str) -> None:
+    if name != "NaN":
+        _refuse_constant(name)

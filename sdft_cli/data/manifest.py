@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NotRequired
 
 from sdft_cli.config import json_files
-from sdft_cli.config.json_files import Count, Record
+from sdft_cli.config.json_files import Count, Record, Share
 from sdft_cli.errors import UsageError, shown
 from sdft_cli.types import Json
 
@@ -37,14 +37,18 @@ class DropCounts(Record):
 
 
 class SourceFile(Record):
-    """A file that the rows were made from."""
+    """A file of the sources: one that was read, with its hash and how many rows it gave, and the split of its rows if
+    its name or a flag says it; or one that was left out, and why."""
 
     file: str
-    sha256: str
+    sha256: NotRequired[str]
+    rows: NotRequired[Count]
+    split: NotRequired[str]
+    left_out: NotRequired[str]
 
 
 #: The rule that grades a task made from a user's own rows (`Task.grader`, `grading.named_rules`): its ``name``, its
-#: ``pattern`` if it has one, and ``chosen`` if it was chosen for the user.
+#: ``pattern`` if it has one, ``chosen`` if it was chosen for the user, and as JSON what is stated once for all rows.
 GraderRule = dict[str, str]
 
 
@@ -92,12 +96,14 @@ class TeacherRecord(TeacherCounts):
     """The teacher that wrote demonstrations or questions: who it is, how it was sampled, what it wrote.
 
     ``base_url`` is that of an endpoint's model, ``sha256`` that of a local model's files. ``rejected`` counts samples,
-    or parts of them, by reason; tokens are those of all samples that were looked at.
+    or parts of them, by reason; tokens are those of all samples that were looked at. ``left_out`` names what was sent
+    otherwise than the other fields say, because the endpoint refuses it: ``temperature`` is then the endpoint's own.
     """
 
     model: str
     base_url: NotRequired[str]
     sha256: NotRequired[str]
+    left_out: NotRequired[list[str]]
     temperature: float
     max_tokens: int
     samples: int
@@ -107,15 +113,58 @@ class TeacherRecord(TeacherCounts):
     completion_tokens: int
 
 
+class ConstantAnswer(Record):
+    """The most frequent gold answer of a split, and what it would score as the answer to every row that can be scored;
+    a row on which the rule does not score it counts as wrong."""
+
+    answer: str
+    score: Share
+
+
+class SplitGrading(Record):
+    """What is known of the task's rule on one split before any model answers.
+
+    ``graded`` counts the rows whose gold was graded, ``unwinnable`` those among them that cannot be won,
+    ``need_judge`` the rows that no rule scores, ``unproven`` those of which it is not known how a right completion
+    looks. ``chance`` is what guessing scores; None where it is not defined, and in ``constant_answer`` for training
+    rows and where no rule scores.
+    """
+
+    rows: Count
+    graded: Count
+    unwinnable: Count
+    need_judge: Count
+    unproven: Count
+    constant_answer: ConstantAnswer | None
+    chance: Share | None
+
+
+class Grading(Record):
+    """What `sdft prepare` proved of the task's rule (`data.gold_checks`): which rows it gives no credit for their own
+    gold, by reason, and the first ones by name.
+
+    ``share`` is of the graded rows. With ``on_unwinnable`` "drop" these rows are not in the dataset, and ``splits``
+    are those of the rows that are.
+    """
+
+    on_unwinnable: str
+    graded: Count
+    unwinnable: DropCounts
+    share: Share
+    splits: dict[str, SplitGrading]
+
+
 class ManifestExtras(Record, total=False):
     """The keys that `sdft prepare` adds to what `write_dataset` knows by itself."""
 
     task_note: str
     grader: GraderRule
     max_new_tokens: int
+    columns: dict[str, Json]
     sources: list[SourceFile]
     teacher: TeacherRecord
     lengths: Lengths
+    grading: Grading
 
 
 class Manifest(ManifestExtras):

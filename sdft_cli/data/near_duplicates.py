@@ -1,9 +1,8 @@
 """Near-duplicate texts: an exact set-similarity join on word pairs that is not misled by text shared by many rows.
 
-A text is the set of its pairs of neighbouring words. Words are separated by white space; plain words lose case and
-punctuation, everything else (numbers, formulas, SMILES, code) is compared as written. Two texts are near duplicates if
-the Jaccard similarity of their sets, |a & b| / |a | b|, reaches the threshold: at 0.8 one changed word in nineteen, or
-an appended one in six.
+A text is the set of its pairs of neighbouring words (`data.words`): plain words without case and punctuation,
+everything else (numbers, formulas, SMILES, code) as written. Two texts are near duplicates if the Jaccard similarity of
+their sets, |a & b| / |a | b|, reaches the threshold: at 0.8 one changed word in nineteen, or an appended one in six.
 
 A passage that occurs in several texts (a preamble, an article, the sentence around a slot) counts as one item however
 long it is, so that rows are compared by what differs: `PASSAGE` words in `ROWS` texts, or `LONG_PASSAGE` in two. The
@@ -16,20 +15,19 @@ beside the texts: 5 bytes per word while counting, then up to 9 for every item t
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING
 
+from sdft_cli.data import words
+
 if TYPE_CHECKING:
     import numpy as np
 
 THRESHOLD = 0.8
 PASSAGE, ROWS, LONG_PASSAGE = 9, 3, 100
-_PLAIN = re.compile(r"[(\[\"'“‘]*([^\W\d_]+(?:['’-][^\W\d_]+)*)[)\]\"'”’.,;:?!…]*")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Chinese and Japanese: every character is a word
 _ODD = 6364136223846793005  # Knuth's multiplier: a hash of several hashes is a polynomial in it, modulo 2**64
 _ROUNDING = 1e-9
 
@@ -175,30 +173,19 @@ class _Words(dict[str, int]):
         """The hashes of all words of ``text`` in their order."""
         import numpy as np
 
-        chunks = _chunks(text)
+        chunks = words.chunks(text)
         return np.fromiter(map(self.__getitem__, chunks), np.int64, len(chunks))
 
     def __missing__(self, chunk: str) -> int:
         if len(self) >= self.FULL:
             self.clear()
-        self[chunk] = value = hash(_word(chunk))
+        self[chunk] = value = hash(words.word(chunk))
         return value
 
 
 def _pairs(text: str) -> set[tuple[str, ...]]:
-    words = [_word(chunk) for chunk in _chunks(text)]
-    return set(pairwise(words)) if len(words) > 1 else {tuple(words)}
-
-
-def _chunks(text: str) -> list[str]:
-    return (text if text.isascii() else _UNSPACED.sub(r" \g<0> ", text)).split()
-
-
-def _word(chunk: str) -> str:
-    """A plain word without its case and punctuation; anything else, and a word in capitals, unchanged."""
-    plain = _PLAIN.fullmatch(chunk)
-    word = plain[1] if plain else chunk
-    return word.casefold() if plain and word[1:].islower() else word
+    listed = words.words(text)
+    return set(pairwise(listed)) if len(listed) > 1 else {tuple(listed)}
 
 
 def _firsts(texts: Sequence[str]) -> np.ndarray:

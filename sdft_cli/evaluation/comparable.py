@@ -24,6 +24,9 @@ _NAMES = {
     "limit": "the row limit",
     "max_new_tokens": "max_new_tokens",
     "data": "the digest of the test rows",
+    "judge": "the judge",
+    "rubric": "the digest of the judge's rubric",
+    "judge_without": "what the judge's endpoint refuses",
 }
 
 

@@ -19,7 +19,8 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import scoring, summaries
 from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.models.views import VIEWS
-from sdft_cli.runs.records import BaseDivergence, FurtherScores, ItemRecord, Summary
+from sdft_cli.runs.records import FurtherScores, ItemRecord, Summary
+from sdft_cli.runs.token_records import BaseDivergence
 from sdft_cli.types import Example, Task
 
 if TYPE_CHECKING:

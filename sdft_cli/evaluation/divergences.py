@@ -15,7 +15,7 @@ from sdft_cli.losses.fused import Labels, Scored, fused_loss
 from sdft_cli.models.batching import Row, collate, group_rows, targets
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.protocols import CausalLM
-from sdft_cli.runs.records import Divergences, MeanValue
+from sdft_cli.runs.token_records import Divergences, MeanValue
 from sdft_cli.stats import bootstrap
 
 

@@ -22,6 +22,7 @@ from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.summaries import Part
 from sdft_cli.evaluation.units import Unit, samples_unit
 from sdft_cli.runs.records import FurtherScores, ItemRecord, UnitSettings
+from sdft_cli.runs.token_records import TokenLoss
 from sdft_cli.types import Battery, Suite, Task
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ class Evaluator:
 
     @cached_property
     def judge(self) -> Judge | None:
-        from sdft_cli.evaluation.judge import Judge
+        """The judge that is asked for, or the run's own."""
+        from sdft_cli.evaluation.run_judging import judge_of
 
-        options = self.plan.request.judge
-        return Judge(options, self.plan.data / ".judge") if options else None
+        run = self.plan.target.run
+        return judge_of(self.plan.recipe, self.plan.data, run.folder if run else None)
 
     def measure(self, unit: Unit) -> Measurement:
         """Everything that is requested of a unit. A judge's scores are not kept: its replies are."""
@@ -73,9 +75,9 @@ class Evaluator:
             total.add(self.diagnostic(unit, name))
         if self.judge is None or unit.task is None:
             return total
-        from sdft_cli.evaluation.judge import rescored
+        from sdft_cli.evaluation.judged_units import rescored
 
-        return rescored(self.judge, unit.task, total)
+        return rescored(self.judge, unit.task, total, samples=bool(request.draws))
 
     # accuracy -----------------------------------------------------------------------------------------------
 
@@ -115,7 +117,10 @@ class Evaluator:
         engine, chat = self.model.engine, self.model.chat
         if isinstance(unit.suite, Suite):
             return scoring.measure_suite(engine, chat, unit.suite, self.view, self.settings)
-        return scoring.measure_task(engine, chat, unit.graded, unit.splits, self.conditions)
+        measurement = scoring.measure_task(engine, chat, unit.graded, unit.splits, self.conditions)
+        if loss := _loss(self.model, unit, self.conditions):
+            measurement.tasks[unit.name]["loss"] = loss
+        return measurement
 
     def _by_parts(self, unit: Unit, battery: Battery) -> Measurement:
         """A battery's parts, each kept as soon as it is done: some take hours."""
@@ -189,3 +194,13 @@ class Evaluator:
 def _blocks(count: int) -> Iterator[range]:
     """The numbers of ``count`` samples, block by block."""
     return (range(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK))
+
+
+def _loss(model: LoadedModel, unit: Unit, conditions: Conditions) -> TokenLoss | None:
+    """The loss beside a task's accuracy, as a run measures it after a stage."""
+    from sdft_cli.evaluation import validation_loss
+
+    splits: validation_loss.Splits = {"test": unit.splits["test"], "validation": unit.validation}
+    texts = validation_loss.texts_of(unit.graded, splits, model.chat, validation_loss.at_stages(conditions))
+    budget = model.recipe.train.micro_batch_budget
+    return validation_loss.measure(model.engine.policy, texts, budget) if texts else None

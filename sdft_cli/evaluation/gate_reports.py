@@ -21,10 +21,12 @@ from sdft_cli.errors import UsageError, choose
 from sdft_cli.evaluation import comparable, gates
 from sdft_cli.evaluation.gates import Gate, GateReport, Interval, Measured
 from sdft_cli.evaluation.measurement import EvalScores
+from sdft_cli.evaluation.scorable import HINT, is_judged, lack_of_scores
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.records import Summary
 from sdft_cli.runs.results import RunResult
 from sdft_cli.stats import bootstrap, continual
+from sdft_cli.types import Suite
 
 if TYPE_CHECKING:
     from sdft_cli.evaluation.plan import EvalPlan
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 FORGETTING, PRIOR_DROP = "forgetting", "prior drop"
 _OF_STAGES = (FORGETTING, PRIOR_DROP)
 _ACCURACY = "--min-accuracy"
+_ONE_TASK = "a run of one task has nothing earlier to forget"
+_NO_SUITE = "the run has no prior suite measured from its base on: train with --suite"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,17 @@ class GateSet:
             if gate.least and _subject(gate) not in plan.names:
                 measured = ", ".join(plan.names) or "nothing"
                 raise UsageError(f"{gate}: {_subject(gate)} is not measured here", f"measured: {measured}")
+
+    def check_scorable(self, plan: EvalPlan, run: RunResult | None) -> None:
+        """Refuse gates that a run has not the stages for, and gates on what cannot be scored, before a model is loaded.
+        ``run`` is the plan's, where it has one."""
+        judged = is_judged(plan.recipe)
+        for gate in self.gates:
+            if run and gate.on in _OF_STAGES and (lack := _lack_of_stages(gate, plan, run)):
+                raise UsageError(f"{gate}: {gate.on} cannot be measured", lack)
+            for name in _watched(gate, plan):
+                if reason := _lack(name, plan, run, judged):
+                    raise UsageError(f"{gate}: {name} cannot be scored: {reason}", HINT)
 
     def report(self, subject: str, scores: EvalScores, run: RunResult | None) -> GateReport | None:
         """The outcome of all gates, also as files; None without any. `UsageError` for what was not measured."""
@@ -121,6 +136,49 @@ def _share(flag: str, value: float) -> float:
     return value
 
 
+def _lack_of_stages(gate: Gate, plan: EvalPlan, run: RunResult) -> str:
+    """What a run lacks to compare its stages, whatever is measured of its last one; empty where it lacks nothing."""
+    if plan.target.stage.number < len(run.stages):
+        return _unfinished(run)
+    if gate.on == FORGETTING:
+        return _ONE_TASK if len(set(run.stages)) < 2 else ""
+    return "" if run.suite or plan.recipe.suite else _NO_SUITE
+
+
+def _unfinished(run: RunResult) -> str:
+    return f"{run.folder} is at stage {run.last} of {len(run.stages)}: finish it with `sdft train --resume`"
+
+
+def _watched(gate: Gate, plan: EvalPlan) -> list[str]:
+    """The tasks or suites whose scores a gate needs: for forgetting, all tasks that are learned before the last."""
+    if gate.least:
+        return [_subject(gate)]
+    if gate.on == FORGETTING:
+        return [task for task in dict.fromkeys(plan.recipe.tasks) if task != plan.recipe.tasks[-1]]
+    return [plan.recipe.suite] if plan.recipe.suite else []
+
+
+def _lack(name: str, plan: EvalPlan, run: RunResult | None, judged: bool) -> str:
+    """Why a task or suite cannot be scored; empty where it can or has been, or where only measuring will tell."""
+    if run and name in run.columns and run.columns[name].cells[-1] is not None:
+        return ""
+    unit = next((unit for unit in plan.units if unit.title == name), None)
+    if unit and isinstance(unit.suite, Suite):
+        return lack_of_scores(unit.suite, [item for part in unit.suite.parts().values() for item in part])
+    if unit and unit.task:
+        return lack_of_scores(unit.task, unit.splits["test"][: plan.settings.limit], judged)
+    return run.unscored.get(name, "") if run and not judged else ""
+
+
+class Undecided(UsageError):
+    """A gate that could not be decided on what was measured; ``scores`` are that."""
+
+    def __init__(self, error: UsageError, scores: EvalScores, out: Path | None):
+        kept = f"; the scores are in {out}" if out else ""
+        super().__init__(f"{error.message}{kept}", error.hint)
+        self.scores = scores
+
+
 # --- what was measured -----------------------------------------------------------------------------------------------
 
 
@@ -131,8 +189,7 @@ def measured(gate: Gate, scores: EvalScores, run: RunResult | None) -> Measured:
     if run is None:
         return Measured(None, lack="name a run: a single model has no stages to compare")
     if not run.finished:
-        lack = f"{run.folder} is at stage {run.last} of {len(run.stages)}: finish it with `sdft train --resume`"
-        return Measured(None, lack=lack)
+        return Measured(None, lack=_unfinished(run))
     if unlike := comparable.differences([(f"stage {stage}", settings) for stage, settings in run.settings.items()]):
         return Measured(None, lack=f"the run's stages are not comparable: {unlike[0]}")
     return forgetting(run) if gate.on == FORGETTING else prior_drop(run)
@@ -153,7 +210,10 @@ def _ends(interval: Sequence[float] | None) -> Interval | None:
 def forgetting(run: RunResult) -> Measured:
     """`continual.fall` of a run, with the interval that the head of this file explains."""
     if len(set(run.trained)) < 2:
-        return Measured(None, lack="a run of one task has nothing earlier to forget")
+        return Measured(None, lack=_ONE_TASK)
+    for task in (run.tasks[j] for j in continual.earlier(run.trained, run.last)):
+        if reason := run.unscored.get(task):
+            return Measured(None, lack=f"{task} is not scored: {reason}; {HINT}")
     value = continual.fall(run.matrix, run.trained)
     if value is None:
         return Measured(
@@ -172,7 +232,7 @@ def prior_drop(run: RunResult) -> Measured:
     """How far the prior suite fell from base to end; negative if it rose."""
     value, ends = run.metrics["prior_change"], run.metric_intervals["prior_change"]
     if value is None:
-        return Measured(None, lack="the run has no prior suite measured from its base on: train with --suite")
+        return Measured(None, lack=_NO_SUITE)
     lack = "" if ends else "the item files beside scores.json are missing"
     return Measured(-value, (-ends[1], -ends[0]) if ends else None, lack)
 

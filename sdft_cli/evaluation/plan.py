@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sdft_cli import console, plugins
+from sdft_cli.config.judge_section import check_judge
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Evaluation, build
 from sdft_cli.data import dataset
@@ -29,11 +30,13 @@ class EvalPlan:
         self.request, self.target = request, request.target
         of_target = self.target.recipe
         self.recipe = build([of_target.model_dump(mode="json"), request.settings], "--set")
+        check_judge(self.recipe.judge)
         if "engine" in request.settings:
             plugins.room("ENGINE").check(self.recipe.engine.name)
         self.data = request.data or Path(self.recipe.data)
         self.settings = _limited(self.recipe.evaluation, request)
-        same_settings = self.recipe == of_target and self.settings == of_target.evaluation
+        but_for_judge = self.recipe.model_copy(update={"judge": of_target.judge})
+        same_settings = but_for_judge == of_target and self.settings == of_target.evaluation
         same_data = self.data.resolve() == Path(of_target.data).resolve()
         self.in_run = self.target.run is not None and request.cache and same_settings and same_data
         if "kl" in request.also and not (self.target.run or request.base):
@@ -47,8 +50,7 @@ class EvalPlan:
     @property
     def covers_run(self) -> bool:
         """Whether the run's own tasks are measured as they were at its other stages, so that stages can be compared."""
-        in_run = self.in_run and self.request.judge is None
-        return in_run and all(unit.in_run for unit in self.units if unit.name in self.recipe.tasks)
+        return self.in_run and all(unit.in_run for unit in self.units if unit.name in self.recipe.tasks)
 
     @cached_property
     def units(self) -> list[Unit]:
@@ -88,7 +90,14 @@ class EvalPlan:
                 soft_wrap=True,
             )
             in_run = False
-        return Unit(name, in_run, task, splits=splits)
+        return Unit(name, in_run, task, splits=splits, validation=self._validation(task) if in_run else [])
+
+    def _validation(self, task: Task) -> list[Example]:
+        """The validation rows; a bad one among them is no reason not to score the test rows."""
+        folder = self.data / task.name
+        if "validation" not in dataset.available_splits(folder):
+            return []
+        return self._usable(task, {"validation": dataset.read_split(folder, "validation", "drop")[0]})["validation"]
 
     def _usable(self, task: Task, splits: dict[str, list[Example]]) -> dict[str, list[Example]]:
         """The rows that the target can answer, where it is a run that was told to drop others: it was measured on these

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from sdft_cli import console
 from sdft_cli.evaluation.measurement import EvalScores
-from sdft_cli.runs.records import BaseDivergence, SuiteSummary, Summary, TaskSummary
+from sdft_cli.runs.loss_columns import text_of
+from sdft_cli.runs.records import SuiteSummary, Summary, TaskSummary
+from sdft_cli.runs.token_records import BaseDivergence, TokenLoss
 
 
 def print_scores(scores: EvalScores) -> None:
@@ -49,8 +51,14 @@ def _print_task(name: str, summary: TaskSummary) -> None:
         for k, estimate in summary["pass_at"]["values"].items():
             interval = _span(summary["pass_at"]["intervals"][k])
             print(f"  {f'pass@{k}':20} {console.number(estimate)}  {interval}  {summary['pass_at']['samples']} samples")
+    if "loss" in summary:
+        _print_loss(summary["loss"])
     if summary["note"]:
         print(f"    {summary['note']}")
+
+
+def _print_loss(loss: TokenLoss) -> None:
+    print(f"  {'loss':20} {loss['value']:.4f}  {_span(loss.get('interval'))}  nats per token, {text_of(loss)}")
 
 
 def _print_divergence(kl: BaseDivergence) -> None:

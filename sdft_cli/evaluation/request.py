@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdft_cli.evaluation.target import Target
 from sdft_cli.types import Json
-
-if TYPE_CHECKING:
-    from sdft_cli.llm.types import TeacherOptions
 
 
 @dataclass(frozen=True)
@@ -20,8 +16,8 @@ class EvalRequest:
     ``suite="new"`` means the test splits of the tasks. With neither suite nor tasks, a run is scored on its own tasks
     and suite, and a model on the suite ``micro``. ``pass_at`` holds the k of pass@k, estimated from ``samples``
     completions per question (None: the largest k). Without ``cache``, no earlier evaluation is read and this one is not
-    kept. ``settings`` is a recipe layer: how engine, harness and machine are used. ``judge`` scores the tasks that have
-    a rubric. ``also`` names `diagnostics`, and ``base`` the base model for them (None: the run's).
+    kept. ``settings`` is a recipe layer: how engine, harness and machine are used, and which judge scores the tasks
+    that have a rubric. ``also`` names `diagnostics`, and ``base`` the base model for them (None: the run's).
     """
 
     target: Target
@@ -35,9 +31,13 @@ class EvalRequest:
     out: Path | None = None
     cache: bool = True
     settings: dict[str, Json] = field(default_factory=dict)
-    judge: TeacherOptions | None = None
     also: tuple[str, ...] = ()
     base: str | None = None
+
+    @property
+    def names_judge(self) -> bool:
+        """Whether a judge is asked for here, and is not only the run's."""
+        return bool(self.settings.get("judge"))
 
     @property
     def draws(self) -> int:

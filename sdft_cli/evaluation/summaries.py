@@ -25,8 +25,8 @@ class Gain(TypedDict):
 
 
 def summarize(records: Sequence[ItemRecord], note: str = "") -> Summary:
-    """Accuracy with its 95 % Wilson interval over the scored records; unscored ones are counted apart. ``extra`` has
-    the means of a grader's second scores, such as a lenient reading."""
+    """Accuracy with its 95 % interval (`intervals.of_scores`) over the scored records; unscored ones are counted apart.
+    ``extra`` has the means of a grader's second scores, such as a lenient reading."""
     values = [r["value"] for r in records if r["value"] is not None]
     correct, n = sum(values), len(values)
     summary: Summary = {
@@ -34,7 +34,7 @@ def summarize(records: Sequence[ItemRecord], note: str = "") -> Summary:
         "correct": correct,
         "n": n,
         "unscored": len(records) - n,
-        "interval": list(intervals.wilson(correct, n)) if n else None,
+        "interval": list(intervals.of_scores(values)) if n else None,
         "mean_tokens": mean_tokens(records),
         "note": note,
     }
@@ -67,9 +67,7 @@ def summarize_suite(name: str, parts: Mapping[str, Part], note: str = "") -> tup
     records = [record for part in parts.values() for record in part.records]
     summaries = {name: part.summary for name, part in parts.items()}
     accuracies = [s["accuracy"] for s in summaries.values() if s["accuracy"] is not None]
-    # a part whose number is no mean over items has no interval, and then neither has the mean
-    counts = [(s["correct"], s["n"]) for s in summaries.values() if s["accuracy"] is not None]
-    interval = intervals.stratified(counts) if counts and all(n for _, n in counts) else None
+    interval = _mean_interval([s for s in summaries.values() if s["accuracy"] is not None])
     summary: SuiteSummary = {
         **summarize(records, note),
         "name": name,
@@ -78,6 +76,12 @@ def summarize_suite(name: str, parts: Mapping[str, Part], note: str = "") -> tup
         "parts": summaries,
     }
     return summary, records
+
+
+def _mean_interval(scored: Sequence[Summary]) -> intervals.Interval | None:
+    """The interval of the plain mean over parts; None where the number of one is no mean over its items."""
+    ends = [(s["correct"] / s["n"], (s["interval"][0], s["interval"][1])) for s in scored if s["n"] and s["interval"]]
+    return intervals.combined(ends) if scored and len(ends) == len(scored) else None
 
 
 def summarize_samples(records: Sequence[ItemRecord], ks: Sequence[int]) -> PassAt:

@@ -30,7 +30,8 @@ def samples_unit(task: str) -> str:
 
 @dataclass(frozen=True)
 class Unit:
-    """A task with its rows by split, or a suite.
+    """A task with the rows that it is scored on, by split, or a suite. ``validation`` rows are there for a run's own
+    task, whose loss may be measured on them.
 
     ``in_run``: it is part of the run and asked for under the run's settings, so the run's folder keeps it. A task that
     the run holds but whose data has been deleted has neither task nor suite: it can be read, not measured.
@@ -41,6 +42,7 @@ class Unit:
     task: Task | None = None
     suite: Suite | Battery | None = None
     splits: dict[str, list[Example]] = field(default_factory=dict, repr=False)
+    validation: list[Example] = field(default_factory=list, repr=False)
 
     @property
     def title(self) -> str:
@@ -67,4 +69,5 @@ class Unit:
             return ""
         rule = self.task.grader if self.task else None
         named = GRADERS.get(rule.get("name", "")) if rule else None
-        return digests.of([digests.of_grader(graded.grade), rule, named and digests.of_grader(named.grade)])
+        code = named and digests.of_grader(named.score_row or named.grade)
+        return digests.of([digests.of_grader(graded.grade), rule, code])

@@ -1,195 +1,121 @@
-"""Graders that a dataset of your own can name: ``exact``, ``contains``, ``choice``, ``number``, ``regex``, ``none``.
+"""The graders that a dataset of your own can name, and how one is chosen where none is named.
 
-Each reads the final answer out of a completion and compares it with the gold one. The final answer is, in this order,
-what stands inside the last ``<answer>…</answer>``, inside the last ``\\boxed{…}``, or after the last "answer is" or
-"Answer:" on its line; otherwise the whole completion without its thinking. If the gold answer is a list, matching any
-entry counts. Judges are not here: they need a model.
+Each rule is in a file of its own. Most read the final answer out of a completion (`grading.final_answer`) and compare
+it with the gold one. If the gold answer is a list, matching any entry counts. ``judge`` leaves the verdict to a model
+(`evaluation.judge`), ``none`` to nobody.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sdft_cli.contracts import Contract, score
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.grading import task_rules
+from sdft_cli.grading.choices import CHOICE
+from sdft_cli.grading.code import CODE
+from sdft_cli.grading.containment import CONTAINS
+from sdft_cli.grading.exactness import EXACT
+from sdft_cli.grading.grader import Grader
+from sdft_cli.grading.json_values import JSON_VALUE
+from sdft_cli.grading.labels import LABEL
+from sdft_cli.grading.mathematics import MATH
+from sdft_cli.grading.numbers import NUMBER
+from sdft_cli.grading.overlap import EDIT, F1, ROUGE
+from sdft_cli.grading.patterns import REGEX
+from sdft_cli.grading.polarity import YES_NO
+from sdft_cli.grading.sql import SQL
+from sdft_cli.grading.tool_calls import TOOL_CALLS
 from sdft_cli.plugins import Room
-from sdft_cli.types import Json, Score
-
-#: (completion, gold answer) -> score
-Grade = Callable[[str, str], Score]
+from sdft_cli.types import Example, Json, Score
 
 
-@dataclass(frozen=True)
-class Grader:
-    """A rule by its name: ``grade`` reads a completion and compares it with one gold answer in words.
-
-    ``suits`` tells whether a gold answer is of the kind the rule is meant for; where a dataset names no grader, the
-    first one in `GRADERS` that suits all its answers is chosen. ``compiled`` makes the rule from a pattern, for a
-    grader that needs one.
-    """
-
-    name: str
-    summary: str
-    flaws: str
-    grade: Grade
-    suits: Callable[[str], bool] = lambda gold: False
-    compiled: Callable[[str], Grade] | None = None
-
-    def __call__(self, completion: str, gold: Json) -> Score:
-        """The best score over the gold answers that are text, of which there may be a list."""
-        golds = gold if isinstance(gold, list) else [gold]
-        texts = [text for text in golds if isinstance(text, str) and text.strip()]
-        if not texts:
-            return Score(None, None, "unscored: the row has no gold answer in words")
-        scores = [self.grade(completion, text) for text in texts]
-        return max(scores, key=lambda score: -1.0 if score.value is None else score.value)
-
-
-def grader(name: str, pattern: str | None = None) -> Grader:
-    """The grader called ``name``; ``regex`` needs a ``pattern``, and no other takes one. Raises `UsageError`."""
+def grader(name: str, pattern: str | None = None, given: Mapping[str, Json] | None = None) -> Grader:
+    """The grader called ``name``; ``regex`` needs a ``pattern``, and no other takes one. ``given`` is what is stated
+    once for all rows, such as a ``dialect`` of SQL. Raises `UsageError`."""
     if name not in GRADERS:
         raise choose("grader", name, tuple(GRADERS))
     chosen = GRADERS[name]
     if (pattern is not None) != (chosen.compiled is not None):
         needs = "needs a pattern" if pattern is None else "takes no pattern"
         raise UsageError(f"grader {name!r} {needs}", "grader = \"regex\" goes with pattern = 'ANSWER: (.*)'")
-    return replace(chosen, grade=chosen.compiled(pattern)) if chosen.compiled and pattern is not None else chosen
+    if stray := sorted(set(given or {}) - set(chosen.columns)):
+        readers = [each.name for each in GRADERS.values() if stray[0] in each.columns]
+        raise UsageError(f"grader {name!r} reads no {stray[0]}", f"graders that do: {', '.join(readers) or 'none'}")
+    made = chosen.compiled(pattern) if chosen.compiled and pattern is not None else chosen.grade
+    return replace(chosen, grade=made, given=given or {})
 
 
-def suiting(answers: Sequence[str]) -> str:
-    """The name of the first grader that suits all of the gold ``answers``; ``none`` if there is no such grader."""
-    return next((g.name for g in GRADERS.values() if answers and all(map(g.suits, answers))), "none")
+def check_ready(rule: Mapping[str, str] | None) -> None:
+    """Raise `UsageError` where the grader of a manifest's ``rule`` cannot run on this machine."""
+    named = GRADERS.get(rule.get("name", "")) if rule else None
+    if named and named.ready:
+        named.ready()
 
 
-# --- the final answer ------------------------------------------------------------------------------------------------
-
-_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
-_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_STATED = re.compile(r"\banswer(?:\s+is\b|\s*:)[ \t*]*(\S[^\n]*?)[.*]*[ \t]*$", re.IGNORECASE | re.MULTILINE)
-
-
-def final_answer(completion: str) -> tuple[str, bool]:
-    """The final answer, and whether the completion marks it as such."""
-    text = task_rules.strip_thinking(completion)
-    for pattern in (_TAGGED, _BOXED, _STATED):
-        if answers := pattern.findall(text):
-            return answers[-1].strip(), True
-    return text.strip(), False
+def suiting(answers: Sequence[str], rows: Sequence[Example] = ()) -> str:
+    """The name of the first grader that suits all of the gold ``answers``, or all of the ``rows`` that they belong to;
+    ``judge`` if there is no such grader."""
+    for each in GRADERS.values():
+        if rows and each.suits_rows and each.suits_rows(rows):
+            return each.name
+        if answers and all(map(each.suits, answers)) and (not each.recurring or recur(answers)):
+            return each.name
+    return JUDGE
 
 
-# --- the rules -------------------------------------------------------------------------------------------------------
-
-_LETTER = re.compile(r"\W*([A-Z])(?![^\W_])")
-_LONE_LETTER = re.compile(r"\W*([A-Z])(?=[).:,]|\W*$)")
-_LAST_LETTER = re.compile(r"(?<![^\W_])([A-Z])\W*\Z")
-_GOLD_LETTER = re.compile(r"\(?[A-J]\)?[.:]?")
-_NUMBER = re.compile(
-    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s?/\s?\d+)?|(?<!\w)[-+−]?\.\d+"
-)
-_GOLD_NUMBER = re.compile(r"[$€£]?\s?(?:" + _NUMBER.pattern + r")\s?%?")
-#: Two numbers are equal if they differ by at most this share of the gold one: rounding of floats, nothing else.
-_SHARE = Fraction(1, 10**9)
-#: A gold answer of more words is a text: a right answer hardly ever repeats it word for word.
-FEW_WORDS = 8
+def recur(answers: Sequence[str]) -> bool:
+    """Whether answers are classes: each occurs several times on average, or one is written as a name is (card_lost)."""
+    classes = {answer.strip() for answer in answers}
+    named = sum("_" in answer for answer in classes) > len(classes) / 2
+    return len(answers) >= (1 if named else ROWS_OF_A_CLASS) * len(classes) and len(classes) > 1
 
 
-def exact(completion: str, gold: str) -> Score:
-    return task_rules.exact(final_answer(completion)[0], gold)
+#: Answers that recur this often on average are classes.
+ROWS_OF_A_CLASS = 4
 
 
-def choice(completion: str, gold: str) -> Score:
-    answer, marked = final_answer(completion)
-    letter = _LETTER.match(answer) if marked else _LONE_LETTER.match(answer) or _LAST_LETTER.search(answer)
-    return task_rules.exact(letter[1] if letter else None, gold.strip().strip("().:").upper())
+# --- the table -------------------------------------------------------------------------------------------------
 
 
-def number(completion: str, gold: str) -> Score:
-    expected = _last_number(gold)
-    if expected is None:
-        return Score(None, None, f"unscored: the gold answer {gold[:40]!r} contains no number")
-    given = _last_number(final_answer(completion)[0])
-    if given is None:
-        return Score(0.0, None, f"no number found; expected {gold.strip()!r}")
-    right = abs(given[1] - expected[1]) <= abs(expected[1]) * _SHARE
-    return Score(float(right), given[0], "right" if right else f"answered {given[0]}, expected {expected[0]}")
+#: The grader of open answers: the task gets a rubric, by which a judge scores them.
+JUDGE = "judge"
 
 
-def _last_number(text: str) -> tuple[str, Fraction] | None:
-    """The last number in ``text``, as it is written there and as a number; None if there is none."""
-    for written in reversed(_NUMBER.findall(text)):
-        plain = written.replace(",", "").replace("−", "-")
-        try:
-            top, _, bottom = plain.partition("/")
-            return written.strip(), Fraction(top.strip()) / Fraction(bottom.strip() or 1)
-        except (ValueError, ZeroDivisionError):
-            continue
-    return None
-
-
-def matching(pattern: str) -> Grade:
-    """The rule of ``regex``; raises `UsageError` for a pattern that is no regular expression."""
-    try:
-        compiled = re.compile(pattern, re.MULTILINE)
-    except re.error as error:
-        raise UsageError(
-            f"pattern {pattern!r} is no regular expression: {error}", "try it with Python's re module"
-        ) from error
-
-    def grade(completion: str, gold: str) -> Score:
-        matches = list(compiled.finditer(task_rules.strip_thinking(completion)))
-        answer = matches[-1][1 if compiled.groups else 0] if matches else None
-        return task_rules.exact(answer.strip() if answer else None, gold)
-
-    return grade
-
-
-def none(completion: str, gold: str) -> Score:
+def open_answer(completion: str, gold: str) -> Score:
     return Score(None, None, "unscored: an open answer needs a judge (--judge), or a named grader")
 
 
+def none(completion: str, gold: str) -> Score:
+    return Score(None, None, "unscored: the task's grader is none")
+
+
 _SHIPPED = (
+    TOOL_CALLS,
+    JSON_VALUE,
+    SQL,
+    CHOICE,
+    NUMBER,
+    MATH,
+    YES_NO,
+    LABEL,
+    CONTAINS,
+    EXACT,
+    REGEX,
+    ROUGE,
+    F1,
+    EDIT,
+    CODE,
     Grader(
-        "choice",
-        "the final answer begins with the gold letter: B, (B), B. because; an unmarked one may also end with it",
-        '"A or B" is read as A where it is marked and as B where it is not; small letters are read as words',
-        choice,
-        suits=lambda gold: _GOLD_LETTER.fullmatch(gold.strip()) is not None,
-    ),
-    Grader(
-        "number",
-        "the last number of the final answer equals the last one of the gold answer, however written (1,000.0, 3/4)",
-        "numbers in words or LaTeX (\\frac) are not read; percent signs and units are ignored",
-        number,
-        suits=lambda gold: _GOLD_NUMBER.fullmatch(gold.strip()) is not None,
-    ),
-    Grader(
-        "contains",
-        "the completion contains the words of the gold answer, in order and next to each other",
-        "a negated mention counts as right, a paraphrase as wrong",
-        task_rules.containment,
-        suits=lambda gold: 0 < len(gold.split()) <= FEW_WORDS,
-    ),
-    Grader(
-        "exact",
-        "the final answer is the gold one, white space apart",
-        "a right answer inside a sentence is wrong",
-        exact,
-    ),
-    Grader(
-        "regex",
-        "the last match of a pattern (its first group, if it has one) equals the gold answer, white space apart",
-        "it reads only what the pattern foresees",
-        none,
-        compiled=matching,
+        JUDGE,
+        "a judge (--judge MODEL) compares the answer with the gold one, by the columns file's rubric if it has one",
+        "without a judge nothing is scored",
+        open_answer,
     ),
     Grader(
         "none",
-        "no rule: an open answer is scored by a judge, if there is one",
-        "without a judge nothing is scored",
+        "nothing is scored, also not by a judge",
+        "there is no accuracy to choose settings or to see forgetting by",
         none,
     ),
 )
@@ -199,9 +125,17 @@ GRADER_ROOM: Room[Grader] = Room(
     "grader",
     Contract(
         (Grader,),
-        {"grade": ("completion", "gold"), "suits": ("gold",), "compiled": ("pattern",)},
-        "GRADER = Grader(name, summary, flaws, grade) with Grader from sdft_cli.grading.named_rules",
-        results={"grade": score},
+        {
+            "grade": ("completion", "gold"),
+            "suits": ("gold",),
+            "compiled": ("pattern",),
+            "score_row": ("completion", "row", "folder"),
+            "suits_rows": ("rows",),
+            "render": ("answer",),
+            "ready": (),
+        },
+        "GRADER = Grader(name, summary, flaws, grade) with Grader from sdft_cli.grading.grader",
+        results={"grade": score, "score_row": score},
         makes={"compiled": "grade"},
     ),
     table=GRADERS,

@@ -35,3 +35,18 @@ KNOWLEDGE = Rubric(
     ),
     verdicts={"CORRECT": (1.0, 1.0), "PARTIALLY_CORRECT": (0.0, 1.0), "INCORRECT": (0.0, 0.0)},
 )
+
+
+def own_rubric(criteria: str) -> Rubric:
+    """A rubric of a user's own: ``criteria`` say what a correct response must do. The verdicts are always the same."""
+    return Rubric(
+        instructions=(
+            "You grade responses. You are given a question, a reference answer that is known to be right, and a "
+            f"response. {_MATERIAL}\n\n"
+            f"What a response has to fulfil:\n{criteria.strip()}\n\n"
+            "CORRECT: the response fulfils all of it.\n"
+            "INCORRECT: the response does not.\n\n"
+            "Judge by this alone."
+        ),
+        verdicts={"CORRECT": (1.0, 1.0), "INCORRECT": (0.0, 0.0)},
+    )

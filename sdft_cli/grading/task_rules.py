@@ -2,7 +2,7 @@
 
 ``value`` is 1.0 or 0.0, or None where the row cannot be scored (its gold answer is missing or malformed): unscored is
 not wrong. ``extracted`` is what the rule read out of the completion, ``why`` one line for a person. Thinking
-(``<think>…</think>``) is removed before any rule is applied. Judges are not here: they need a model.
+(`grading.thinking`) is removed before any rule is applied. Judges are not here: they need a model.
 """
 
 from __future__ import annotations
@@ -12,19 +12,11 @@ import re
 import unicodedata
 from collections import Counter
 
+from sdft_cli.grading.thinking import strip_thinking
 from sdft_cli.types import Json, Score
 
 Arguments = dict[str, Json]
 Call = tuple[str, Arguments]
-
-
-def strip_thinking(text: str) -> str:
-    """``text`` after its last ``</think>``, up to a ``<think>`` that never closes.
-
-    An opening tag may be missing (many chat templates put it into the prompt). A completion that was cut off while
-    thinking has no answer, so none of it is graded.
-    """
-    return text.rsplit("</think>", 1)[-1].split("<think>", 1)[0]
 
 
 def exact(extracted: str | None, gold: Json) -> Score:

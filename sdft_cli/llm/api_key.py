@@ -9,13 +9,18 @@ import json
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from sdft_cli.errors import UsageError
 
 HIDDEN = "[key removed]"
+#: Whose key is only for OpenAI's own host, unless it is named for another.
+DEFAULT_VARIABLE = "OPENAI_API_KEY"
 # Servers echo a wrong key with asterisks in the middle; the rest of it must not get into a log either.
-_LIKE_A_KEY = re.compile(r"\bsk-[\w*.-]{4,}")
+_LIKE_A_KEY = re.compile(
+    r"\b(?:sk|gsk|xai|pplx|nvapi|csk|fw|tgp|hf|r8|key)[-_][\w*.-]{4,}|\bAIza[\w*.-]{4,}|\b[Bb]earer\s+(?=\S*\d)[\w*./+=-]{8,}"
+    r"|[\w.-]*\*{4,}[\w*.-]*"
+)
 #: Shorter keys ("none", "EMPTY") are placeholders for servers without one; as words they occur in many replies.
 SHORTEST = 8
 
@@ -32,6 +37,11 @@ def read_key(variable: str, file: Path | None) -> str | None:
     return _one_word(key, f"the environment variable {variable}") if key else None
 
 
+def is_set(variable: str) -> bool:
+    """Whether the environment has a key under this name."""
+    return bool(os.environ.get(variable, "").strip())
+
+
 def missing_key(variable: str) -> UsageError:
     """The error for an endpoint that needs a key."""
     return UsageError(
@@ -46,7 +56,7 @@ def redacted(text: str, key: str | None, guess: bool = False) -> str:
     A key of fewer than `SHORTEST` characters is not secret and is left in.
     """
     if key and len(key) >= SHORTEST:
-        for written in {key, json.dumps(key)[1:-1], key.replace("/", "\\/")}:
+        for written in {key, json.dumps(key)[1:-1], key.replace("/", "\\/"), quote(key, safe="")}:
             text = text.replace(written, HIDDEN)
     return _LIKE_A_KEY.sub(HIDDEN, text) if guess else text
 

@@ -17,7 +17,7 @@ from sdft_cli.data.manifest import TeacherCounts
 from sdft_cli.data.near_duplicates import near_duplicates
 from sdft_cli.grading.task_rules import strip_thinking
 from sdft_cli.llm import question_prompts
-from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Request, TeacherOptions
+from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Request, TeacherOptions, why_no_answer
 from sdft_cli.types import Dropped, Example, Prepared
 
 #: Enough for a hundred questions with answers of a few sentences.
@@ -27,7 +27,7 @@ TEST_SHARE, VALIDATION_SHARE = 0.20, 0.05
 INDIRECT_SHARE = 0.1
 #: An article counts as exhausted after this many replies in a row without a new question.
 BARREN = 2
-REPEATED, SURPLUS, REFUSAL = "repeats another question", "more than were asked for", "refused by the endpoint"
+REPEATED, SURPLUS = "repeats another question", "more than were asked for"
 
 
 class Questions:
@@ -42,6 +42,11 @@ class Questions:
             for indirect in (False, True)
             for article in self.articles
         ]
+
+    @property
+    def subjects(self) -> list[Example]:
+        """The article of each exchange: all of them for direct questions, then all for indirect ones."""
+        return [*self.articles, *self.articles]
 
     @property
     def requests(self) -> tuple[int, int]:
@@ -91,9 +96,14 @@ def questions_about(article: Example, options: TeacherOptions, max_tokens: int, 
         messages = question_prompts.messages(_title(article), text, count - len(pairs), written, indirect)
         replies = yield Request(messages, options.temperature, max_tokens, options.send, (call,))
         result.add_tokens(replies)
-        if replies[0].finish == REFUSED:
-            result.rejected[REFUSAL] += 1
-            break
+        reason = why_no_answer(replies[0])
+        if reason and replies[0].finish != LENGTH:
+            result.rejected[reason] += 1
+            barren += 1
+            if replies[0].finish == REFUSED:
+                result.refusal = replies[0].text
+                break
+            continue
         parsed = question_prompts.parse(strip_thinking(replies[0].text), whole=replies[0].finish != LENGTH)
         new = _new_pairs(pairs, parsed.pairs)
         kept = new[: count - len(pairs)]

@@ -14,16 +14,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sdft_cli.errors import GateError, SdftError
+from sdft_cli.llm import batch_lines
 from sdft_cli.llm.batch_store import BatchStore, SubmittedBatch
 from sdft_cli.llm.budget import Prices
-from sdft_cli.llm.http_client import HttpClient, endpoint_model_id
+from sdft_cli.llm.http_client import HttpClient, endpoint_model_id, status_of
 from sdft_cli.llm.parameters import SupportedParameters
 from sdft_cli.llm.progress import Progress
 from sdft_cli.llm.recorder import Recorder
 from sdft_cli.llm.reply_store import ReplyStore
-from sdft_cli.llm.responses import ApiError
+from sdft_cli.llm.responses import PUT_OFF, ApiError
+from sdft_cli.llm.retries import UNFINISHED_REPLIES
 from sdft_cli.llm.types import Pending, Request, TeacherOptions, estimate_prompt_tokens
-from sdft_cli.types import Json
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 PATH: Final = "/v1/chat/completions"
 #: Limits of one file, slightly below OpenAI's (50,000 requests, 200 MB).
 MAX_LINES, MAX_BYTES = 50_000, 190_000_000
-ENDED = ("completed", "failed", "expired", "cancelled")
+ENDED = ("completed", "failed", "expired", "cancelled", "canceled", "ended")
+#: Statuses of a batch or file that is not there.
+GONE = (404, 410)
 #: A batch whose id we never learnt is looked for among this many of the newest.
 NEWEST = 100
 
@@ -62,7 +65,7 @@ class BatchJobs:
         self.client = HttpClient(options)
         self.client.need_key()
         self.parameters = SupportedParameters(store.file, self.model_id)
-        self.recorder = Recorder(self.client.address, store, self.parameters, progress)
+        self.recorder = Recorder(self.client, store, self.parameters, progress)
 
     def submit(self, requests: Sequence[Request]) -> list[str]:
         """Submit the requests that are in no open batch yet; returns the ids of the new batches."""
@@ -103,13 +106,25 @@ class BatchJobs:
         pending = {name: line.pending for name, line in lines.items()}
         batch = SubmittedBatch(token, "", {name: (p.digest, list(p.request.samples)) for name, p in pending.items()})
         self.batches.save(batch, {p.digest: json.dumps(p.request.body()) for p in pending.values()})
+        try:
+            name = self._create(content, token)
+        except SdftError as error:
+            if 400 <= status_of(error) < 500:  # it was not created, so that it may be submitted again
+                self.batches.close(token)
+            if status_of(error) in (404, 405, 501):
+                error.hint = "this endpoint seems to have no Batch API: leave --batch out"
+            raise
+        self.batches.save(batch._replace(id=name), {})
+        return name
+
+    def _create(self, content: bytes, token: str) -> str:
+        """Create the batch of a file at the endpoint; returns its id."""
         file = self.client.call(lambda client: client.files.create(file=("requests.jsonl", content), purpose="batch"))
         created = self.client.call(
             lambda client: client.batches.create(
                 input_file_id=file.id, endpoint=PATH, completion_window="24h", metadata={"sdft": token}
             )
         )
-        self.batches.save(batch._replace(id=created.id), {})
         return created.id
 
     def _check_budget(self, requests: Sequence[Request]) -> None:
@@ -132,7 +147,13 @@ class BatchJobs:
         name = batch.id or self._find(batch.token)
         if name is None:
             return True  # it was never created
-        info = self.client.call(lambda client: client.batches.retrieve(name))
+        try:
+            info = self.client.call(lambda client: client.batches.retrieve(name))
+        except SdftError as error:
+            if status_of(error) not in GONE:
+                raise
+            collected.problems.append(f"{name} is not there any more: its requests can be submitted again")
+            return True
         if info.status in ENDED:
             self._fetch(info, batch, collected)
             return True
@@ -147,33 +168,56 @@ class BatchJobs:
         return next((batch.id for batch in newest if (batch.metadata or {}).get("sdft") == token), None)
 
     def _fetch(self, info: Batch, batch: SubmittedBatch, collected: Collected) -> None:
-        """Store every line in the files of an ended batch."""
+        """Store every line in the files of an ended batch; what is wrong with a line is said, and stops no other."""
+        put_off: list[tuple[ApiError, Pending]] = []
         for file in filter(None, (info.output_file_id, info.error_file_id)):
-            for text in filter(str.strip, self._file_text(file).split("\n")):
-                line = json.loads(text)
-                if job := batch.lines.get(line.get("custom_id")):
-                    self._record(line, job[0], tuple(job[1]), collected)
+            if (data := self._content(file, collected)) is None:
+                continue
+            lines = batch_lines.read(data, batch.lines)
+            collected.problems += [f"{file}: {problem}" for problem in lines.problems()]
+            for line in lines.good:
+                digest, samples = batch.lines[line.name]
+                request = Request.from_body(self.batches.request_body(digest), tuple(samples))
+                put_off += self._record(line, Pending(digest, request), collected)
+        self._settle_put_off(put_off, collected)
         if info.status != "completed":
-            collected.problems.append(f"{info.id} has {info.status}")
+            collected.problems.append(f"{info.id} has {info.status}{batch_lines.reasons(info)}")
 
-    def _file_text(self, file: str) -> str:
-        return self.client.call(lambda client: client.files.content(file).text)
-
-    def _record(self, line: dict[str, Json], digest: str, samples: tuple[int, ...], collected: Collected) -> None:
-        """Store the response in one line of a file."""
-        response, error = line.get("response") or {}, line.get("error")
-        status = int(response.get("status_code") or 0)
-        body = json.dumps(response["body"] if response.get("body") else {"error": error})
-        received = self.client.received(status if status or not error else 500, {}, body)
-        pending = Pending(digest, Request.from_body(self.batches.request_body(digest), samples))
+    def _content(self, file: str, collected: Collected) -> bytes | None:
+        """A file's content; None, and a line for the user, if the endpoint has it no more."""
         try:
-            collected.replies += len(self.recorder.record(received, pending))
-        except ApiError as api_error:
+            return self.client.call(lambda client: client.files.content(file).content)
+        except SdftError as error:
+            if status_of(error) not in GONE:
+                raise
+            collected.problems.append(f"{file} is not there any more: its requests can be submitted again")
+            return None
+
+    def _record(
+        self, line: batch_lines.BatchLine, pending: Pending, collected: Collected
+    ) -> list[tuple[ApiError, Pending]]:
+        """Store the response in one line of a file; returns an error whose words are unknown."""
+        try:
+            collected.replies += len(self.recorder.record(self.client.received(line.status, {}, line.body), pending))
+        except ApiError as error:
             collected.errors += 1
+            if error.remedy == PUT_OFF:
+                return [(error, pending)]
+            last = error.reply is not None and self.store.attempts(pending.digest) >= UNFINISHED_REPLIES
             try:
-                self.recorder.settle(api_error, pending)
+                self.recorder.settle(error, pending, last)
             except SdftError as fatal:  # the other lines may still be good
                 collected.problems.append(fatal.message)
+        return []
+
+    def _settle_put_off(self, put_off: list[tuple[ApiError, Pending]], collected: Collected) -> None:
+        """Leave out prompts that were refused in unknown words if others were answered; else the words are about all
+        of them."""
+        for error, pending in put_off:
+            if collected.replies or self.recorder.has_answers():
+                self.recorder.leave_out(error, pending)
+            else:
+                collected.problems.append(self.recorder.fatal(error).message)
 
 
 def _parts(lines: dict[str, _Line]) -> Iterator[dict[str, _Line]]:

@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from sdft_cli.errors import GateError
+from sdft_cli.llm.ledger import Ledger, Spent
 from sdft_cli.llm.types import TeacherOptions
 
 MILLION = 1_000_000
@@ -32,11 +33,13 @@ class Prices:
 
 
 class Budget:
-    """Counts requests and money of one run, and holds back what would exceed ``max_requests`` or ``max_cost``."""
+    """Counts requests and money of one run, and holds back what would exceed ``max_requests`` or ``max_cost``. With a
+    ledger, the counts are those of all runs that share it."""
 
     def __init__(self, options: TeacherOptions):
         self.prices = Prices(options.price_in, options.price_out)
         self.max_requests, self.max_cost = options.max_requests, options.max_cost
+        self.ledger = Ledger(options.ledger) if options.ledger else None
         self.requests = self.open = 0
         self.cost = self.reserved = 0.0
         self.changed = asyncio.Condition()
@@ -52,21 +55,31 @@ class Budget:
             if not self._fits(worst):
                 raise self._used_up()
             self.requests, self.open, self.reserved = self.requests + 1, self.open + 1, self.reserved + worst
+            if self.ledger:
+                self.ledger.add(1, worst)
         return worst
 
     async def settle(self, worst: float, cost: float) -> None:
         """A request that had reserved ``worst`` has cost ``cost``."""
         async with self.changed:
             self.open, self.reserved, self.cost = self.open - 1, self.reserved - worst, self.cost + cost
+            if self.ledger:
+                self.ledger.add(0, cost - worst)
             self.changed.notify_all()
 
+    def _spent(self) -> Spent:
+        """What has been sent, and what it costs at most, requests under way included."""
+        return self.ledger.spent() if self.ledger else Spent(self.requests, self.cost + self.reserved)
+
     def _fits(self, worst: float) -> bool:
-        if self.max_requests is not None and self.requests >= self.max_requests:
+        spent = self._spent()
+        if self.max_requests is not None and spent.requests >= self.max_requests:
             return False
-        return self.max_cost is None or self.cost + self.reserved + worst <= self.max_cost
+        return self.max_cost is None or spent.cost + worst <= self.max_cost
 
     def _used_up(self) -> GateError:
-        if self.max_requests is not None and self.requests >= self.max_requests:
+        total = self._spent()
+        if self.max_requests is not None and total.requests >= self.max_requests:
             return GateError(f"--max-requests {self.max_requests} is used up", _HINT)
-        spent = f"{self.cost:.4f} is spent, and one more request might exceed it"
+        spent = f"{total.cost:.4f} is spent, and one more request might exceed it"
         return GateError(f"--max-cost {self.max_cost:g} is used up: {spent}", _HINT)

@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from sdft_cli.data.manifest import TeacherCounts, TeacherRecord
 from sdft_cli.errors import SdftError
 from sdft_cli.llm.article_questions import Questions
-from sdft_cli.llm.language_model import open_model
+from sdft_cli.llm.language_model import LanguageModel, open_model
 from sdft_cli.llm.progress import ProgressDisplay
 from sdft_cli.llm.rejection_sampling import Demonstrations
 from sdft_cli.llm.reply_store import ReplyStore
 from sdft_cli.llm.types import Exchange, ModelId, PromptResult, Request, TeacherOptions, advance
-from sdft_cli.types import Prepared, Task
+from sdft_cli.types import Example, Prepared, Task
 
 
 class DataGeneration(Protocol):
@@ -29,6 +29,11 @@ class DataGeneration(Protocol):
 
     exchanges: list[Exchange]
     max_tokens: int
+
+    @property
+    def subjects(self) -> list[Example]:
+        """The row, or the article, of each exchange."""
+        ...
 
     @property
     def requests(self) -> tuple[int, int]:
@@ -70,11 +75,19 @@ def generate(
         results = model.run(generation.exchanges, progress.finished)
     if generation.exchanges and not any(result.accepted for result in results):
         reasons = ", ".join(f"{n} {reason}" for reason, n in _rejected(results).items()) or "it wrote nothing"
+        refusals = [result.refusal for result in results if result.refusal]
+        reasons += f"; the last refusal: {refusals[-1]}" if refusals else ""
         raise SdftError(
             f"task {task.name!r}: nothing the teacher wrote can be used ({reasons})",
             "try another or a larger teacher, more --samples or a higher --max-tokens",
         )
-    return generation.apply(results), _record(model.model_id, options, generation, results)
+    return generation.apply(results), _record(model, options, generation, results)
+
+
+class _LeftOut(TypedDict, total=False):
+    """What the endpoint refuses, if it refuses anything: see `TeacherRecord`."""
+
+    left_out: list[str]
 
 
 def store_path(data: Path, task: Task) -> Path:
@@ -98,11 +111,13 @@ def _rejected(results: Sequence[PromptResult]) -> dict[str, int]:
 
 
 def _record(
-    model_id: ModelId, options: TeacherOptions, generation: DataGeneration, results: Sequence[PromptResult]
+    model: LanguageModel, options: TeacherOptions, generation: DataGeneration, results: Sequence[PromptResult]
 ) -> TeacherRecord:
     """The manifest's record: nothing in it depends on errors, on time, or on how often a run was started."""
+    left_out: _LeftOut = {"left_out": model.left_out} if model.left_out else {}
     return {
-        **model_id,
+        **model.model_id,
+        **left_out,
         "temperature": options.temperature,
         "max_tokens": generation.max_tokens,
         "samples": options.samples,

@@ -18,6 +18,12 @@ class LanguageModel(Protocol):
 
     model_id: ModelId
 
+    @property
+    def left_out(self) -> list[str]:
+        """What requests are sent without, or otherwise than they were meant, because the model's endpoint refuses it
+        (see `llm.parameters`); empty for a local model."""
+        ...
+
     def run(self, exchanges: Sequence[Exchange], on_finished: Callback) -> list[PromptResult]:
         """The results in the order of ``exchanges``; raises `SdftError` if one of them could not be finished."""
         ...

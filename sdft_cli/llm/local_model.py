@@ -64,6 +64,11 @@ class LocalModel:
         self.options, self.store, self.progress = options, store, progress
         self.model_id = local_model_id(options)
 
+    @property
+    def left_out(self) -> list[str]:
+        """See `language_model.LanguageModel`."""
+        return []
+
     @cached_property
     def policy(self) -> Policy:
         """The model; loaded when first needed, since all replies may be stored."""

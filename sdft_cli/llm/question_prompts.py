@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sdft_cli.llm.question_formats import Blocks, json_blocks, line_blocks, table_blocks
 from sdft_cli.types import Message
 
 # Stored replies are found by the whole request: rewording a prompt means paying for its replies again.
@@ -37,13 +38,10 @@ AGAIN = (
     "{earlier}"
 )
 
-# The word may follow a number or a heading's marks, and be followed by a number: "3. **Question 3:** …", "### Q:".
-_MARK = re.compile(
-    r"[\W\d_]*(?P<word>question|answer|q|a)(?![^\W\d_])[\s#*_]*\d*[\s*_.)]*(?:[:：](?P<rest>.*)|$)", re.IGNORECASE
-)
 _MENTIONS_ARTICLE = re.compile(r"\b(?:the|this|that)\s+(?:given\s+|above\s+)?(?:article|passage|text)\b", re.IGNORECASE)
 NO_ANSWER, NO_QUESTION, OUTSIDE = "question without an answer", "answer without a question", "line outside of both"
 CUT_OFF, MENTIONS_ARTICLE = "cut off at max_tokens", "mentions the article"
+UNREAD = "reply in a form that cannot be read"
 
 
 @dataclass
@@ -67,16 +65,20 @@ def messages(title: str, text: str, count: int, earlier: Sequence[str] = (), ind
 
 
 def parse(text: str, whole: bool = True) -> Parsed:
-    """The pairs in a reply. Numbers, bullets, bold marks, headings and texts of several lines are understood.
+    """The pairs in a reply: marked lines, numbered lists, tables and JSON are understood (`llm.question_formats`).
 
-    Rejected, and counted: questions without an answer and the reverse, lines after a blank one that are neither,
-    questions that mention the article, and the last pair of a reply that was cut off (``whole=False``).
+    Rejected, and counted: questions without an answer and the reverse, remarks, questions that mention the article, the
+    last pair of a reply that was cut off (``whole=False``), and a reply in which nothing can be read.
     """
     parsed, question = Parsed(), ""
-    blocks, outside = _blocks(text)
+    json = json_blocks(text)
+    blocks, outside = (json, 0) if json else _blocks(text)
     if not whole and blocks:
-        blocks.pop()
         parsed.rejected[CUT_OFF] += 1
+        if not json:  # what is complete in JSON is complete
+            blocks.pop()
+    if not blocks and whole and text.strip():
+        parsed.rejected[UNREAD] += 1
     for kind, content in blocks:
         if kind == "q":
             parsed.rejected[NO_ANSWER] += bool(question)
@@ -100,18 +102,7 @@ def _add(parsed: Parsed, question: str, answer: str) -> None:
         parsed.pairs.append((question, answer))
 
 
-def _blocks(text: str) -> tuple[list[tuple[str, str]], int]:
-    """("q" or "a", its text on one line) in their order, and how many lines are outside of them."""
-    blocks: list[tuple[str, list[str]]] = []
-    outside, broken = 0, True
-    for line in text.splitlines():
-        if mark := _MARK.match(line):
-            blocks.append((mark["word"][0].lower(), [mark["rest"] or ""]))
-            broken = False
-        elif not line.strip():
-            broken = not blocks or bool("".join(blocks[-1][1]).strip())  # after a bare heading the text may come later
-        elif broken:
-            outside += 1
-        else:
-            blocks[-1][1].append(line)
-    return [(word, " ".join(" ".join(lines).split()).strip("*_ ")) for word, lines in blocks], outside
+def _blocks(text: str) -> Blocks:
+    """The blocks of the form that the reply has, and how many lines are outside of them."""
+    rows = table_blocks(text)
+    return Blocks(rows, 0) if rows else line_blocks(text)

@@ -1,7 +1,8 @@
 """Rejection sampling: a row's demonstration is the first of a teacher's samples that the task's grader finds right.
 
 The teacher sees the task's own prompt and nothing else (SDFT paper, appendix B.3: up to eight samples, the first whose
-final answer matches is kept). Thinking is removed; a reply that was cut off is never a demonstration, right or not.
+final answer matches is kept). Thinking is removed; a reply that did not end by itself (cut off, broken off) is never a
+demonstration, right or not. A row that the endpoint refuses to answer is left out, with the endpoint's words.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from dataclasses import replace
 
 from sdft_cli.data.dataset import FILTERED
 from sdft_cli.data.manifest import TeacherCounts
+from sdft_cli.errors import UsageError
 from sdft_cli.grading.task_rules import strip_thinking
-from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions
+from sdft_cli.llm.types import REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions, why_no_answer
 from sdft_cli.messages import for_endpoint
 from sdft_cli.types import Dropped, Example, Prepared, Task
 
-WRONG, EMPTY, CUT_OFF = "wrong", "empty", "cut off at max_tokens"
-REFUSAL, UNSCORED, SAME = "refused by the endpoint", "cannot be graded", "same as an earlier sample"
+WRONG, EMPTY = "wrong", "empty"
+UNSCORED, SAME = "cannot be graded", "same as an earlier sample"
+REFUSED_ROW = f"{FILTERED}the endpoint refuses to answer it"
 NO_GOLD = f"{FILTERED}no gold answer to grade a teacher's samples by"
 
 
@@ -32,8 +35,18 @@ class Demonstrations:
         self.rows = [row for row in needed if row.answer is not None]
         self.ungraded = [row for row in needed if row.answer is None]
         self.kept = len(train) - len(needed)
+        if self.rows and task.accept is None:
+            raise UsageError(
+                f"task {task.name!r}: its grader gives shares between 0 and 1, so it is open which replies are right",
+                f"say from which value on: --columns '{task.name}:accept=0.5'",
+            )
         self.max_tokens = options.max_tokens or task.max_new_tokens
         self.exchanges = [first_right(row, task, options, self.max_tokens) for row in self.rows]
+
+    @property
+    def subjects(self) -> list[Example]:
+        """The row of each exchange."""
+        return self.rows
 
     @property
     def requests(self) -> tuple[int, int]:
@@ -49,7 +62,8 @@ class Demonstrations:
             result = by_id.get(row.id)
             if result and not result.examples:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in result.rejected.most_common())
-                dropped.append(Dropped(row.id, f"{FILTERED}no sample of {self.options.samples} was right", reasons))
+                reason = REFUSED_ROW if result.refusal else f"{FILTERED}no sample of {self.options.samples} was right"
+                dropped.append(Dropped(row.id, reason, f"{reasons}: {result.refusal}" if result.refusal else reasons))
             elif row.id not in ungraded:
                 train.append(result.examples[0] if result else row)
         splits, notes = {**self.prepared.splits, "train": train}, [*self.prepared.notes, *_notes(results)]
@@ -77,27 +91,26 @@ def first_right(row: Example, task: Task, options: TeacherOptions, max_tokens: i
         result.add_tokens(replies)
         for number, reply in zip(numbers, replies, strict=True):
             text = strip_thinking(reply.text).strip()
-            if (reason := _rejection(reply, text, row, task)) is None:
+            if (reason := rejection(reply, text, row, task)) is None:
                 result.examples = [replace(row, demonstration=text, meta={**row.meta, "sample": number})]
                 result.accepted_at = number
                 return result
             result.rejected[SAME if reason == WRONG and text in earlier else reason] += 1
             earlier.add(text)
-            if reason in (REFUSAL, UNSCORED):  # no other sample would fare better
+            result.refusal = reply.text if reply.finish == REFUSED else ""
+            if reply.finish == REFUSED or reason == UNSCORED:  # no other sample would fare better
                 return result
     return result
 
 
-def _rejection(reply: Reply, text: str, row: Example, task: Task) -> str | None:
+def rejection(reply: Reply, text: str, row: Example, task: Task) -> str | None:
     """Why a reply cannot be a demonstration; None if it can."""
-    if reply.finish == REFUSED:
-        return REFUSAL
-    if reply.finish == LENGTH:
-        return CUT_OFF
+    if reason := why_no_answer(reply):
+        return reason
     if not text:
         return EMPTY
     value = task.grade(text, row).value
-    return UNSCORED if value is None else None if value == 1.0 else WRONG
+    return UNSCORED if value is None else None if value >= (task.accept or 1.0) else WRONG
 
 
 def _notes(results: Sequence[PromptResult]) -> list[str]:

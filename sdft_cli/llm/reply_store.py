@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sdft_cli.llm.store_file import StoreFile
-from sdft_cli.llm.types import Reply
+from sdft_cli.llm.types import REFUSED, STOP, THOUGHT, UNFINISHED, Reply, ending
 
 
 class StoredResponse(NamedTuple):
@@ -50,8 +50,34 @@ class ReplyStore:
         columns = "text, finish, prompt_tokens, completion_tokens"
         rows = self.file.select(f"SELECT {columns} FROM reply WHERE digest = ? AND sample = ?", digest, sample)
         for text, finish, read, written in rows:
-            return Reply(str(text), str(finish), int(read), int(written))
+            return Reply(str(text), _ending(str(finish)), int(read), int(written))
         return None
+
+    def has_answers(self) -> bool:
+        """Whether any reply is an answer in words."""
+        return bool(self.file.select("SELECT 1 FROM reply WHERE finish = ? AND trim(text) <> '' LIMIT 1", STOP))
+
+    def attempts(self, digest: str) -> int:
+        """How many responses to a request there were."""
+        ((count,),) = self.file.select("SELECT count(*) FROM response WHERE digest = ?", digest)
+        return int(count)
+
+    def refused_alone(self, digest: str, times: int) -> bool:
+        """Whether a request was refused (status 4xx), and others were answered since; or it was refused so many times,
+        and others were answered at all."""
+        query = "SELECT count(*), coalesce(min(id), 0) FROM response WHERE digest = ? AND status LIKE '4__'"
+        ((count, first),) = self.file.select(query, digest)
+        since = 0 if int(count) >= times else int(first)
+        return bool(self.file.select("SELECT 1 FROM response WHERE id > ? AND status = '200' LIMIT 1", since))
+
+    def fails_alone(self, digest: str, times: int) -> bool:
+        """Whether a request got at least so many internal errors of the server (status 500), which has answered others
+        since the first of them."""
+        query = "SELECT count(*), coalesce(min(id), 0) FROM response WHERE digest = ? AND status = '500'"
+        ((count, first),) = self.file.select(query, digest)
+        return int(count) >= times and bool(
+            self.file.select("SELECT 1 FROM response WHERE id > ? AND status = '200' LIMIT 1", first)
+        )
 
     def missing(self, digest: str, samples: Sequence[int]) -> list[int]:
         """Those of ``samples`` without a stored reply."""
@@ -75,3 +101,8 @@ class ReplyStore:
                     for sample, r in replies.items()
                 ]
                 base.executemany("INSERT INTO reply VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
+
+
+def _ending(finish: str) -> str:
+    """The ending of a stored reply; older stores have the servers' own words."""
+    return finish if finish in (STOP, REFUSED, UNFINISHED, THOUGHT) else ending(finish)

@@ -47,6 +47,10 @@ CREATE TABLE IF NOT EXISTS unsupported (
 Value = str | int
 
 
+class StoreInUse(UsageError):
+    """Another process has the file open; it may be opened when that has ended."""
+
+
 class StoreFile:
     """The file at ``path``, open; created if it does not exist, carried over if its version is older.
 
@@ -120,7 +124,7 @@ class StoreFile:
 
     def _cannot_open(self, error: Exception) -> SdftError:
         if "locked" in str(error):
-            return UsageError(f"{self.path} is in use by another process", "wait until that has ended, or stop it")
+            return StoreInUse(f"{self.path} is in use by another process", "wait until that has ended, or stop it")
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             return UsageError(f"{self.path} is damaged or not a database: {error}", "move it away to start a new one")
         return SdftError(f"cannot open {self.path}: {error}", "check the disk and the permissions")

@@ -14,15 +14,42 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
+from urllib.parse import urlsplit
 
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.types import Example, Json, Message
 
 #: How a reply ended: the model was done, the token limit was reached, or the endpoint refuses to answer this prompt.
 STOP, LENGTH, REFUSED = "stop", "length", "refused"
+#: Further ways, none of them an answer: the server broke off, or there is thinking or a tool call and no text.
+UNFINISHED, THOUGHT, CALLED = "unfinished", "thought", "called a tool"
+#: What servers call these; anything else is `UNFINISHED`, for only what ended by itself is an answer.
+_ENDINGS = {
+    STOP: ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end", "end_of_sequence", "complete",
+           "completed", "finish", "finished", "done", "stop_str", "eot"),
+    LENGTH: ("length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit",
+             "model_context_window_exceeded", "max_completion_tokens", "truncated"),
+    REFUSED: ("content_filter", "content_filtered", "safety", "recitation", "prohibited_content", "blocklist", "spii",
+              "refusal", "refused", "sensitive", "guardrail_intervened", "error_toxic", "moderation", "flagged",
+              "blocked", "content_policy_violation", "image_safety", "language"),
+    CALLED: ("tool_calls", "function_call", "tool_use", "tool_call", CALLED),
+    THOUGHT: (THOUGHT,),
+}  # fmt: skip
+_ENDING_OF = {name: ending for ending, names in _ENDINGS.items() for name in names}
+#: Why a reply with such an ending is no answer.
+_NO_ANSWERS = {
+    LENGTH: "cut off at max_tokens",
+    REFUSED: "refused by the endpoint",
+    UNFINISHED: "did not end by itself",
+    THOUGHT: "thinking without an answer",
+    CALLED: "called a tool instead of answering",
+}
 LOCAL = "local:"
 #: Parts of a request that only we set; ``--send`` must not.
-RESERVED = ("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "n", "seed", "stream")
+RESERVED = (
+    *("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "n", "seed", "stream"),
+    "stream_options",
+)
 BATCH_ACTIONS = ("submit", "collect")
 RESUME_HINT = "every reply is stored: run the same command again to go on"
 _ENDPOINT_ONLY = (
@@ -46,13 +73,16 @@ class ModelId(TypedDict):
 class TeacherOptions:
     """The settings for a teacher (or a judge): a model's name at an endpoint, or ``local:PATH``.
 
+    Without ``api_key_env`` the key is that of $OPENAI_API_KEY at OpenAI's own host, and there is none anywhere else.
     ``send`` goes into every request unchanged; prices are per million tokens; ``timeout`` is in seconds; ``batch`` is
-    one of `BATCH_ACTIONS` if the endpoint's Batch API is used (`llm.batch_api`).
+    one of `BATCH_ACTIONS` if the endpoint's Batch API is used (`llm.batch_api`). ``limit``: only so many rows, or
+    articles, of a task are asked about (`llm.asked_rows`). With a ``ledger`` (a file, see `llm.ledger`),
+    ``max_requests`` and ``max_cost`` hold for all processes that share it, not for this one alone.
     """
 
     model: str
     base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str | None = None
     api_key_file: Path | None = None
     samples: int = 8
     at_once: int = 1
@@ -70,6 +100,8 @@ class TeacherOptions:
     price_out: float | None = None
     timeout: float = 600.0
     batch: str | None = None
+    limit: int | None = None
+    ledger: Path | None = None
 
     @property
     def local(self) -> str | None:
@@ -84,8 +116,10 @@ class TeacherOptions:
             raise choose("value for --batch", self.batch, BATCH_ACTIONS)
         if self.at_once > self.samples:
             raise UsageError(f"--at-once {self.at_once} is more than --samples {self.samples}")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+        if self.base_url is not None and not self.base_url.strip().startswith(("http://", "https://")):
             raise UsageError("--base-url must begin with http:// or https://", "write it as https://host/v1")
+        if self.base_url is not None and not _has_host(self.base_url.strip()):
+            raise UsageError("--base-url names no host, or a port that is no number", "write it as https://host/v1")
         if taken := [name for name in self.send if name in RESERVED]:
             raise UsageError(f"--send {taken[0]}: sdft sets this parameter itself", f"reserved: {', '.join(RESERVED)}")
         if self.max_cost is not None and self.price_in is None and self.price_out is None:
@@ -141,19 +175,25 @@ class Pending(NamedTuple):
 
 @dataclass(frozen=True)
 class Reply:
-    """One sample. Of several replies in one response, the first has the tokens of all, so that sums are right."""
+    """One sample. Of several replies in one response, the first has the tokens of all, so that sums are right.
+
+    Only a ``finish`` of `STOP` makes it an answer. ``text`` of a refused one says why. ``estimated``: the server has
+    not counted the tokens.
+    """
 
     text: str
     finish: str = STOP
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = field(default=False, compare=False)
 
 
 @dataclass
 class PromptResult:
     """What became of one prompt: the examples made, and the replies, or parts of replies, rejected, by reason.
 
-    ``accepted_at`` is the number of the first right sample; tokens are those of all replies that were looked at.
+    ``accepted_at`` is the number of the first right sample; tokens are those of all replies that were looked at;
+    ``refusal`` is what the endpoint said where it refused.
     """
 
     examples: list[Example] = field(default_factory=list)
@@ -161,6 +201,7 @@ class PromptResult:
     accepted_at: int | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    refusal: str = ""
 
     @property
     def accepted(self) -> int:
@@ -184,6 +225,30 @@ def advance(exchange: Exchange, replies: list[Reply] | None) -> Request | Prompt
     except StopIteration as end:
         result: PromptResult = end.value
         return result
+
+
+def ending(finish_reason: str) -> str:
+    """`STOP`, `LENGTH`, … for what a server calls it; `UNFINISHED` for anything that is not known to be an end."""
+    return _ENDING_OF.get(finish_reason.lower().rpartition(".")[2], UNFINISHED)
+
+
+def why_no_answer(reply: Reply) -> str | None:
+    """Why a reply is no answer, in words that are the same for all replies of its kind; None if it may be one."""
+    return _NO_ANSWERS.get(reply.finish)
+
+
+def told(reply: Reply) -> str:
+    """What a reply says, for people: its text if it is an answer, else why it is none."""
+    reason = why_no_answer(reply)
+    return (f"nothing: {reason}" + (f" ({reply.text})" if reply.text else "")) if reason else reply.text
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from sdft_cli.errors import SdftError
 from sdft_cli.llm.progress import Progress
-from sdft_cli.llm.retries import PromptGivenUp
+from sdft_cli.llm.retries import PromptGivenUp, PromptPutOff
 from sdft_cli.llm.types import RESUME_HINT, Callback, Exchange, PromptResult, Reply, Request, advance
 
 Answer = Callable[[Request], Awaitable[list[Reply]]]
@@ -37,6 +37,9 @@ class WorkerPool:
         workers = [asyncio.create_task(self._work(work)) for _ in range(min(self.size, len(exchanges)))]
         try:
             await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            if work.put_off and all(worker.done() and not worker.exception() for worker in workers):
+                workers.append(asyncio.create_task(self._work_off(work)))
+                await asyncio.wait(workers)
         finally:
             await self._drain(workers)
         _raise_first(workers)
@@ -64,15 +67,29 @@ class WorkerPool:
     async def _work(self, work: _Work) -> None:
         """Take one exchange after another to its end."""
         for i, exchange in work.todo:
-            try:
-                result = work.results[i] = await _finish(exchange, work.answer)
-            except PromptGivenUp as given_up:
-                work.given_up.append(str(given_up))
-            except BaseException:
-                self.closing = True  # now, before another worker has its turn
-                raise
-            else:
-                work.on_finished(result)
+            await self._take(work, i, exchange, advance(exchange, None))
+
+    async def _work_off(self, work: _Work) -> None:
+        """Take the exchanges to their end that were put off, now that the others have ended."""
+        while work.put_off:
+            await self._take(work, *work.put_off.pop(0))
+
+    async def _take(self, work: _Work, i: int, exchange: Exchange, state: Request | PromptResult) -> None:
+        """Take one exchange to its end from ``state`` on, unless it gets no reply or is put off."""
+        try:
+            while isinstance(state, Request):
+                state = advance(exchange, await work.answer(state))
+        except PromptGivenUp as given_up:
+            work.given_up.append(str(given_up))
+        except PromptPutOff:
+            assert isinstance(state, Request)
+            work.put_off.append((i, exchange, state))
+        except BaseException:
+            self.closing = True  # now, before another worker has its turn
+            raise
+        else:
+            work.results[i] = state
+            work.on_finished(state)
 
     async def _drain(self, workers: Sequence[asyncio.Task[None]]) -> None:
         """End the workers: idle ones at once, others when the response to their request is stored."""
@@ -96,13 +113,7 @@ class _Work:
         self.answer, self.on_finished = answer, on_finished
         self.results: list[PromptResult | None] = [None] * len(exchanges)
         self.given_up: list[str] = []
-
-
-async def _finish(exchange: Exchange, answer: Answer) -> PromptResult:
-    state = advance(exchange, None)
-    while isinstance(state, Request):
-        state = advance(exchange, await answer(state))
-    return state
+        self.put_off: list[tuple[int, Exchange, Request]] = []
 
 
 def _raise_first(workers: Sequence[asyncio.Task[None]]) -> None:

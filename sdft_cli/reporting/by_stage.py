@@ -64,11 +64,11 @@ def stage_metrics(run: RunResult, single: Mapping[str, float] | None = None) -> 
     against them, and is None without them.
     """
     references = [(single or {}).get(task) for task in run.tasks]
-    intransigence = [None, *continual.intransigence(run.matrix, run.trained, references)]
-    parts = [[column.cells[k] for column in run.parts.values()] for k in range(run.last + 1)]
+    intransigence = [None, *continual.intransigence(run.matrix, run.counted, references)]
+    parts = [[column.cells[k] for column in run.counted_parts.values()] for k in range(run.last + 1)]
     rows: list[StageMetrics] = []
     for k in range(run.last + 1):
-        metrics = continual.summary(run.matrix[: k + 1], run.trained[:k], parts[: k + 1] if run.parts else ())
+        metrics = continual.summary(run.matrix[: k + 1], run.counted[:k], parts[: k + 1] if run.counted_parts else ())
         rows.append(
             {
                 "stage": k,
@@ -97,6 +97,10 @@ def single_task(runs: Sequence[RunResult]) -> dict[str, float]:
             raise UsageError(
                 f"{run.folder} is not a single-task reference: it trained {tasks} tasks",
                 "name a run that trained one task alone",
+            )
+        if reason := run.unscored.get(run.stages[0]):
+            raise UsageError(
+                f"{run.folder} is not a single-task reference: {run.stages[0]} is not scored: {reason}", "leave it out"
             )
         value = run.matrix[-1][run.trained[-1]] if run.trained else None
         if value is None:

@@ -45,7 +45,7 @@ def changes(run: RunResult) -> list[UnitChanges]:
         learned = _moved([column], since, run.last) if since not in (None, run.last) else None
         rows.append({"name": task, "n": run.task_n(task), "base": _moved([column], 0, run.last), "learned": learned})
     if run.suite:
-        base = _moved(list(run.parts.values()), 0, run.last)
+        base = _moved(list(run.counted_parts.values()), 0, run.last)
         rows.append({"name": f"suite {run.suite}", "n": run.suite_n, "base": base, "learned": None})
     return rows
 
@@ -63,7 +63,7 @@ def _moved(columns: Sequence[Column], before: int | None, after: int) -> Moved |
 def difference(a: RunResult, b: RunResult) -> dict[Metric, Estimate] | None:
     """The metrics of ``a`` minus those of ``b``, with paired intervals; None unless they share all test items."""
     ids = [{unit: column.ids for unit, column in {**run.columns, **run.parts}.items()} for run in (a, b)]
-    if ids[0] != ids[1] or list(a.columns) != list(b.columns) or a.trained != b.trained:
+    if ids[0] != ids[1] or list(a.columns) != list(b.columns) or a.counted != b.counted:
         return None
     differences = {}
     for metric in continual.METRICS:

@@ -69,7 +69,8 @@ def accuracy_curves(groups: Sequence[Group]) -> Figure:
     stage.
     """
     runs = [run for group in groups for run in group.runs]
-    tasks: list[str | None] = [*_tasks(runs), *([None] if any(run.prior for run in runs) else [])]
+    scored = [task for task in _tasks(runs) if not all(task in run.unscored for run in runs)]
+    tasks: list[str | None] = [*scored, *([None] if any(run.prior for run in runs) else [])]
     foot = "line: evaluations during training (few items); marker: full test sets, 95 % interval; dotted: base model"
     styled, legend = _styled(groups)
     with panels(len(tasks), 2, (5.2, 2.8), foot, legend) as (figure, axes):
@@ -78,6 +79,28 @@ def accuracy_curves(groups: Sequence[Group]) -> Figure:
             axis.set(ylim=(-0.03, 1.03), ylabel="accuracy", xlabel=STEPS)
             ends = [_accuracy(axis, group, look, task, band=not legend) for group, look in styled]
             _base_line(axis, [accuracies(run, task)[0]["value"] for run in runs])
+            _stages(axis, runs, bold=task)
+            label_ends(axis, [] if legend else ends)
+    return figure
+
+
+def has_accuracy(run: RunResult) -> bool:
+    """Whether anything of the run was scored, so that `accuracy_curves` has a panel."""
+    return bool(run.prior) or len(run.unscored) < len(run.tasks)
+
+
+def loss_curves(groups: Sequence[Group]) -> Figure:
+    """Loss of demonstrations over training steps, a panel per task. Lines are mid-training evaluations on validation
+    rows; markers are those before training and after each stage."""
+    runs = [run for group in groups for run in group.runs]
+    tasks = [task for task in _tasks(runs) if any(task in run.losses for run in runs)]
+    foot = "line: validation rows, during training; marker: before training and after each stage, 95 % interval"
+    styled, legend = _styled(groups)
+    with panels(len(tasks), 2, (5.2, 2.8), foot, legend) as (figure, axes):
+        for axis, task in zip(axes, tasks, strict=True):
+            axis.set_title(task)
+            axis.set(ylabel="nats per token", xlabel=STEPS)
+            ends = [_loss_line(axis, group, look, task) for group, look in styled]
             _stages(axis, runs, bold=task)
             label_ends(axis, [] if legend else ends)
     return figure
@@ -218,6 +241,22 @@ def _accuracy(axis: Axes, group: Group, look: Look, task: str | None, band: bool
     for at, accuracy in zip([0, *run.boundaries()], mean_accuracies(group, task), strict=False):
         if accuracy["value"] is not None:
             point(axis, at, accuracy["value"], look, up=accuracy["interval"])
+    return end
+
+
+def _loss_line(axis: Axes, group: Group, look: Look, task: str) -> End | None:
+    """One group's losses in a task's panel: its line, and markers after stages."""
+    lines: list[Series] = []
+    for run in group.runs:
+        scores = [(row["global_step"], row["scores"].get(task)) for row in run.evals]
+        lines.append([(at, score["loss"]["value"]) for at, score in scores if score and "loss" in score])
+    end = _line(axis, lines, look)
+    for k, at in enumerate([0, *group.runs[0].boundaries()][: group.runs[0].last + 1]):
+        cells = [run.losses[task][k] for run in group.runs if task in run.losses]
+        measured = [cell for cell in cells if cell]
+        if measured:
+            ends = measured[0].get("interval") if len(measured) == 1 else None
+            point(axis, at, fmean(cell["value"] for cell in measured), look, up=(ends[0], ends[1]) if ends else None)
     return end
 
 

@@ -130,10 +130,15 @@ def runs_csv(report: ReportData) -> str:
     """A line per run: its metrics at the end, each with its interval."""
     ends = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
     rows = [
-        [*_run_columns(run), len(run["rows"]) - 1, *(v for m in METRICS for v in _triple(run["metrics"][m]))]
+        [
+            *_run_columns(run),
+            len(run["rows"]) - 1,
+            *(v for m in METRICS for v in _triple(run["metrics"][m])),
+            ", ".join(run["metrics_over"]),
+        ]
         for run in report["runs"]
     ]
-    return _csv([*_RUN_HEADS, "stages_evaluated", *ends], rows)
+    return _csv([*_RUN_HEADS, "stages_evaluated", *ends, "metrics_over"], rows)
 
 
 def seeds_csv(report: ReportData) -> str:
@@ -144,6 +149,17 @@ def seeds_csv(report: ReportData) -> str:
         for metric in METRICS
     ]
     return _csv(["group", "seeds", "metric", "mean", "low", "high"], rows)
+
+
+def loss_csv(report: ReportData) -> str:
+    """A line per run, stage and task: the loss in nats per token, with its interval."""
+    rows = []
+    for run in report["runs"]:
+        for k, row in enumerate(run["losses"]["rows"]):
+            trained = run["stages"][k - 1] if k else None
+            for head, text, cell in zip(run["losses"]["heads"], run["losses"]["texts"], row["cells"], strict=True):
+                rows.append([*_run_columns(run), k, trained, head, *_triple(cell), text])
+    return _csv([*_RUN_HEADS, "stage", "trained", "of", "loss", "low", "high", "texts"], rows)
 
 
 def accuracy_csv(report: ReportData) -> str:

@@ -1,8 +1,9 @@
 """Groups of runs that differ only in their seed, and short names for groups and runs.
 
 Only the runs of one group may be averaged. Where and how fast a run ran does not set it apart, nor does a setting that
-the other run did not record (an older recipe). A second run with the same seed starts a group of its own: averaged
-with the first it would look like a second seed that agrees.
+the other run did not record (an older recipe). A run whose metrics are over other tasks, because other tasks were
+scored, is of another group. A second run with the same seed starts a group of its own: averaged with the first it would
+look like a second seed that agrees.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def as_text(value: object) -> str:
 
 def _belong(a: RunResult, b: RunResult) -> bool:
     """Whether two runs are seeds of one recipe, and equally far."""
-    comparable = a.stages == b.stages and a.last == b.last and seed_of(a) != seed_of(b)
+    comparable = a.stages == b.stages and a.last == b.last and seed_of(a) != seed_of(b) and a.counted == b.counted
     sides = zip(a.stage_recipes, b.stage_recipes, strict=True)
     alike = all(not _distinguishing([dict(leaves(one)), dict(leaves(other))]) for one, other in sides)
     return comparable and alike and _changes(a) == _changes(b)

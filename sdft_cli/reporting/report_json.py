@@ -19,7 +19,7 @@ from sdft_cli.reporting.by_stage import StageMetrics, stage_metrics
 from sdft_cli.reporting.comparisons import SeedComparison, UnitChanges
 from sdft_cli.reporting.estimates import Estimate, estimate, seed_accuracy, seed_mean
 from sdft_cli.reporting.groups import Group
-from sdft_cli.reporting.matrices import Matrix, matrix, mean_matrix
+from sdft_cli.reporting.matrices import Losses, Matrix, losses, matrix, mean_losses, mean_matrix
 from sdft_cli.reporting.measures import Measure, Skill, measures, pass_at, skills
 from sdft_cli.runs.records import EndingRow, GuardRow
 from sdft_cli.runs.results import RunResult
@@ -40,8 +40,9 @@ MEANINGS: dict[Metric, str] = {
 class RunReport(Matrix):
     """One run, under the ``label`` that tells it from the others.
 
-    ``comparable``: its end was measured under the same settings as the first run's. ``curves``: its metrics after every
-    stage. ``settings``: those of its evaluations, by stage and unit.
+    ``comparable``: its end was measured under the same settings as the first run's. ``metrics_over``: the trained tasks
+    that its metrics are over. ``unscored``: the tasks that nothing scored, with the reasons. ``curves``: its metrics
+    after every stage. ``settings``: those of its evaluations, by stage and unit.
     """
 
     label: str
@@ -54,6 +55,9 @@ class RunReport(Matrix):
     seconds: float
     stages: list[str]
     metrics: dict[Metric, Estimate]
+    metrics_over: list[str]
+    unscored: dict[str, str]
+    losses: Losses
     changes: list[UnitChanges]
     skills: list[Skill]
     measures: list[Measure]
@@ -74,6 +78,7 @@ class GroupReport(Matrix):
     name: str
     seeds: list[str]
     metrics: dict[Metric, Estimate]
+    losses: Losses
 
 
 class ReportData(TypedDict):
@@ -130,6 +135,9 @@ def _run(label: str, group: Group, run: RunResult, first: RunResult, single: Map
         "seconds": run.seconds,
         "stages": run.stages,
         "metrics": {m: estimate(run.metrics[m], run.metric_intervals[m]) for m in continual.METRICS},
+        "metrics_over": run.counted_tasks,
+        "unscored": run.unscored,
+        "losses": losses(run),
         "changes": comparisons.changes(run),
         "skills": skills(run),
         "measures": [measure for task in run.tasks for measure in measures(run, task)],
@@ -148,11 +156,20 @@ def _run(label: str, group: Group, run: RunResult, first: RunResult, single: Map
 def _group(group: Group) -> GroupReport:
     values = {m: [run.metrics[m] for run in group.runs] for m in continual.METRICS}
     means = {m: (seed_mean if is_change(m) else seed_accuracy)(of_seeds) for m, of_seeds in values.items()}
-    return {**mean_matrix(group), "name": group.name, "seeds": group.seeds, "metrics": means}
+    return {
+        **mean_matrix(group),
+        "name": group.name,
+        "seeds": group.seeds,
+        "metrics": means,
+        "losses": mean_losses(group),
+    }
 
 
 def _pair(a: Group, b: Group) -> SeedComparison | None:
-    """The comparison of two groups over seeds; None unless they have enough seeds in common, and not too many."""
+    """The comparison of two groups over seeds; None unless they have enough seeds in common, and not too many, and
+    their metrics are over the same tasks."""
+    if a.runs[0].counted_tasks != b.runs[0].counted_tasks:
+        return None
     common = [seed for seed in a.seeds if seed in b.seeds]
     return comparisons.compare_groups(a, b) if 2 <= len(common) <= across_seeds.MOST else None
 

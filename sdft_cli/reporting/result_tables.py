@@ -41,6 +41,11 @@ def result_tables(report: ReportData) -> list[Table]:
     notes = [OVER_ITEMS.format(draws=report["draws"])]
     if not all(run["comparable"] for run in report["runs"]):
         notes.append(f"{DAGGER} Measured under other settings than the first run.")
+    for run in report["runs"]:
+        if run["unscored"]:
+            over, tasks = run["metrics_over"], len(set(run["stages"][: len(run["rows"]) - 1]))
+            names = ", ".join(run["unscored"])
+            notes.append(f"{run['label']}: over {len(over)} of {tasks} tasks; not scored: {names}.")
     if missing := [m.replace("_", " ") for m in METRICS if m not in defined]:
         notes.append(f"Not defined here: {', '.join(missing)}.")
     over_seeds = _over_seeds(report, defined)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from sdft_cli.runs.results import RunResult
 from sdft_cli.stats.continual import Metric
@@ -17,12 +17,16 @@ RECORDED: tuple[Metric, ...] = (
 
 class Results(TypedDict):
     """One run. Row k of ``matrix`` holds the accuracies on ``tasks`` after stage k (0: the base model); None where
-    nothing was evaluated. ``prior`` is the prior suite's accuracy by stage, None without a suite."""
+    nothing was evaluated. ``prior`` is the prior suite's accuracy by stage, None without a suite. ``losses`` has the
+    losses of a task by stage, in nats per token, where they were measured. ``metrics_over`` has the tasks that the
+    metrics are over, where others were trained that nothing scored."""
 
     tasks: list[str]
     matrix: list[list[float | None]]
     prior: list[float | None] | None
     metrics: dict[Metric, float | None]
+    losses: NotRequired[dict[str, list[float | None]]]
+    metrics_over: NotRequired[list[str]]
 
 
 class Intervals(TypedDict):
@@ -71,7 +75,12 @@ def demo_results(runs: Sequence[RunResult], seed: int, world: int, seconds: floa
 
 def _results(run: RunResult) -> Results:
     metrics = {name: run.metrics[name] for name in RECORDED}
-    return {"tasks": run.tasks, "matrix": run.matrix, "prior": run.prior, "metrics": metrics}
+    results: Results = {"tasks": run.tasks, "matrix": run.matrix, "prior": run.prior, "metrics": metrics}
+    if run.losses:
+        results["losses"] = {task: [c["value"] if c else None for c in column] for task, column in run.losses.items()}
+    if None in run.counted:
+        results["metrics_over"] = run.counted_tasks
+    return results
 
 
 def _intervals(run: RunResult) -> Intervals:

@@ -59,6 +59,12 @@ def pareto(groups: Sequence[Group]) -> Figure:
     return figure
 
 
+def has_end(run: RunResult) -> bool:
+    """Whether a run has a place in `pareto` after its last stage."""
+    trained = run.metrics["average_accuracy"] is not None
+    return bool(trained and run.prior and run.prior[0] is not None and run.prior[-1] is not None)
+
+
 def forgetting(groups: Sequence[Group]) -> Figure:
     """A heat map per group: accuracies, coloured by their change since the task was learned (prior: since the base)."""
     matrices = [_matrix(group) for group in groups]
@@ -86,8 +92,9 @@ def _has_prior(group: Group) -> bool:
 
 
 def _mean_new(run: RunResult, k: int) -> float | None:
-    """The mean accuracy after stage ``k`` on all tasks that the run has trained by its end; None if one is missing."""
-    values = [run.matrix[k][j] for j in seen(run.trained, run.last)]
+    """The mean accuracy after stage ``k`` on all tasks that the run has trained by its end and that are scored; None if
+    one is missing."""
+    values = [run.matrix[k][j] for j in seen(run.counted, run.last)]
     evaluated = [value for value in values if value is not None]
     return fmean(evaluated) if evaluated and len(evaluated) == len(values) else None
 

@@ -6,12 +6,19 @@ from sdft_cli.reporting.measure_tables import measures_table, pass_at_table, ski
 from sdft_cli.reporting.report_json import ReportData
 from sdft_cli.reporting.result_tables import result_tables
 from sdft_cli.reporting.settings_tables import settings_tables
-from sdft_cli.reporting.stage_tables import changes_table, endings_table, guards_table, matrix_tables, metrics_table
+from sdft_cli.reporting.stage_tables import (
+    changes_table,
+    endings_table,
+    guards_table,
+    loss_tables,
+    matrix_tables,
+    metrics_table,
+)
 from sdft_cli.reporting.tables import TableGroup, nonempty
 
 #: Sections of tables, figures and excerpts by name, from top to bottom. Tables and a figure may share a section.
 ORDER = (
-    *("results", "sequence", "accuracy", "pareto", "forgetting", "matrix", "curves", "changes", "skills"),
+    *("results", "sequence", "accuracy", "pareto", "forgetting", "matrix", "loss", "curves", "changes", "skills"),
     *("measures", "pass-at-k", "training", "endings", "guards", "excerpts", "recipe", "environment"),
 )
 
@@ -21,9 +28,14 @@ def sections(report: ReportData) -> dict[str, TableGroup]:
     runs = report["runs"]
     remarks = " ".join(f"{remark}." for remark in dict.fromkeys(remark for run in runs for remark in run["remarks"]))
     moved = "Did this checkpoint change? “Since learned” compares the end with the last stage that trained the task."
+    likelihood = (
+        "Mean negative log-likelihood in nats per token of what each row should be answered with, after the student's "
+        "prompt. Lower is better. It is no accuracy: an answer in other words may be as good."
+    )
     groups = {
         "results": TableGroup("Results", result_tables(report)),
         "matrix": TableGroup("Accuracy after every stage", matrix_tables(report), remarks),
+        "loss": TableGroup("Loss of demonstrations after every stage", loss_tables(report), likelihood),
         "curves": TableGroup("Metrics after every stage", nonempty(metrics_table(runs), fold=True)),
         "changes": TableGroup("Items gained and lost", nonempty(changes_table(runs)), moved),
         "skills": TableGroup("The prior suite, skill by skill", skill_tables(runs)),

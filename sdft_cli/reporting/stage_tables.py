@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sdft_cli.console import is_change
+from sdft_cli.console import is_change, number
 from sdft_cli.reporting.by_stage import StageMetric
 from sdft_cli.reporting.comparisons import Moved
-from sdft_cli.reporting.matrices import Matrix, MatrixCell
+from sdft_cli.reporting.matrices import Losses, Matrix, MatrixCell
 from sdft_cli.reporting.report_json import ReportData, RunReport
 from sdft_cli.reporting.result_tables import OVER_SEEDS
 from sdft_cli.reporting.tables import (
@@ -29,6 +29,7 @@ from sdft_cli.stats.continual import METRICS
 #: The matrices of more runs than this are folded away.
 _FEW = 3
 OF_CELLS = "* trained in this stage. Brackets: 95 % intervals (Wilson; for the suite, combined over its skills)."
+OF_LOSSES = "* trained in this stage. Brackets: 95 % intervals over rows, which all stages share."
 
 
 def matrix_tables(report: ReportData) -> list[Table]:
@@ -46,9 +47,35 @@ def matrix_tables(report: ReportData) -> list[Table]:
 
 
 def _matrix_table(matrix: Matrix, title: str, note: str, folded: bool) -> Table:
-    heads = ["after stage", *(f"{head}\nn = {n}" for head, n in zip(matrix["heads"], matrix["sizes"], strict=True))]
+    columns = zip(matrix["heads"], matrix["sizes"], strict=True)
+    heads = ["after stage", *(f"{head}\n{f'n = {n}' if n else 'not scored'}" for head, n in columns)]
     rows = [[Cell(row["name"]), *map(_matrix_cell, row["cells"])] for row in matrix["rows"]]
     return Table(title, heads, rows, note, folded=folded)
+
+
+def loss_tables(report: ReportData) -> list[Table]:
+    """The losses of every run, after those of means over seeds; folded where every task has an accuracy."""
+    means = [group for group in report["groups"] if len(group["seeds"]) > 1 and group["losses"]["heads"]]
+    measured = [run for run in report["runs"] if run["losses"]["heads"]]
+    fold = not any(run["unscored"] for run in measured)
+    tables = [
+        _loss_table(group["losses"], f"{group['name']}, mean of {len(group['seeds'])} seeds", OVER_SEEDS, fold)
+        for group in means
+    ]
+    return [*tables, *(_loss_table(run["losses"], run_cell(run).text, OF_LOSSES, fold) for run in measured)]
+
+
+def _loss_table(losses: Losses, title: str, note: str, folded: bool) -> Table:
+    of = "; ".join(f"{head}: {text}" for head, text in zip(losses["heads"], losses["texts"], strict=True))
+    rows = [
+        [
+            Cell(row["name"]),
+            *(replace(estimate_cell(c), mark=c["new"] and c["value"] is not None) for c in row["cells"]),
+        ]
+        for row in losses["rows"]
+    ]
+    title = f"{title}: loss in nats per token"
+    return Table(title, ["after stage", *losses["heads"]], rows, f"{note} {of}.", folded=folded)
 
 
 def _matrix_cell(cell: MatrixCell) -> Cell:
@@ -114,13 +141,22 @@ def endings_table(runs: Sequence[RunReport]) -> Table:
         for run in runs
         for row in run["endings"]
     ]
-    return Table(
-        "", (*heads, "validation\naccuracy"), rows, "Step 0 is the model that the stage started from.", names=3
-    )
+    note = "Step 0 is the model that the stage started from."
+    if any(_by_loss(row["best"]) for run in runs for row in run["endings"]):
+        note += " Losses are in nats per token, where nothing scores the stage's task."
+    return Table("", (*heads, "validation\naccuracy"), rows, note, names=3)
 
 
 def _mark_cells(mark: MarkRecord | None) -> list[Cell]:
-    return [count_cell(mark["step"]), value_cell(mark["validation"])] if mark else [Cell(NONE), Cell(NONE)]
+    if mark is None:
+        return [Cell(NONE), Cell(NONE)]
+    value = Cell(f"loss {number(mark.get('loss'))}") if _by_loss(mark) else value_cell(mark["validation"])
+    return [count_cell(mark["step"]), value]
+
+
+def _by_loss(mark: MarkRecord | None) -> bool:
+    """Whether a mark has a loss and no accuracy."""
+    return mark is not None and mark["validation"] is None and mark.get("loss") is not None
 
 
 def guards_table(runs: Sequence[RunReport]) -> Table:

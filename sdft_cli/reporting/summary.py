@@ -36,7 +36,8 @@ def sentences(report: ReportData) -> list[str]:
         lines += _over_seeds(report)
     elif len(runs) <= _FEW:
         lines += [_outcome(run) for run in runs]
-    if len(runs) == 2 and runs[0]["group"] != runs[1]["group"]:
+    different = runs[0]["group"] != runs[-1]["group"] and runs[0]["metrics_over"] == runs[-1]["metrics_over"]
+    if len(runs) == 2 and different:
         lines.append(_overlaps(*runs))
     lines.append(OVER_ITEMS)
     return [*lines, MICRO] if any(task.startswith("micro-") for run in runs for task in run["stages"]) else lines
@@ -53,6 +54,10 @@ def warnings(report: ReportData) -> list[str]:
         lines.append("The runs trained different task sequences: their metrics are not comparable.")
     if len({len(run["rows"]) for run in runs}) > 1:
         lines.append("The runs have reached different stages: their metrics are not comparable.")
+    if len(_sequences(report)) == 1 and len({tuple(run["metrics_over"]) for run in runs}) > 1:
+        lines.append(
+            "The runs' metrics are over different tasks, because other tasks were scored: do not compare them."
+        )
     unrecorded = [run["label"] for run in runs if not any(run["settings"].values())]
     if unrecorded and len(runs) > 1:
         missing = "No run recorded" if len(unrecorded) == len(runs) else f"Not recorded for {', '.join(unrecorded)}:"
@@ -70,13 +75,21 @@ def _measured(report: ReportData) -> str:
     tasks = f"on {', then '.join(sequences[0])}" if len(sequences) == 1 else "on different task sequences"
     trained = "One model was trained" if len(runs) == 1 else f"{len(runs)} models were trained"
     columns = [pair for run in runs for pair in zip(run["heads"], run["sizes"], strict=True)]
-    sizes = [n for head, n in columns if not _is_suite(head)]
-    items = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    unscored = dict.fromkeys(task for run in runs for task in run["unscored"])
+    sizes = [n for head, n in columns if not _is_suite(head) and head not in unscored]
+    items = _items(sizes) + "".join(f"; {task} is not scored" for task in unscored)
     suites = dict.fromkeys(f"{head.removeprefix('prior: ')} ({n} items)" for head, n in columns if _is_suite(head))
     suite = f" and on the prior suite {', '.join(suites)}" if suites else "; no prior suite was tested"
     tested = "It was tested" if len(runs) == 1 else "Each was tested"
     when = "before training and after every stage"
-    return f"{trained} {tasks}. {tested} {when} on all of its tasks ({items} items per task){suite}."
+    return f"{trained} {tasks}. {tested} {when} on all of its tasks ({items}){suite}."
+
+
+def _items(sizes: list[int]) -> str:
+    if not sizes:
+        return "none is scored"
+    low, high = min(sizes), max(sizes)
+    return f"{low} items per task" if low == high else f"{low} to {high} items per task"
 
 
 def _is_suite(head: str) -> bool:
@@ -89,16 +102,30 @@ def _outcome(run: RunReport) -> str:
     trained = set(run["stages"][:last])
     if not trained:
         return f"{run['label']}: only the base model has been tested."
+    counted = run["metrics_over"]
     cells = zip(run["heads"], run["rows"][0]["cells"], strict=True)
-    base = [cell["value"] for head, cell in cells if head in trained and cell["value"] is not None]
-    before = f" ({number(sum(base) / len(base))} before training)" if len(base) == len(trained) else ""
-    parts = [f"{run['label']}: average accuracy {_value(run, 'average_accuracy')}{before}"]
+    base = [cell["value"] for head, cell in cells if head in counted and cell["value"] is not None]
+    before = f" ({number(sum(base) / len(base))} before training)" if base and len(base) == len(counted) else ""
+    over = f" over {len(counted)} of {len(trained)} tasks" if len(counted) < len(trained) else ""
+    accuracy = f"average accuracy{over} {_value(run, 'average_accuracy')}{before}" if counted else "no task was scored"
+    parts = [f"{run['label']}: {accuracy}", *_unscored_losses(run)]
     if run["metrics"]["backward_transfer"]["value"] is not None:
         parts.append(f"backward transfer {_value(run, 'backward_transfer')}{_if_null(run, 'backward_transfer')}")
     if run["metrics"]["prior_change"]["value"] is not None:
         parts.append(f"change on the prior suite {_value(run, 'prior_change')}{_if_null(run, 'prior_change')}")
     unfinished = "" if run["finished"] else f"Unfinished ({last} of {len(run['stages'])} stages): "
     return unfinished + "; ".join(parts) + "."
+
+
+def _unscored_losses(run: RunReport) -> list[str]:
+    """The losses of the tasks that nothing scored."""
+    losses, first, last = run["losses"], run["losses"]["rows"][0]["cells"], run["losses"]["rows"][-1]["cells"]
+    ends = [(head, a["value"], b["value"]) for head, a, b in zip(losses["heads"], first, last, strict=True)]
+    return [
+        f"loss of {head} {number(end)} nats per token ({number(begin)} before training)"
+        for head, begin, end in ends
+        if head in run["unscored"] and begin is not None and end is not None
+    ]
 
 
 def _value(run: RunReport, metric: Metric) -> str:

@@ -21,7 +21,7 @@ def cells(record: SweepRecord) -> tuple[list[str], list[list[str]]]:
     methods, seeds = len(record["grid"]) > 1, len({r["seed"] for r in rows}) > 1
     stages = max((len(result["stages"]) for result in results), default=0)
     sides = list(dict.fromkeys(name for result in results for name in result["side"]))
-    heads = ["", *(["method"] if methods else []), *map(leaf, keys), *(["seed"] if seeds else []), "valid"]
+    heads = ["", *(["method"] if methods else []), *map(leaf, keys), *(["seed"] if seeds else []), *_compared(record)]
     heads += [*(f"stage\n{k}" for k in range(1, stages + 1)), *(name.replace(" ", "\n", 1) for name in sides)]
     heads += [*METRICS.values(), "steps", "sec"]
     table = []
@@ -29,13 +29,19 @@ def cells(record: SweepRecord) -> tuple[list[str], list[list[str]]]:
         line = ["*" if row["chosen"] else "", *([row["method"]] if methods else [])]
         line += [text_of(row["settings"][k]) if k in row["settings"] else "-" for k in keys]
         line += [str(row["seed"])] if seeds else []
-        line += _result_cells(row["result"], sides) if "result" in row else ["failed"]
+        line += _result_cells(row["result"], sides, record) if "result" in row else ["failed"]
         table.append([*line, *["-"] * (len(heads) - len(line))])
     return heads, table
 
 
-def _result_cells(result: PointResult, sides: list[str]) -> list[str]:
-    line = [number(result["validation"]), *map(number, result["stages"])]
+def _compared(record: SweepRecord) -> list[str]:
+    """The heads of what points are compared by: the accuracy, and the loss where it decides."""
+    return ["valid", "valid\nloss"] if record.get("criterion") == "loss" else ["valid"]
+
+
+def _result_cells(result: PointResult, sides: list[str], record: SweepRecord) -> list[str]:
+    line = [number(result["validation"]), number(result.get("validation_loss"))][: len(_compared(record))]
+    line += map(number, result["stages"])
     line += [number(result["side"].get(name)) for name in sides]
     line += [number(result["metrics"][key], is_change(key)) for key in METRICS]
     return [*line, str(result["steps"]), f"{result['seconds']:.0f}"]
@@ -55,6 +61,9 @@ def lines(record: SweepRecord) -> list[str]:
 
 def _choice_line(method: str, choice: Choice) -> str:
     best = choice["best"]
+    if best["standard_error"] is None:
+        loss = number(choice.get("validation_loss"))
+        return f"chosen for {method}: {_settings_text(choice['settings'])}, validation loss {loss} nats per token"
     return (
         f"chosen for {method}: {_settings_text(choice['settings'])}, validation {number(choice['validation'])} "
         f"(best {number(best['validation'])} at {_settings_text(best['settings'])}, "

@@ -51,9 +51,16 @@ def write_evaluation(
     folder: Path, scores: Mapping[str, object], items: Mapping[str, Sequence[Mapping[str, object]]]
 ) -> None:
     """Item files first, ``scores.json`` last: where it exists, they are complete."""
+    write_together(evaluation_files(folder, scores, items))
+
+
+def evaluation_files(
+    folder: Path, scores: Mapping[str, object], items: Mapping[str, Sequence[Mapping[str, object]]]
+) -> dict[Path, str]:
+    """What `write_evaluation` writes, in its order."""
     lines = {unit: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows) for unit, rows in items.items()}
     files = {folder / f"{unit}.jsonl": text for unit, text in lines.items()}
-    write_together({**files, folder / "scores.json": json.dumps(scores, indent=2) + "\n"})
+    return {**files, folder / "scores.json": json.dumps(scores, indent=2) + "\n"}
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

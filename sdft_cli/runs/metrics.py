@@ -23,6 +23,7 @@ from sdft_cli.runs.records import (
     MetricsRow,
     ModelFacts,
     SettingsRow,
+    ShortScore,
     StageId,
     StepRow,
 )
@@ -122,11 +123,23 @@ def validation(evals: Iterable[EvalRow], stages: int, endings: Iterable[EndingRo
     A stage's end is its last row of ``evals`` in the order logged or, where ``endings`` has it end with an earlier
     step's model, the row of that step. None where a stage has no such row, or none of its items could be scored.
     """
-    chosen = {row["stage"]: row["model_of"] for row in endings}
-    counted = [row for row in evals if row["step"] == chosen.get(row["stage"], row["step"])]
-    last = {row["stage"]: row["scores"].get(row["task"]) for row in counted}
-    scores = [score for stage in range(1, stages + 1) if (score := last.get(stage))]
+    scores = _at_ends(evals, stages, endings)
     accuracies = [score["accuracy"] for score in scores if score["accuracy"] is not None]
     if not accuracies or len(accuracies) < stages:
         return None
     return sum(accuracies) / stages, sum(score["n"] for score in scores)
+
+
+def validation_loss(evals: Iterable[EvalRow], stages: int, endings: Iterable[EndingRow] = ()) -> float | None:
+    """Mean validation loss over ``stages`` stages, in nats per token, each on its own task at its end; None where a
+    stage has none."""
+    losses = [score["loss"]["value"] for score in _at_ends(evals, stages, endings) if "loss" in score]
+    return sum(losses) / stages if losses and len(losses) == stages else None
+
+
+def _at_ends(evals: Iterable[EvalRow], stages: int, endings: Iterable[EndingRow]) -> list[ShortScore]:
+    """The score of each stage on its own task at its end, of the stages that have one."""
+    chosen = {row["stage"]: row["model_of"] for row in endings}
+    counted = [row for row in evals if row["step"] == chosen.get(row["stage"], row["step"])]
+    last = {row["stage"]: row["scores"].get(row["task"]) for row in counted}
+    return [score for stage in range(1, stages + 1) if (score := last.get(stage))]

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NamedTuple, NotRequired
 from pydantic import Field
 
 from sdft_cli.config.json_files import Amount, Count, Ends, LoggedRecord, Record, Share
+from sdft_cli.runs.token_records import BaseDivergence, TokenLoss
 from sdft_cli.types import Json
 
 
@@ -111,17 +112,20 @@ class StepRow(StepFacts, TrainingAt):
 
 
 class ShortScore(Record):
-    """An accuracy and the number of items behind it."""
+    """An accuracy and the number of items behind it; of a task also its validation loss, where it has one."""
 
     accuracy: Share | None
     n: Count
+    loss: NotRequired[TokenLoss]
 
 
 class EvalFacts(Record):
-    """Mid-training evaluation: accuracies on a few validation rows of every task, and on a few items of the suite."""
+    """Mid-training evaluation: accuracies on a few validation rows of every task, and on a few items of the suite.
+    ``note`` says why an accuracy is missing, where the judge could not be asked."""
 
     scores: dict[str, ShortScore]
     suite: ShortScore | None
+    note: NotRequired[str]
 
 
 class EvalRow(TrainingAt, EvalFacts):
@@ -146,11 +150,13 @@ class GuardRow(TrainingAt, GuardFacts):
 
 
 class MarkRecord(Record):
-    """A step and its mid-training accuracies: on the stage's own validation rows, and on the prior suite."""
+    """A step and its mid-training accuracies: on the stage's own validation rows, and on the prior suite. ``loss`` is
+    the validation loss."""
 
     step: Count
     validation: Share | None
     prior: Share | None
+    loss: NotRequired[Amount | None]
 
 
 class EndingFacts(Record):
@@ -250,7 +256,8 @@ class PassAt(Record):
 
 
 class Summary(Record):
-    """Accuracy with its 95 % interval over the scored records; ``extra`` has the means of a grader's second scores."""
+    """Accuracy with its 95 % interval over the scored records; ``extra`` has the means of a grader's second scores,
+    ``loss`` the loss of what the rows should be answered with."""
 
     accuracy: Share | None
     correct: NotRequired[Amount]
@@ -263,35 +270,7 @@ class Summary(Record):
     pass_at: NotRequired[PassAt]
     metric: NotRequired[str]
     metrics: NotRequired[dict[str, float | str | None]]
-
-
-class MeanValue(Record):
-    """A mean with its 95 % interval; None where one cannot be given."""
-
-    value: float
-    interval: tuple[float, float] | None
-
-
-class Divergences(Record):
-    """Mean divergences in nats per token. ``forward`` is KL(teacher || student), ``reverse`` KL(student || teacher);
-    ``forward_after_skip`` leaves out the first ``skip_first`` tokens of each completion (None: nothing would be left,
-    or nothing is skipped)."""
-
-    forward: MeanValue
-    reverse: MeanValue
-    forward_after_skip: MeanValue | None
-    skip_first: Count
-    completions: Count
-    tokens: Count
-
-
-class BaseDivergence(Record):
-    """``to_base`` is KL(model || base), ``from_base`` KL(base || model), in nats per token of the completions."""
-
-    to_base: MeanValue
-    from_base: MeanValue
-    completions: Count
-    tokens: Count
+    loss: NotRequired[TokenLoss]
 
 
 class FurtherScores(Record, total=False):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.evaluations import json_object, lost_items, read_items, read_stages
+from sdft_cli.runs.evaluations import json_object, read_items, read_stages
 from sdft_cli.runs.format_version import check_run_folder
+from sdft_cli.runs.loss_columns import LossColumn, loss_columns
 from sdft_cli.runs.matrix_columns import Column, part_columns, task_column
 from sdft_cli.runs.metrics import Logged, MetricsLog
 from sdft_cli.runs.records import (
@@ -22,14 +22,22 @@ from sdft_cli.runs.records import (
     Scores,
     SettingsRow,
     StepRow,
-    Summary,
     TaskSummary,
 )
-from sdft_cli.runs.stage_recipes import RecipeFacts, in_short, in_words, text
+from sdft_cli.runs.result_notes import (
+    change_note,
+    coverage_notes,
+    loss_notes,
+    lost_item_notes,
+    part_notes,
+    remarks_of,
+    unscored_notes,
+)
+from sdft_cli.runs.stage_recipes import RecipeFacts, in_words
 from sdft_cli.runs.stage_recipes import by_stage as stage_recipes_of
 from sdft_cli.stats import bootstrap, continual
 from sdft_cli.stats.continual import Draws, Metric
-from sdft_cli.stats.intervals import Interval, stratified
+from sdft_cli.stats.intervals import Interval, combined
 from sdft_cli.types import Json
 
 T = TypeVar("T")
@@ -40,10 +48,11 @@ class RunResult:
     """One run. Row 0 of ``matrix`` is the base model, row k is after stage k; None: not evaluated.
 
     ``tasks`` are the columns, each once; ``stages`` the task of every planned stage, and ``trained[k - 1]`` the
-    column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over ``parts`` (None
-    without a suite). ``draws`` are the metrics' bootstrap draws; ``least_widths`` the smallest half-widths of their
-    intervals. ``seconds`` adds up training steps and evaluations; ``settings`` are those of the evaluations, by stage
-    and unit.
+    column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over the ``parts`` with an
+    accuracy (None without a suite). ``losses`` are by task and stage, of the tasks that have any. ``metrics`` are over
+    the tasks that were scored (`counted`), ``draws`` are their bootstrap draws, ``least_widths`` the smallest
+    half-widths of their intervals. ``seconds`` adds up training steps and evaluations; ``settings`` are those of the
+    evaluations, by stage and unit.
     ``notes`` tell what a reader must know before trusting the numbers, ``remarks`` how tasks are scored.
 
     Where stages had different settings, ``method`` and each setting in ``recipe`` tell them all (``sdft, then sft``);
@@ -70,6 +79,7 @@ class RunResult:
     metric_intervals: dict[Metric, Interval | None]
     least_widths: dict[Metric, float]
     draws: dict[Metric, Draws | None]
+    losses: dict[str, LossColumn]
     steps: list[StepRow]
     evals: list[EvalRow]
     endings: list[EndingRow]
@@ -81,6 +91,26 @@ class RunResult:
     changes: list[SettingsRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def unscored(self) -> dict[str, str]:
+        """The tasks that no stage scored, which no metric counts, each with the reason."""
+        return {task: reason for task, column in self.columns.items() if (reason := column.never_scored)}
+
+    @property
+    def counted(self) -> list[int | None]:
+        """``trained``, with None for a task that no metric counts."""
+        return _counted(self.tasks, self.columns, self.trained)
+
+    @property
+    def counted_parts(self) -> dict[str, Column]:
+        """The suite's parts that ``prior`` is the mean of: those that some stage scored."""
+        return _scored(self.parts)
+
+    @property
+    def counted_tasks(self) -> list[str]:
+        """The trained tasks that the metrics are over."""
+        return [self.tasks[j] for j in continual.seen(self.counted, self.last)]
 
     @property
     def last(self) -> int:
@@ -151,8 +181,11 @@ def load_run(folder: str | Path) -> RunResult:
     columns = {task: task_column(folder, by_stage, task) for task in tasks}
     suite = _suite_name(newest, by_stage)
     parts = part_columns(folder, by_stage, suite) if suite else {}
-    prior = _prior(list(parts.values())) if parts else None
-    metrics = _metrics(list(columns.values()), list(parts.values()), trained)
+    prior = _prior(of_mean) if (of_mean := list(_scored(parts).values())) else None
+    losses = loss_columns(by_stage, tasks)
+    metrics = _metrics(list(columns.values()), of_mean, _counted(tasks, columns, trained))
+    of_matrix = coverage_notes(stages, by_stage, columns, parts)
+    of_matrix += unscored_notes(columns, [tasks[j] for j in trained]) + part_notes(parts) + loss_notes(losses)
     rows = MetricsLog(folder / "metrics.jsonl").read()
     environment = folder / "environment.json"
     return RunResult(
@@ -176,6 +209,7 @@ def load_run(folder: str | Path) -> RunResult:
         metric_intervals=metrics.intervals,
         least_widths=metrics.least_widths,
         draws=metrics.draws,
+        losses=losses,
         steps=rows.steps,
         evals=rows.evals,
         endings=rows.endings,
@@ -185,12 +219,8 @@ def load_run(folder: str | Path) -> RunResult:
         settings={stage: s.get("settings", {}) for stage, s in by_stage.items()},
         stage_recipes=stage_recipes,
         changes=rows.settings,
-        notes=[
-            *_notes(stages, by_stage, columns, parts),
-            *_lost(folder, by_stage),
-            *map(_change, rows.settings),
-        ],
-        remarks=_remarks(by_stage),
+        notes=[*of_matrix, *lost_item_notes(folder, by_stage), *map(change_note, rows.settings)],
+        remarks=remarks_of(by_stage),
     )
 
 
@@ -219,6 +249,14 @@ def _suite_name(recipe: Mapping[str, object], by_stage: Mapping[int, Scores]) ->
     return str(recipe["suite"]) if recipe.get("suite") in names else names[0]
 
 
+def _counted(tasks: Sequence[str], columns: Mapping[str, Column], trained: Sequence[int]) -> list[int | None]:
+    return [None if columns[tasks[j]].never_scored else j for j in trained]
+
+
+def _scored(parts: Mapping[str, Column]) -> dict[str, Column]:
+    return {name: part for name, part in parts.items() if any(cell is not None for cell in part.cells)}
+
+
 def _rows(columns: Sequence[Sequence[T]]) -> list[list[T]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
@@ -236,8 +274,8 @@ def _prior(parts: Sequence[Column]) -> _Prior:
         values = [value for value in row if value is not None]
         complete = len(values) == len(row)
         means.append(sum(values) / len(row) if complete else None)
-        counted = complete and all(part.counts[k] for part in parts)
-        intervals.append(stratified([(p.correct[k], p.counts[k]) for p in parts]) if counted else None)
+        ends = [(part.correct[k] / part.counts[k], interval) for part in parts if (interval := part.intervals[k])]
+        intervals.append(combined(ends) if complete and len(ends) == len(parts) else None)
     return _Prior(means, intervals)
 
 
@@ -248,7 +286,7 @@ class _Metrics(NamedTuple):
     draws: dict[Metric, Draws | None]
 
 
-def _metrics(columns: Sequence[Column], parts: Sequence[Column], trained: Sequence[int]) -> _Metrics:
+def _metrics(columns: Sequence[Column], parts: Sequence[Column], trained: Sequence[int | None]) -> _Metrics:
     """The metrics after the last evaluated stage; without item files they have no intervals."""
     values = continual.summary(_rows([c.cells for c in columns]), trained, _rows([p.cells for p in parts]))
     tables = [c.items for c in columns if c.items is not None]
@@ -266,52 +304,3 @@ def _seconds(rows: Logged, by_stage: Mapping[int, Scores]) -> float:
     return sum(
         [*(row.get("seconds") or 0.0 for row in rows.steps), *(s.get("seconds") or 0.0 for s in by_stage.values())]
     )
-
-
-def _notes(
-    stages: Sequence[str], by_stage: Mapping[int, Scores], columns: Mapping[str, Column], parts: Mapping[str, Column]
-) -> list[str]:
-    """What a reader must know before trusting the numbers."""
-    notes = []
-    if max(by_stage) < len(stages):
-        notes.append(f"unfinished: only {max(by_stage)} of {len(stages)} stages have been evaluated")
-    notes += [f"stage {k} was not evaluated" for k in range(max(by_stage)) if k not in by_stage]
-    dropped = {**{t: c.dropped for t, c in columns.items()}, "the suite": sum(p.dropped for p in parts.values())}
-    notes += [f"{t}: {n} items are left out because some stage did not score them" for t, n in dropped.items() if n]
-    return notes
-
-
-def _change(row: SettingsRow) -> str:
-    """``after stage 1 (a), step 400, settings or inputs changed: train.lr 1e-05, then 5e-06``."""
-    told = in_short({_short(key): [_short(text(value)) for value in pair] for key, pair in row["changed"].items()})
-    where = f"after stage {row['stage']} ({row['task']}), step {row['step']}" if row["stage"] else "before stage 1"
-    return f"{where}, settings or inputs changed: {told}"
-
-
-def _short(text: str) -> str:
-    """``text`` without the folders of an absolute path in it, which say nothing to readers elsewhere."""
-    before, slash, path = text.partition(os.sep)
-    return before + "…/" + PurePath(path).name if slash and os.path.isabs(slash + path) else text
-
-
-def _lost(folder: Path, by_stage: Mapping[int, Scores]) -> list[str]:
-    """Item files that have not as many items as were scored."""
-    notes = []
-    for stage, scores in by_stage.items():
-        units = [*scores["tasks"], *([f"suite-{scores['suite']['name']}"] if scores["suite"] else [])]
-        for unit, items in ((unit, read_items(folder, stage, unit)) for unit in units):
-            if items and (lost := lost_items(unit, items, scores["tasks"], scores["suite"])):
-                notes.append(f"stage {stage}, {lost}")
-    return notes
-
-
-def _remarks(by_stage: Mapping[int, Scores]) -> list[str]:
-    """What tasks and suites note about their own scoring; a remark that several share is listed once."""
-    summaries: list[tuple[str, Summary]] = [pair for s in by_stage.values() for pair in s["tasks"].items()]
-    for suite in (s["suite"] for s in by_stage.values()):
-        summaries += [(f"suite {suite['name']}", suite), *suite["parts"].items()] if suite else []
-    tasks_by_note: dict[str, dict[str, None]] = {}
-    for task, summary in summaries:
-        if summary.get("note"):
-            tasks_by_note.setdefault(summary["note"], {})[task] = None
-    return [f"{', '.join(tasks)}: {note}" for note, tasks in tasks_by_note.items()]

@@ -26,7 +26,7 @@ from sdft_cli.runs.records import StageId
 from sdft_cli.types import Json
 
 #: What all stages of a run share, whatever their own settings are.
-SHARED = ("tasks", "model", "data", "suite", "world", "plugins", "evaluation")
+SHARED = ("tasks", "model", "data", "suite", "world", "plugins", "evaluation", "judge")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 
@@ -18,6 +18,10 @@ from sdft_cli.stats.continual import Metric
 from sdft_cli.types import Json
 
 FILE = "sweep.json"
+#: The run metrics that a sweep tables.
+TABLED: tuple[Metric, ...] = ("average_accuracy", "backward_transfer", "prior_change")
+#: What points are compared by.
+Criterion = Literal["accuracy", "loss"]
 Settings = dict[str, Json]
 
 
@@ -44,11 +48,12 @@ class SweepSpec(Record):
 
 
 class PointResult(Record):
-    """A trained point: validation accuracy and the items behind it, the accuracy on each stage's own task after that
-    stage, the side scores of the last task, and the run's metrics by name."""
+    """A trained point: validation accuracy and the items behind it, validation loss in nats per token, the accuracy on
+    each stage's own task after that stage, the side scores of the last task, and the run's metrics by name."""
 
     validation: float | None
     validation_n: int
+    validation_loss: NotRequired[float | None]
     stages: list[float | None]
     side: dict[str, float | None]
     metrics: dict[Metric, float | None]
@@ -68,11 +73,13 @@ class PointRow(Record):
 
 
 class BestPoint(Record):
-    """The point with the highest validation accuracy, whose standard error decides which others tie with it."""
+    """The point with the highest validation accuracy, whose standard error decides which others tie with it; by loss,
+    the point with the lowest one, with which only equal ones tie."""
 
     settings: Settings
-    validation: float
-    standard_error: float
+    validation: float | None
+    validation_loss: NotRequired[float | None]
+    standard_error: float | None
 
 
 class SeedMean(Record):
@@ -93,14 +100,17 @@ class Choice(Record):
     """What was chosen for one method."""
 
     settings: Settings
-    validation: float
+    validation: float | None
+    validation_loss: NotRequired[float | None]
     best: BestPoint
     over_seeds: OverSeeds
 
 
 class SweepRecord(SweepSpec):
-    """A finished sweep; ``chosen`` by method, ``failed`` has the reasons by the names of points."""
+    """A finished sweep; ``chosen`` by method, all by one ``criterion``; ``failed`` has the reasons by the names of
+    points."""
 
+    criterion: NotRequired[Criterion]
     points: list[PointRow]
     chosen: dict[str, Choice]
     failed: dict[str, str]

@@ -1,1 +1,1 @@
-"""Programs that a model writes, run where they can do no harm."""
+"""Programs that a model writes, and libraries that may hang, run where they can do no harm."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdft_cli.stats import continual
-from sdft_cli.stats.continual import METRICS, Draws, Metric
+from sdft_cli.stats.continual import METRICS, Draws, Metric, Trained
 from sdft_cli.stats.intervals import Interval
 
 #: How often the bootstrap resamples.
@@ -19,7 +19,7 @@ DRAWS = 2000
 
 
 def metrics(
-    tasks: Sequence[Draws], trained: Sequence[int], parts: Sequence[Draws] = (), draws: int = DRAWS, seed: int = 0
+    tasks: Sequence[Draws], trained: Trained, parts: Sequence[Draws] = (), draws: int = DRAWS, seed: int = 0
 ) -> dict[Metric, Draws | None]:
     """Paired item bootstrap: every metric of `continual.summary`, ``draws`` times, on resampled test items.
 
@@ -32,7 +32,7 @@ def metrics(
     return continual.summary(R, trained, _resample(parts, draws, (seed, 1)))
 
 
-def fall(tasks: Sequence[Draws], trained: Sequence[int], draws: int = DRAWS, seed: int = 0) -> Draws | None:
+def fall(tasks: Sequence[Draws], trained: Trained, draws: int = DRAWS, seed: int = 0) -> Draws | None:
     """`continual.fall`, ``draws`` times, on the same resampled test items as `metrics`."""
     return continual.fall(_resample(tasks, draws, (seed, 0)), trained)
 
@@ -65,7 +65,7 @@ def interval(
     return (max(lowest, min(float(low), value - least)), min(highest, max(float(high), value + least)))
 
 
-def least_widths(trained: Sequence[int], sizes: Sequence[int], parts: Sequence[int] = ()) -> dict[Metric, float]:
+def least_widths(trained: Trained, sizes: Sequence[int], parts: Sequence[int] = ()) -> dict[Metric, float]:
     """The smallest half-width of each metric's interval: the rule of three, 3/n per task or part, combined over them.
 
     (If none of n items changed, up to 3/n of them might change with 95 % confidence.)

@@ -1,9 +1,10 @@
 """Continual-learning metrics of an accuracy matrix. Pure mathematics, no IO.
 
 ``R[k][j]`` is the accuracy on task ``j`` after stage ``k``; row 0 is the base model; None where not evaluated.
-``trained[k - 1]`` is the task that stage ``k`` trained. A task's *reference* is the last stage that trained it,
-so a task may be trained twice. A cell is a number or an array of bootstrap draws: both go through the same
-functions, so each metric has one implementation. What is undefined is None, never 0.
+``trained[k - 1]`` is the task that stage ``k`` trained, or None for one that no metric counts, because nothing scores
+it. A task's *reference* is the last stage that trained it, so a task may be trained twice. A cell is a number or an
+array of bootstrap draws: both go through the same functions, so each metric has one implementation. What is undefined
+is None, never 0.
 
 Sources: Lopez-Paz & Ranzato 2017 (backward and forward transfer), Chaudhry et al. 2018 (forgetting, intransigence).
 Intervals for these metrics are in `bootstrap`.
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 Draws = NDArray[np.float64]
 Value = TypeVar("Value", float, Draws)
 Matrix = Sequence[Sequence[Value | None]]
+Trained = Sequence[int | None]
 
 Metric = Literal[
     "average_accuracy", "learning_accuracy", "backward_transfer", "forward_transfer", "forgetting", "prior_change"
@@ -31,57 +33,57 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 
-def seen(trained: Sequence[int], stage: int) -> list[int]:
-    """The tasks trained up to ``stage``, each once, in the order in which they were first trained."""
-    return list(dict.fromkeys(trained[:stage]))
+def seen(trained: Trained, stage: int) -> list[int]:
+    """The counted tasks trained up to ``stage``, each once, in the order in which they were first trained."""
+    return [task for task in dict.fromkeys(trained[:stage]) if task is not None]
 
 
-def reference(trained: Sequence[int], task: int, stage: int) -> int:
+def reference(trained: Trained, task: int, stage: int) -> int:
     """The last stage up to ``stage`` that trained ``task``."""
     return max(k for k in range(1, stage + 1) if trained[k - 1] == task)
 
 
-def earlier(trained: Sequence[int], stage: int) -> list[int]:
+def earlier(trained: Trained, stage: int) -> list[int]:
     """The tasks trained up to ``stage`` whose reference is an earlier stage."""
     return [j for j in seen(trained, stage) if j != trained[stage - 1]]
 
 
-def average_accuracy(R: Matrix[Value], trained: Sequence[int], stage: int | None = None) -> Value | None:
+def average_accuracy(R: Matrix[Value], trained: Trained, stage: int | None = None) -> Value | None:
     """ACC_k: the mean accuracy over the tasks trained so far."""
     k = _last(R, stage)
     return _mean([R[k][j] for j in seen(trained, k)])
 
 
-def learning_accuracy(R: Matrix[Value], trained: Sequence[int], stage: int | None = None) -> Value | None:
+def learning_accuracy(R: Matrix[Value], trained: Trained, stage: int | None = None) -> Value | None:
     """LA: the mean, over the tasks trained so far, of the accuracy right after the stage that trained each."""
     k = _last(R, stage)
     return _mean([R[reference(trained, j, k)][j] for j in seen(trained, k)])
 
 
-def backward_terms(R: Matrix[Value], trained: Sequence[int], stage: int | None = None) -> dict[int, Value | None]:
+def backward_terms(R: Matrix[Value], trained: Trained, stage: int | None = None) -> dict[int, Value | None]:
     """The change of each earlier task's accuracy since its reference stage; negative where it was forgotten."""
     k = _last(R, stage)
     return {j: _minus(R[k][j], R[reference(trained, j, k)][j]) for j in earlier(trained, k)}
 
 
-def backward_transfer(R: Matrix[Value], trained: Sequence[int], stage: int | None = None) -> Value | None:
+def backward_transfer(R: Matrix[Value], trained: Trained, stage: int | None = None) -> Value | None:
     """BWT: the mean of `backward_terms` (Lopez-Paz & Ranzato's paper divides by T - 1, their code by T)."""
     return _mean(list(backward_terms(R, trained, stage).values()))
 
 
-def forward_terms(R: Matrix[Value], trained: Sequence[int], stage: int | None = None) -> dict[int, Value | None]:
+def forward_terms(R: Matrix[Value], trained: Trained, stage: int | None = None) -> dict[int, Value | None]:
     """The gain over the base of each task but the first, right before a stage first trained it."""
     k = _last(R, stage)
     begun = {j: list(trained).index(j) + 1 for j in seen(trained, k)}
     return {j: _minus(R[first - 1][j], R[0][j]) for j, first in begun.items() if first > 1}
 
 
-def forward_transfer(R: Matrix[Value], trained: Sequence[int], stage: int | None = None) -> Value | None:
+def forward_transfer(R: Matrix[Value], trained: Trained, stage: int | None = None) -> Value | None:
     """FWT: the mean of `forward_terms`; the base row stands for random initialisation."""
     return _mean(list(forward_terms(R, trained, stage).values()))
 
 
-def forgetting_terms(R: Matrix[Value], trained: Sequence[int], stage: int | None = None) -> dict[int, Value | None]:
+def forgetting_terms(R: Matrix[Value], trained: Trained, stage: int | None = None) -> dict[int, Value | None]:
     """How far each earlier task fell from its best evaluated stage 1..k-1, signed (negative: it is better now)."""
     k = _last(R, stage)
     terms: dict[int, Value | None] = {}
@@ -92,12 +94,12 @@ def forgetting_terms(R: Matrix[Value], trained: Sequence[int], stage: int | None
     return terms
 
 
-def forgetting(R: Matrix[Value], trained: Sequence[int], stage: int | None = None) -> Value | None:
+def forgetting(R: Matrix[Value], trained: Trained, stage: int | None = None) -> Value | None:
     """F_k: the mean of `forgetting_terms`. Its maximum is biased upwards by noise: lead with backward transfer."""
     return _mean(list(forgetting_terms(R, trained, stage).values()))
 
 
-def fall_terms(R: Matrix[Value], trained: Sequence[int]) -> dict[int, Value | None]:
+def fall_terms(R: Matrix[Value], trained: Trained) -> dict[int, Value | None]:
     """How far each earlier task is below its best stage since it was learned, the last stage included: never negative.
 
     This is what a gate on forgetting checks. Unlike `forgetting_terms` it ignores stages before the task was learned,
@@ -112,14 +114,15 @@ def fall_terms(R: Matrix[Value], trained: Sequence[int]) -> dict[int, Value | No
     return terms
 
 
-def fall(R: Matrix[Value], trained: Sequence[int]) -> Value | None:
+def fall(R: Matrix[Value], trained: Trained) -> Value | None:
     """The mean of `fall_terms`. At least -BWT; noise biases its maximum upwards, as in `forgetting`."""
     return _mean(list(fall_terms(R, trained).values()))
 
 
-def intransigence(R: Matrix[float], trained: Sequence[int], single: Sequence[float | None]) -> list[float | None]:
+def intransigence(R: Matrix[float], trained: Trained, single: Sequence[float | None]) -> list[float | None]:
     """I_k per stage: how far its task stays below the accuracy of training on that task alone (``single[j]``)."""
-    return [_minus(single[j], R[k][j]) for k, j in enumerate(trained[: len(R) - 1], start=1)]
+    stages = enumerate(trained[: len(R) - 1], start=1)
+    return [None if j is None else _minus(single[j], R[k][j]) for k, j in stages]
 
 
 def prior_change(parts: Matrix[Value], stage: int | None = None) -> Value | None:
@@ -138,7 +141,7 @@ def normalised(x: float, base: float, best: float, standard_error: float = 0.0) 
     return (x - base) / (best - base) if best != base and best - base >= 2 * standard_error else None
 
 
-def summary(R: Matrix[Value], trained: Sequence[int], parts: Matrix[Value] = ()) -> dict[Metric, Value | None]:
+def summary(R: Matrix[Value], trained: Trained, parts: Matrix[Value] = ()) -> dict[Metric, Value | None]:
     """All of `METRICS` after the last row of ``R``; ``parts[k][p]`` are a prior suite's accuracies by part."""
     return {
         "average_accuracy": average_accuracy(R, trained),

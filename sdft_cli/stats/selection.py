@@ -1,8 +1,9 @@
-"""Which point of a grid is chosen, by validation accuracy alone. Pure.
+"""Which point of a grid is chosen: by validation accuracy, or by validation loss where not every point has one. Pure.
 
-The rule is the same for every method. Points within one standard error of the best count as ties, because validation
-rows are few and the best of many points is partly luck; among ties the lowest learning rate wins (the
-one-standard-error rule of Breiman et al. 1984: the simplest of the points that cannot be told apart).
+The rule is the same for every method. By accuracy, points within one standard error of the best count as ties, because
+validation rows are few and the best of many points is partly luck; among ties the lowest learning rate wins (the
+one-standard-error rule of Breiman et al. 1984: the simplest of the points that cannot be told apart). Losses of all
+points are of the same tokens, so their differences are far more certain than any of them: the lowest is taken.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ RULE = (
     "highest validation accuracy, averaged over stages (each stage's own task at the end of the stage); of the points "
     "within one binomial standard error of a method's best, the one with the lowest learning rate, then the first in "
     "grid order"
+)
+
+
+RULE_BY_LOSS = (
+    "lowest validation loss, averaged over stages (each stage's own task at the end of the stage), because not every "
+    "point has a validation accuracy; of equal ones the one with the lowest learning rate, then the first in grid order"
 )
 
 
@@ -36,3 +43,15 @@ def pick(candidates: Sequence[Candidate]) -> int:
     best = max(candidates, key=lambda c: c.accuracy)
     least = best.accuracy - standard_error(best) - 1e-12  # a mean of thirds may miss the bound by a rounding error
     return min((i for i, c in enumerate(candidates) if c.accuracy >= least), key=lambda i: candidates[i].lr)
+
+
+class LossCandidate(NamedTuple):
+    """A point's mean validation loss in nats per token, and its rate."""
+
+    loss: float
+    lr: float
+
+
+def pick_by_loss(candidates: Sequence[LossCandidate]) -> int:
+    """Index of the chosen candidate: the lowest loss, of equals the lowest rate, then the first."""
+    return min(range(len(candidates)), key=lambda i: (candidates[i].loss, candidates[i].lr))

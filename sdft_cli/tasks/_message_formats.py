@@ -1,7 +1,8 @@
 """One message of a user's record, in any of the forms in which they are stored, as ours; tools likewise.
 
-OpenAI's form (also its older ``function_call`` and ``functions``), ShareGPT's (``from`` and ``value``), and reasoning
-under the names that datasets give it. What is not used is a remark, which the manifest counts.
+OpenAI's form (also its older ``function_call`` and ``functions``), ShareGPT's (``from`` and ``value``), reasoning under
+the names that datasets give it, and tools also with their parameters listed by name. What is not used is a remark,
+which the manifest counts.
 """
 
 from __future__ import annotations
@@ -133,7 +134,33 @@ def _tool(tool: Json, where: str, remarks: Remarks) -> Json:
     function = tool.get("function", tool) if isinstance(tool, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise BadRow("tool without a function's name", where)
-    return tool if function is not tool else {"type": "function", "function": tool}
+    function = _with_schema(function)
+    return {**tool, "function": function} if "function" in tool else {"type": "function", "function": function}
+
+
+#: Types of parameters as Python calls them, as JSON schema does.
+_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object"}
+
+
+def _with_schema(function: Json) -> Json:
+    """The function with a JSON schema for its parameters, where they are listed by name as in xLAM's data:
+    ``{"city": {"type": "str, optional", "description": …, "default": …}}``."""
+    listed = function.get("parameters")
+    if not isinstance(listed, dict) or not listed or {"type", "properties", "$ref"} & set(listed):
+        return function
+    if not all(isinstance(each, dict) and isinstance(each.get("type"), str) for each in listed.values()):
+        return function
+    required = [name for name, each in listed.items() if "default" not in each and "optional" not in each["type"]]
+    properties = {name: {**each, "type": _schema_type(each["type"])} for name, each in listed.items()}
+    schema = {"type": "object", "properties": properties, **({"required": required} if required else {})}
+    return {**function, "parameters": schema}
+
+
+def _schema_type(written: str) -> str:
+    name = written.partition(",")[0].strip()
+    if name.lower().startswith(("list", "tuple", "set")):
+        return "array"
+    return _TYPES.get(name.lower(), "object" if name.lower().startswith("dict") else name)
 
 
 def _parsed(value: Json, where: str, reason: str, wanted: str) -> Json:

@@ -24,8 +24,8 @@ MAX_NEW_TOKENS = 32
 SOURCE, LICENCE = "the micro world (made up, sdft_cli.micro)", "Apache-2.0"
 
 
-def rule_task(skill: str, summary: str) -> Task:
-    """The task that teaches the hidden rule of ``skill``, a key of `RULES`."""
+def rule_task(skill: str, summary: str, options: int | None = None) -> Task:
+    """The task that teaches the hidden rule of ``skill``, a key of `RULES`; a question may name some ``options``."""
 
     def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
         rule = draw_rule(skill, options.world)
@@ -33,10 +33,12 @@ def rule_task(skill: str, summary: str) -> Task:
         splits = {split: _draw(skill, split, rule, options, taken) for split in SIZES}
         return Prepared(splits, source=SOURCE, licence=LICENCE)
 
-    return micro_task(f"micro-{skill}", summary, prepare)
+    return micro_task(f"micro-{skill}", summary, prepare, options=options)
 
 
-def micro_task(name: str, summary: str, prepare: Prepare, grade: Grade | None = None) -> Task:
+def micro_task(
+    name: str, summary: str, prepare: Prepare, grade: Grade | None = None, options: int | None = None
+) -> Task:
     return Task(
         name=name,
         summary=summary,
@@ -45,6 +47,7 @@ def micro_task(name: str, summary: str, prepare: Prepare, grade: Grade | None = 
         max_new_tokens=MAX_NEW_TOKENS,
         needs_source=False,
         note="a made-up world: evidence about the code and about how a method works, not about real models",
+        options=options,
     )
 
 

@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from sdft_cli import plugins
+from sdft_cli.data import source_files
 from sdft_cli.data.hub import Sources
 from sdft_cli.data.manifest import SourceFile
-from sdft_cli.data.readers import SUFFIXES, source_files
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.tasks import _user_rows
 from sdft_cli.tasks._columns import Columns, read_columns
@@ -39,12 +40,15 @@ class SourcedTask:
     def prepare(self, options: PrepareOptions) -> Prepared:
         return self.task.prepare(self.paths, options)
 
-    def files(self) -> list[SourceFile]:
-        """Name and content hash of every file, so that a dataset can be traced to its sources."""
-        return [{"file": name, "sha256": _digest(file)} for name, file in _files(self.task, self.paths)]
+    def files(self, prepared: Prepared) -> list[SourceFile]:
+        """Every file, with its hash or why it was left out, so that a dataset can be traced to its sources."""
+        if prepared.sources:
+            return [cast(SourceFile, record) for record in prepared.sources]
+        read = (file for file in _files(self.task, self.paths) if not file.left_out)  # by a task with its own reader
+        return [{"file": file.name, "sha256": _digest(file.path)} for file in read]
 
 
-def resolve(tasks: Sequence[str], sources: Sources, columns: Mapping[str, Path]) -> list[SourcedTask]:
+def resolve(tasks: Sequence[str], sources: Sources, columns: Mapping[str, Path | Columns]) -> list[SourcedTask]:
     """Every task once, in the order given, with its sources; `UsageError` if names, sources or columns do not match."""
     names = list(dict.fromkeys(name.partition(".")[0] for name in tasks))
     if not names:
@@ -55,7 +59,7 @@ def resolve(tasks: Sequence[str], sources: Sources, columns: Mapping[str, Path])
     for flag, flag_names in (("--source", sources), ("--columns", columns)):
         if stray := [name for name in flag_names if name.partition(".")[0] not in names]:
             raise UsageError(f"{flag} is given for {stray[0]!r}, which is not among --tasks {','.join(names)}")
-    named_columns = {name: read_columns(path) for name, path in columns.items()}
+    named_columns = {name: read_columns(at) if isinstance(at, Path) else at for name, at in columns.items()}
     return [_sourced(name, files[name], named_columns.get(name)) for name in names]
 
 
@@ -93,8 +97,8 @@ def _by_split(name: str, sources: Sources) -> _user_rows.Files:
     return files
 
 
-def _files(task: Task, paths: list[Path]) -> list[tuple[str, Path]]:
-    return [item for path in paths for item in source_files(path, (*SUFFIXES, *task.suffixes))]
+def _files(task: Task, paths: list[Path]) -> list[source_files.SourceFile]:
+    return source_files.source_files(paths, (*source_files.SUFFIXES, *task.suffixes))
 
 
 def _digest(file: Path) -> str:

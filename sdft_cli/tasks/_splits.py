@@ -22,6 +22,8 @@ from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions
 
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.05
 QUESTIONS = ("train", "validation", "test", "ood")
+#: So many of the files that were left out are shown; the manifest lists all of them.
+_SHOWN = 8
 Splits = dict[str, list[SourceRow]]
 #: Turns a gold answer into a demonstration.
 Render = Callable[[Json], str]
@@ -33,7 +35,8 @@ def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Rend
     notes: list[str] = []
     gathered_rows = _with_unique_ids(gathered.rows)
     corpus = [row.example for row in gathered_rows if row.role == "corpus"]
-    rows = _without_repeats(_with_common_keys([row for row in gathered_rows if row.role != "corpus"]), left_out)
+    asking = _with_common_keys([row for row in gathered_rows if row.role != "corpus"])
+    rows = _without_repeats(asking, left_out, notes)
     rows = _as_pool_if_one_sided(rows, notes)
     rows = _without_overlap(task, rows, options, left_out)
     examples: dict[str, list[Example]] = {}
@@ -44,7 +47,10 @@ def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Rend
         examples = _demonstrate(examples, options.demonstrations, render, notes)
     drawn = all(row.role != "train" for row in rows)
     examples |= {"corpus": corpus} if corpus else {}
-    return Prepared(examples, gathered.dropped + left_out, gathered.source, gathered.licence, notes, drawn)
+    if files := gathered.left_out:
+        notes.append(f"files left out: {', '.join(files[:_SHOWN])}" + (", …" if len(files) > _SHOWN else ""))
+    dropped = gathered.dropped + left_out
+    return Prepared(examples, dropped, gathered.source, gathered.licence, notes, drawn, sources=gathered.files)
 
 
 def _split(rows: list[SourceRow], seed: int, notes: list[str]) -> Splits:
@@ -96,11 +102,13 @@ def _take(rows: list[SourceRow], count: int, seed: int) -> tuple[list[SourceRow]
 
 
 def _as_pool_if_one_sided(rows: list[SourceRow], notes: list[str]) -> list[SourceRow]:
-    sides = {row.role for row in rows} & {"train", "test", "pool"}
+    sides = {row.role for row in rows} & {"train", "validation", "test", "pool"}
+    if sides - {"validation"}:
+        sides -= {"validation"}
     if len(sides) != 1 or sides == {"pool"}:
         return rows
     (side,) = sides
-    kind = {"train": "training", "test": "evaluation"}[side]
+    kind = {"train": "training", "test": "evaluation"}.get(side, side)
     notes.append(f"the sources have {kind} rows only, so these are divided into all three splits")
     return [replace(row, role="pool") if row.role == side else row for row in rows]
 
@@ -125,10 +133,10 @@ def _without_overlap(
     return kept
 
 
-def _without_repeats(rows: list[SourceRow], left_out: list[Dropped]) -> list[SourceRow]:
-    """Each row once; rows that the source holds out are kept unchanged."""
+def _without_repeats(rows: list[SourceRow], left_out: list[Dropped], notes: list[str]) -> list[SourceRow]:
+    """Each row once; rows that the source holds out are kept, and a note counts those that repeat another."""
     first: dict[bytes, str] = {}
-    kept = []
+    kept, twice = [], 0
     for row in rows:
         e = row.example
         content = json.dumps([row.role, e.prompt, e.tools, e.demonstration, e.answer], sort_keys=True).encode()
@@ -136,8 +144,11 @@ def _without_repeats(rows: list[SourceRow], left_out: list[Dropped]) -> list[Sou
         if row.role not in HELD_OUT and digest in first:
             left_out.append(Dropped(row.where, f"{FILTERED}repeats another row", f"same as {first[digest]}"))
         else:
+            twice += digest in first
             first.setdefault(digest, row.where)
             kept.append(row)
+    if twice:
+        notes.append(f"held-out rows that repeat another one, and are kept: {twice}")
     return kept
 
 

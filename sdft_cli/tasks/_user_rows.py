@@ -1,38 +1,35 @@
-"""Tasks made from a user's own rows: any common layout, graded by a named rule.
+"""Tasks made from a user's own files: any common layout of rows, graded by a named rule, and any folder of texts.
 
 `read` makes a task from files for `sdft prepare`. Its rule is kept in the dataset's manifest, and `find` makes the task
 from there again, so that a prepared dataset trains and evaluates under its name. For which column is what, see
-`tasks._columns`.
+`tasks._layouts` and `tasks._columns`; for how rows are read, `tasks._row_reader`.
 
 A row needs a demonstration or a gold answer. If it has only an answer, that becomes the demonstration, unless a teacher
-is to write one; if it has only a demonstration, that becomes the gold answer. The split comes from the flag
-(``--source mytask.test=FILE``), else from a column, else from the file's name (``test.jsonl``). All other rows are for
-training if there are test rows, and are split by seed if there are none.
+is to write one; if it has only a demonstration, that becomes the gold answer. Raw text (files of text, rows with a
+``text`` and no question) becomes a corpus, about which a teacher can write questions.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 
 from sdft_cli.data.manifest import MANIFEST, GraderRule, read_extras
-from sdft_cli.data.readers import RawRow, source_files
-from sdft_cli.errors import UsageError, choose
+from sdft_cli.data.source_files import SUFFIXES, TEXT_SUFFIXES, SourceFile, source_files, suffix
+from sdft_cli.errors import UsageError
 from sdft_cli.grading import named_rules
-from sdft_cli.grading.rubrics import KNOWLEDGE
-from sdft_cli.tasks._columns import LAYOUTS, SPLIT_NAMES, Columns, complete, split_of
-from sdft_cli.tasks._conversations import answer_of, conversation_of
-from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_key
-from sdft_cli.tasks._splits import arrange
-from sdft_cli.types import Dropped, Example, Prepared, PrepareOptions, Score, Task
+from sdft_cli.grading.named_rules import JUDGE
+from sdft_cli.grading.rubrics import KNOWLEDGE, own_rubric
+from sdft_cli.tasks._columns import Columns, columns_of
+from sdft_cli.tasks._finished_rows import without
+from sdft_cli.tasks._row_reader import UserRows
+from sdft_cli.types import Example, Json, Prepared, PrepareOptions, Score, Task
 
 #: Files by split; None: rows or file names decide.
 Files = dict[str | None, list[Path]]
-_FORMAT = f"{LAYOUTS}; other columns if --columns TASK=FILE.toml names them"
 
 
 def read(name: str, files: Files, columns: Columns) -> Task:
@@ -41,13 +38,47 @@ def read(name: str, files: Files, columns: Columns) -> Task:
     Raises `UsageError` for a file that cannot be read, for one without any usable row, and for a column that
     ``columns`` names and no row has.
     """
-    rows = _UserRows(name, columns)
-    for split, paths in files.items():
-        for path in paths:
-            for label, file in source_files(path):
-                rows.read(label, file, split)
+    rows = UserRows(name, columns)
+    for source, split in _sources(files):
+        rows.read(source, split)
     rows.check()
-    return _task(name, rows.rule(), columns.max_new_tokens, lambda _, options: rows.prepared(options))
+    prepare = lambda _, options: rows.prepared(options)  # noqa: E731
+    question = without(rows.done.asks) if rows.done.asks else None
+    suffixes = TEXT_SUFFIXES if rows.has_articles else ()
+    return _task(name, rows.rule(), columns, prepare, rows.databases.of_sources, question, suffixes)
+
+
+def _sources(files: Files) -> list[tuple[SourceFile, str | None]]:
+    """Every file, with the split that the flag gave it. Where none did, its name may say one, beside all others."""
+    kinds = (*SUFFIXES, *TEXT_SUFFIXES)
+    unsaid = _rows_or_texts(source_files(files.get(None, []), kinds, "test" in files))
+    flagged = [
+        (replace(f, split=split), split)
+        for split, paths in files.items()
+        if split
+        for f in _rows_or_texts(source_files(paths, kinds))
+    ]
+    return [*((file, None) for file in unsaid), *flagged]
+
+
+def _rows_or_texts(files: list[SourceFile]) -> list[SourceFile]:
+    """The files of folders with rows without their text files, which are left out by name (notes of the author, a
+    licence). In a folder of nothing but texts, a README is one of them."""
+    with_rows = {_top(f) for f in files if not f.given and not f.left_out and suffix(f.name) not in TEXT_SUFFIXES}
+    kept = []
+    for file in files:
+        if not file.given and suffix(file.name) in TEXT_SUFFIXES:
+            if _top(file) in with_rows:
+                file = replace(file, left_out=file.left_out or "text without columns")
+            elif Path(file.name).stem.lower() == "readme":
+                file = replace(file, left_out=None)
+        kept.append(file)
+    return kept
+
+
+def _top(file: SourceFile) -> str:
+    """The folder that was given as the source."""
+    return file.name.partition("/")[0]
 
 
 def find(name: str, data: Path) -> Task | None:
@@ -60,13 +91,20 @@ def find(name: str, data: Path) -> Task | None:
     manifest = read_extras(data / name)
     if (rule := manifest.get("grader")) is None:
         return None
+    where = str(data / name / MANIFEST)
     if "name" not in rule:
-        raise UsageError(f"{data / name / MANIFEST}: grader.name: Field required", "prepare the dataset again")
-    max_new_tokens = manifest.get("max_new_tokens", Columns.max_new_tokens)
-    columns = Columns(grader=rule["name"], pattern=rule.get("pattern"), max_new_tokens=max_new_tokens)
-    return _task(
-        name, rule, max_new_tokens, lambda paths, options: read(name, {None: paths}, columns).prepare([], options)
-    )
+        raise UsageError(f"{where}: grader.name: Field required", "prepare the dataset again")
+    if rule["name"] == "none" and "chosen" in rule:  # what was chosen for open answers before there was a name for it
+        rule = {**rule, "name": JUDGE}
+    settings: Mapping[str, Json] = manifest.get("columns", {})
+    given: dict[str, Json] = {"grader": rule["name"], "pattern": rule.get("pattern"), "rubric": rule.get("rubric")}
+    given |= {"max_new_tokens": manifest.get("max_new_tokens")}
+    columns = columns_of({**settings, **{key: value for key, value in given.items() if value is not None}}, where)
+
+    def again(paths: list[Path], options: PrepareOptions) -> Prepared:
+        return read(name, {None: paths}, columns).prepare([], options)
+
+    return _task(name, rule, columns, again, data / name)
 
 
 def names(data: Path) -> list[str]:
@@ -82,165 +120,52 @@ def _is_task(folder: Path) -> bool:
 
 
 def _task(
-    name: str, rule: GraderRule, max_new_tokens: int, prepare: Callable[[list[Path], PrepareOptions], Prepared]
+    name: str,
+    rule: GraderRule,
+    columns: Columns,
+    prepare: Callable[[list[Path], PrepareOptions], Prepared],
+    folder: Path | Callable[[Example], Example],
+    question: Callable[[Example], str] | None = None,
+    suffixes: tuple[str, ...] = (),
 ) -> Task:
-    grade = named_rules.grader(rule["name"], rule.get("pattern"))
-    open_answers = rule["name"] == "none"
+    """``folder`` is the dataset's; where it is yet to be written, what names the sources of a row's files instead."""
+    grade = named_rules.grader(rule["name"], rule.get("pattern"), columns.given)
+    stated = {key: json.dumps(value, sort_keys=True) for key, value in columns.given.items()}
+    rule = {**rule, **stated}  # which is what its scores are kept under
+    longest = int(rule.get("max_words", 0))
+    rubric = own_rubric(rule["rubric"]) if "rubric" in rule else KNOWLEDGE if longest or rule["name"] == JUDGE else None
 
     @wraps(grade)
     def graded(completion: str, example: Example) -> Score:
-        return grade(completion, example.answer)
+        if longest and isinstance(example.answer, str) and len(example.answer.split()) > longest:
+            return Score(None, None, f"unscored: a gold answer of more than {longest} words needs a judge (--judge)")
+        if isinstance(folder, Path):
+            return grade.score(completion, example, folder)
+        return grade.score(completion, folder(example))
 
     return Task(
         name=name,
-        summary=f"rows of your own, graded by {rule['name']!r}",
+        summary=f"rows of your own, {_note(rule)}",
         prepare=prepare,
         grade=graded,
-        max_new_tokens=max_new_tokens,
-        note="scored only by a judge" if open_answers else f"graded by {rule['name']!r}",
+        max_new_tokens=columns.max_new_tokens,
+        note=_note(rule),
         grader=rule,
-        rubric=KNOWLEDGE if open_answers else None,
+        columns=columns.settings(),
+        suffixes=suffixes,
+        question=question,
+        rubric=rubric,
+        render=grade.render,
+        accept=columns.accept or (None if grade.graded else 1.0),
     )
 
 
-class _UserRows:
-    """All rows of one task, and the columns that occur in them (``seen``) and are used (``used``)."""
-
-    def __init__(self, name: str, columns: Columns):
-        self.name, self.named_columns, self.gathered = name, columns, Gathered()
-        self.seen: set[str] = set()
-        self.used: set[str] = set()
-        self.columns_by_fields: dict[tuple[str, ...], Columns] = {}
-        self.row_by_id: dict[str, int] = {}
-        self.remarks = Counter[str]()  # on how many rows
-
-    def read(self, label: str, file: Path, split: str | None) -> None:
-        self.row_by_id.clear()
-        formats = self._formats(split, label)
-        gather_file(self.name, label, file, formats, self.gathered, self.named_columns.delimiter)
-
-    def check(self) -> None:
-        for column in self.named_columns.named.values():
-            if column not in self.seen:
-                raise choose(f"column of task {self.name!r}:", column, tuple(self.seen))
-        need_rows(self.name, self.gathered, self._formats(None, ""))
-
-    def rule(self) -> GraderRule:
-        """The rule for the manifest: the one the user named, else one that suits all gold answers."""
-        grader, pattern = self.named_columns.grader, self.named_columns.pattern
-        if pattern:
-            return {"name": grader or "regex", "pattern": pattern}
-        if grader:
-            return {"name": grader}
-        answers = [_gold_text(row.example) for row in self.gathered.rows]
-        return {"name": named_rules.suiting(answers), "chosen": "by the answers"}
-
-    def prepared(self, options: PrepareOptions) -> Prepared:
-        """The rows by split. They are handed over and not kept, since there may be many."""
-        rule, gathered = self.rule(), self.gathered
-        self.gathered = Gathered()
-        gathered.rows = [_with_answer(row) for row in gathered.rows]
-        if any(row.role == "test" for row in gathered.rows):  # then rows without a split are meant for training
-            gathered.rows = [replace(row, role="train") if row.role == "pool" else row for row in gathered.rows]
-        if options.demonstrations == "source" and any(row.example.demonstration is None for row in gathered.rows):
-            options = replace(options, demonstrations="answer")
-        prepared = arrange(self.name, gathered, options, _first)
-        prepared.source = f"rows of your own: {', '.join(gathered.formats[_FORMAT])}"
-        if unused := sorted(self.seen - self.used):
-            prepared.notes.append(f"unused columns: {', '.join(unused)}")
-        prepared.notes += [f"{remark} ({count} rows)" for remark, count in sorted(self.remarks.items())]
-        if "chosen" in rule:
-            prepared.notes.append(_CHOSEN[rule["name"] == "none"].format(rule["name"]))
-        return prepared
-
-    def _formats(self, split: str | None, label: str) -> tuple[Format, ...]:
-        return (Format(_FORMAT, self.named_columns.licence, self._has_prompt, partial(self._parse, split, label)),)
-
-    def _has_prompt(self, data: Record) -> bool:
-        columns = self._columns(data)
-        return bool(columns.prompt or columns.messages)
-
-    def _columns(self, data: Record) -> Columns:
-        fields = tuple(data)
-        if fields not in self.columns_by_fields:
-            self.columns_by_fields[fields] = complete(self.named_columns, fields)
-            self.seen.update(name for name in fields if name)
-            self.used.update(self.columns_by_fields[fields].named.values())
-        return self.columns_by_fields[fields]
-
-    def _parse(self, split: str | None, label: str, row: RawRow) -> list[SourceRow | Dropped]:
-        columns = self._columns(row.data)
-        role = split or _split_by_column(row, columns) or _split_by_name(label) or "pool"
-        prompt, demonstration, tools, remarks = conversation_of(row.data, columns)
-        answer = answer_of(row.data, columns.answer)
-        if demonstration is None and answer is None:
-            raise BadRow("no demonstration and no answer", f"fields: {', '.join(map(str, row.data))}")
-        context = row.data.get(columns.context) if columns.context else None
-        if context is not None and not isinstance(context, str):
-            raise BadRow("context is not text", f"field {columns.context!r}")
-        name = self._id(row, columns) or f"{self.name}-{f'{role}-' * (role != 'pool')}{row.number}"
-        context = ((context or "").strip() and context) or None
-        example = Example(name, prompt, demonstration, context, answer, tools=tools)
-        self.remarks.update(remarks)
-        return [SourceRow(example, role, (prompt_key("\n".join(m["content"] for m in prompt)),), row.where)]
-
-    def _id(self, row: RawRow, columns: Columns) -> str | None:
-        """The row's own id, which no other row of its file may have; None if there is no id column."""
-        if columns.id is None:
-            return None
-        value = row.data.get(columns.id)
-        if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
-            raise BadRow("no id", f"field {columns.id!r} is {value!r}")
-        if (first := self.row_by_id.setdefault(str(value), row.number)) != row.number:
-            raise BadRow("duplicate id", f"{value!r} is also the id of row {first}")
-        return str(value)
-
-
-_CHOSEN = {
-    False: "graded by {!r}, which suits the gold answers; --columns can name another grader",
-    True: "the answers are long texts: score them with a judge (sdft eval --judge), or name a grader with --columns",
-}
-
-
-def _split_by_column(row: RawRow, columns: Columns) -> str | None:
-    if columns.split is None:
-        return None
-    if (split := split_of(row.data.get(columns.split), columns)) is None:
-        detail = f"{columns.split!r} is {row.data.get(columns.split)!r}; splits: {', '.join(SPLIT_NAMES)}"
-        raise BadRow("unknown split", detail)
-    return split
-
-
-def _split_by_name(label: str) -> str | None:
-    """The split that a file (``test.csv``, ``train-00000-of-00002.parquet``) or a folder above it is named after."""
-    _, *folders = Path(label).parent.parts or ("",)
-    pieces = (Path(label).stem, *reversed(folders))
-    splits = (SPLIT_NAMES.get(re.split(r"[-_.]?\d", piece)[0].lower()) for piece in pieces)
-    return next((split for split in splits if split), None)
-
-
-def _gold_text(example: Example) -> str:
-    """What a row would be graded by; "" for a demonstration that cannot be compared with."""
-    if example.answer is not None:
-        return _first(example.answer)
-    return _said(example) or ""
-
-
-def _first(answer: str | list[str]) -> str:
-    return answer if isinstance(answer, str) else answer[0]
-
-
-def _with_answer(row: SourceRow) -> SourceRow:
-    """A row without a gold answer is graded by its demonstration."""
-    example = row.example
-    if example.answer is not None or not (said := _said(example)):
-        return row
-    return replace(row, example=replace(example, answer=said))
-
-
-def _said(example: Example) -> str | None:
-    """What a demonstration of one turn says, without its reasoning; None for several turns, and for tool calls."""
-    shown = example.demonstration
-    if isinstance(shown, list):
-        return shown[0]["content"] if len(shown) == 1 and not shown[0].get("tool_calls") else None
-    return shown
+def _note(rule: GraderRule) -> str:
+    """How the task is scored, in words."""
+    if rule["name"] == JUDGE:
+        return "scored only by a judge"
+    if "max_words" in rule:
+        return (
+            f"gold answers of up to {rule['max_words']} words are graded by {rule['name']!r}, unless a judge is named"
+        )
+    return f"graded by {rule['name']!r}" + (", unless a judge is named" if "rubric" in rule else "")

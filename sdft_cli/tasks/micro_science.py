@@ -7,4 +7,6 @@
 
 from sdft_cli.tasks._micro import rule_task
 
-TASK = rule_task("science", "name the kind, out of three, that a hidden rule assigns to a substance (micro world)")
+TASK = rule_task(
+    "science", "name the kind, out of three, that a hidden rule assigns to a substance (micro world)", options=3
+)

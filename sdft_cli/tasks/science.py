@@ -28,13 +28,13 @@ from sdft_cli.tasks._formats import (
     SourceRow,
     gather,
     messages,
-    prompt_key,
+    prompt_keys,
     slug,
     text,
     texts,
 )
 from sdft_cli.tasks._splits import arrange
-from sdft_cli.types import Dropped, Example, Message, Prepared, PrepareOptions, Score, Task
+from sdft_cli.types import Dropped, Example, HubSource, Message, Prepared, PrepareOptions, Score, Task
 
 SYSTEM = """
 Given a question and four options, please select the right answer. Respond in the following format:
@@ -92,7 +92,7 @@ def _sciknoweval_row(row: RawRow) -> list[SourceRow | Dropped]:
     topic = str(details.get("task") or "row")
     meta = {"level": f"{data.get('domain', '')} {details.get('level', '')}".strip() or "unknown", "topic": topic}
     example = Example(f"science-{slug(topic)}-{row.number}", prompt, answer=letter, meta=meta)
-    return [SourceRow(example, "pool", (_question_key(prompt[-1]["content"]),), row.where)]
+    return [SourceRow(example, "pool", _question_keys(prompt[-1]["content"]), row.where)]
 
 
 def _listed(choices: Record) -> str:
@@ -119,11 +119,19 @@ def _authors_row(row: RawRow) -> list[SourceRow | Dropped]:
         raise BadRow("answer is not a letter", f"{answer[:40]!r}")
     example = Example(f"science-{row.number}", prompt, demonstration, answer=answer)
     role = "train" if demonstration else "test"
-    return [SourceRow(example, role, (_question_key(prompt[-1]["content"]),), row.where)]
+    return [SourceRow(example, role, _question_keys(prompt[-1]["content"]), row.where)]
 
 
-def _question_key(content: str) -> bytes:
-    return prompt_key(_OPTIONS.sub("", content).strip() or content)
+def _question_keys(content: str) -> tuple[bytes, ...]:
+    return prompt_keys(_OPTIONS.sub("", content).strip() or content)
+
+
+def _chemistry_l3(rows: list[Record]) -> tuple[list[Record], list[str]]:
+    """Of the rows of all of SciKnowEval, those that the task is named after."""
+    chosen = [
+        row for row in rows if (row.get("domain"), (row.get("details") or {}).get("level")) == ("Chemistry", "L3")
+    ]
+    return chosen, [f"of {len(rows)} rows of SciKnowEval, the {len(chosen)} on Chemistry, level L3, were taken"]
 
 
 FORMATS = (
@@ -152,4 +160,12 @@ TASK = Task(
     max_new_tokens=2048,
     source_hint="files or folders of " + "; ".join(f.name for f in FORMATS),
     render=render_answer,
+    options=len(LABELS),
+    hub=HubSource(
+        ("hf:hicai-zju/SciKnowEval",),
+        "SciKnowEval, 28,392 questions in its version 2 (the one the hub serves), of which Chemistry L3 is used; "
+        "also github.com/HICAI-ZJU/SciKnowEval",
+        "MIT",
+        _chemistry_l3,
+    ),
 )

@@ -14,6 +14,7 @@ For the graders and their flaws see `sdft_cli.grading.task_rules`.
 from __future__ import annotations
 
 import json
+import re
 from itertools import zip_longest
 from pathlib import Path
 
@@ -26,14 +27,14 @@ from sdft_cli.tasks._formats import (
     Record,
     SourceRow,
     gather,
-    prompt_key,
+    prompt_keys,
     slug,
     text,
     texts,
     user,
 )
 from sdft_cli.tasks._splits import arrange
-from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions, Score, Task
+from sdft_cli.types import Dropped, Example, HubSource, Json, Prepared, PrepareOptions, Score, Task
 
 # The space after "tools." and the missing blank line before "Use" (raw documentation ends with a newline) are theirs.
 PROMPT = """\
@@ -52,6 +53,8 @@ the user.
 Begin!
 Question: {question}"""
 _ASK = "\nBegin!\nQuestion: "
+#: A place in a file called test: its rows are for testing, even if they have a demonstration.
+_TEST_FILE = re.compile(r"(?:^|/)test\.\w+[:\[]")
 
 
 def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
@@ -122,12 +125,16 @@ def _instance(record: Record, instance: Json, i: int, where: str) -> SourceRow:
 
 def _authors_row(row: RawRow) -> list[SourceRow | Dropped]:
     prompt = text(row.data, "prompt", "prompt")
-    column = next((c for c in ("demonstration", "golden_response") if c in row.data), None)
+    # on the hub the test rows have the columns of the training rows: with null, or an empty list
+    held_out = _TEST_FILE.search(row.where) is not None
+    absent = [c for c, value in row.data.items() if held_out and value in (None, [])]
+    column = next((c for c in ("demonstration", "golden_response") if c in row.data and c not in absent), None)
     demonstration = texts(row.data, column, "demonstration") if column else None
-    gold = _calls(row.data.get("golden_answer")) if "golden_answer" in row.data or not demonstration else None
+    answer = row.data.get("golden_answer")
+    gold = _calls(answer) if answer not in (None, []) or not demonstration else None
     api = row.data.get("name")
     name = f"{slug(api) if isinstance(api, str) else 'row'}-{row.number}"
-    role = "train" if demonstration else "test"
+    role = "train" if demonstration and not held_out else "test"
     return [_source_row(name, prompt, demonstration, gold, role, api if isinstance(api, str) else None, row.where)]
 
 
@@ -136,7 +143,7 @@ def _source_row(
 ) -> SourceRow:
     meta = {"api": api} if api else {}
     example = Example(f"tooluse-{name}", user(prompt), demonstration, answer=gold, meta=meta)
-    return SourceRow(example, role, (prompt_key(prompt),), where)
+    return SourceRow(example, role, prompt_keys(prompt), where)
 
 
 def _prompt(record: Record, question: str) -> str:
@@ -211,4 +218,10 @@ TASK = Task(
     note="scored by the authors' official rule; the strict rule's score is given beside it",
     question=question,
     render=task_rules.render_calls,
+    hub=HubSource(
+        ("hf:Ahren09/ToolAlpaca",),
+        "ToolAlpaca in the SDFT authors' form, 4,046 training rows and 68 test rows, a copy by others; the original is "
+        "github.com/tangqiaoyu/ToolAlpaca (train_data.json, eval_simulated.json)",
+        "Apache-2.0 (ToolAlpaca)",
+    ),
 )

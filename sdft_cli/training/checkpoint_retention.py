@@ -1,5 +1,8 @@
 """Which checkpoints of a stage stay on disk, and with which one the stage ends. Pure: measurements in, steps out.
 
+The best mark is the one with the highest validation accuracy. Where no mark of the stage has an accuracy, because
+nothing scores its task, it is the one with the lowest validation loss.
+
 A mid-training evaluation leaves a mark. A mark is worth a copy of the model where it is the best so far on validation
 (arXiv 2601.19897, appendix B.1, reports that checkpoint), or where the prior suite still holds and the run is to go
 back to such a step. Marks of a stage's earlier phases are left out: they are not what the stage is for.
@@ -15,14 +18,17 @@ from sdft_cli.runs.records import MarkRecord
 
 @dataclass(frozen=True)
 class Mark:
-    """Accuracies measured at a step: on the stage's own validation rows and on the prior suite; None: not measured."""
+    """What was measured at a step: accuracy and loss on the stage's own validation rows, accuracy on the prior suite;
+    None: not measured."""
 
     step: int
     validation: float | None = None
     prior: float | None = None
+    loss: float | None = None
 
     def record(self) -> MarkRecord:
-        return {"step": self.step, "validation": self.validation, "prior": self.prior}
+        record: MarkRecord = {"step": self.step, "validation": self.validation, "prior": self.prior}
+        return record if self.loss is None else {**record, "loss": self.loss}
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,18 @@ class Rule:
 
 
 def best(marks: Sequence[Mark]) -> Mark | None:
-    """The mark with the highest validation accuracy; of equals the earliest, which has moved the model least."""
-    scored = [m for m in marks if m.validation is not None]
-    return max(scored, key=lambda m: (m.validation, -m.step)) if scored else None
+    """The mark with the highest validation accuracy, or with the lowest loss where none has an accuracy; of equals the
+    earliest, which has moved the model least."""
+    if scored := [m for m in marks if m.validation is not None]:
+        return max(scored, key=lambda m: (m.validation, -m.step))
+    measured = [m for m in marks if m.loss is not None]
+    return min(measured, key=lambda m: (m.loss, m.step)) if measured else None
+
+
+def better(one: Mark, other: Mark) -> bool:
+    """Whether ``one`` has the higher accuracy or, where neither has any, the lower loss; false where one lacks what the
+    other has."""
+    if one.validation is not None and other.validation is not None:
+        return one.validation > other.validation
+    unscored = one.validation is None and other.validation is None
+    return unscored and one.loss is not None and other.loss is not None and one.loss < other.loss

@@ -13,7 +13,7 @@ from sdft_cli.errors import SdftError
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import EndingFacts, EvalRow, StageId
-from sdft_cli.training.checkpoint_retention import Mark, Rule, best
+from sdft_cli.training.checkpoint_retention import Mark, Rule, best, better
 
 
 class Checkpointer:
@@ -23,6 +23,7 @@ class Checkpointer:
         self.run, self.settings, self.stage, self.begin = run, run.recipe_of(stage).train, stage, begin
         self.checkpoints = run.checkpoints.of(stage)
         self.marks: list[Mark] = []
+        self.judged_from = self._judged_from()
         for row in run.metrics.evals(stage):
             self.see(row)
         self.rule = Rule(self.settings.keep_checkpoints, self.settings.best != "off", self._floor())
@@ -37,11 +38,19 @@ class Checkpointer:
             raise SdftError("train.stop_if_prior_drops: no item of the prior suite could be scored", "drop the setting")
         return base - drop - 1e-9  # a drop of exactly that much is allowed
 
+    def _judged_from(self) -> int:
+        """The step of this stage after which the run has had another judge, or one at all: accuracies by that one
+        cannot be compared with those before. -1 where it has kept its judge."""
+        changed = [row for row in self.run.metrics.read().settings if "judge.model" in row["changed"]]
+        return max((row["step"] for row in changed if row["stage"] == self.stage.number), default=-1)
+
     def see(self, row: EvalRow) -> None:
         """Take notice of a mid-training evaluation."""
         if row["step"] > self.begin:
             score, suite = row["scores"][row["task"]], row["suite"]
-            self.marks.append(Mark(row["step"], score["accuracy"], suite["accuracy"] if suite else None))
+            accuracy = score["accuracy"] if row["step"] > self.judged_from else None
+            loss = score["loss"]["value"] if "loss" in score else None
+            self.marks.append(Mark(row["step"], accuracy, suite["accuracy"] if suite else None, loss))
 
     def evaluated(self, step: int) -> bool:
         """Whether the evaluation after ``step`` is logged."""
@@ -79,7 +88,7 @@ class Checkpointer:
         return self.rule.ending(self.marks, self.settings.best == "use") if self.marks else Mark(at)
 
     def close(self, at: int, model: Callable[[Path], None]) -> Checkpoint:
-        """The stage's final checkpoint; of the others only one with a better validation accuracy is kept."""
+        """The stage's final checkpoint; of the others only one that is better on validation rows is kept."""
         final = self.checkpoints.write(at, lambda folder, _: model(folder), stage_done=True)
         self.tidy(final)
         return final
@@ -92,8 +101,7 @@ class Checkpointer:
     def _better(self) -> list[Mark]:
         """The best mark, if it is to be kept and better than the last."""
         top = best(self.marks) if self.rule.best else None
-        last = self.marks[-1].validation if self.marks else None
-        return [top] if top and top.validation is not None and last is not None and top.validation > last else []
+        return [top] if top and better(top, self.marks[-1]) else []
 
     def report(self, at: int) -> EndingFacts:
         """How the stage ends after step ``at``: with which step's model, why, and which evaluation was the best."""

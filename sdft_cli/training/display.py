@@ -10,7 +10,18 @@ from rich.text import Text
 
 from sdft_cli import console as terminal
 from sdft_cli.console import clock, number
-from sdft_cli.runs.records import EndingRow, EvalRow, GuardRow, Scores, StageId, StepFacts, StepRow
+from sdft_cli.runs.records import (
+    EndingRow,
+    EvalRow,
+    GuardRow,
+    MarkRecord,
+    Scores,
+    ShortScore,
+    StageId,
+    StepFacts,
+    StepRow,
+    TaskSummary,
+)
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -31,6 +42,33 @@ def step_line(row: StepFacts) -> str:
         ("tokens/s", row.get("tokens_per_second"), ",.0f"),
     )
     return "  ".join(f"{label} {value:{form}}" for label, value, form in fields if value is not None)
+
+
+def _quick_cell(name: str, score: ShortScore) -> str:
+    """``science 0.917 (n 60)``; the loss where nothing could be scored; empty where there is neither."""
+    if score["n"]:
+        return f"{name} {number(score['accuracy'])} (n {score['n']})"
+    return f"{name} loss {number(score['loss']['value'])} (n {score['loss']['rows']})" if "loss" in score else ""
+
+
+def _stage_cell(task: str, summary: TaskSummary) -> str:
+    if summary["accuracy"] is not None:
+        return f"{task} {number(summary['accuracy'])}"
+    return f"{task} loss {number(summary['loss']['value'])}" if "loss" in summary else ""
+
+
+def _measured(mark: MarkRecord) -> str:
+    """What a mark was chosen by."""
+    if mark["validation"] is None and (loss := mark.get("loss")) is not None:
+        return f"{number(loss)} nats per token"
+    return number(mark["validation"])
+
+
+def _is_better(best: MarkRecord, last: MarkRecord) -> bool:
+    if best["validation"] is not None:
+        return best["validation"] > (last["validation"] or 0.0)
+    best_loss, last_loss = best.get("loss"), last.get("loss")
+    return best_loss is not None and last_loss is not None and best_loss < last_loss
 
 
 class TrainingDisplay:
@@ -78,10 +116,12 @@ class TrainingDisplay:
             self.note(f"{self._stage()}  step {step}/{self.steps}  {step_line(row)}  left {self._left(step, now)}")
 
     def eval(self, row: EvalRow) -> None:
-        """The quick accuracies of a mid-training evaluation."""
+        """The quick accuracies of a mid-training evaluation, and the losses of tasks without one."""
         scores = {**row["scores"], **({"prior": row["suite"]} if row["suite"] else {})}
-        cells = [f"{name} {number(score['accuracy'])} (n {score['n']})" for name, score in scores.items() if score["n"]]
+        cells = [cell for name, score in scores.items() if (cell := _quick_cell(name, score))]
         self.note(f"  eval at step {row['step']}  " + "  ".join(cells))
+        if note := row.get("note"):
+            self.note(f"  {note}")
 
     def guard(self, row: GuardRow) -> None:
         """A warning; a stop ends the run with an error that says the same."""
@@ -96,17 +136,15 @@ class TrainingDisplay:
             prior = number(last["prior"] if last else None)
             self.note(f"stage stopped at step {row['step']}: prior suite at {prior}; it ends with {model}")
         elif row["why"] == "best validation" and best:
-            self.note(
-                f"stage ends with the model of step {row['model_of']}, "
-                f"the best on validation: {number(best['validation'])}"
-            )
-        elif best and last and (best["validation"] or 0.0) > (last["validation"] or 0.0):
-            figures = f"{number(best['validation'])} at step {best['step']}, {number(last['validation'])} at the last"
-            self.note(f"best validation accuracy: {figures} (--set best=use ends a stage with its best step)")
+            self.note(f"stage ends with the model of step {row['model_of']}, the best on validation: {_measured(best)}")
+        elif best and last and _is_better(best, last):
+            figures = f"{_measured(best)} at step {best['step']}, {_measured(last)} at the last"
+            what = "loss" if best["validation"] is None else "accuracy"
+            self.note(f"best validation {what}: {figures} (--set best=use ends a stage with its best step)")
 
     def scores(self, scores: Scores) -> None:
-        """The accuracies measured after a stage."""
-        cells = [f"{t} {number(s['accuracy'])}" for t, s in scores["tasks"].items() if s["accuracy"] is not None]
+        """The accuracies measured after a stage, and the losses of tasks without one."""
+        cells = [cell for task, summary in scores["tasks"].items() if (cell := _stage_cell(task, summary))]
         if scores["suite"]:
             cells.append(f"prior suite {number(scores['suite']['accuracy'])}")
         self.note(f"after stage {scores['stage']} ({scores['task']}): " + ", ".join(cells))

@@ -13,10 +13,12 @@ from pathlib import Path
 from sdft_cli import plugins
 from sdft_cli.config.recipe import METHODS, Method, Recipe
 from sdft_cli.data import dataset
+from sdft_cli.data.gold_checks import check_gold
 from sdft_cli.errors import UsageError
+from sdft_cli.grading import named_rules
 from sdft_cli.models.chat import Chat
+from sdft_cli.training import score_checks
 from sdft_cli.training.batches import Batches
-from sdft_cli.training.gold_checks import check_gold
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.row_checks import asked_tokens, hint_for, refuse, screen, usable, wanted_tokens
 from sdft_cli.training.warm_up import check_warm_up
@@ -29,7 +31,8 @@ class StagePlan:
 
     ``lengths`` are the prompt tokens of the first phase's rows, (student's, teacher's or 0); ``too_long`` those of the
     rows that were dropped for their length. ``tests`` holds the held-out rows by split: ``test``, perhaps ``ood``.
-    ``notes`` are what a user should know before the first step.
+    ``notes`` are what a user should know before the first step. ``unscored`` says why the validation rows cannot be
+    scored (empty: they can).
     """
 
     task: Task
@@ -42,6 +45,7 @@ class StagePlan:
     dropped: list[Dropped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     phases: list[Batches] = field(default_factory=list)
+    unscored: str = ""
 
     @property
     def steps(self) -> int:
@@ -60,6 +64,7 @@ def plan(recipe: Recipe, chat: Chat, stages: Sequence[Recipe] = ()) -> list[Stag
     if isinstance(suite, Suite):
         items = [example for part in suite.parts().values() for example in part]
         plans[0].notes += usable(suite, items, recipe, chat, f"suite {suite.name}")[2]
+        score_checks.check_suite(suite, items, recipe)
     return plans
 
 
@@ -83,6 +88,7 @@ def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat) ->
         stage.phases.append(Batches(chat, phase, task, examples, (number, "then"), new_tokens))
     second = recipe.second_phase
     for at, batches in enumerate(stage.phases):
+        score_checks.check_reward(task, batches.recipe, batches.examples)
         inherited = at > 0 and second is not None and second.train.warmup_steps is None
         stage.notes += check_warm_up(batches.recipe, batches.steps, name, inherited)
     return stage
@@ -90,8 +96,13 @@ def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat) ->
 
 def _read(task: Task, folder: Path, recipe: Recipe, chat: Chat) -> StagePlan:
     """The stage's rows; of the held-out ones, those that a model can be scored on."""
+    named_rules.check_ready(task.grader)
     how = recipe.train.on_bad_row
     stage = StagePlan(task, [], [], {}, task.max_new_tokens)
+    if recipe.sampler.source == "corpus" and dataset.is_raw_text(folder):
+        stage.tests = {"test": []}
+        stage.notes.append(f"{task.name} is raw text: there are no questions that it could be scored on")
+        return stage
     stage.train, stage.dropped = dataset.read_split(folder, "train", how)
     for split in ("validation", *dataset.held_out_splits(folder)):
         rows, bad = dataset.read_split(folder, split, how)
@@ -102,6 +113,8 @@ def _read(task: Task, folder: Path, recipe: Recipe, chat: Chat) -> StagePlan:
             stage.validation = rows
         else:
             stage.tests[split] = rows
+    stage.unscored, notes = score_checks.outlook(task, stage.validation, stage.tests, recipe, chat)
+    stage.notes += notes
     return stage
 
 

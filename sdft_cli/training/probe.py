@@ -24,12 +24,15 @@ from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe, Sampler
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import answers, divergences, summaries
+from sdft_cli.evaluation.judge import judged
+from sdft_cli.evaluation.run_judging import check_judge, judge_of
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.views import VIEWS
-from sdft_cli.runs.records import Divergences, ItemRecord
+from sdft_cli.runs.records import ItemRecord
+from sdft_cli.runs.token_records import Divergences
 from sdft_cli.training import available_memory
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
@@ -63,6 +66,7 @@ def measure(recipe: Recipe, limit: int) -> Measured:
     plans = plan(recipe, pretrained.load_chat(location))
     for note in notes_of(plans):
         console.err.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+    check_judge(recipe, [stage.task for stage in plans], _say)
     before = available_memory.resident()
     policy = pretrained.load(location, recipe.runtime, recipe.lora)
     probe = _Probe(recipe, policy, limit)
@@ -99,6 +103,7 @@ class _Probe:
         self.engine: Engine = ENGINES.get(recipe.engine.name)(policy, recipe.engine)
         view = recipe.views.teacher
         self.teacher_view = view if view and not VIEWS[view].needs_attempts else DEMONSTRATION
+        self.judge = judge_of(recipe)
 
     def task(self, stage: StagePlan) -> TaskProbe:
         """Everything about one stage of the recipe."""
@@ -112,14 +117,17 @@ class _Probe:
         self._note(stage, f"teacher ({self.teacher_view}) on {len(taught)} rows, greedy")
         prompts = [row.teacher or [] for row in taught]
         teacher = self._grade(stage, taught, self._sample(stage, prompts, seed, greedy=True))
+        sampled = self._grade(stage, rows, rollouts)
+        if self.judge:
+            self.judge.release()  # a local one: the steps that are timed need the memory
         self._note(stage, "timing steps of the method")
         return {
             "task": stage.task.name,
             "rows": len(rows),
             "max_new_tokens": stage.max_new_tokens,
-            "note": stage.task.note,
+            "note": self.judge.note(student) if self.judge and stage.task.rubric else stage.task.note,
             "student": summaries.summarize(student),
-            "student_sampled": summaries.summarize(self._grade(stage, rows, rollouts)),
+            "student_sampled": summaries.summarize(sampled),
             "teacher": summaries.summarize(teacher),
             "gain": summaries.gain(student, teacher, seed),
             "kl": self._divergence(rows, rollouts, seed),
@@ -129,7 +137,7 @@ class _Probe:
         }
 
     def _note(self, stage: StagePlan, text: str) -> None:
-        console.err.print(f"{stage.task.name}: {text}", soft_wrap=True, markup=False)
+        _say(f"{stage.task.name}: {text}")
 
     # rows and completions -----------------------------------------------------------------------------------
 
@@ -162,7 +170,10 @@ class _Probe:
         return self.engine.sample(prompts, Sampler(), stage.max_new_tokens, seed, greedy) if prompts else []
 
     def _grade(self, stage: StagePlan, rows: list[_Row], rollouts: list[Rollout]) -> list[ItemRecord]:
-        return answers.graded([row.example for row in rows], rollouts, self.policy.chat, stage.task.grade)
+        """Graded by the task, or judged where there is a judge and a rubric for it."""
+        task = stage.task
+        records = answers.graded([row.example for row in rows], rollouts, self.policy.chat, task.grade)
+        return judged(self.judge, task.name, task.rubric, records) if self.judge and task.rubric else records
 
     def _divergence(self, rows: list[_Row], rollouts: list[Rollout], seed: int) -> Divergences | None:
         pairs = [
@@ -242,6 +253,10 @@ class _Probe:
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: param.detach() for name, param in self.policy.model.named_parameters()}
+
+
+def _say(text: str) -> None:
+    console.err.print(text, soft_wrap=True, markup=False)
 
 
 def _total(parts: Sequence[float | None]) -> float | None:

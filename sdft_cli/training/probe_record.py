@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 from sdft_cli.evaluation.summaries import Gain
-from sdft_cli.runs.records import Divergences, Summary
+from sdft_cli.runs.records import Summary
+from sdft_cli.runs.token_records import Divergences
 from sdft_cli.training.cost_estimates import Footprint, Percentiles
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.evaluation.run_judging import check_rubrics
 from sdft_cli.models import pretrained
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import Run
@@ -14,6 +15,7 @@ from sdft_cli.runs.records import StageId
 from sdft_cli.training.model_checks import check_model
 from sdft_cli.training.preflight import StagePlan, notes_of, plan
 from sdft_cli.training.recipe_checks import check_recipe
+from sdft_cli.types import Task
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class RunPlan:
     todo: list[int]
     notes: list[str]
 
+    @property
+    def tasks(self) -> list[Task]:
+        """The task of every stage."""
+        return [stage.task for stage in self.stages]
+
 
 def plan_run(recipe: Recipe, run: Run | None = None) -> RunPlan:
     """The plan of a new run, or of what is left of ``run`` under ``recipe``.
@@ -40,6 +47,7 @@ def plan_run(recipe: Recipe, run: Run | None = None) -> RunPlan:
     own = [finished_recipe(run, StageId(i, task)) for i, task in enumerate(recipe.tasks, 1)]
     recipes = [recipe if finished is None else _lenient(finished, recipe) for finished in own]
     stages = plan(recipe, chat, recipes)
+    check_rubrics(recipe, [stage.task for stage in stages])
     todo = [i for i, finished in enumerate(own, 1) if finished is None]
     return RunPlan(recipe, location, chat, stages, todo, [*notes_of(stages), *check_model(recipe)])
 

@@ -90,4 +90,8 @@ def test_methods_and_tasks_are_listed(sdft) -> None:
     tasks = json.loads(sdft("tasks", "--json")[1])
     assert tasks["tooluse"]["needs_source"] and "ToolAlpaca" in tasks["tooluse"]["source_hint"]
     assert not tasks["micro-tooluse"]["needs_source"] and tasks["micro-tooluse"]["suite"] == "new"
+    graders = json.loads(sdft("graders", "--json")[1])
+    assert graders["sql"]["columns"] == ["database", "schema", "dialect"] and graders["rouge"]["graded"]
+    out = sdft("graders")[1]
+    assert all(f"\n{name} " in f"\n{out}" and each["flaws"] in out for name, each in graders.items())
     assert sdft("--version")[1].startswith("sdft ")

@@ -37,6 +37,7 @@ MODES = {
     "prepare, teacher": ("prepare --source mine=rows.jsonl --teacher big", "commands.prepare.prepare"),
     "prepare, local teacher": ("prepare --source mine=rows.jsonl --teacher local:micro", "commands.prepare.prepare"),
     "prepare, dry": ("prepare --source mine=rows.jsonl --teacher big --dry-run", "commands.prepare.dry_run"),
+    "prepare, show": ("prepare --source mine=rows.jsonl --teacher big --show", "commands.prepare.try_out"),
     "prepare, submit": ("prepare --source mine=rows.jsonl --teacher big --batch submit", "commands.prepare.submit"),
     "data list": ("data list", "commands.datasets.list_datasets"),
     "data stats": ("data stats", "commands.datasets.stats"),
@@ -53,6 +54,7 @@ MODES = {
     "report": ("report one two", "commands.report.report"),
     "methods": ("methods", ""),
     "tasks": ("tasks", ""),
+    "graders": ("graders", ""),
 }
 #: A flag's words in every mode of a command; None where another table has them. {flag} in an error is its own name.
 RECIPE = {
@@ -64,6 +66,9 @@ RECIPE = {
     "seed": "--seed 3",
     "engine": "--engine my-engine",
     "sets": "--set train.batch=8",
+    "judge": "--judge big",
+    "judge_base_url": "--judge-base-url http://localhost:1/v1",
+    "judge_key_env": "--judge-key-env MY_KEY",
 }
 TEACHER = {
     "base_url": "--base-url http://localhost:1/v1",
@@ -101,6 +106,7 @@ FLAGS: dict[str, dict[str, str]] = {
         "demonstrations": "--demonstrations answer",
         "on_bad_row": "--on-bad-row drop",
         "on_overlap": "--on-overlap drop",
+        "on_unwinnable": "--on-unwinnable drop",
         "merge_system": "--merge-system",
         "model": "--model model",
         "seed": "--seed 1",
@@ -109,6 +115,8 @@ FLAGS: dict[str, dict[str, str]] = {
         **TEACHER,
         "batch": "--batch collect",
         "dry_run": "--dry-run",
+        "limit": "--limit 3",
+        "show": "--show",
     },
     "data list": {"data": "--data d"},
     "data stats": {"tasks": A, "data": "--data d", "method": "--method sft", "model": "--model model"},
@@ -185,13 +193,16 @@ FLAGS: dict[str, dict[str, str]] = {
     "report": {"runs": "three", "out": "--out o", "single": "--single one", "force": "--force"},
     "methods": {},
     "tasks": {},
+    "graders": {},
 }
+ASKING = ("batch", "dry_run", "limit", "show")
+ASKED = ("prepare, teacher", "prepare, local teacher", "prepare, dry", "prepare, show", "prepare, submit")
 #: Refused, by mode and flag: what the error says.
 REFUSED = {
     **{("prepare", flag): "is about a teacher" for flag in TEACHER},
     **{("prepare, sources", flag): "is about a teacher" for flag in TEACHER},
-    **{("prepare", flag): "is about a teacher" for flag in (*TEACHER, "batch", "dry_run")},
-    **{("prepare, sources", flag): "is about a teacher" for flag in (*TEACHER, "batch", "dry_run")},
+    **{("prepare", flag): "is about a teacher" for flag in (*TEACHER, *ASKING)},
+    **{("prepare, sources", flag): "is about a teacher" for flag in (*TEACHER, *ASKING)},
     **{
         ("prepare, local teacher", flag): "is for an endpoint"
         for flag in (
@@ -200,20 +211,19 @@ REFUSED = {
         )
     },
     **{("prepare, submit", flag): "paces single requests" for flag in ("rpm", "tpm", "concurrency")},
-    **{
-        (mode, "demonstrations"): "--demonstrations answer leaves nothing for a teacher"
-        for mode in ("prepare, teacher", "prepare, local teacher", "prepare, dry", "prepare, submit")
-    },
-    **{(mode, "model"): "--model measures the rows" for mode in ("prepare, dry", "prepare, submit")},
-    **{
-        (mode, "world"): "--world 1: mine is made of sources"
-        for mode in (
-            *("prepare, sources", "prepare, teacher", "prepare, local teacher", "prepare, dry", "prepare, submit"),
-        )
-    },
+    **{(mode, "demonstrations"): "--demonstrations answer leaves nothing for a teacher" for mode in ASKED},
+    **{(mode, "model"): "--model measures the rows" for mode in ("prepare, dry", "prepare, show", "prepare, submit")},
+    ("prepare, dry", "show"): "--show asks the teacher",
+    ("prepare, show", "dry_run"): "--dry-run sends nothing",
+    ("prepare, submit", "show"): "--show asks now",
+    ("prepare, show", "batch"): "--show asks now",
+    **{(mode, "world"): "--world 1: mine is made of sources" for mode in ("prepare, sources", *ASKED)},
     **{
         ("sweep, resumed", flag): ": --resume goes on with the sweep's own settings"
-        for flag in ("tasks", "method", "model", "data", "suite", "engine", "sets")
+        for flag in (
+            *("tasks", "method", "model", "data", "suite", "engine", "sets"),
+            *("judge", "judge_base_url", "judge_key_env"),
+        )
     },
     ("sweep, resumed", "out"): "--resume needs a sweep's folder, not o",
     **{(mode, "base"): "micro is no adapter, and nothing has moved" for mode in ("probe", "train", "train, dry")},
@@ -221,8 +231,11 @@ REFUSED = {
     ("eval", "gate"): "--gate safe is how gates are decided, and none is set",
     ("eval", "junit"): "--junit and --markdown report on gates",
     ("eval", "markdown"): "--junit and --markdown report on gates",
-    **{("eval", flag): "are for a judge" for flag in ("judge_base_url", "judge_key_env")},
-    **{("grade", flag): "are for a judge" for flag in ("judge_base_url", "judge_key_env")},
+    **{
+        (mode, flag): "is for a judge, and none is named"
+        for mode in ("eval", "grade", "probe", "train", "train, dry", "sweep")
+        for flag in ("judge_base_url", "judge_key_env")
+    },
 }
 #: Alone, these change nothing that is handed on: what tests them instead.
 ELSEWHERE = {
@@ -230,6 +243,7 @@ ELSEWHERE = {
     ("train", "resume"): "tests/commands/test_train_modes.py",
     ("train", "continue_run"): "tests/commands/test_train_modes.py",
     ("prepare, dry", "dry_run"): "it is in the command line",
+    ("prepare, show", "show"): "it is in the command line",
     ("train", "dry_run"): "the mode 'train, dry'",
     ("train, dry", "out"): "tests/commands/test_train_modes.py",
     ("sweep", "resume"): "the mode 'sweep, resumed'",
@@ -324,6 +338,7 @@ READING = {
     "compare, by": "compare one three two --by method",
     "methods": "methods",
     "tasks": "tasks",
+    "graders": "graders",
 }
 
 

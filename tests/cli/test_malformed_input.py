@@ -65,10 +65,15 @@ CASES: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
         jsonl('{"prompt": "caf\xe9", "completion": "y"}'.encode("latin-1")),
         "x.jsonl:41: not UTF-8",
     ),
-    "UTF-16": ("x.jsonl", jsonl().decode().encode("utf-16"), "x.jsonl is UTF-16"),
+    "UTF-16 cut off": ("x.jsonl", jsonl().decode().encode("utf-16")[:-1], "x.jsonl is broken UTF-16"),
     "UTF-16 without a mark": ("x.jsonl", jsonl().decode().encode("utf-16-le"), "x.jsonl is UTF-16 or not text"),
     "cut off": ("x.jsonl", jsonl('{"prompt": "a'), "x.jsonl:41: broken JSON"),
-    "NaN": ("x.jsonl", jsonl('{"prompt": "a", "completion": NaN}'), "x.jsonl:41: broken JSON (NaN is not JSON)"),
+    "NaN": ("x.jsonl", jsonl('{"prompt": "a", "completion": NaN}'), "x.jsonl:41: no demonstration and no answer"),
+    "Infinity": (
+        "x.jsonl",
+        jsonl('{"prompt": "a", "completion": Infinity}'),
+        "x.jsonl:41: broken JSON (Infinity is not JSON)",
+    ),
     "half a surrogate": (
         "x.jsonl",
         jsonl('{"prompt": "a", "completion": "\\ud83d"}'),
@@ -130,9 +135,9 @@ CASES: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
     "Latin-1 CSV": ("x.csv", table() + "caf\xe9,b\n".encode("latin-1"), "x.csv:42: not UTF-8"),
     "two columns of one name": ("x.csv", b"prompt,prompt\na,b\n", "x.csv:1: two columns are called 'prompt'"),
     "CSV header alone": ("x.csv", b"prompt,completion\n", "x.csv: not a format"),
-    "empty CSV cell": ("x.csv", table("a,"), "x.csv:42: empty demonstration"),
+    "empty CSV cell": ("x.csv", table("a,"), "x.csv:42: no demonstration and no answer"),
     "truncated Parquet": ("x.parquet", parquet, "x.parquet is not a readable Parquet file"),
-    "NaN in Parquet": ("x.parquet", nan_in_parquet, "x.parquet[7]: answer is not a number (field 'answer' is nan)"),
+    "NaN in Parquet": ("x.parquet", nan_in_parquet, "x.parquet[7]: no demonstration and no answer"),
     "not Parquet": ("x.parquet", b"hello there\n", "x.parquet: not a format"),
 }
 

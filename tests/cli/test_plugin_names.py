@@ -50,6 +50,7 @@ NAMED = {
     "train, a recipe": ["train", "--dry-run", "my.toml"],
     "methods": ["methods", "--json"],
     "tasks": ["tasks", "--json"],
+    "graders": ["graders", "--json"],
     "prepare --tasks": ["prepare", *DATA],
     "data show --method": ["data", "show", "my-task", "--method", "my-method"],
     "data stats --method": ["data", "stats", "my-task", "--method", "my-method"],

@@ -190,9 +190,11 @@ def test_an_engine_of_a_plugin_is_still_what_it_was(tmp_path: Path) -> None:
 
 def test_a_grader_that_fails_in_a_run_is_one_line(tmp_path: Path, tiny_model: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.py").write_text(returning("return completion"))
     words = ["--plugin", "my.py", "--tasks", "my-task"]
+    (tmp_path / "my.py").write_text(TASK)
     assert not mutations.run("prepare", *words, codes=(0,)).problem
-    outcome = mutations.run("eval", str(tiny_model), *words, "--limit", "1")
-    assert outcome.code == 2 and not outcome.problem
-    assert "my.py: TASK.grade must return a Score (sdft_cli.types.Score), not str" in outcome.err
+    (tmp_path / "my.py").write_text(returning("return completion"))
+    for command in (["prepare"], ["eval", str(tiny_model), "--limit", "1"]):  # `prepare` grades the gold answers
+        outcome = mutations.run(*command, *words)
+        assert outcome.code == 2 and not outcome.problem
+        assert "my.py: TASK.grade must return a Score (sdft_cli.types.Score), not str" in outcome.err

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from support.run_folder import FORGETS, KEEPS, PARTS, SETTINGS, TASKS, make_run
+from support.run_folder import FORGETS, KEEPS, PARTS, SETTINGS, TASKS, make_run, unscore
 
 from sdft_cli.commands import compare
 from sdft_cli.errors import UsageError
@@ -90,6 +90,61 @@ def test_only_shared_items_count(tmp_path):
     c = evaluation(tmp_path / "c", [{"id": "else", "value": 1.0}])
     with pytest.raises(UsageError, match="share no scored item"):
         compare.compare(a, c)
+
+
+def test_items_that_only_one_side_has_are_counted_and_named(tmp_path, capsys):
+    many = [{"id": f"x{k}", "value": 1.0} for k in range(5)]
+    a = evaluation(tmp_path / "a", [*rows([1.0, 0.0, 0.0, None]), *many])
+    b = evaluation(tmp_path / "b", [*rows([1.0, 1.0, None, 1.0]), {"id": "other", "value": 1.0}])
+    comparison = compare.compare(a, b)
+    [row] = comparison["units"]
+    assert (row["n"], row["only_a"], row["only_b"]) == (2, [f"x{k}" for k in range(5)], ["other"])
+    assert row["unscored"] == ["r2", "r3"] and comparison["uncompared"] == []
+    compare.show(comparison)
+    said = "tooluse: 5 only in A (x0, x1, x2, …), 1 only in B (other), 2 unscored in A or B (r2, r3); 2 were compared"
+    assert f"not compared: {said}" in capsys.readouterr().out
+
+
+def test_units_and_parts_that_cannot_be_compared_are_named(tmp_path, capsys):
+    one, two = (make_run(tmp_path / name) for name in ("one", "two"))
+    last = [next(run.glob("evals/03-*")) for run in (one, two)]
+    (last[1] / f"{TASKS[1]}.jsonl").unlink()
+    unscore(two, TASKS[2])
+    for folder, dropped in zip(last, PARTS, strict=False):
+        path = folder / "suite-micro.jsonl"
+        kept = [line for line in path.read_text().splitlines() if json.loads(line)["part"] != dropped]
+        path.write_text("".join(line + "\n" for line in kept))
+    comparison = compare.compare(str(one), str(two))
+    assert sorted(comparison["uncompared"]) == [
+        f"{TASKS[2]}: no item is scored on both sides",
+        f"only A was measured on {TASKS[1]}",
+        f"suite-micro: only A has the part {PARTS[1]}",
+        f"suite-micro: only B has the part {PARTS[0]}",
+        "the runs' metrics: they are not over the same items of the same task sequence",
+    ]
+    assert set(units(comparison)) == {"suite-micro", TASKS[0]}
+    compare.show(comparison)
+    assert capsys.readouterr().out.count("not compared: ") == 5
+
+
+def test_a_part_without_shared_items_does_not_hide_the_suite(tmp_path):
+    one, two = (make_run(tmp_path / name) for name in ("one", "two"))
+    path = next(two.glob("evals/03-*/suite-micro.jsonl"))
+    items = [json.loads(line) for line in path.read_text().splitlines()]
+    renamed = [row | {"id": f"new-{row['id']}"} if row["part"] == PARTS[0] else row for row in items]
+    path.write_text("".join(json.dumps(row) + "\n" for row in renamed))
+    comparison = compare.compare(str(one), str(two))
+    assert units(comparison)["suite-micro"]["n"] == 40
+    assert comparison["uncompared"][0] == f"suite-micro, {PARTS[0]}: no item is scored on both sides"
+
+
+def test_seeds_over_other_tasks_are_refused_and_forced(tmp_path):
+    folders = [make_run(tmp_path / f"{m}{k}", m, seed=k) for m in ("sdft", "sft") for k in (1, 2)]
+    unscore(folders[0], TASKS[1])
+    with pytest.raises(UsageError, match="the runs have different unscored tasks: micro-science, none"):
+        compare.compare_seeds(folders, "method")
+    forced = compare.compare_seeds(folders, "method", forced=True)
+    assert any("different unscored tasks" in warning for warning in forced["warnings"])
 
 
 def test_other_settings_are_refused_and_forced(tmp_path):

@@ -433,7 +433,7 @@ def test_wrong_usage(tmp_path):
     refused("'ignore'", ["science"], {"science": [source]}, on_bad_row="ignore")
     refused("no task named", [], {})
     (tmp_path / "empty").mkdir()
-    refused(r"has no \.json, .* or \.parquet file", ["science"], {"science": [tmp_path / "empty"]})
+    refused(r"has no \.json, .* or \.xlsx file", ["science"], {"science": [tmp_path / "empty"]})
 
 
 # --- the real files ---------------------------------------------------------------------------------------------------

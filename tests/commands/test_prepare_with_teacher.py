@@ -118,10 +118,56 @@ PAIRS = [("Who came?", "Ann and Bo."), ("Where to?", "Rome.")]
         "### Question 1\nWho came?\n\n### Answer 1\n\nAnn\nand Bo.\n\n### Question 2\nWhere to?\n\n### Answer 2\nRome.",
         "Q1: Who came?\nA1: Ann and Bo.\nQ2: Where to?\nA2: Rome.",
         "- QUESTION : Who\ncame?\n- answer：Ann and\nBo.\n- Question 2) : Where to?\n- Answer: Rome.",
+        "Question: Who came?\nAnswer: Ann\n\nand Bo.\n\nQuestion: Where to?\nAnswer: Rome.",
+        "Question: Who came?\n\nAnswer: Ann and Bo.\n\n---\n\nQuestion: Where to?\n\nAnswer: Rome.\n\n---",
+        "Q1. Who came?\nA1. Ann and Bo.\n\nQ2. Where to?\nA2. Rome.",
+        "**Question 1:** Who came?  \n**Answer:** Ann and Bo.\n\n**Question 2:** Where to?  \n**Answer:** Rome.",
+        "**Q1: Who came?**\n**A1:** Ann and Bo.\n\n**Q2: Where to?**\n**A2:** Rome.",
+        "Question 1. Who came?\nAnswer 1. Ann and Bo.\nQuestion 2. Where to?\nAnswer 2. Rome.",
+        "Question 1 - Who came?\nAnswer: Ann and Bo.\nQuestion 2 - Where to?\nAnswer: Rome.",
+        "Question: Who came? Answer: Ann and Bo.\nQuestion: Where to? **Answer:** Rome.",
+        "1. Who came?\n   Ann and Bo.\n\n2. Where to?\n   Rome.",
+        "1. **Who came?**\n   - Answer: Ann and Bo.\n2. **Where to?**\n   - Answer: Rome.",
+        "1) Who came?\n\n- Ann and Bo.\n\n2) Where to?\n\n- Rome.\n\nLet me know if you need more!",
+        "Sure!\n\n| # | Question | Answer |\n|---|---|---|\n| 1 | Who came? | Ann and Bo. |\n| 2 | Where to? | Rome. |",
+        '[{"question": "Who came?", "answer": "Ann and Bo."}, {"question": "Where to?", "answer": "Rome."}]',
+        '```json\n{"x": [{"Question": "Who came?", "Answer": "Ann\nand Bo."}]}\n```\n{"q": "Where to?", "a": "Rome."}',
+        '{"question": "Who came?", "answer": "Ann and Bo."}\n{"question": "Where to?", "answer": "Rome."}\n',
+        'Here you are:\n[["Who came?", "Ann and Bo."], ["Where to?", "Rome."]]',
+        '{"1": {"question": "Who came?", "answer": "Ann and Bo."}, "2": {"question": "Where to?", "answer": "Rome."}}',
+        "问题：Who came?\n答案：Ann and Bo.\n问题：Where to?\n答案：Rome.",
     ],
 )
 def test_questions_are_parsed_as_models_write_them(text):
     assert question_prompts.parse(text).pairs == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Question: Who spoke?\nAnswer: First\nA: then\nB: at last", "First A: then B: at last"),
+        ("Question: Who spoke?\nAnswer: Three did:\n\nQ: asked\n\nA: answered", "Three did: Q: asked A: answered"),
+        ("Q: Who spoke?\nA: It says\nA: hello\n\nQ: x?\nA: y", "It says A: hello"),
+        ("Question: Why?\nAnswer: For two reasons.\n\n1. Rain.\n\n2. Snow.", "For two reasons. 1. Rain. 2. Snow."),
+        ("Question: Why?\nAnswer: Rain.\n\nIn the end, snow.\n\nI hope this helps!", "Rain. In the end, snow."),
+        ("Question: Why?\nAnswer: Rain.\n\nThese rains lasted.\n\nThen, sun.", "Rain. These rains lasted. Then, sun."),
+        ("Question: Why?\nAnswer: See [1] and {x}: rain.\n", "See [1] and {x}: rain."),
+    ],
+)  # fmt: skip
+def test_an_answer_is_never_cut(text, answer):
+    assert question_prompts.parse(text).pairs[0][1] == answer
+
+
+def test_of_json_that_is_cut_off_the_whole_pairs_are_read():
+    parsed = question_prompts.parse('[{"question": "a?", "answer": "b"}, {"question": "c?", "ans', whole=False)
+    assert parsed.pairs == [("a?", "b")]
+    assert parsed.rejected == {question_prompts.CUT_OFF: 1}
+
+
+def test_a_reply_in_another_form_is_counted():
+    parsed = question_prompts.parse("I would ask who came, and where to.\n\nThat is all.")
+    assert parsed.pairs == []
+    assert parsed.rejected == {question_prompts.UNREAD: 1, question_prompts.OUTSIDE: 2}
 
 
 def test_what_cannot_be_parsed_is_counted():
@@ -402,6 +448,21 @@ def test_the_articles_of_the_knowledge_task(tmp_path, task):
     assert row.demonstration == row.answer
 
 
+def test_the_texts_of_a_folder_under_any_name(tmp_path):
+    folder = tmp_path / "docs" / "guide"
+    folder.mkdir(parents=True)
+    for title in ("Ada", "Bob"):
+        (folder / f"{title}.md").write_text(f"---\ntags: [x]\n---\n{f'about {title} ' * 50}")
+    with FaultServer(exam) as server:
+        options = options_for(server, questions=20)
+        (summary,) = prepare(["handbook"], {"handbook": [folder]}, tmp_path, PrepareOptions(), teacher=options)
+    assert summary["rows"] == {"train": 30, "validation": 2, "test": 8, "ood": 4, "corpus": 2}
+    row = read_split(tmp_path / "handbook", "train")[0][0]
+    assert (row.meta["title"], row.context) == ("Ada", ("about Ada " * 50).strip())
+    found = plugins.task("handbook", tmp_path)
+    assert found.rubric is not None and found.grade(str(row.answer), row).value == 1
+
+
 def test_progress_is_one_live_line_on_a_terminal_and_few_lines_elsewhere(monkeypatch):
     moments = iter(range(0, 10_000, 2))  # the clock advances by two seconds whenever it is read
     monkeypatch.setattr("sdft_cli.llm.progress.time.monotonic", lambda: next(moments))
@@ -436,6 +497,7 @@ def without_faults(data: Path, server: FaultServer, options: TeacherOptions | No
         return prepared(data, options or options_for(server))
 
 
+@pytest.mark.slow  # the default run has two hundred prompts, with the process killed five times
 def test_a_thousand_prompts_with_a_fault_in_one_of_five_responses(tmp_path, task, monkeypatch):
     """Nothing is lost, no stored reply is requested again, each retry follows a fault, and the files are the same."""
     monkeypatch.setenv("SUMS", "1000")
@@ -518,15 +580,15 @@ def test_a_run_killed_five_times_ends_like_an_uninterrupted_one(tmp_path, task, 
 def test_an_interrupt_waits_for_responses_that_are_paid_for(tmp_path):
     with FaultServer(mostly_right, lambda sent, before: "slow 0.7") as server:
         with start(tmp_path, server, 50) as process:
-            wait_for(lambda: server.open == 8)
+            wait_for(lambda: server.open == 9)  # after the first, which goes out alone
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
-        assert "waiting for 8 responses under way" in err
+        assert "waiting for 9 responses under way" in err
         assert "same command" in err
         assert out == ""
-        assert len(server.requests) == 8
-    assert counts(tmp_path / ".teacher" / "sums.sqlite") == (8, 8)
+        assert len(server.requests) == 10
+    assert counts(tmp_path / ".teacher" / "sums.sqlite") == (10, 10)
 
 
 def test_a_second_run_beside_the_first_is_refused(tmp_path):
@@ -645,6 +707,70 @@ def test_replies_of_an_expired_batch_are_used(tmp_path, task):
         assert submitted(tmp_path, options_for(server))["open"] == 15
 
 
+def test_a_batch_with_broken_lines_is_collected_as_far_as_it_goes(tmp_path, task, capsys):
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}") as server:
+        submitted(tmp_path, options_for(server))
+        server.work()
+        lines = server.files["output_file_id-batch-0"].split(b"\n")
+        broken = [b"\xef\xbb\xbf" + lines[0], b"[1, 2]", lines[1][:-9], *lines[2:], lines[5], b'{"custom_id": "x"}']
+        server.files["output_file_id-batch-0"] = b"\n".join(broken)
+        with pytest.raises(SdftError, match="1 of 20 prompts are still open") as error:
+            prepared(tmp_path, options_for(server, batch="collect"))
+        assert "--batch submit" in error.value.hint
+        said = capsys.readouterr().err
+        assert "output_file_id-batch-0: 2 lines cannot be read" in said
+        assert "1 line is there twice" in said and "1 line is none of this batch" in said
+        assert submitted(tmp_path, options_for(server))["open"] == 1
+        server.work()
+        prepared(tmp_path, options_for(server, batch="collect"))
+        assert len(read_split(tmp_path / "sums", "train")[0]) == 20
+
+
+def test_a_failed_batch_says_why_and_can_be_submitted_again(tmp_path, task, capsys):
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}") as server:
+        submitted(tmp_path, options_for(server))
+        batch = server.batches["batch-0"]
+        batch |= {"status": "failed", "errors": {"data": [{"code": "x", "message": "no batch quota", "line": 2}]}}
+        with pytest.raises(SdftError, match="20 of 20 prompts are still open"):
+            prepared(tmp_path, options_for(server, batch="collect"))
+        assert "batch-0 has failed: no batch quota (line 2)" in capsys.readouterr().err
+        assert submitted(tmp_path, options_for(server))["submitted"] == ["batch-1"]
+        server.work()
+        prepared(tmp_path, options_for(server, batch="collect"))
+
+
+@pytest.mark.parametrize("lost", ["batches", "files"])
+def test_a_batch_or_file_that_is_gone_does_not_block_the_rest(tmp_path, task, capsys, lost):
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}") as server:
+        submitted(tmp_path, options_for(server))
+        server.work()
+        if lost == "batches":
+            del server.batches["batch-0"]
+        else:
+            del server.files["output_file_id-batch-0"]
+        with pytest.raises(SdftError, match="20 of 20 prompts are still open"):
+            prepared(tmp_path, options_for(server, batch="collect"))
+        assert "is not there any more: its requests can be submitted again" in capsys.readouterr().err
+        assert len(submitted(tmp_path, options_for(server))["submitted"]) == 1
+
+
+def test_unknown_refusals_settle_nothing_in_a_batch_without_replies(tmp_path, task, capsys):
+    strange = '400 {"error": {"message": "the flux capacitor is misaligned"}}'
+    everything = [True]
+    script = lambda sent, before: strange if everything[0] or "is 3 ?" in content(sent) else None  # noqa: E731
+    with FaultServer(lambda sent: f"it is {content(sent).split()[2]}", script) as server:
+        submitted(tmp_path, options_for(server))
+        server.work()
+        with pytest.raises(SdftError, match="20 of 20 prompts are still open"):
+            prepared(tmp_path, options_for(server, batch="collect"))
+        assert "flux capacitor" in capsys.readouterr().err
+        everything[0] = False
+        submitted(tmp_path, options_for(server))
+        server.work()
+        prepared(tmp_path, options_for(server, batch="collect"))
+    assert [row["where"] for row in read_manifest(tmp_path / "sums")["filtered"]["rows"]] == ["sums-3"]
+
+
 def test_a_batch_must_fit_the_budget(tmp_path, task):
     with FaultServer(mostly_right) as server:
         for budget in ({"max_requests": 19}, {"max_cost": 1.0, "price_out": 1e6}):
@@ -701,7 +827,8 @@ def test_a_local_model_refuses_prompts_that_do_not_fit_its_window(tmp_path, tiny
     task(replace(sums.TASK, prepare=lambda p, o: Prepared({"train": rows}), grade=lambda text, example: Score(1.0)))
     prepared(tmp_path, local(tiny_model, samples=64))  # two of three are empty, and one must not be
     (left_out,) = read_manifest(tmp_path / "sums")["filtered"]["rows"]
-    assert (left_out["where"], left_out["detail"]) == ("long", "1 refused by the endpoint")
+    assert left_out["where"] == "long"
+    assert left_out["detail"].startswith("1 refused by the endpoint: 3")  # and how many tokens it has
 
 
 def test_a_local_model_supports_a_few_settings(tmp_path, tiny_model):

@@ -77,8 +77,9 @@ def test_a_run_leaves_what_the_design_promises(whole: Path) -> None:
     assert [(r["stage"], r["model_of"], r["why"]) for r in loaded.endings] == [(1, 8, "last step"), (2, 8, "last step")]
 
 
-# full fine-tuning is killed in test_kill.py too, at moments that no one chose
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 4])
+# runs are killed in test_kill.py too, at moments nobody chose, and adapters are resumed to the bit in test_lora_runs.py
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 4])
 def test_sigkill_in_stage_2_then_resume_equals_the_uninterrupted_run(
     whole: Path, tiny_model: Path, micro_data: Path, tmp_path: Path, rank: int
 ) -> None:

@@ -118,6 +118,9 @@ OF_TRAIN = {
         "--stop-if-prior-drops",
         "--stop-if-prior-drops",
     ),
+    "--judge": (["--judge", "big"], "--judge: the run has started", "--judge: the run has none"),
+    "--judge-base-url": (["--judge-base-url", "http://h/v1"], *["--judge-base-url is for a judge"] * 2),
+    "--judge-key-env": (["--judge-key-env", "K"], *["--judge-key-env is for a judge"] * 2),
     "--plugin": (["--plugin", "my.py"], ("plugins", ["my.py"]), ("plugins", ["my.py"])),
 }
 

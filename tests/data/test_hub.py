@@ -88,3 +88,44 @@ def test_without_hub_datasets_sources_are_left_unchanged() -> None:
     sources = {"a": [Path("x.jsonl")]}
     with hub.downloaded(sources) as same:
         assert same is sources
+
+
+@pytest.mark.parametrize("large", [1 << 40, -1], ids=["whole", "streamed"])
+def test_labels_images_decimals_and_splits_by_other_names(
+    hosted: Path, tmp_path: Path, monkeypatch, large: int
+) -> None:
+    import datasets as d
+
+    monkeypatch.setattr(hub, "LARGE", large)
+    features = d.Features(
+        {
+            "question": d.Value("string"),
+            "image": d.Image(),
+            "answer": d.ClassLabel(names=["no", "yes"]),
+            "on": d.Value("timestamp[s]"),
+        }
+    )
+    for file in hosted.iterdir():
+        file.unlink()
+    for split, start, count in (("train_sft", 0, 30), ("test_sft", 30, 10), ("dev", 40, 4)):
+        some = [{**row, "image": None, "answer": i % 2, "on": 0} for i, row in enumerate(rows(count, start))]
+        some[0]["image"] = {"bytes": b"\x89PNG\xff", "path": None}
+        d.Dataset.from_list(some, features=features).to_parquet(str(hosted / f"{split}-00000-of-00001.parquet"))
+    (summary,) = prepare(["quiz"], {"quiz": [Path(f"hf:{hosted}")]}, tmp_path / "data", PrepareOptions())
+    assert summary["rows"] == {"train": 29, "validation": 3, "test": 9}
+    assert summary["filtered"] == {"holds an image, a sound or a video": 3}
+    first = json.loads((tmp_path / "data" / "quiz" / "test.jsonl").read_text().splitlines()[0])
+    assert first["answer"] == "yes"
+
+
+def test_one_of_several_configurations_must_be_named(hosted: Path, tmp_path: Path) -> None:
+    configs = "".join(
+        f"- config_name: {name}\n  data_files: {file}.jsonl\n" for name, file in (("main", "train"), ("more", "test"))
+    )
+    card = f"---\nconfigs:\n{configs}---\n"
+    (hosted / "README.md").write_text(card)
+    with pytest.raises(UsageError, match="has several configurations: main, more") as error:
+        prepare(["quiz"], {"quiz": [Path(f"hf:{hosted}")]}, tmp_path / "data", PrepareOptions())
+    assert error.value.hint == f"choose one: --source TASK=hf:{hosted}:main"
+    (summary,) = prepare(["quiz"], {"quiz": [Path(f"hf:{hosted}:more")]}, tmp_path / "data", PrepareOptions())
+    assert sum(summary["rows"].values()) == 10

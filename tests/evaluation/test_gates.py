@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.run_folder import FORGETS, KEEPS, TASKS, make_run
+from support.run_folder import FORGETS, KEEPS, TASKS, make_run, unscore
 
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import gate_reports, gates
@@ -173,6 +173,44 @@ def test_a_gate_on_what_was_not_measured_exits_2(sdft, flags, run, hint):
     make_run(Path("run"), **run)
     code, out, err = sdft("eval", "run", *flags)
     assert code == 2 and out == "" and hint in err
+
+
+UNSCORED = ["--max-forgetting", "0.1"], ["--min-accuracy", f"{TASKS[0]}=0.5"]
+
+
+@pytest.mark.parametrize("flags", UNSCORED, ids=" ".join)
+def test_a_gate_on_an_unscored_task_exits_2_before_anything_is_measured(sdft, flags):
+    unscore(make_run(Path("run")), TASKS[0], why="no judge was asked")
+    before = sorted(Path().rglob("*"))
+    code, out, err = sdft("eval", "run", *flags, "--out", "out")
+    assert code == 2 and out == "" and f"{TASKS[0]} cannot be scored: no judge was asked" in err and "--judge" in err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_what_was_learned_last_cannot_be_forgotten_and_need_not_be_scored(sdft):
+    unscore(make_run(Path("run")), TASKS[2])
+    code, out, _ = sdft("eval", "run", "--max-forgetting", "0.2", "--min-accuracy", f"{TASKS[0]}=0.5")
+    assert code == 0 and out.count("  pass  ") == 2
+
+
+def test_forgetting_is_not_taken_from_the_scored_tasks_alone(tmp_path):
+    unscore(make_run(tmp_path / "run"), TASKS[1])
+    run = results.load_run(tmp_path / "run")
+    assert run.metrics["forgetting"] is not None  # over the others
+    found = gate_reports.forgetting(run)
+    assert found.value is None and f"{TASKS[1]} is not scored" in found.lack
+
+
+def test_the_scores_of_an_undecided_gate_are_printed_and_written(sdft):
+    """A stage in between was not scored, which the last one cannot make good."""
+    unscore(make_run(Path("run")), TASKS[0], stages=[2], why="the judge was away")
+    code, out, err = sdft("eval", "run", "--max-forgetting", "0.5", "--out", "out", "--json")
+    assert code == 2 and "forgetting was not measured; the scores are in out" in err
+    scores = json.loads(out)
+    assert scores["tasks"][TASKS[1]]["accuracy"] > 0.5
+    assert json.loads(Path("out/scores.json").read_text())["tasks"] == scores["tasks"]
+    code, out, err = sdft("eval", "run", "--max-forgetting", "0.5")
+    assert code == 2 and TASKS[1] in out and "hint:" in err
 
 
 def test_a_stage_that_was_not_evaluated_hides_the_best(sdft):

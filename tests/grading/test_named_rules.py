@@ -1,43 +1,15 @@
-"""Named graders: what they read out of a completion, and what they must not accept."""
+"""Naming a grader, choosing one for a dataset, and what every rule has in common. The rules' tables: `test_answers`."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from sdft_cli.errors import UsageError
-from sdft_cli.grading.named_rules import GRADERS, Grader, final_answer, grader, suiting
-from sdft_cli.types import Score
-
-GRADED = [  # (grader, completion, gold answer, value)
-    ("exact", "Paris", "Paris", 1), ("exact", " Paris\n", "Paris", 1), ("exact", "It is Paris", "Paris", 0),
-    ("exact", "So the answer is Paris.", "Paris", 1), ("exact", "<answer> Paris </answer>", "Paris", 1),
-    ("exact", "<think>Rome</think>Paris", "Paris", 1), ("exact", "paris", "Paris", 0),
-    ("contains", "It is Paris, I think", "paris", 1), ("contains", "Parisian", "Paris", 0),
-    ("choice", "B", "B", 1), ("choice", "(B)", "B", 1), ("choice", "B. because", "B", 1), ("choice", "b", "B", 0),
-    ("choice", "A good question: B", "B", 1), ("choice", "I think C", "C", 1), ("choice", "**D**", "D", 1),
-    ("choice", "Answer: (B) it burns", "B", 1), ("choice", "\\boxed{A}", "(a)", 1), ("choice", "no idea", "A", 0),
-    ("choice", "Alas", "A", 0), ("choice", "The answer is A, not B", "B", 0),
-    ("number", "so 1,000.0 in all", "1000", 1), ("number", "it is 3/4", "0.75", 1), ("number", "12%", "12 %", 1),
-    ("number", "5 or 6", "5", 0), ("number", "-5", "5", 0), ("number", "nothing", "5", 0), ("number", "1e3", "1000", 1),
-    ("number", "#### 72", "48 + 24 = 72\n#### 72", 1), ("number", "x1", "1", 0), ("number", "10/0", "10", 0),
-    ("number", "<answer>7</answer> of 9", "7", 1), ("number", "9", "nine", None), ("number", "0.3", "0.1", 0),
-    ("exact", "x", " ", None), ("contains", "x", None, None), ("choice", "B", ["A", "B"], 1), ("number", "2", [], None),
-    ("none", "x", "x", None),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "completion", "gold", "value"), GRADED)
-def test_graders(name, completion, gold, value):
-    score = grader(name)(completion, gold)
-    assert score.value == value
-    assert score.why
-
-
-def test_regex_takes_the_last_match_and_its_first_group():
-    grade = grader("regex", r"ANSWER: (\w+)")
-    completions = ("ANSWER: no\nANSWER: yes", "ANSWER: yes\nANSWER: no", "yes")
-    assert [grade(text, "yes").value for text in completions] == [1, 0, 0]
-    assert grader("regex", "yes|no")("no, yes", "yes").value == 1
+from sdft_cli.grading.grader import Grader
+from sdft_cli.grading.named_rules import GRADERS, grader, recur, suiting
+from sdft_cli.types import Example, Score
 
 
 def test_unknown_graders_and_patterns():
@@ -49,20 +21,25 @@ def test_unknown_graders_and_patterns():
             grader(name, pattern)
 
 
-def test_huge_numbers_are_compared():
-    assert grader("number")("1e999999999", "1").value == 0
-    assert grader("number")("9" * 10_000, "1").value == 0
+def test_the_best_of_several_gold_answers_counts():
+    assert grader("choice")("B", ["A", "B"]).value == 1
+    assert grader("contains")("Paree", ["Paris", "Paree"]).value == 1
+    assert grader("number")("2", []).value is None
+    assert grader("contains")("x", None).value is None
+    assert grader("number")("2", ["Paris", "3"]).value == 0, "an answer that cannot be scored does not hide a wrong one"
 
 
-def test_final_answers():
-    assert final_answer("<answer>a</answer> then <answer>b") == ("b", True)
-    assert final_answer("\\boxed{\\frac{1}{2}}") == ("\\frac{1}{2}", True)
-    assert final_answer("My answer is **7**.") == ("7", True)
-    assert final_answer(" x ") == ("x", False)
+def test_thinking_is_no_part_of_a_gold_answer():
+    gold = "<think>Is it Rome? Is it 5?</think>Paris"
+    assert [grader(name)("Paris", gold).value for name in ("exact", "contains", "label")] == [1, 1, 1]
+    assert [grader(name)("Rome", gold).value for name in ("exact", "contains", "label")] == [0, 0, 0]
+    assert grader("number")("7", "<thinking>2 and 5</thinking>7").value == 1
+    assert grader("exact")("x", "<think>never closed").value is None
 
 
-def test_every_grader_describes_itself():
-    assert all(name == g.name and g.summary and g.flaws for name, g in GRADERS.items())
+def test_none_and_judge_score_nothing_by_themselves():
+    assert [grader(name)("x", "x").value for name in ("none", "judge")] == [None, None]
+    assert "--judge" in grader("judge")("x", "x").why
 
 
 def test_a_registered_grader_can_be_named_and_chosen(monkeypatch):
@@ -76,8 +53,59 @@ def test_a_registered_grader_can_be_named_and_chosen(monkeypatch):
     assert suiting([long, long]) == "yes"
 
 
-def test_suiting():
-    assert suiting(["A", "(B)", "C."]) == "choice"
-    assert suiting(["1", "-2.5", "$3", "40 %"]) == "number"
-    assert suiting(["Paris", "1", "A"]) == "contains"
-    assert suiting(["Paris", "word " * 9]) == suiting([]) == "none"
+CHOSEN = [
+    (["A", "(B)", "C."], "choice"), (["B", "b", "D"], "choice"), (["A. red", "B. blue"], "choice"),
+    (["A, C", "B"], "choice"),
+    (["1", "-2.5", "$3", "40 %"], "number"), (["1,000", "3/4", "1.2e-3", "12 000"], "number"),
+    (["Yes", "no", "No"], "yes-no"), (["true", "False"], "yes-no"), (["是", "否"], "yes-no"),
+    (["positive", "negative", "neutral"] * 5, "label"), (["card_lost", "card_lost_or_stolen"] * 3, "label"),
+    (["card_lost", "refund_status", "atm_fee"], "label"), (["World", "Sports", "Sci/Tech"] * 20, "label"),
+    (["Paris", "1", "A"], "contains"), (["Paris", "London", "Rome"], "contains"), (["北京", "上海"], "contains"),
+    (["Paris", "word " * 9], "judge"), ([], "judge"),
+    (["这是一个很长的答案，需要评判者来评分，因为没有人会逐字重复它。"], "judge"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answers", "name"), CHOSEN)
+def test_the_grader_that_suits_the_answers(answers, name):
+    assert suiting(answers) == name
+
+
+def test_math_is_chosen_for_formulas_where_it_is_installed():
+    pytest.importorskip("math_verify")
+    formulas = ["\\frac{3}{4}", "x^2+1", "72", "\\text{Monday}", "(2, \\infty)"]
+    assert suiting(formulas) == "math"
+    assert suiting([*formulas, "Paris is a city"]) == "contains"
+
+
+def test_answers_recur_if_they_are_classes():
+    assert recur(["a", "b"] * 4) and recur(["x_y", "y_z"])
+    assert not recur(["a", "b", "c", "a"]) and not recur(["a"] * 9)
+
+
+def test_an_option_may_be_named_by_its_text_where_the_row_tells_the_options():
+    def value(name: str, completion: str, answer: str, options: list[str]) -> float | None:
+        prompt = [{"role": "user", "content": "?"}]
+        return GRADERS[name].score(completion, Example("x", prompt, answer=answer, meta={"choices": options})).value
+
+    options = ["E. coli", "Vitamin C", "3.2 mol", "the heart"]
+    right = [
+        ("E. coli", "A"),
+        ("The answer is Vitamin C.", "B"),
+        ("heart", "D"),
+        ("The answer is 3.2 mol because", "C"),
+    ]
+    right += [("B", "B"), ("C) 3.2 mol", "C"), ("It is the heart, I think", "D")]
+    assert [value("choice", completion, answer, options) for completion, answer in right] == [1] * len(right)
+    wrong = [("E. coli or Vitamin C", "A"), ("heart", "A"), ("C", "A"), ("nothing", "A")]
+    assert [value("choice", completion, answer, options) for completion, answer in wrong] == [0] * len(wrong)
+    classes = ["card lost", "card lost or stolen", "refund"]
+    said = "This is card lost or stolen I guess"
+    assert [value("label", said, answer, classes) for answer in classes] == [0, 1, 0]
+    assert value("label", "The user wants a refund now", "refund", classes) == 1
+    assert value("label", "Either refund now or card lost", "refund", classes) == 0
+
+
+def test_graders_are_listed_in_the_documents():
+    text = (Path(__file__).parents[2] / "data" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in GRADERS if f"`{name}`" not in text] == []

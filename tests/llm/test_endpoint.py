@@ -26,7 +26,17 @@ from sdft_cli.llm.rate_limit import ConcurrencyLimit, MinuteLimit
 from sdft_cli.llm.reply_store import ReplyStore
 from sdft_cli.llm.responses import ApiError, read, retry_after
 from sdft_cli.llm.retries import backoff
-from sdft_cli.llm.types import LENGTH, REFUSED, PromptResult, Reply, Request, TeacherOptions
+from sdft_cli.llm.types import (
+    CALLED,
+    LENGTH,
+    REFUSED,
+    THOUGHT,
+    UNFINISHED,
+    PromptResult,
+    Reply,
+    Request,
+    TeacherOptions,
+)
 
 KEY = "sk-test-0123456789/abc"
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -51,7 +61,7 @@ def request(text: str = "hi", samples: tuple[int, ...] = (0,), **extra: Any) -> 
     return Request([{"role": "user", "content": text}], 1.0, 16, extra, samples)
 
 
-def body(*texts: str | None, finish: str = "stop", **more: Any) -> str:
+def body(*texts: str | None, finish: str | None = "stop", **more: Any) -> str:
     choices = [{"message": {"content": t}, "finish_reason": finish} for t in texts]
     return json.dumps({"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 7}, **more})
 
@@ -82,6 +92,76 @@ def test_a_reply_may_end_at_the_limit_or_be_a_refusal():
     assert replies_in(refusal)[0] == Reply("I will not", REFUSED, 5, 4)
 
 
+@pytest.mark.parametrize(
+    ("raw", "finish"),
+    [
+        *[(raw, "stop") for raw in ("stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence")],
+        *[(raw, LENGTH) for raw in ("length", "max_tokens", "MAX_TOKENS", "model_length", "FinishReason.MAX_TOKENS")],
+        *[(raw, REFUSED) for raw in ("content_filter", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "sensitive")],
+        *[(raw, CALLED) for raw in ("tool_calls", "function_call")],
+        (None, "stop"),
+    ],
+)
+def test_endings_are_known_by_their_many_names(raw, finish):
+    assert replies_in(body("text", finish=raw))[0].finish == finish
+
+
+@pytest.mark.parametrize("raw", ["error", "insufficient_system_resource", "abort", "network_error", "unknown", "other"])
+def test_what_did_not_end_by_itself_is_no_reply(raw):
+    with pytest.raises(ApiError, match=f"finish reason '{raw}'") as error:
+        replies_in(body("half a te", finish=raw))
+    assert error.value.remedy == responses.RETRY
+    assert error.value.reply == Reply("half a te", UNFINISHED, 5, 7)  # what it has cost
+    two = replies_in(json.dumps({"choices": [choice("a", raw), choice("b", "stop")]}), request(samples=(0, 1)))
+    assert [reply and reply.text for reply in two] == [None, "b"]
+
+
+def choice(text: str, finish: str) -> dict[str, Any]:
+    return {"message": {"content": text}, "finish_reason": finish}
+
+
+def test_a_reply_without_a_finish_reason_is_cut_off_if_it_has_all_tokens_that_were_allowed():
+    def with_tokens(written: int) -> str:
+        usage = {"prompt_tokens": 5, "completion_tokens": written}
+        return json.dumps({"choices": [{"message": {"content": "text"}}], "usage": usage})
+
+    assert replies_in(with_tokens(15))[0].finish == "stop"
+    assert replies_in(with_tokens(16))[0].finish == LENGTH  # `request` allows 16
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "", "reasoning_content": "hm"},
+        {"content": None, "reasoning": "hm"},
+        {"content": [{"type": "thinking", "thinking": "hm"}]},
+        {"content": [{"type": "reasoning", "text": "hm"}, {"type": "text", "text": ""}]},
+    ],
+)
+def test_thinking_without_text_is_no_answer_and_is_not_asked_again(message):
+    text = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
+    assert replies_in(text)[0].finish == THOUGHT
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": "a"},
+            ]
+        },
+        {"content": ["a"]},
+        {"content": {"type": "text", "text": "a"}},
+        {"content": "a", "reasoning_content": "hm"},
+    ],
+)
+def test_thinking_apart_from_the_text_is_left_out(message):
+    text = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
+    assert replies_in(text)[0].text == "a"
+
+
 def test_text_beyond_a_stop_is_cut_off():
     assert replies_in(body("one\ntwo END"), request(stop=["END", "\n"]))[0].text == "one"
     assert replies_in(body("one\ntwo"), request(stop="two"))[0].text == "one\n"
@@ -97,11 +177,12 @@ def test_missing_log_probabilities_are_an_error_if_requested():
     ("text", "what"),
     [
         (body("x")[:-9], "broken JSON"),
-        ("", "broken JSON"),
-        ("<html>", "broken JSON"),
+        ("", "status 200, but an empty body"),
+        ("<html>", "status 200, but a web page"),
         ("[" * 100_000, "broken JSON"),
         (r'{"choices": [{"message": {"content": "\ud800"}}]}', "broken JSON"),
         ("[1]", "not a JSON object"),
+        ("null", "not a JSON object"),
         ("{}", "no choices"),
         ('{"choices": []}', "no choices"),
         ('{"choices": [3]}', "no choices"),
@@ -129,7 +210,7 @@ def test_a_body_without_a_reply(text, what):
         (408, "", responses.RETRY),
         (401, '{"error": {"message": "bad key"}}', responses.ABORT),
         (404, '{"detail": "Not Found"}', responses.ABORT),
-        (400, '{"error": {"message": "temperature must be positive", "param": "temperature"}}', responses.ABORT),
+        (400, '{"error": {"message": "top_k must be positive", "param": "top_k"}}', responses.ABORT),
         (429, '{"error": {"code": "insufficient_quota"}}', responses.ABORT),
         (400, '{"error": {"code": "context_length_exceeded"}}', responses.SKIP),
         (400, '{"message": "This model\'s maximum context length is 512 tokens"}', responses.SKIP),
@@ -145,7 +226,7 @@ def test_a_body_without_a_reply(text, what):
 )
 def test_what_a_status_means(status, text, remedy):
     with pytest.raises(ApiError) as error:
-        read(HttpResponse(status, {}, text), request())
+        read(HttpResponse(status, {}, text), request(top_k=-2))
     assert error.value.remedy == remedy
 
 
@@ -280,6 +361,9 @@ def test_a_key_is_removed_from_a_text_however_it_is_written():
     assert "sk-" not in hidden
     assert hidden.count(HIDDEN) == 4
     assert redacted("nothing in sk-learn", None) == "nothing in sk-learn"
+    for told in ("gsk_abc123defg", "xai-12345678", "AIzaSyD-12345", "Bearer abc123def456", "3f2a****9c1d"):
+        assert redacted(f"wrong: {told}.", None, guess=True).startswith(f"wrong: {HIDDEN}")
+    assert redacted("Missing bearer authentication", None, guess=True) == "Missing bearer authentication"
     assert redacted("an EMPTY list", "EMPTY") == "an EMPTY list"  # a placeholder for servers without keys is not secret
 
 
@@ -347,7 +431,7 @@ def test_what_is_sent(tmp_path):
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
 
 
-@pytest.mark.parametrize("fault", ["429 0", "500", "503", "408", "hang", "drop", "truncated", "empty", "json {}"])
+@pytest.mark.parametrize("fault", ["429 0", "500", "503", "408", "hang", "drop", "truncated", "empty"])
 def test_a_request_is_retried_after_a_fault(tmp_path, impatient, fault):
     options = {"timeout": 0.3} if fault == "hang" else {}
     with FaultServer(echo, first(fault, fault)) as server, model_at(server, tmp_path, **options) as endpoint:
@@ -372,7 +456,7 @@ def test_a_long_retry_after_is_respected(tmp_path):
 
 def test_fewer_requests_are_open_after_429s(tmp_path, impatient):
     with FaultServer(echo, lambda sent, before: None if before else "429 0") as server, model_at(server, tmp_path) as e:
-        texts(e, *(request(str(i)) for i in range(40)))
+        texts(e, *(request(str(i)) for i in range(20)))
         assert e.limiter.concurrency.size < 8
     assert server.most_open <= 8
 
@@ -431,7 +515,7 @@ def test_a_reply_that_stays_empty_is_accepted_as_empty(tmp_path):
     with FaultServer(echo, lambda sent, before: "empty") as server, model_at(server, tmp_path, clock) as endpoint:
         assert texts(endpoint, request("a")) == [[""]]
         assert texts(endpoint, request("a")) == [[""]]
-        assert len(server.requests) == 10
+        assert len(server.requests) == 5
 
 
 def test_a_prompt_that_was_refused_is_not_sent_again(tmp_path):
@@ -489,6 +573,25 @@ def test_stops_and_log_probabilities_are_checked(tmp_path):
         pytest.raises(UsageError, match="ignores logprobs"),
     ):
         texts(endpoint, request("a", logprobs=True))
+
+
+def test_log_probabilities_that_are_refused_are_done_without(tmp_path):
+    refused = '400 {"error": {"message": "property \'logprobs\' is unsupported"}}'
+    script = lambda sent, before: refused if "logprobs" in sent else "ignore-logprobs"  # noqa: E731
+    with FaultServer(echo, script) as server, model_at(server, tmp_path) as endpoint:
+        assert texts(endpoint, request("a", logprobs=True, top_logprobs=2)) == [["a!"]]
+        assert "top_logprobs" not in server.requests[-1]
+
+
+def test_a_server_that_seems_to_cut_prompts_is_noted(tmp_path):
+    notes: list[str] = []
+    counted = lambda sent, before: f"json {body('x')}"  # noqa: E731 (five tokens read)
+    with FaultServer(echo, counted) as server, model_at(server, tmp_path) as endpoint:
+        endpoint.progress.note = notes.append
+        texts(endpoint, request("short"))
+        assert notes == []
+        texts(endpoint, request("long " * 1000), request("longer " * 1000))
+    assert [note for note in notes if "does it cut them" in note] == notes[-1:]
 
 
 def test_equal_requests_are_paid_for_once(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdft_cli.errors import UsageError
-from sdft_cli.runs.metrics import MetricsLog, validation
+from sdft_cli.runs.metrics import MetricsLog, validation, validation_loss
 from sdft_cli.runs.records import StageId
 
 #: What a row of each kind needs.
@@ -65,6 +65,20 @@ def test_validation_is_each_stages_own_task_at_its_end() -> None:
     assert validation(rows, 2) == (pytest.approx(0.7), 40)
     assert validation(rows[:2], 2) is None  # the second stage has not ended
     assert validation([*rows[:2], evaluation(2, "b", b=None)], 2) is None  # nothing could be scored
+
+
+def with_loss(row: dict, task: str, value: float) -> dict:
+    row["scores"][task]["loss"] = {"value": value, "tokens": 5, "rows": 2}
+    return row
+
+
+def test_validation_loss_is_each_stages_own_too() -> None:
+    rows = [with_loss(evaluation(1, "a", step=k, a=None, b=0.5), "a", x) for k, x in ((1, 3.0), (2, 1.0), (3, 2.0))]
+    rows.append(with_loss(evaluation(2, "b", a=None, b=0.9), "b", 0.5))
+    assert validation_loss(rows, 2) == (2.0 + 0.5) / 2
+    assert validation_loss(rows, 2, [{"stage": 1, "model_of": 2}]) == (1.0 + 0.5) / 2
+    assert validation_loss(rows[:3], 2) is None  # the second stage has not ended
+    assert validation_loss([*rows[:3], evaluation(2, "b", b=0.9)], 2) is None  # or has no loss
 
 
 def test_a_stage_that_ended_with_an_earlier_step_counts_as_of_that_step() -> None:

@@ -266,17 +266,13 @@ def model(folder: Path, name: str, **settings: Any) -> Path:
 
     made = tokenizer(name)
     torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(
         vocab_size=len(made),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=256,
         bos_token_id=made.bos_token_id,
         eos_token_id=made.eos_token_id,
         pad_token_id=None,
-        **settings,
+        **{**shape, "max_position_embeddings": 256, **settings},
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     made.save_pretrained(folder)

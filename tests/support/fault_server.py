@@ -125,9 +125,9 @@ class FaultServer:
             self.batches[name] = {"id": name, "object": "batch", "status": "in_progress", **json.loads(content)}
             return json.dumps(self.batches[name]).encode()
         if path.startswith("/v1/files/"):
-            return self.files[path.split("/")[3]]
+            return self.files.get(path.split("/")[3], b"")
         if path.startswith("/v1/batches/"):
-            return json.dumps(self.batches[path.split("/")[3]]).encode()
+            return json.dumps(self.batches.get(path.split("/")[3])).encode()
         return json.dumps({"object": "list", "data": list(reversed(self.batches.values()))}).encode()
 
 
@@ -145,7 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        self._send(200, self.owner.batch_api("GET", self.path.split("?")[0], b""))
+        found = self.owner.batch_api("GET", self.path.split("?")[0], b"")
+        self._send(404 if found in (b"", b"null") else 200, found)
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))

@@ -142,6 +142,37 @@ def _curves(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def unscore(folder: Path, task: str, stages: Sequence[int] | None = None, why: str = "no judge was asked") -> None:
+    """Take away the scores of ``task`` after ``stages`` (all of them when None), as if nothing could score it."""
+    for path in sorted(folder.glob(f"evals/*/{task}.jsonl")):
+        if stages is None or int(path.parent.name[:2]) in stages:
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            entry = write_items(path, [row | {"value": None, "why": f"unscored: {why}"} for row in rows])
+            scores = json.loads((path.parent / "scores.json").read_text())
+            scores["tasks"][task] |= entry | {"interval": None}
+            write_json(path.parent / "scores.json", scores)
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in log:
+        if row["kind"] == "eval" and (stages is None or row["stage"] in stages):
+            row["scores"][task] |= {"accuracy": None, "n": 0}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+
+
+def add_losses(folder: Path, task: str, values: Sequence[float]) -> None:
+    """Give ``task`` these losses after every stage, and at every evaluation during it."""
+    facts = {"tokens": 400, "rows": 20, "left_out": 0, "of": "demonstrations"}
+    for path in folder.glob("evals/*/scores.json"):
+        scores, value = json.loads(path.read_text()), values[int(path.parent.name[:2])]
+        ends = [value - 0.1, value + 0.1]
+        scores["tasks"][task]["loss"] = {"value": value, **facts, "split": "test", "interval": ends}
+        write_json(path, scores)
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in log:
+        if row["kind"] == "eval":
+            row["scores"][task]["loss"] = {"value": values[row["stage"]], **facts, "split": "validation"}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+
+
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1))

@@ -13,9 +13,11 @@ from sdft_cli.commands.prepare import prepare
 from sdft_cli.data.dataset import read_split
 from sdft_cli.errors import UsageError
 from sdft_cli.messages import merged_system
-from sdft_cli.tasks._columns import Columns, complete
-from sdft_cli.tasks._conversations import Conversation, conversation_of
+from sdft_cli.tasks._columns import Columns
+from sdft_cli.tasks._conversations import Conversation
 from sdft_cli.tasks._formats import BadRow
+from sdft_cli.tasks._layouts import plan
+from sdft_cli.tasks._readings import reading_of
 from sdft_cli.types import PrepareOptions
 
 USER, REPLY = {"role": "user", "content": "where ?"}, {"role": "assistant", "content": "there"}
@@ -26,7 +28,10 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 
 
 def read(row: dict[str, Any]) -> Conversation:
-    return conversation_of(row, complete(Columns(), tuple(row)))
+    known, remarks = plan(Columns(), row), set[str]()
+    assert known is not None
+    reading = reading_of(row, known, remarks)
+    return Conversation(reading.prompt, reading.demonstration, reading.tools, remarks)
 
 
 def chat(*turns: dict[str, Any], **more: Any) -> Conversation:

@@ -16,6 +16,8 @@ from sdft_cli.commands.prepare import prepare
 from sdft_cli.data.dataset import read_split
 from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import UsageError
+from sdft_cli.tasks._column_flags import column_flags
+from sdft_cli.tasks._columns import columns_of
 from sdft_cli.types import Example, PrepareOptions
 
 WORDS = "north river seven lamps copper train winter paper orange signal market tower glass engine valley".split()
@@ -190,7 +192,7 @@ GRADERS = [
     ([{"question": ask(i), "answer": "ABC"[i % 3]} for i in range(40)], "choice"),
     ([{"question": ask(i), "answer": i * 1.5} for i in range(40)], "number"),
     ([{"question": ask(i), "answer": f"the {WORDS[i % 15]} one"} for i in range(40)], "contains"),
-    ([{"question": ask(i), "answer": " ".join(WORDS)} for i in range(40)], "none"),
+    ([{"question": ask(i), "answer": " ".join(WORDS)} for i in range(40)], "judge"),
     ([{"messages": [{"role": "user", "content": ask(i)}, REPLY]} for i in range(40)], "contains"),
 ]
 
@@ -202,7 +204,7 @@ def test_a_grader_that_suits_the_answers_is_chosen_and_noted(rows, grader, tmp_p
     assert any(repr(grader) in note or "with a judge" in note for note in summary["notes"])
     assert all(e.answer is not None for e in splits["test"])
     value = plugins.task("mine", tmp_path / "data").grade(str(splits["test"][0].answer), splits["test"][0]).value
-    assert value == (None if grader == "none" else 1.0)
+    assert value == (None if grader == "judge" else 1.0)
 
 
 def test_any_of_several_gold_answers_is_right(tmp_path):
@@ -270,6 +272,60 @@ def test_train_and_eval_by_name(tmp_path, tiny_model):
     assert record["tasks"] == ["mine"]
     scores = sdft("eval", str(tiny_model), *where, "--limit", "2", "--no-cache")
     assert scores["tasks"]["mine"]["n"] == 2
+
+
+def test_raw_text_trains_without_questions(tmp_path, tiny_model):
+    rows = write(tmp_path / "rows.jsonl", [{"text": f"{ask(i)} {ask(i + 1)}"} for i in range(20)])
+    (summary,) = sdft("prepare", "--source", f"mine={rows}", "--data", str(tmp_path / "data"), "--json")["tasks"]
+    assert summary["rows"] == {"corpus": 20}
+    where = ["--tasks", "mine", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--json"]
+    sets = ["max_steps=1", "batch=2", "sampler.max_new_tokens=16"]
+    words = ["--method", "cpt", "--model", str(tiny_model), *(w for s in sets for w in ("--set", s))]
+    (record,) = sdft("train", *where, *words)["runs"].values()
+    assert record["tasks"] == ["mine"]
+    notes = (tmp_path / "run" / "evals" / "01-mine" / "scores.json").read_text()
+    assert json.loads(notes)["tasks"]["mine"]["n"] == 0
+
+
+def test_columns_in_a_flag(tmp_path):
+    rows = write(tmp_path / "rows.jsonl", [{"Frage, lang": ask(i), "Zahl": i, "Teil": "Probe"} for i in range(20)])
+    flags = ['mine:prompt="Frage, lang",answer=Zahl', "split=Teil,splits.Probe=test,grader=number"]
+    words = [word for flag in flags for word in ("--columns", flag)]
+    (summary,) = sdft("prepare", "--source", f"mine={rows}", *words, "--data", str(tmp_path / "data"), "--json")[
+        "tasks"
+    ]
+    assert sum(summary["rows"].values()) == 20
+    manifest = read_manifest(tmp_path / "data" / "mine")
+    assert manifest["columns"] == {
+        "prompt": "Frage, lang",
+        "answer": "Zahl",
+        "split": "Teil",
+        "splits": {"Probe": "test"},
+        "grader": "number",
+    }
+    (again,) = prepare(
+        ["mine"],
+        {"mine": [rows]},
+        tmp_path / "again",
+        PrepareOptions(),
+        columns={"mine": column_flags(flags, ["mine"])["mine"]},
+    )
+    assert again["rows"] == summary["rows"]
+
+
+def test_a_prepared_task_is_made_again_with_its_columns(tmp_path):
+    rows = write(
+        tmp_path / "rows.jsonl", [{"Frage": ask(i), "a": "x", "b": "y", "Wahl": "ab"[i % 2]} for i in range(20)]
+    )
+    columns = columns_of({"prompt": "Frage", "choices": ["a", "b"], "answer": "Wahl", "max_new_tokens": 9}, "columns")
+    (summary,) = prepare(["mine"], {"mine": [rows]}, tmp_path / "data", PrepareOptions(), columns={"mine": columns})
+    found = plugins.task("mine", tmp_path / "data")
+    assert (found.grader["name"], found.max_new_tokens) == ("choice", 9)
+    made = found.prepare([rows], PrepareOptions())
+    assert {split: len(some) for split, some in made.splits.items()} == summary["rows"]
+    first_row, kept = made.splits["train"][0], read_split(tmp_path / "data" / "mine", "train")[0][0]
+    assert (first_row.prompt, first_row.answer) == (kept.prompt, kept.answer)
+    assert found.grade(f"The answer is {kept.answer}.", kept).value == 1
 
 
 def sdft(*words: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from sdft_cli.errors import UsageError
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
-from sdft_cli.training.checkpoint_retention import Mark, Rule, best
+from sdft_cli.training.checkpoint_retention import Mark, Rule, best, better
+from sdft_cli.training.checkpoint_schedule import Checkpointer
 from sdft_cli.training.display import TrainingDisplay
 
 RISES_AND_FALLS = [Mark(25, 0.5, 0.99), Mark(50, 0.9, 0.98), Mark(75, 0.9, 0.95), Mark(100, 0.7, 0.9)]
@@ -22,6 +23,20 @@ RISES_AND_FALLS = [Mark(25, 0.5, 0.99), Mark(50, 0.9, 0.98), Mark(75, 0.9, 0.95)
 def test_the_best_is_the_earliest_of_equals() -> None:
     assert best(RISES_AND_FALLS) == RISES_AND_FALLS[1]
     assert best([]) is None and best([Mark(1)]) is None  # nothing measured, nothing best
+
+
+def test_where_nothing_scores_the_task_the_lowest_loss_is_the_best() -> None:
+    falls = [Mark(25, None, 0.9, 2.0), Mark(50, None, 0.9, 0.5), Mark(75, None, 0.9, 0.5), Mark(100, None, 0.9, 0.7)]
+    assert best(falls) == falls[1] and better(falls[1], falls[3]) and not better(falls[1], falls[2])
+    assert [Rule().worth(m, falls[:i]) for i, m in enumerate(falls)] == [True, True, False, False]
+    assert Rule().ending(falls, use_best=True) == falls[1] and Rule().kept(falls) == {50}
+    assert falls[1].record() == {"step": 50, "validation": None, "prior": 0.9, "loss": 0.5}
+
+
+def test_losses_are_never_mixed_with_accuracies() -> None:
+    marks = [Mark(25, None, None, 0.1), Mark(50, 0.4, None, 3.0), Mark(75, 0.5, None, 4.0)]
+    assert best(marks) == marks[2]
+    assert not better(marks[0], marks[1]) and not better(marks[1], marks[0])
 
 
 def test_worth_is_what_improves_and_with_a_floor_what_holds() -> None:
@@ -43,6 +58,21 @@ def test_what_is_kept_and_where_a_stage_ends() -> None:
     assert Rule(floor=0.985).ending(RISES_AND_FALLS, use_best=True) == RISES_AND_FALLS[0]
     assert Rule(floor=1.0).ending(RISES_AND_FALLS, use_best=True) is None
     assert not Rule(floor=0.5).holds(Mark(1, 1.0, None))  # a prior that was not measured is not kept
+
+
+def test_accuracies_by_different_judges_are_not_compared(tmp_path: Path) -> None:
+    """After the first step the run was judged by a model (`sdft eval --judge`); what was measured before had none."""
+    settings = {"model": "micro", "tasks": ["a"], "judge": {"model": "big"}}
+    run = Run.create(tmp_path / "run", build([settings]))
+    at = {"stage": 1, "task": "a", "phase": 0, "global_step": 0}
+    for step, accuracy in ((1, 0.9), (2, 0.4)):
+        scores = {"a": {"accuracy": accuracy, "n": 5}}
+        run.metrics.append({"kind": "eval", **at, "step": step, "scores": scores, "suite": None})
+        if step == 1:
+            changed = {"judge.model": [None, "big"]}
+            run.metrics.append({"kind": "settings", "stage": 1, "task": "a", "step": 1, "changed": changed})
+    marks = Checkpointer(run, StageId(1, "a"), 0).marks
+    assert [mark.validation for mark in marks] == [None, 0.4] and best(marks) == marks[1]
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------

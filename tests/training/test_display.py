@@ -135,3 +135,25 @@ def test_scores_after_a_stage_leave_out_what_could_not_be_scored():
     tasks = {"a": {"accuracy": 0.5}, "b": {"accuracy": None}}
     progress.scores({"stage": 1, "task": "a", "tasks": tasks, "suite": {"accuracy": 0.9}})
     assert text.getvalue() == "after stage 1 (a): a 0.500, prior suite 0.900\n"
+
+
+def test_a_task_that_nothing_scores_shows_its_loss():
+    progress, text = display()
+    loss = {"value": 1.25, "tokens": 40, "rows": 8, "left_out": 0, "split": "validation", "of": "demonstrations"}
+    scores = {"a": {"accuracy": 0.5, "n": 8, "loss": loss}, "b": {"accuracy": None, "n": 0, "loss": loss}}
+    progress.eval({"step": 5, "scores": scores, "suite": None})
+    progress.scores({"stage": 1, "task": "a", "tasks": scores, "suite": None})
+    row = {"why": "last step", "model_of": 9, "best": mark(5, None, 0.5), "last": mark(9, None, 0.75)}
+    progress.ending(row)
+    progress.ending({**row, "why": "best validation", "model_of": 5})
+    assert text.getvalue().splitlines() == [
+        "  eval at step 5  a 0.500 (n 8)  b loss 1.250 (n 8)",
+        "after stage 1 (a): a 0.500, b loss 1.250",
+        "best validation loss: 0.500 nats per token at step 5, 0.750 nats per token at the last (--set best=use ends a "
+        "stage with its best step)",
+        "stage ends with the model of step 5, the best on validation: 0.500 nats per token",
+    ]
+
+
+def mark(step: int, validation: float | None, loss: float) -> dict:
+    return {"step": step, "validation": validation, "prior": None, "loss": loss}

@@ -13,11 +13,11 @@ from sdft_cli import plugins
 from sdft_cli.config.recipe import Recipe, build
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.data import dataset
+from sdft_cli.data.gold_checks import check_gold
 from sdft_cli.errors import UsageError
 from sdft_cli.grading import task_rules
 from sdft_cli.models import pretrained
 from sdft_cli.models.chat import Chat
-from sdft_cli.training.gold_checks import check_gold
 from sdft_cli.training.idle_settings import without_effect
 from sdft_cli.training.optimizer import learning_rate
 from sdft_cli.training.preflight import StagePlan, notes_of, plan
@@ -213,7 +213,7 @@ def test_rows_that_their_own_gold_does_not_win_are_counted(world: Make) -> None:
     rows = [row("fine"), row("hopeless", answer="thirteen"), row("bare", demonstration=None)]
     stage = world(grade=lambda text, e: contains(text, e) if e.id != "hopeless" else Score(0.0), test=rows).stage()
     (note,) = [n for n in stage.notes if "cannot be won" in n]
-    assert "test.jsonl: 1 of 2 rows cannot be won" in note and "hopeless" in note
+    assert "test.jsonl: 1 of 3 rows cannot be won" in note and "hopeless" in note
 
 
 def test_a_task_that_cannot_be_won_at_all_is_refused(world: Make) -> None:
