@@ -114,7 +114,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@{ grep -v '^torch==' constraints.txt; $(BIN)/python -c \
 	  'from importlib.metadata import version; print("torch==" + version("torch").split("+")[0])'; } > $(VENV)/constraints.txt
 	@echo '== $(VENV): installing sdft and its dependencies, pinned by constraints.txt'
-	$(BIN)/python -m pip install -c $(VENV)/constraints.txt -e '.[dev,eval,math]'
+	$(BIN)/python -m pip install -c $(VENV)/constraints.txt -e '.[dev,eval,math,gguf]'
 	@echo '$(CURDIR)' > $(STAMP)
 
 # vLLM pins versions of its own dependencies; all others come from constraints.txt. It asks for torch's audio and video

@@ -26,4 +26,4 @@ def test_no_text_names_an_extra_of_the_other_project() -> None:
 def test_messages_name_extras_that_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {m for f in (ROOT / "sdft_cli").rglob("*.py") for m in re.findall(r"sdft-cli\[(\w+)\]", f.read_text())}
-    assert named == {"vllm", "eval", "memory", "math"} and named <= set(extras)
+    assert named == {"vllm", "eval", "memory", "math", "gguf"} and named <= set(extras)
