@@ -48,7 +48,7 @@ def evaluate(request: EvalRequest, gates: GateSet = NO_GATES) -> EvalOutcome:
     scores = measure(plan)
     run = _run_of(plan)
     if run:
-        _add_metrics(scores, run)
+        add_metrics(scores, run)
     try:
         report = gates.report(plan.target.name, scores, run)
     except UsageError as error:
@@ -104,8 +104,12 @@ def _run_of(plan: EvalPlan) -> RunResult | None:
     return load_run(plan.target.name)
 
 
-def _add_metrics(scores: EvalScores, run: RunResult) -> None:
+def add_metrics(scores: EvalScores, run: RunResult) -> None:
+    """Put the run's metrics into ``scores``, with the tasks that they are over."""
     scores["metrics"] = {
         name: {"value": run.metrics[name], "interval": run.metric_intervals[name]} for name in run.metrics
     }
+    scores["metrics_over"] = run.counted_tasks
+    if notes := run.unscored_notes:
+        scores["notes"] = notes
     scores["curves"] = stage_metrics(run)

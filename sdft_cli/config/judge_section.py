@@ -52,8 +52,8 @@ class JudgeSettings(Section):
 
 #: What to do where a judge is named and no task has anything for it to judge.
 NO_RUBRIC = (
-    'leave it out: the tasks grade themselves; for rows of your own, write grader = "judge" or a rubric into their '
-    "columns file (data/README.md)"
+    'leave it out; for rows of your own, write grader = "judge" or a rubric into their columns file (data/README.md), '
+    "and prepare them again"
 )
 #: What says where a judge is reached and what it may cost, and not how it judges.
 ENDPOINT = ("base_url", "key_env", "max_requests", "max_cost", "price_in", "price_out", "timeout")

@@ -206,7 +206,9 @@ def _notes(task: Task, grading: Grading, outcomes: Sequence[Outcome], of: int | 
             f"the rule is slow: {len(outcomes)} of {of} gold answers were graded, evenly spread over the splits"
         )
     if judged := sum(outcome.needs_judge for outcome in outcomes):
-        notes.append(f"{judged} gold answers were not checked: only a judge can score open answers")
+        nobody = task.grader is not None and task.grader["name"] == "none"
+        reason = "the task's grader is none" if nobody else "only a judge can score open answers"
+        notes.append(f"{judged} gold answers were not checked: {reason}")
     if paraphrased := sum(outcome.paraphrased for outcome in outcomes):
         notes.append(
             f"{paraphrased} demonstrations get no credit: the rule, which stands in for a judge, does not find their "

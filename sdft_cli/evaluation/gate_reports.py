@@ -199,7 +199,9 @@ def _accuracy(name: str, scores: EvalScores) -> Measured:
     suite = scores["suite"]
     summary: Summary | None = scores["tasks"].get(name) or (suite if suite and suite["name"] == name else None)
     if summary is None or summary["accuracy"] is None:
-        return Measured(None, lack=f"no row of {name} could be scored")
+        left = "its answers are not judged yet, which `sdft eval RUN --judge MODEL` does"
+        waits = summary is not None and "not judged yet" in summary["note"]
+        return Measured(None, lack=left if waits else f"no row of {name} could be scored")
     return Measured(summary["accuracy"], _ends(summary["interval"]))
 
 

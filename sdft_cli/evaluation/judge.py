@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 
 from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.evaluation.judge_errors import in_own_words
 from sdft_cli.grading import task_rules
 from sdft_cli.grading.thinking import strip_reasoning
 from sdft_cli.llm.language_model import LanguageModel, model_id, open_model
@@ -176,7 +177,7 @@ class Judge:
             try:
                 model.run([exchange(rubric, TRIAL)], lambda result: None)
             except SdftError as error:
-                raise _in_own_words(error) from error
+                raise in_own_words(error) from error
             self.left_out = model.left_out
             verdict = _stored(store, model.model_id, rubric, TRIAL)
         if verdict and verdict.word:
@@ -207,7 +208,7 @@ class Judge:
                 try:
                     model.run([exchange(rubric, answer) for answer in answers], progress.finished)
                 except SdftError as error:
-                    failure = _in_own_words(error)
+                    failure = in_own_words(error)
                 self.left_out = model.left_out
                 found = ((answer, _stored(store, model.model_id, rubric, answer)) for answer in answers)
                 return {answer: verdict for answer, verdict in found if verdict}, failure
@@ -275,25 +276,6 @@ def _score(answer: Judgement, verdict: Verdict | None, rubric: Rubric) -> Score:
         return Score(None, None, f"{UNREAD} {verdict.reply[:80]!r}")
     strict, loose = rubric.verdicts[verdict.word]
     return Score(strict, verdict.word, f"the judge replied {verdict.word}", {"lenient": loose} if lenient else {})
-
-
-def _in_own_words(error: SdftError) -> SdftError:
-    """The error of a language model, which speaks of a teacher's flags, in those of a judge."""
-    message, hint = error.message, error.hint
-    for theirs, ours in _FLAGS:
-        message, hint = re.sub(theirs, ours, message), re.sub(theirs, ours, hint)
-    return type(error)(message, hint)
-
-
-_FLAGS = (
-    (r"--max-requests (\d+)", r"judge.max_requests=\1"),
-    (r"--max-cost (\S+)", r"judge.max_cost=\1"),
-    (r"raise --max-tokens, or have", "have"),
-    (r", such as by --send .*", ": its endpoint's settings decide that"),
-    (r",? or (a file with )?--api-key-file( FILE)?", ""),
-    (r"--api-key-env", "--judge-key-env"),
-    (r"(?<!judge)--base-url", "--judge-base-url"),
-)
 
 
 def _unlimited(options: TeacherOptions) -> TeacherOptions:

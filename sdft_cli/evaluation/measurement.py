@@ -21,7 +21,8 @@ class Metric(TypedDict):
 
 class EvalScores(TypedDict):
     """What `sdft eval` reports. ``run`` and ``stage``, or ``model``, name what was evaluated; ``settings`` are by unit.
-    A run that was measured throughout under the same settings also has its metrics, and their curves over stages."""
+    A run that was measured throughout under the same settings also has its metrics, the tasks that these are over, and
+    their curves over stages; ``notes`` are what a reader must know of them."""
 
     tasks: dict[str, TaskSummary]
     suite: SuiteSummary | None
@@ -30,6 +31,8 @@ class EvalScores(TypedDict):
     stage: NotRequired[int]
     model: NotRequired[str]
     metrics: NotRequired[dict[str, Metric]]
+    metrics_over: NotRequired[list[str]]
+    notes: NotRequired[list[str]]
     curves: NotRequired[Sequence[Mapping[str, object]]]
     gates: NotRequired[Mapping[str, object]]
 

@@ -23,6 +23,8 @@ def print_scores(scores: EvalScores) -> None:
             signed = console.is_change(name)
             value, interval = console.number(metric["value"], signed), console.span(metric["interval"], signed)
             print(f"{name.replace('_', ' '):22} {value}  {interval}")
+    for note in scores.get("notes", []):
+        console.out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_suite(suite: SuiteSummary) -> None:

@@ -16,7 +16,7 @@ from sdft_cli.config.judge_section import NO_RUBRIC, JudgeSettings
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.evaluation import judged_units, summaries
-from sdft_cli.evaluation.judge import Judge, judgement_of, overruled
+from sdft_cli.evaluation.judge import UNREAD, Judge, judgement_of, overruled
 from sdft_cli.evaluation.judged_units import JudgedStage
 from sdft_cli.evaluation.measurement import Measurement
 from sdft_cli.llm.progress import Progress, ProgressDisplay
@@ -32,6 +32,7 @@ from sdft_cli.types import Task
 LEDGER = "judge-requests.jsonl"
 #: Seconds after a failure in which mid-training evaluations do not ask the judge again.
 REST = 600.0
+RESTS = "the judge is not asked again within ten minutes of a failure"
 Say = Callable[[str], None]
 
 
@@ -58,14 +59,14 @@ def options_of(judge: JudgeSettings, ledger: Path | None = None) -> TeacherOptio
 def judge_of(recipe: Recipe, data: Path | None = None, run: Path | None = None, say: Say | None = None) -> Judge | None:
     """The judge of a recipe; None where it has none. What is spent is counted for the ``run``, if one is named. With
     ``say``, nothing is shown but remarks, which it is handed."""
-    options = options_of(recipe.judge, _ledger(run) if run else None)
+    options = options_of(recipe.judge, ledger_of(run) if run else None)
     if options is None:
         return None
     folder = Path(recipe.judge.replies) if recipe.judge.replies else (data or Path(recipe.data)) / ".judge"
     return Judge(options, folder, _Remarks(say).opened if say else ProgressDisplay)
 
 
-def _ledger(run: Path) -> Path:
+def ledger_of(run: Path) -> Path:
     """One for all runs of a sweep, whose limits are the sweep's."""
     return (run.parent if (run.parent / sweeps.FILE).is_file() else run) / LEDGER
 
@@ -121,6 +122,7 @@ class RunJudging:
         self.tasks = {task.name: task for task in tasks if task.rubric}
         self.tried: set[StageId] = set()
         self.failed_at: float | None = None
+        self.failure = ""  # what went wrong then
 
     def waiting(self, measured: Measurement) -> Measurement:
         """What was measured, before the judge is asked."""
@@ -149,7 +151,7 @@ class RunJudging:
         """The judge's accuracy on a mid-training evaluation's records, and why there is none, if so. A few of the
         answers would be other ones at every evaluation, so it is all of them or none."""
         if self.failed_at is not None and time.monotonic() - self.failed_at < REST:
-            return {"accuracy": None, "n": 0}, "the judge was not asked: it failed within the last ten minutes"
+            return {"accuracy": None, "n": 0}, f"{RESTS}: {self.failure}"
         assert task.rubric is not None
         answers = [judgement_of(r["prompt"], r["answer"], r["completion"]) for r in records]
         scores, failure = self.judge.outcome(task.name, task.rubric, answers)
@@ -160,13 +162,15 @@ class RunJudging:
         return {"accuracy": summary["accuracy"], "n": summary["n"]}, ""
 
     def _failed(self, failure: SdftError) -> None:
-        self.failed_at = time.monotonic()
+        self.failed_at, self.failure = time.monotonic(), failure.message
 
     def _left(self, judged: JudgedStage) -> str:
-        model = self.judge.options.model
+        folder, model = self.run.folder, self.judge.options.model
+        hint = judged.failure.hint if judged.failure else ""
+        raised = " with a higher limit" if "judge.max_" in hint else ""
         return (
             f"{judged.left} of {judged.answers} answers are not judged: {judged.failure}; "
-            f"`sdft train --resume --out {self.run.folder}` or `sdft eval {self.run.folder} --judge {model}` goes on"
+            f"`sdft train --resume --out {folder}` or `sdft eval {folder} --judge {model}` goes on{raised}"
         )
 
     def _note(self, stage: StageId, text: str) -> None:
@@ -201,9 +205,23 @@ def fill(run: Run, recipe: Recipe, judge: Judge) -> None:
             break
     judge.release()
     failure, name = stages[-1].failure if stages else None, judge.model_id["model"]
+    if failure is None:
+        _check_verdicts(stages, str(name))
     if failure is None or all(stage.before <= {name} for stage in stages):
         changed = [stage for stage in stages if stage.items]
         write_together({p: t for s in changed for p, t in evaluation_files(s.folder, s.scores, s.items).items()})
     if failure:
         raise failure
     run.change_recipe(run.recipe.model_copy(update={"judge": recipe.judge}))
+
+
+def _check_verdicts(stages: Sequence[JudgedStage], name: str) -> None:
+    """Raise `SdftError` where not one reply of the judge called ``name`` was a verdict: there is nothing to fill a
+    matrix with, and what it holds stays."""
+    records = [record for stage in stages for items in stage.items.values() for record in items]
+    unread = [record["why"] for record in records if record["why"].startswith(UNREAD)]
+    if unread and all(record["value"] is None for record in records):
+        raise SdftError(
+            f"none of the judge's {len(unread)} replies could be read: {name} replied{unread[0].removeprefix(UNREAD)}",
+            "the run's scores stay as they were; name a judge that answers with one word (--judge)",
+        )

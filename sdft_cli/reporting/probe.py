@@ -99,5 +99,5 @@ def _foot(report: ProbeReport) -> list[str]:
         f"        measured in this probe: {memory['peak_bytes'] / GIB:.2f} GiB {held}",
         f"teacher: the same weights with view {report['teacher_view']!r}; greedy unless it says temperature 1",
         "KL: nats per token, over the student's completions at temperature 1",
-        *dict.fromkeys(f"note: {task['note']}" for task in report["tasks"] if task["note"]),
+        *(f"note: {task['task']}: {task['note']}" for task in report["tasks"] if task["note"]),
     ]

@@ -108,6 +108,8 @@ def _outcome(run: RunReport) -> str:
     before = f" ({number(sum(base) / len(base))} before training)" if base and len(base) == len(counted) else ""
     over = f" over {len(counted)} of {len(trained)} tasks" if len(counted) < len(trained) else ""
     accuracy = f"average accuracy{over} {_value(run, 'average_accuracy')}{before}" if counted else "no task was scored"
+    if counted and run["metrics"]["average_accuracy"]["value"] is None:
+        accuracy = f"average accuracy{over} unknown{before}"
     parts = [f"{run['label']}: {accuracy}", *_unscored_losses(run)]
     if run["metrics"]["backward_transfer"]["value"] is not None:
         parts.append(f"backward transfer {_value(run, 'backward_transfer')}{_if_null(run, 'backward_transfer')}")

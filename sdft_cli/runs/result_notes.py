@@ -64,7 +64,9 @@ def change_note(row: SettingsRow) -> str:
 
 
 def _short(text: str) -> str:
-    """``text`` without the folders of an absolute path in it, which say nothing to readers elsewhere."""
+    """``text`` without the folders of an absolute path in it, which say nothing to readers elsewhere; URLs stay."""
+    if "://" in text:
+        return text
     before, slash, path = text.partition(os.sep)
     return before + "…/" + PurePath(path).name if slash and os.path.isabs(slash + path) else text
 
@@ -81,12 +83,19 @@ def lost_item_notes(folder: Path, by_stage: Mapping[int, Scores]) -> list[str]:
 
 
 def remarks_of(by_stage: Mapping[int, Scores]) -> list[str]:
-    """What tasks and suites note about their own scoring; a remark that several share is listed once."""
-    summaries: list[tuple[str, Summary]] = [pair for s in by_stage.values() for pair in s["tasks"].items()]
-    for suite in (s["suite"] for s in by_stage.values()):
+    """What tasks and suites note about their own scoring; a remark that several share is listed once. One that changes
+    from stage to stage names the stages."""
+    stages_of: dict[str, dict[str, list[str]]] = {}  # by name and note
+    for stage, scores in by_stage.items():
+        suite, when = scores["suite"], f"after stage {stage}" if stage else "before training"
+        summaries: list[tuple[str, Summary]] = [*scores["tasks"].items()]
         summaries += [(f"suite {suite['name']}", suite), *suite["parts"].items()] if suite else []
-    tasks_by_note: dict[str, dict[str, None]] = {}
-    for task, summary in summaries:
-        if summary.get("note"):
-            tasks_by_note.setdefault(summary["note"], {})[task] = None
-    return [f"{', '.join(tasks)}: {note}" for note, tasks in tasks_by_note.items()]
+        for name, summary in summaries:
+            if summary.get("note"):
+                stages_of.setdefault(name, {}).setdefault(summary["note"], []).append(when)
+    subjects: dict[str, dict[str, None]] = {}
+    for name, notes in stages_of.items():
+        for note, stages in notes.items():
+            subject = name if len(notes) == 1 else f"{name} {' and '.join(stages)}"
+            subjects.setdefault(note, {})[subject] = None
+    return [f"{', '.join(names)}: {note}" for note, names in subjects.items()]

@@ -98,6 +98,12 @@ class RunResult:
         return {task: reason for task, column in self.columns.items() if (reason := column.never_scored)}
 
     @property
+    def unscored_notes(self) -> list[str]:
+        """Which of ``notes`` tell that tasks were not scored, or not at every stage, so that the metrics leave them
+        out."""
+        return unscored_notes(self.columns, [self.tasks[j] for j in self.trained])
+
+    @property
     def counted(self) -> list[int | None]:
         """``trained``, with None for a task that no metric counts."""
         return _counted(self.tasks, self.columns, self.trained)

@@ -15,7 +15,9 @@ from sdft_cli.config.judge_section import LOCAL
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.evaluation.judge import MAX_TOKENS, judgement_of, messages
+from sdft_cli.evaluation.run_judging import ledger_of
 from sdft_cli.llm.budget import Prices
+from sdft_cli.llm.ledger import Ledger, Spent
 from sdft_cli.llm.types import estimate_prompt_tokens, estimate_tokens
 from sdft_cli.messages import question_text
 from sdft_cli.runs.evaluations import StageEvaluation
@@ -32,7 +34,8 @@ ONE_WORD = 5
 
 class JudgeOutlook(TypedDict):
     """``requests`` at most; tokens and cost as [about, at most]; the cost is None without prices. A local judge costs
-    nothing, and has ``local_bytes`` of weights (None for one at an endpoint, or that is not on this machine yet)."""
+    nothing, and has ``local_bytes`` of weights (None for one at an endpoint, or that is not on this machine yet).
+    ``spent`` are the requests and the money that the run has spent on its judge already."""
 
     model: str
     requests: int
@@ -40,6 +43,7 @@ class JudgeOutlook(TypedDict):
     completion_tokens: list[int]
     cost: list[float] | None
     local_bytes: int | None
+    spent: tuple[int, float]
 
 
 class _Size(NamedTuple):
@@ -75,6 +79,7 @@ def outlook(plan: RunPlan, run: Run | None = None) -> JudgeOutlook | None:
         "completion_tokens": written,
         "cost": costs if prices.known else None,
         "local_bytes": _weights(recipe.judge.model),
+        "spent": Ledger(ledger_of(run.folder)).spent() if run else Spent(),
     }
 
 
@@ -94,11 +99,13 @@ def lines(judge: JudgeOutlook, recipe: Recipe) -> list[str]:
         told.append(
             f"    it is loaded for every evaluation, beside the model that is trained: {size:.2f} GiB of weights"
         )
-    most, money = recipe.judge.max_requests, recipe.judge.max_cost
-    if most is not None and most < judge["requests"]:
-        told.append(f"    judge.max_requests={most} may not be enough: answers beyond it stay unscored")
-    if money is not None and judge["cost"] and money < judge["cost"][1]:
-        told.append(f"    judge.max_cost={money:g} may not be enough: answers beyond it stay unscored")
+    most, money, (asked, paid) = recipe.judge.max_requests, recipe.judge.max_cost, judge["spent"]
+    if most is not None and most < asked + judge["requests"]:
+        used = f", of which {asked:,} are used," if asked else ""
+        told.append(f"    judge.max_requests={most}{used} may not be enough: answers beyond it stay unscored")
+    if money is not None and judge["cost"] and money < paid + judge["cost"][1]:
+        used = f", of which {paid:.2f} is spent," if paid else ""
+        told.append(f"    judge.max_cost={money:g}{used} may not be enough: answers beyond it stay unscored")
     return told
 
 

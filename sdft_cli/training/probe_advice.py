@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdft_cli import console
+from sdft_cli.evaluation import scorable
 from sdft_cli.training.probe_record import Advice, TaskProbe
 
 #: Where warnings begin: accuracies, and a share of rows.
@@ -23,8 +24,10 @@ def advise(task: TaskProbe) -> list[Advice]:
 def _about_teacher(task: TaskProbe) -> Iterator[Reason]:
     gain = task["gain"]
     if gain is None:
-        hint = "the rows need demonstrations and answers: see data/README.md and `sdft prepare --demonstrations answer`"
-        yield "unknown", "no row could be scored for both student and teacher", hint
+        needed = "demonstrations and answers: see data/README.md and `sdft prepare --demonstrations answer`"
+        asked = task["student"]["unscored"] and task["teacher"]["unscored"]  # both have answered
+        message = "no row could be scored for both student and teacher"
+        yield "unknown", message, scorable.HINT if asked else f"the rows need {needed}"
         return
     view = "check a row with `sdft train --dry-run`; try another --set views.teacher=VIEW or a stronger model"
     low, high = gain["interval"]

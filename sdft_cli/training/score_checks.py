@@ -34,7 +34,7 @@ def outlook(
     texts = loss_texts(task, validation, recipe, chat)
     measured = f"the validation loss of its {_named(texts.of)} is measured" if texts else "it has no validation loss"
     without = "its accuracy stays empty" if untested else "it has no validation accuracy"
-    notes = [f"{task.name} cannot be scored ({unscored or untested}): {without}; {measured}"]
+    notes = [f"{task.name} cannot be scored: {unscored or untested}. So {without}; {measured}"]
     if recipe.train.best == "use" and recipe.train.eval_every and unscored:
         if texts is None:
             lack = "its validation rows have neither demonstrations nor gold answers"

@@ -117,6 +117,16 @@ def test_another_judge_takes_over_wholly_or_not_at_all(whole: Path, tmp_path: Pa
     assert json.loads((run / "recipe.json").read_text())["judge"]["model"] == "other"
 
 
+def test_a_judge_that_gives_no_verdict_replaces_no_scores(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = (matrix(run), (run / "recipe.json").read_bytes())
+    with FaultServer(lambda body: "I think that it is right.") as server:
+        said = sdft("eval", str(run), *judging(server, "talker"), code=1)
+    assert "replies could be read: talker replied 'I think that it is right.'" in said
+    assert (matrix(run), (run / "recipe.json").read_bytes()) == before
+
+
 def test_a_bound_leaves_answers_unscored_and_training_goes_on(
     whole: Path, tiny_model: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -124,10 +134,13 @@ def test_a_bound_leaves_answers_unscored_and_training_goes_on(
     with FaultServer(verdict) as server:
         said = train(tiny_model, data, out, *judging(server), "--set", "judge.max_requests=7")
         assert "judge.max_requests=7 is used up" in said and "answers are not judged" in said
+        assert "goes on with a higher limit" in said and "of a failure: judge.max_requests=7 is used up" in said
         assert sum(asked(server).values()) == 7
         assert not (out / "done.json").exists()  # not everything is measured
         notes = [row for row in rows(out, "note") if "not judged" in row["text"]]
         assert [row["stage"] for row in notes] == [0, 1, 2]
+        planned = sdft("train", "--resume", "--out", str(out), "--set", "judge.max_requests=8", "--dry-run")
+        assert "judge.max_requests=8, of which 7 are used, may not be enough" in planned
         again = sdft("train", "--resume", "--out", str(out))  # the bound is the whole run's
         assert "is used up" in again and sum(asked(server).values()) == 7
         sdft("train", "--resume", "--out", str(out), "--set", "judge.max_requests=1000")

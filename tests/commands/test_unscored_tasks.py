@@ -6,17 +6,20 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from support.open_dataset import bare, open_dataset
 from support.run_folder import add_losses, make_run, unscore, write_json
 
 from sdft_cli import plugins
+from sdft_cli.commands.evaluate import add_metrics
 from sdft_cli.commands.sweep import sweep
 from sdft_cli.commands.train import train
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.config.sweep_grid import SweepArguments
 from sdft_cli.errors import UsageError
+from sdft_cli.evaluation.measurement import EvalScores
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.parallel_runs import Job
@@ -158,7 +161,7 @@ def test_a_run_with_an_unscored_task_has_its_loss(tiny_model: Path, data: Path, 
     open_dataset(data)
     train(recipe(tiny_model, "best=use"), tmp_path / "run", TrainingDisplay(quiet=True))
     notes = Run.open(tmp_path / "run").metrics.notes()
-    assert any(f"{OPEN} cannot be scored ({WHY}" in n and "loss of its demonstrations is measured" in n for n in notes)
+    assert any(f"{OPEN} cannot be scored: {WHY}" in n and "loss of its demonstrations is measured" in n for n in notes)
     assert any("the best step is the one with the lowest validation loss" in note for note in notes)
     run = results.load_run(tmp_path / "run")
     losses = {row["step"]: row["scores"][OPEN]["loss"]["value"] for row in run.evals}
@@ -189,7 +192,7 @@ def test_best_use_without_anything_to_choose_by_is_refused(tiny_model: Path, dat
 def test_dry_run_says_it_too(sdft, data: Path, tiny_model: Path) -> None:
     open_dataset(data)
     code, out, err = sdft("train", "--dry-run", "--tasks", OPEN, "--model", str(tiny_model), "--data", str(data))
-    assert code == 0 and f"{OPEN} cannot be scored ({WHY}" in out + err
+    assert code == 0 and f"{OPEN} cannot be scored: {WHY}" in out + err
 
 
 def test_a_method_that_learns_from_grades_is_refused_where_nothing_grades(tiny_model: Path, data: Path) -> None:
@@ -238,6 +241,16 @@ def test_eval_shows_the_loss_of_a_task_beside_its_accuracy(
     print_scores(scores)
     printed = capsys.readouterr().out
     assert "not scored (3 rows)" in printed and printed.count("nats per token, demonstrations of 3 test rows") == 2
+
+
+def test_eval_says_which_tasks_its_metrics_are_over(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rates=([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]], [0.9] * 3), stages=(A, OPEN))
+    whole, scores = results.load_run(run), cast(EvalScores, {})
+    add_metrics(scores, whole)
+    assert scores["metrics_over"] == [A, OPEN] and "notes" not in scores
+    unscore(run, OPEN)
+    add_metrics(scores, results.load_run(run))
+    assert scores["metrics_over"] == [A] and "metrics are over 1 of 2 tasks" in scores["notes"][0]
 
 
 @pytest.mark.parametrize("flags", [["--pass-at", "1,4"], ["--also", "ceiling"]], ids=" ".join)

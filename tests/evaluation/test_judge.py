@@ -10,7 +10,7 @@ from support.fault_server import FaultServer, content, response_of
 from support.real_server import SERVERS, serving, teach
 
 from sdft_cli import plugins
-from sdft_cli.errors import GateError, SdftError, UsageError
+from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.evaluation import judge as judging
 from sdft_cli.evaluation.judge import Judge, Judgement, fence, judged, messages, word_of
 from sdft_cli.grading.rubrics import KNOWLEDGE, MEDICAL
@@ -143,9 +143,10 @@ def test_the_judge_is_asked_for_one_word_at_temperature_zero(tmp_path: Path) -> 
 def test_replies_are_kept_and_an_interrupted_judge_goes_on(tmp_path: Path) -> None:
     answers = [Judgement(QUESTION, GOLD, f"{name} virus") for name in ("parvovirus", "measles", "mumps", "rubella")]
     with FaultServer(honest) as server:
-        with pytest.raises(GateError):
+        with pytest.raises(SdftError, match=r"judge\.max_requests=2 is used up") as error:
             Judge(ask(server, max_requests=2, concurrency=1), tmp_path).scores("m", MEDICAL, answers)
         assert len(server.requests) == 2
+        assert error.value.code == 1 and "--set judge.max_requests=" in error.value.hint  # 3 is for broken gates
         scores = Judge(ask(server), tmp_path).scores("m", MEDICAL, [*answers, answers[0]])
         assert [s.value for s in scores] == [1.0, 0.0, 0.0, 0.0, 1.0] and len(server.requests) == 4
         Judge(ask(server), tmp_path).scores("m", MEDICAL, answers)

@@ -10,6 +10,7 @@ import pytest
 from support.run_folder import FORGETS, KEEPS, TASKS, add_losses, make_run, unscore, write_json
 
 from sdft_cli.runs import results
+from sdft_cli.runs.result_notes import change_note
 from sdft_cli.stats import continual
 from sdft_cli.stats.intervals import of_scores
 
@@ -61,6 +62,24 @@ def test_a_task_that_was_scored_at_some_stages_stays_in_the_means_which_are_then
     assert run.metrics["average_accuracy"] == pytest.approx(np.mean(run.matrix[3]))
     said = "was not scored before training, after stage 2 (the judge was away): metrics that need it there"
     assert run.notes == [f"{B} {said} are not given"]
+
+
+def test_a_remark_that_changes_names_its_stages(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    for number, path in enumerate(sorted((folder / "evals").glob("*/scores.json"))):
+        scores = json.loads(path.read_text())
+        scores["tasks"][A]["note"] = "judged by j; 2 answers are not judged yet" if number == 1 else "judged by j"
+        write_json(path, scores)
+    remarks = results.load_run(folder).remarks
+    assert f"{A} after stage 1: judged by j; 2 answers are not judged yet" in remarks
+    assert f"{A} before training and after stage 2 and after stage 3: judged by j" in remarks
+
+
+def test_an_address_in_a_change_stays_whole() -> None:
+    row = {"stage": 1, "task": A, "step": 2, "changed": {"judge.base_url": [None, "http://host:8000/v1"]}}
+    assert change_note(row).endswith("judge.base_url none, then http://host:8000/v1")
+    row["changed"] = {"data": ["/home/me/data", "/mnt/data"]}
+    assert change_note(row).endswith("data …/data, then …/data")
 
 
 def test_without_item_files_the_summaries_tell(tmp_path: Path) -> None:
