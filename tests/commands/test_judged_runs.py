@@ -249,6 +249,8 @@ def test_a_probe_of_open_answers_has_a_gain(tiny_model: Path, data: Path) -> Non
         sdft(*words, *judging(server))
         assert len(server.requests) == count + 1  # the trial
     assert unjudged["tasks"][0]["gain"] is None
+    [warning] = [each for each in unjudged["warnings"] if each["what"] == "unknown"]
+    assert "--judge MODEL" in warning["hint"] and "--demonstrations" not in warning["hint"]
     [task] = report["tasks"]
     assert task["gain"] is not None and task["student"]["n"] == task["teacher"]["n"] == 4
     assert "judged by grader" in task["note"]

@@ -242,10 +242,12 @@ def test_rows_that_only_a_judge_grades_are_said_to_be_ungraded(sdft, tmp_path: P
     rows = [{"question": question(i), "answer": f"{long} {question(i)}"} for i in range(40)]
     folder, words = sources(tmp_path, rows[:25], rows[25:])
     code, out, _ = sdft(*words)
-    assert code == 0 and "40 gold answers were not checked" in out and "constant answer" not in out
+    assert code == 0 and "40 gold answers were not checked: only a judge" in out and "constant answer" not in out
     found = grading(folder)
     assert (found["graded"], found["unwinnable"]["count"], found["share"]) == (0, 0, 0.0)
     assert found["splits"]["test"]["constant_answer"] is None
+    code, out, _ = sdft(*words, "--columns", "mine:grader=none")
+    assert code == 0 and "40 gold answers were not checked: the task's grader is none" in out
 
 
 def test_rows_without_a_gold_answer_have_nothing_to_prove(task, tmp_path: Path) -> None:
