@@ -143,14 +143,14 @@ class Grading(Record):
     """What `sdft prepare` proved of the task's rule (`data.gold_checks`): which rows it gives no credit for their own
     gold, by reason, and the first ones by name.
 
-    ``share`` is of the graded rows. With ``on_unwinnable`` "drop" these rows are not in the dataset, and ``splits``
-    are those of the rows that are.
+    ``share`` is of the graded rows, None where none was. With ``on_unwinnable`` "drop" these rows are not in the
+    dataset, and ``splits`` are those of the rows that are.
     """
 
     on_unwinnable: str
     graded: Count
     unwinnable: DropCounts
-    share: Share
+    share: Share | None
     splits: dict[str, SplitGrading]
 
 

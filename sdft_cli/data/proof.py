@@ -69,7 +69,7 @@ def prove(task: Task, prepared: Prepared, on_unwinnable: str = "keep") -> Proof:
         "on_unwinnable": on_unwinnable,
         "graded": len(known),
         "unwinnable": counted(_as_dropped(outcome) for outcome in lost),
-        "share": len(lost) / len(known) if known else 0.0,
+        "share": len(lost) / len(known) if known else None,
         "splits": _by_split(checks, prepared.splits, graded, outcomes),
     }
     notes = _notes(task, grading, outcomes, len(gold) if sampled else None)

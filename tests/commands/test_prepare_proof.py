@@ -244,7 +244,7 @@ def test_rows_that_only_a_judge_grades_are_said_to_be_ungraded(sdft, tmp_path: P
     code, out, _ = sdft(*words)
     assert code == 0 and "40 gold answers were not checked: only a judge" in out and "constant answer" not in out
     found = grading(folder)
-    assert (found["graded"], found["unwinnable"]["count"], found["share"]) == (0, 0, 0.0)
+    assert (found["graded"], found["unwinnable"]["count"], found["share"]) == (0, 0, None)
     assert found["splits"]["test"]["constant_answer"] is None
     code, out, _ = sdft(*words, "--columns", "mine:grader=none")
     assert code == 0 and "40 gold answers were not checked: the task's grader is none" in out
