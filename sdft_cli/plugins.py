@@ -154,7 +154,7 @@ def task(name: str, data: str | Path) -> Task:
     """The task called ``name``: shipped, a plug-in's, or made of the user's own dataset in ``data/<name>``."""
     if name in TASKS.names():
         return TASKS.get(name)
-    own = importlib.import_module(f"sdft_cli.{TASKS.folder}._user_rows")
+    own = importlib.import_module(f"{__package__}.rows.user_rows")
     made_of_data: Task | None = own.find(name, Path(data))
     if made_of_data:
         return made_of_data

@@ -156,7 +156,7 @@ class Task:
     takes the text of a completion and its example. ``options``: from how many answers each question has to choose, if
     that is so. ``question``: the part of a prompt that distinguishes rows which share a long preamble (None: the whole
     prompt). ``grader``: for a task that is nothing but a dataset, the rule that its manifest stores
-    (`tasks._user_rows`), and ``columns`` what its user said of the columns. ``rubric``: the instructions for a judge.
+    (`rows.user_rows`), and ``columns`` what its user said of the columns. ``rubric``: the instructions for a judge.
     ``render``: a gold answer as a completion that should be right. ``accept``: the least value with which a teacher's
     reply becomes a demonstration; None where only the user can say that, as values are shares. ``hub``: where its data
     is on the Hugging Face hub.

@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sdft_cli"
 #: Top to bottom: a folder (or a file at the top) imports only from those below it.
 ORDER = (
     *("__main__", "cli", "commands", "reporting", "training", "evaluation"),
-    *("suites", "engines", "tasks", "methods", "harness", "llm", "data", "models"),
+    *("suites", "engines", "tasks", "rows", "methods", "harness", "llm", "data", "models"),
     *("runs", "grading", "sandbox", "losses", "stats", "config", "micro"),
     *("console", "plugins", "contracts", "types", "messages", "errors", "__init__"),
 )

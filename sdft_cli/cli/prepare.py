@@ -135,8 +135,8 @@ def _inputs(
     on_bad_row: str | None,
 ) -> Inputs:
     from sdft_cli.commands.prepare import Inputs
-    from sdft_cli.tasks._column_flags import column_flags
-    from sdft_cli.tasks._hub import named
+    from sdft_cli.rows.column_flags import column_flags
+    from sdft_cli.rows.hub import named
 
     from_hub = [text for text in source if text == HUB]
     sources = _sources([text for text in source if text != HUB])

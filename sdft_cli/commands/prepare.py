@@ -22,9 +22,9 @@ from sdft_cli.data.manifest import DroppedRow, Grading, Lengths, ManifestExtras
 from sdft_cli.errors import UsageError, choose
 from sdft_cli.llm.types import TeacherOptions
 from sdft_cli.messages import merged_system
-from sdft_cli.tasks import _hub, _resolve
-from sdft_cli.tasks._columns import Columns
-from sdft_cli.tasks._resolve import SourcedTask
+from sdft_cli.rows import hub, resolve
+from sdft_cli.rows.columns import Columns
+from sdft_cli.rows.resolve import SourcedTask
 from sdft_cli.types import Dropped, Prepared, PrepareOptions, Task
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def prepare(
     """
     measure = lengths.measurer(model)
     options = replace(options, demonstrations="teacher") if teacher else options
-    with _hub.downloaded(sources) as local:
+    with hub.downloaded(sources) as local:
         inputs = Inputs(tasks, local.sources, data, options, on_bad_row, columns or {}, local.licences, local.notes)
         datasets = [_Dataset(source, prepared, {}) for source, prepared in _read(inputs)]
         if teacher:
@@ -148,7 +148,7 @@ def submit(inputs: Inputs, teacher: TeacherOptions) -> list[Submission]:
 def _for_teacher(inputs: Inputs, teacher: TeacherOptions) -> list[tuple[Task, Prepared]]:
     """The tasks' rows as a teacher is asked about them."""
     options = replace(inputs.options, demonstrations="teacher")
-    with _hub.downloaded(inputs.sources) as local:
+    with hub.downloaded(inputs.sources) as local:
         read = _read(replace(inputs, sources=local.sources, options=options))
         return [(source.task, _asked(source.task, rows, options, teacher)) for source, rows in read]
 
@@ -166,7 +166,7 @@ def _asked(task: Task, prepared: Prepared, options: PrepareOptions, teacher: Tea
 def _read(inputs: Inputs) -> list[tuple[SourcedTask, Prepared]]:
     """The rows of every task, checked and de-duplicated."""
     _check(inputs)
-    sourced = _resolve.resolve(inputs.tasks, inputs.sources, inputs.columns)
+    sourced = resolve.resolve(inputs.tasks, inputs.sources, inputs.columns)
     for source in sourced:
         check_target(inputs.data / source.task.name)
     prepared = [(source, _merged(_prepared(source, inputs), inputs.options)) for source in sourced]

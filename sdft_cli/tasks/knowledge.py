@@ -12,7 +12,7 @@ never does. Questions are split 75 / 5 / 20, so the model is not trained on a te
 article; questions with ``"split": "ood"`` (indirect ones) are kept apart. Articles without questions are a dataset too:
 a teacher can write the questions. Without a judge (``--judge``), gold answers of up to eight words are scored by
 whole-word containment; longer ones are not scored. Articles under any other name become such a task too
-(`tasks._user_rows`).
+(`rows.user_rows`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 from sdft_cli.data.readers import TEXT_SUFFIXES, RawRow
 from sdft_cli.grading.containment import CONTAINS, FEW_WORDS
 from sdft_cli.grading.rubrics import KNOWLEDGE
-from sdft_cli.tasks._articles import article, attached, key_of
-from sdft_cli.tasks._formats import BadRow, Format, SourceRow, gather, prompt_keys, slug, text, user
-from sdft_cli.tasks._splits import arrange
+from sdft_cli.rows.articles import article, attached, key_of
+from sdft_cli.rows.formats import BadRow, Format, SourceRow, gather, prompt_keys, slug, text, user
+from sdft_cli.rows.splits import arrange
 from sdft_cli.types import SPLITS, Dropped, Example, Prepared, PrepareOptions, Score, Task
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from sdft_cli.data.readers import RawRow
 from sdft_cli.grading import task_rules
 from sdft_cli.grading.rubrics import MEDICAL
-from sdft_cli.tasks._formats import BadRow, Format, Record, SourceRow, gather, prompt_keys, text, user
-from sdft_cli.tasks._splits import arrange
+from sdft_cli.rows.formats import BadRow, Format, Record, SourceRow, gather, prompt_keys, text, user
+from sdft_cli.rows.splits import arrange
 from sdft_cli.types import Dropped, Example, HubSource, Prepared, PrepareOptions, Score, Task
 
 TRAIN_QUESTION, DEMONSTRATION = "Question", "Response"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sdft_cli.data.readers import RawRow
 from sdft_cli.grading import task_rules
-from sdft_cli.tasks._formats import (
+from sdft_cli.rows.formats import (
     BadRow,
     Format,
     LeftOut,
@@ -33,7 +33,7 @@ from sdft_cli.tasks._formats import (
     text,
     texts,
 )
-from sdft_cli.tasks._splits import arrange
+from sdft_cli.rows.splits import arrange
 from sdft_cli.types import Dropped, Example, HubSource, Message, Prepared, PrepareOptions, Score, Task
 
 SYSTEM = """

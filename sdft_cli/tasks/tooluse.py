@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sdft_cli.data.readers import RawRow
 from sdft_cli.grading import task_rules
-from sdft_cli.tasks._formats import (
+from sdft_cli.rows.formats import (
     BadRow,
     Format,
     LeftOut,
@@ -33,7 +33,7 @@ from sdft_cli.tasks._formats import (
     texts,
     user,
 )
-from sdft_cli.tasks._splits import arrange
+from sdft_cli.rows.splits import arrange
 from sdft_cli.types import Dropped, Example, HubSource, Json, Prepared, PrepareOptions, Score, Task
 
 # The space after "tools." and the missing blank line before "Use" (raw documentation ends with a newline) are theirs.

@@ -16,7 +16,8 @@ from sdft_cli.data import hub
 from sdft_cli.data.dataset import read_split
 from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks import _hub, medical, science
+from sdft_cli.rows import hub as hub_rows
+from sdft_cli.tasks import medical, science
 
 WORDS = "north river seven lamps copper train winter paper orange signal market tower glass engine valley".split()
 
@@ -126,15 +127,15 @@ def test_tasks_without_data_on_the_hub_are_refused(sdft, words: list[str], messa
 
 
 def test_other_sources_keep_their_place() -> None:
-    given = _hub.named(["science", "mine", "tooluse"], {"mine": [Path("rows.jsonl")]})
-    assert given == {"mine": [Path("rows.jsonl")], "science": [_hub.OF_THE_TASK], "tooluse": [_hub.OF_THE_TASK]}
+    given = hub_rows.named(["science", "mine", "tooluse"], {"mine": [Path("rows.jsonl")]})
+    assert given == {"mine": [Path("rows.jsonl")], "science": [hub_rows.OF_THE_TASK], "tooluse": [hub_rows.OF_THE_TASK]}
 
 
 def test_what_a_task_names_is_what_source_takes() -> None:
     for source in (science.TASK.hub, medical.TASK.hub):
         assert source and source.licence and all(hub.parse(Path(name)) for name in source.datasets)
     with pytest.raises(UsageError):
-        hub.parse(_hub.OF_THE_TASK)
+        hub.parse(hub_rows.OF_THE_TASK)
 
 
 def test_tasks_say_where_their_data_is(sdft) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.data import words as w
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._formats import prompt_keys
+from sdft_cli.rows.formats import prompt_keys
 from sdft_cli.types import PrepareOptions
 
 ASKED = "What happens to the pressure in a closed vessel if we heat its content, and why?"

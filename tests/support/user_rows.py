@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdft_cli.tasks._columns import columns_of
-from sdft_cli.tasks._row_reader import UserRows
-from sdft_cli.tasks._user_rows import _sources
+from sdft_cli.rows.columns import columns_of
+from sdft_cli.rows.row_reader import UserRows
+from sdft_cli.rows.user_rows import _sources
 from sdft_cli.types import Dropped, Example
 
 

@@ -13,11 +13,11 @@ from sdft_cli.commands.prepare import prepare
 from sdft_cli.data.dataset import read_split
 from sdft_cli.errors import UsageError
 from sdft_cli.messages import merged_system
-from sdft_cli.tasks._columns import Columns
-from sdft_cli.tasks._conversations import Conversation
-from sdft_cli.tasks._formats import BadRow
-from sdft_cli.tasks._layouts import plan
-from sdft_cli.tasks._readings import reading_of
+from sdft_cli.rows.columns import Columns
+from sdft_cli.rows.conversations import Conversation
+from sdft_cli.rows.formats import BadRow
+from sdft_cli.rows.layouts import plan
+from sdft_cli.rows.readings import reading_of
 from sdft_cli.types import PrepareOptions
 
 USER, REPLY = {"role": "user", "content": "where ?"}, {"role": "assistant", "content": "there"}

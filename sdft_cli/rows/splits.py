@@ -17,7 +17,7 @@ from dataclasses import replace
 from sdft_cli.data.dataset import FILTERED, describe
 from sdft_cli.data.deduplicate import HELD_OUT, overlap_error
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._formats import Gathered, SourceRow
+from sdft_cli.rows.formats import Gathered, SourceRow
 from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions
 
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.05

@@ -2,7 +2,7 @@
 
 `read` makes a task from files for `sdft prepare`. Its rule is kept in the dataset's manifest, and `find` makes the task
 from there again, so that a prepared dataset trains and evaluates under its name. For which column is what, see
-`tasks._layouts` and `tasks._columns`; for how rows are read, `tasks._row_reader`.
+`rows.layouts` and `rows.columns`; for how rows are read, `rows.row_reader`.
 
 A row needs a demonstration or a gold answer. If it has only an answer, that becomes the demonstration, unless a teacher
 is to write one; if it has only a demonstration, that becomes the gold answer. Raw text (files of text, rows with a
@@ -23,9 +23,9 @@ from sdft_cli.errors import UsageError
 from sdft_cli.grading import named_rules
 from sdft_cli.grading.named_rules import JUDGE
 from sdft_cli.grading.rubrics import KNOWLEDGE, own_rubric
-from sdft_cli.tasks._columns import Columns, columns_of
-from sdft_cli.tasks._finished_rows import without
-from sdft_cli.tasks._row_reader import UserRows
+from sdft_cli.rows.columns import Columns, columns_of
+from sdft_cli.rows.finished_rows import without
+from sdft_cli.rows.row_reader import UserRows
 from sdft_cli.types import Example, Json, Prepared, PrepareOptions, Score, Task
 
 #: Files by split; None: rows or file names decide.

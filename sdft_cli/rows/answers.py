@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 
 from sdft_cli.grading import named_rules
-from sdft_cli.tasks._layouts import Plan
-from sdft_cli.tasks._values import as_text, is_missing, parsed
+from sdft_cli.rows.layouts import Plan
+from sdft_cli.rows.values import as_text, is_missing, parsed
 from sdft_cli.types import Json
 
 UNANSWERABLE = "unanswerable"

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sdft_cli.tasks._formats import BadRow, text
-from sdft_cli.tasks._message_formats import Remarks
-from sdft_cli.tasks._tool_texts import glaive
-from sdft_cli.tasks._values import as_text, is_missing, parsed
+from sdft_cli.rows.formats import BadRow, text
+from sdft_cli.rows.message_formats import Remarks
+from sdft_cli.rows.tool_texts import glaive
+from sdft_cli.rows.values import as_text, is_missing, parsed
 from sdft_cli.types import Json
 
 #: The values of a record by what they are for.

@@ -1,5 +1,5 @@
 """One record of a user's file as a `Reading`: what it asks, and what it says of the answer, before all rows together
-decide how indices are counted, which labels there are, and how the prompts end (`tasks._finished_rows`)."""
+decide how indices are counted, which labels there are, and how the prompts end (`rows.finished_rows`)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sdft_cli.messages import Message
-from sdft_cli.tasks._answers import Gold, gold_answer
-from sdft_cli.tasks._columns import slots
-from sdft_cli.tasks._conversations import conversation_of
-from sdft_cli.tasks._formats import BadRow, LeftOut, Record
-from sdft_cli.tasks._layout_table import Kind
-from sdft_cli.tasks._layouts import Plan, grader_columns
-from sdft_cli.tasks._message_formats import Remarks
-from sdft_cli.tasks._options import Options, drawn, gold_of, options_of
-from sdft_cli.tasks._passages import passage_text
-from sdft_cli.tasks._special_records import READERS, Values
-from sdft_cli.tasks._values import as_text, is_missing
+from sdft_cli.rows.answers import Gold, gold_answer
+from sdft_cli.rows.columns import slots
+from sdft_cli.rows.conversations import conversation_of
+from sdft_cli.rows.formats import BadRow, LeftOut, Record
+from sdft_cli.rows.layout_table import Kind
+from sdft_cli.rows.layouts import Plan, grader_columns
+from sdft_cli.rows.message_formats import Remarks
+from sdft_cli.rows.options import Options, drawn, gold_of, options_of
+from sdft_cli.rows.passages import passage_text
+from sdft_cli.rows.special_records import READERS, Values
+from sdft_cli.rows.values import as_text, is_missing
 from sdft_cli.types import Json
 
 UNWANTED = "its label says that the response is not wanted"

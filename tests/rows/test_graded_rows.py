@@ -21,7 +21,7 @@ from sdft_cli.errors import UsageError
 from sdft_cli.grading import code as code_rule
 from sdft_cli.llm.rejection_sampling import Demonstrations
 from sdft_cli.llm.types import Reply, TeacherOptions
-from sdft_cli.tasks._column_flags import parse_pairs
+from sdft_cli.rows.column_flags import parse_pairs
 from sdft_cli.types import Example, Prepared, PrepareOptions
 
 WORDS = "north river seven lamps copper train winter paper orange signal market tower glass engine valley".split()

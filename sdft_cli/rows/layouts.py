@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._columns import GRADER_ROLES, ROLES, Columns, Named
-from sdft_cli.tasks._layout_table import (
+from sdft_cli.rows.columns import GRADER_ROLES, ROLES, Columns, Named
+from sdft_cli.rows.layout_table import (
     COMMON,
     ESSENTIAL,
     ESSENTIAL_TEXTS,
@@ -27,8 +27,8 @@ from sdft_cli.tasks._layout_table import (
     TEACHERS,
     Layout,
 )
-from sdft_cli.tasks._option_columns import option_columns
-from sdft_cli.tasks._values import is_missing
+from sdft_cli.rows.option_columns import option_columns
+from sdft_cli.rows.values import is_missing
 from sdft_cli.types import Json
 
 

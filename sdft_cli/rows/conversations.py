@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sdft_cli.messages import Message, is_trained
-from sdft_cli.tasks._formats import BadRow, text
-from sdft_cli.tasks._message_formats import PROMPT_WEIGHTS, Remarks, message_of, tools_of
-from sdft_cli.tasks._tool_texts import with_calls
-from sdft_cli.tasks._values import as_text, is_missing, parsed, rows_of
+from sdft_cli.rows.formats import BadRow, text
+from sdft_cli.rows.message_formats import PROMPT_WEIGHTS, Remarks, message_of, tools_of
+from sdft_cli.rows.tool_texts import with_calls
+from sdft_cli.rows.values import as_text, is_missing, parsed, rows_of
 from sdft_cli.types import Json
 
 TRAILING = "turns of the user at the end, which nobody answers, are left out"

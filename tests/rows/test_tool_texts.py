@@ -10,7 +10,7 @@ import pytest
 from support.user_rows import read
 
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._tool_texts import SYSTEM_CUT, objects
+from sdft_cli.rows.tool_texts import SYSTEM_CUT, objects
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": SCHEMA}}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._column_flags import column_flags, parse_pairs
-from sdft_cli.tasks._columns import KEYS, Columns, columns_of
+from sdft_cli.rows.column_flags import column_flags, parse_pairs
+from sdft_cli.rows.columns import KEYS, Columns, columns_of
 
 PAIRS: list[tuple[str, dict[str, Any]]] = [
     ("prompt=Frage,answer=Zahl", {"prompt": "Frage", "answer": "Zahl"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from sdft_cli.tasks._columns import Named
+from sdft_cli.rows.columns import Named
 
 _NUMBERED = re.compile(
     r"(?P<stem>option|opt|op|choice|ending|sol|alternative|candidate|mcanswer|answer|)(?P<at>[a-j]|[0-9]|10)"

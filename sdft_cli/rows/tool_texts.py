@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sdft_cli.tasks._formats import BadRow
-from sdft_cli.tasks._message_formats import Remarks
+from sdft_cli.rows.formats import BadRow
+from sdft_cli.rows.message_formats import Remarks
 from sdft_cli.types import Json
 
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)

@@ -1,6 +1,6 @@
 """Columns of a user's file: which one is the prompt, the demonstration, the answer, …, as the user names them.
 
-Common layouts are recognized by their column names (`tasks._layouts`). Other names are given in TOML, or in a flag
+Common layouts are recognized by their column names (`rows.layouts`). Other names are given in TOML, or in a flag
 (``--columns 'prompt=Frage,answer=Zahl'``)::
 
     prompt = "Frage"              # text, or a list of messages

@@ -14,10 +14,10 @@ from sdft_cli.data.dataset import FILTERED
 from sdft_cli.errors import UsageError
 from sdft_cli.grading import named_rules
 from sdft_cli.messages import Message
-from sdft_cli.tasks._answers import UNANSWERABLE, final_answer
-from sdft_cli.tasks._formats import SourceRow
-from sdft_cli.tasks._options import ASK, LETTERS, Options, already_in, drawn, reading_of_all, rendered
-from sdft_cli.tasks._readings import OPTIONS_HERE, UNWANTED, Reading
+from sdft_cli.rows.answers import UNANSWERABLE, final_answer
+from sdft_cli.rows.formats import SourceRow
+from sdft_cli.rows.options import ASK, LETTERS, Options, already_in, drawn, reading_of_all, rendered
+from sdft_cli.rows.readings import OPTIONS_HERE, UNWANTED, Reading
 from sdft_cli.types import Dropped, Example
 
 #: More labels than this are not listed in every prompt.

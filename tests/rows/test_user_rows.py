@@ -16,8 +16,8 @@ from sdft_cli.commands.prepare import prepare
 from sdft_cli.data.dataset import read_split
 from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._column_flags import column_flags
-from sdft_cli.tasks._columns import columns_of
+from sdft_cli.rows.column_flags import column_flags
+from sdft_cli.rows.columns import columns_of
 from sdft_cli.types import Example, PrepareOptions
 
 WORDS = "north river seven lamps copper train winter paper orange signal market tower glass engine valley".split()

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._formats import BadRow, LeftOut
-from sdft_cli.tasks._values import as_text, is_missing, parsed
+from sdft_cli.rows.formats import BadRow, LeftOut
+from sdft_cli.rows.values import as_text, is_missing, parsed
 from sdft_cli.types import Json
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

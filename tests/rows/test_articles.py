@@ -13,7 +13,7 @@ from sdft_cli.commands.prepare import prepare
 from sdft_cli.data.dataset import read_split
 from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._articles import front_matter
+from sdft_cli.rows.articles import front_matter
 from sdft_cli.types import Example, PrepareOptions
 
 

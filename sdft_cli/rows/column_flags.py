@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sdft_cli.config.toml_tables import parse_toml, read_toml
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._columns import KEYS, Columns, columns_of, read_columns
+from sdft_cli.rows.columns import KEYS, Columns, columns_of, read_columns
 from sdft_cli.types import Json
 
 #: Whatever is written between two commas: quoted text, a list, a table, or a bare name.

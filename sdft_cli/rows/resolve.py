@@ -18,8 +18,8 @@ from sdft_cli.data import source_files
 from sdft_cli.data.hub import Sources
 from sdft_cli.data.manifest import SourceFile
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.tasks import _user_rows
-from sdft_cli.tasks._columns import Columns, read_columns
+from sdft_cli.rows import user_rows
+from sdft_cli.rows.columns import Columns, read_columns
 from sdft_cli.types import SPLITS, Prepared, PrepareOptions, Task
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -63,7 +63,7 @@ def resolve(tasks: Sequence[str], sources: Sources, columns: Mapping[str, Path |
     return [_sourced(name, files[name], named_columns.get(name)) for name in names]
 
 
-def _sourced(name: str, files: _user_rows.Files, columns: Columns | None) -> SourcedTask:
+def _sourced(name: str, files: user_rows.Files, columns: Columns | None) -> SourcedTask:
     paths = [path for split_paths in files.values() for path in split_paths]
     if name in plugins.TASKS.names() or not paths:
         task: Task = plugins.TASKS.get(name)
@@ -74,7 +74,7 @@ def _sourced(name: str, files: _user_rows.Files, columns: Columns | None) -> Sou
             )
         _check(task, paths)
         return SourcedTask(task, paths)
-    return SourcedTask(_user_rows.read(name, files, columns or Columns()), paths)
+    return SourcedTask(user_rows.read(name, files, columns or Columns()), paths)
 
 
 def _check(task: Task, paths: list[Path]) -> None:
@@ -85,9 +85,9 @@ def _check(task: Task, paths: list[Path]) -> None:
     _files(task, paths)
 
 
-def _by_split(name: str, sources: Sources) -> _user_rows.Files:
+def _by_split(name: str, sources: Sources) -> user_rows.Files:
     """The paths given for task ``name`` by the split in the flag (None: no split)."""
-    files: _user_rows.Files = {}
+    files: user_rows.Files = {}
     for key, paths in sources.items():
         task, dot, split = key.partition(".")
         if task == name:

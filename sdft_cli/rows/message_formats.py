@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from sdft_cli.messages import ROLES, Message
-from sdft_cli.tasks._formats import BadRow
+from sdft_cli.rows.formats import BadRow
 from sdft_cli.types import Json
 
 #: Names of roles besides our own.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
 
-from sdft_cli.tasks._formats import BadRow, text
+from sdft_cli.rows.formats import BadRow, text
 from sdft_cli.types import Json
 
 

@@ -36,7 +36,7 @@ class SourceRow:
     ``role`` is a split, or "pool" if the source leaves the split to us. Rows with a common key in ``keys`` ask the same
     question and must end up in the same split; a corpus row has no keys. ``held_out`` is the example for validation and
     test, if it differs from the one for training. ``reading`` is what a user's record says, until all rows together
-    have decided what becomes of it (`tasks._finished_rows`).
+    have decided what becomes of it (`rows.finished_rows`).
     """
 
     example: Example

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdft_cli.data.row_files import RowFiles
 from sdft_cli.grading.sqlite_runs import Failed, Undecided, is_script, opened, query
-from sdft_cli.tasks._formats import BadRow
+from sdft_cli.rows.formats import BadRow
 from sdft_cli.types import Example, Json
 
 _NOT_THERE = "databases that are not beside the rows are not used"

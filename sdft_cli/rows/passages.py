@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sdft_cli.tasks._formats import BadRow
-from sdft_cli.tasks._values import as_text, is_missing, parsed
+from sdft_cli.rows.formats import BadRow
+from sdft_cli.rows.values import as_text, is_missing, parsed
 from sdft_cli.types import Json
 
 

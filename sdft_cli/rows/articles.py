@@ -17,8 +17,8 @@ from pathlib import Path
 from sdft_cli.data.dataset import FILTERED
 from sdft_cli.data.raw_rows import RawRow
 from sdft_cli.data.source_files import TEXT_SUFFIXES, stem, suffix
-from sdft_cli.tasks._formats import Record, SourceRow, slug, text
-from sdft_cli.tasks._values import as_text, is_missing
+from sdft_cli.rows.formats import Record, SourceRow, slug, text
+from sdft_cli.rows.values import as_text, is_missing
 from sdft_cli.types import Dropped, Example, Json, Message
 
 _FRONT = re.compile(

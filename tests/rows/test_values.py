@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from support.user_rows import read, read_path
 
-from sdft_cli.tasks._formats import BadRow
-from sdft_cli.tasks._values import as_text, is_missing, parsed
+from sdft_cli.rows.formats import BadRow
+from sdft_cli.rows.values import as_text, is_missing, parsed
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from support.user_rows import read
 
 from sdft_cli.errors import UsageError
-from sdft_cli.tasks._formats import BadRow, LeftOut
-from sdft_cli.tasks._options import gold_of, options_of
+from sdft_cli.rows.formats import BadRow, LeftOut
+from sdft_cli.rows.options import gold_of, options_of
 
 ABCD = ["one", "two", "three", "four"]
 

@@ -21,18 +21,18 @@ from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.grading.containment import FEW_WORDS
 from sdft_cli.grading.named_rules import JUDGE
-from sdft_cli.tasks._articles import article, attached, is_text_file
-from sdft_cli.tasks._columns import SPLIT_NAMES, Columns, split_of
-from sdft_cli.tasks._databases import Databases
-from sdft_cli.tasks._finished_rows import Finished, finished
-from sdft_cli.tasks._formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_keys
-from sdft_cli.tasks._layout_table import DESCRIBED
-from sdft_cli.tasks._layouts import Plan, plan, squeezed
-from sdft_cli.tasks._message_formats import Remarks
-from sdft_cli.tasks._readings import Reading, preceded, reading_of
-from sdft_cli.tasks._row_golds import first_answer, gold_text, with_gold
-from sdft_cli.tasks._splits import arrange
-from sdft_cli.tasks._values import as_text, is_missing
+from sdft_cli.rows.articles import article, attached, is_text_file
+from sdft_cli.rows.columns import SPLIT_NAMES, Columns, split_of
+from sdft_cli.rows.databases import Databases
+from sdft_cli.rows.finished_rows import Finished, finished
+from sdft_cli.rows.formats import BadRow, Format, Gathered, Record, SourceRow, gather_file, need_rows, prompt_keys
+from sdft_cli.rows.layout_table import DESCRIBED
+from sdft_cli.rows.layouts import Plan, plan, squeezed
+from sdft_cli.rows.message_formats import Remarks
+from sdft_cli.rows.readings import Reading, preceded, reading_of
+from sdft_cli.rows.row_golds import first_answer, gold_text, with_gold
+from sdft_cli.rows.splits import arrange
+from sdft_cli.rows.values import as_text, is_missing
 from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions
 
 _TABLES = "prompts begin with the tables of their database"

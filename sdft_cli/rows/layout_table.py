@@ -1,6 +1,6 @@
 """The table of layouts: which columns a layout needs and may have, under which usual names.
 
-Names are squeezed (`tasks._layouts.squeezed`): small letters without spaces, hyphens and underscores. Particular
+Names are squeezed (`rows.layouts.squeezed`): small letters without spaces, hyphens and underscores. Particular
 layouts come before general ones. The shapes are those of public datasets.
 """
 
@@ -19,7 +19,7 @@ class Layout:
     """A set of columns: what each is for -> the names by which it is known, the preferred one first.
 
     ``template`` makes the prompt of columns that no role has (``{premise}``); ``ask`` is the sentence that ends it.
-    ``reads`` names the reader that takes the record apart where columns are not enough (`tasks._special_records`).
+    ``reads`` names the reader that takes the record apart where columns are not enough (`rows.special_records`).
     ``marks`` are the roles by whose names the layout is told from a general one: a column that the user names must have
     one of these names, too. With a column in ``without`` it is another layout.
     """
