@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sdft_cli"
 ORDER = (
     *("__main__", "cli", "commands", "reporting", "training", "evaluation"),
     *("suites", "engines", "tasks", "rows", "methods", "harness", "llm", "data", "models"),
-    *("runs", "grading", "sandbox", "losses", "stats", "config", "micro"),
+    *("runs", "grading", "sandbox", "losses", "stats", "config", "micro", "desk"),
     *("console", "plugins", "contracts", "types", "messages", "errors", "__init__"),
 )
 #: One file is one thing: the files of such a folder share only helpers whose names begin with an underscore.
