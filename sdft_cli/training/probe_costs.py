@@ -100,8 +100,10 @@ def _timed(subject: Subject, phase: Batches) -> Pace:
         return {name: param.detach() for name, param in subject.policy.model.named_parameters()}
 
     # a teacher that starts from the run's or the stage's first weights starts from the student's present ones here
-    known = {"stored": written, "skip_first": first_tokens.PAPER}  # no time is spent on what a stage measures once
-    trainer = build_trainer(subject.policy, subject.engine, batches, origin=weights, **known)
+    # with a number for skip_first=auto, so that no time is spent on what a stage measures once
+    trainer = build_trainer(
+        subject.policy, subject.engine, batches, stored=written, origin=weights, skip_first=first_tokens.PAPER
+    )
     trainer.step(0)
     row = trainer.step(still.updates)  # the first step of the next batch: a batch is used for ``updates`` steps
     trainer.close()
