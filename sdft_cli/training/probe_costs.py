@@ -99,8 +99,8 @@ def _timed(subject: Subject, phase: Batches) -> Pace:
     def weights() -> dict[str, Tensor]:
         return {name: param.detach() for name, param in subject.policy.model.named_parameters()}
 
-    # a teacher that starts from the run's or the stage's first weights starts from the student's present ones here
-    # with a number for skip_first=auto, so that no time is spent on what a stage measures once
+    # A teacher that starts from the run's or the stage's first weights starts from the student's present ones here.
+    # What skip_first=auto comes to is measured once a stage, so it is no part of a step.
     trainer = build_trainer(
         subject.policy, subject.engine, batches, stored=written, origin=weights, skip_first=first_tokens.PAPER
     )
