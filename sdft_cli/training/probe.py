@@ -148,7 +148,9 @@ class _Probe:
         seconds = (time.monotonic() - began) / len(prompts)
         still = len(prompts) + sum(len(candidate.prompts) for candidate in candidates)
         still += 0 if self.quick else (len(PREFIXES) - 1) * min(TAKEOVER_ROWS, len(prompts))
-        self._note(stage, f"student, temperature 1; {still} completions to go, about {console.clock(still * seconds)}")
+        judged = ", each judged" if self.judge and stage.task.rubric else ""
+        time_left = console.clock(still * seconds)
+        self._note(stage, f"student, temperature 1; {still} completions to go{judged}: about {time_left}")
         sampled = subject.sample(prompts)
         return greedy, Student(subject.grade([row.example for row in subject.rows], greedy), sampled)
 

@@ -116,6 +116,8 @@ def _view(tasks: Sequence[TaskProbe], verdicts: Sequence[Verdict]) -> tuple[str,
         for task, own in wanted.items()
         if own and own != best
     ]
+    lacking = [task["task"] for task, of_task in zip(tasks, by_task, strict=True) if best not in of_task]
+    notes += [f"the rows of {task} cannot show views.teacher={best}: they would carry no signal" for task in lacking]
     figures = [(task["task"], of_task[best]) for task, of_task in zip(tasks, by_task, strict=True) if best in of_task]
     return best, "; ".join(_figures(name if len(tasks) > 1 else "", view) for name, view in figures), notes
 
