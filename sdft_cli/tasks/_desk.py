@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
-SIZES = {"train": 320, "validation": 64, "test": 128}
+SIZES = {"train": 320, "validation": 64, "test": 96}
 SOURCE, LICENCE = "the desk (made up, sdft_cli.desk)", "Apache-2.0"
 MAX_NEW_TOKENS = 64
 #: One row of a split (the random numbers, the split, its number); the same prompt may come again.
