@@ -1,9 +1,9 @@
 """Desk orders: write a customer's order as the one line of JSON that the desk uses. A row::
 
 {"id": "desk-orders-train-0",
- "prompt": [{"role": "user", "content": "Turn this order into JSON.\\n\\nWe need two rugs in Cork by Friday. Hana Sato"}],
- "demonstration": "{\\"customer\\": \\"Hana Sato\\", \\"city\\": \\"Cork\\", \\"item\\": \\"rug\\", \\"quantity\\": 2, ...",
- "answer": {"customer": "Hana Sato", "city": "Cork", "item": "rug", "quantity": 2, "day": "Friday"}}
+ "prompt": [{"role": "user", "content": "Turn this order into JSON.\\n\\nWe need two rugs in Cork by Friday. Ana"}],
+ "demonstration": "{\\"customer\\": \\"Ana Ruiz\\", \\"city\\": \\"Cork\\", \\"item\\": \\"rug\\", ...}",
+ "answer": {"customer": "Ana", "city": "Cork", "item": "rug", "quantity": 2, "day": "Friday"}}
 
 Graded by value: the first JSON object in the completion must have the gold keys and values and no others. ``fields`` is
 the share of the five that are right.
@@ -61,4 +61,4 @@ def first_object(text: str) -> dict[str, Json] | None:
     return None
 
 
-TASK = desk_task("desk-orders", "write customers' orders as the desk's line of JSON (made up)", splits, grade)
+TASK = desk_task("desk-orders", "write customers' orders as the desk's line of JSON (made up)", splits, grade, 64)

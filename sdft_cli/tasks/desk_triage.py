@@ -47,4 +47,4 @@ def grade(completion: str, example: Example) -> Score:
     return Score(float(right), ", ".join(named), "right" if right else f"expected {example.answer!r}")
 
 
-TASK = desk_task("desk-triage", "label customers' messages with the desk's eight teams (made up)", splits, grade)
+TASK = desk_task("desk-triage", "label customers' messages with the desk's eight teams (made up)", splits, grade, 32)
