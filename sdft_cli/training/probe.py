@@ -31,7 +31,7 @@ from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
 from sdft_cli.training.preflight import StagePlan, most, notes_of, plan
 from sdft_cli.training.probe_advice import best_view
 from sdft_cli.training.probe_record import Measured, ProbeMemory, PromptLengths, Takeover, TaskProbe
-from sdft_cli.training.probe_subject import Subject, written
+from sdft_cli.training.probe_subject import Subject, written_lengths
 from sdft_cli.training.probe_takeover import PREFIXES, TAKEOVER_ROWS, take_over
 from sdft_cli.training.probe_views import Candidate, MeasuredView, Student
 from sdft_cli.training.recipe_checks import check_recipe
@@ -129,8 +129,8 @@ class _Probe:
             "takeover": takeover,
             "surprise": surprise,
             "lengths": {
-                "student": written(greedy),
-                "student_sampled": written(student.sampled),
+                "student": written_lengths(greedy),
+                "student_sampled": written_lengths(student.sampled),
                 "demonstrations": demonstrations,
             },
             "prompts": self._prompts(stage),

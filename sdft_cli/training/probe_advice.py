@@ -62,10 +62,14 @@ def verdict(task: TaskProbe) -> Verdict:
     """What the figures of one task come to."""
     best = best_view(task["views"])
     kind = _kind(task, best)
-    sentence, todo = _words(kind, task, best)
     useful = kind in ("sdft", "sdft_with_another_view", "teacher_limits")
+    sentence, todo = _words(kind, task, best if useful else max(task["views"], key=_gained))
     view = best["view"] if useful else None
     return {"task": task["task"], "kind": kind, "sentence": sentence, "todo": todo, "view": view}
+
+
+def _gained(view: ViewProbe) -> float:
+    return view["gain"]["value"] if view["gain"] else float("-inf")
 
 
 def _kind(task: TaskProbe, best: ViewProbe) -> VerdictKind:
@@ -104,12 +108,12 @@ def _words(kind: VerdictKind, task: TaskProbe, best: ViewProbe) -> tuple[str, st
     if kind == "teacher_limits":
         limit = f"SDFT can help, but the teacher limits it to about {_rate(teacher)}: {rates}"
         return limit, "compare with SFT (--grid method=sdft,sft), improve the demonstrations, or use a larger model"
-    difference = best["gain"] or own["gain"]
-    span = console.span(difference["interval"], signed=True) if difference else ""
     if kind == "undecided":
+        span = console.span(best["gain"]["interval"], signed=True) if best["gain"] else "-"
         return f"not decided on {task['rows']} rows: {rates}; the difference may be anything in {span}", "raise --limit"
+    any_view = ", with any view" if len(task["views"]) > 1 else ""
     todo = "train with SFT, improve the demonstrations, or use a larger model"
-    return f"the teacher is no better than the student, with any view: {rates}", todo
+    return f"the teacher is no better than the student{any_view}: {rates}", todo
 
 
 def _rate(summary: Summary) -> str:

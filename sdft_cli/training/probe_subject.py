@@ -106,7 +106,7 @@ class Subject:
         return judged(self.judge, task.name, task.rubric, records) if self.judge and task.rubric else records
 
 
-def written(rollouts: Sequence[Rollout]) -> WrittenLengths:
+def written_lengths(rollouts: Sequence[Rollout]) -> WrittenLengths:
     """The lengths of completions, and how many ended by themselves."""
     ended = [rollout.finish == "stop" for rollout in rollouts]
     lengths = percentiles([len(rollout.ids) for rollout in rollouts])

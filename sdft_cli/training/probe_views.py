@@ -8,7 +8,7 @@ The recipe's own view is measured on all rows of the probe, every other one that
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from sdft_cli.evaluation import divergences, summaries
 from sdft_cli.evaluation.leakage import leakage, leaked_phrases
@@ -20,7 +20,7 @@ from sdft_cli.runs.token_records import Divergences
 from sdft_cli.stats import intervals
 from sdft_cli.training import first_tokens
 from sdft_cli.training.probe_record import Clean, ViewProbe
-from sdft_cli.training.probe_subject import ProbeRow, Subject, written
+from sdft_cli.training.probe_subject import Subject, written_lengths
 from sdft_cli.types import Example, Rollout
 
 #: Rows on which views other than the recipe's own are measured.
@@ -47,8 +47,17 @@ class Candidate(NamedTuple):
     prompts: list[list[int]]
 
 
+class Answers(NamedTuple):
+    """What the teacher has written for a candidate's rows: completions and their grades, and the same grades with a
+    value only for what is clean."""
+
+    rollouts: list[Rollout]
+    records: list[ItemRecord]
+    clean: list[ItemRecord]
+
+
 class MeasuredView(NamedTuple):
-    """The figures of a view, and what they are made of: completions and grades of the candidate's rows."""
+    """The figures of a view, and what they are made of."""
 
     probe: ViewProbe
     candidate: Candidate
@@ -83,43 +92,48 @@ def _first_prompts(candidate: Candidate) -> list[tuple[int, list[int]]]:
 
 
 def measure_views(subject: Subject, found: Sequence[Candidate], student: Student) -> list[MeasuredView]:
-    """The figures of all views, whose completions are sampled together."""
+    """The figures of all views, whose completions are sampled together; the first is the recipe's own."""
     every = iter(subject.sample([prompt for candidate in found for prompt in candidate.prompts], greedy=True))
-    measured: list[MeasuredView] = []
-    own_clean: list[ItemRecord] | None = None
-    for candidate in found:
-        rollouts = [next(every) for _ in candidate.prompts]
-        rows = [subject.rows[i] for i in candidate.at]
-        records = subject.grade([row.example for row in rows], rollouts)
-        clean = _clean(candidate.name, rows, rollouts, records, student)
-        compared = None if own_clean is None else _paired(own_clean, clean, subject.seed)
-        own_clean = clean if own_clean is None else own_clean
-        probe = _probe(subject, candidate, (rollouts, records, clean), student, compared)
-        measured.append(MeasuredView(probe, candidate, records))
+    written = [_answers(subject, candidate, [next(every) for _ in candidate.prompts], student) for candidate in found]
+    own, measured = written[0].clean, []
+    for candidate, answers in zip(found, written, strict=True):
+        compared = _paired(own, answers.clean, subject.seed) if measured else None
+        probe = _figures(subject, candidate, answers, student, compared)
+        measured.append(MeasuredView(probe, candidate, answers.records))
     return measured
 
 
-def _probe(
-    subject: Subject,
-    candidate: Candidate,
-    written_so: tuple[list[Rollout], list[ItemRecord], list[ItemRecord]],
-    student: Student,
-    compared: Gain | None,
+def _answers(subject: Subject, candidate: Candidate, rollouts: list[Rollout], student: Student) -> Answers:
+    examples = [subject.rows[i].example for i in candidate.at]
+    records = subject.grade(examples, rollouts)
+    texts = [record["completion"] for record in records]
+    leaks = leaked_phrases(texts, examples, VIEWS[candidate.name], _unprompted(student)) or [[]] * len(texts)
+    triples = zip(records, rollouts, leaks, strict=True)
+    return Answers(
+        rollouts, records, [_if_clean(r, rollout.finish == "stop" and not leak) for r, rollout, leak in triples]
+    )
+
+
+def _if_clean(record: ItemRecord, clean: bool) -> ItemRecord:
+    return record if record["value"] is None else {**record, "value": record["value"] * clean}
+
+
+def _figures(
+    subject: Subject, candidate: Candidate, answers: Answers, student: Student, compared: Gain | None
 ) -> ViewProbe:
-    rollouts, records, clean = written_so
-    rows = [subject.rows[i] for i in candidate.at]
-    examples, texts = [row.example for row in rows], [record["completion"] for record in records]
+    examples, records = [subject.rows[i].example for i in candidate.at], answers.records
+    texts, unprompted = [record["completion"] for record in records], _unprompted(student)
     shares = _divergence(subject, candidate, student.sampled)
     return {
         "view": candidate.name,
         "demonstrates": _demonstrates(candidate.name, examples),
-        "rows": len(rows),
-        "shown": len(rows) / candidate.tried,
+        "rows": len(examples),
+        "shown": len(examples) / candidate.tried,
         "teacher": summaries.summarize(records),
-        "lengths": written(rollouts),
+        "lengths": written_lengths(answers.rollouts),
         "gain": summaries.gain(student.records, records, subject.seed),
-        "leakage": leakage(texts, examples, VIEWS[candidate.name], _unprompted(student)),
-        "clean": _share(clean),
+        "leakage": leakage(texts, examples, VIEWS[candidate.name], unprompted),
+        "clean": _share(answers.clean),
         "clean_gain": compared,
         "kl": shares.kl,
         "first": shares.first,
@@ -138,23 +152,6 @@ def _demonstrates(name: str, examples: Sequence[Example]) -> bool:
         text = demonstration_text(example).strip()
         return bool(text) and text in "\n".join(map(message_text, VIEWS[name](example) or []))
     return False
-
-
-# --- clean completions -----------------------------------------------------------------------------------------------
-
-
-def _clean(
-    name: str, rows: Sequence[ProbeRow], rollouts: Sequence[Rollout], records: Sequence[ItemRecord], student: Student
-) -> list[ItemRecord]:
-    """The records with a value only for what is clean."""
-    texts = [record["completion"] for record in records]
-    leaks = leaked_phrases(texts, [row.example for row in rows], VIEWS[name], _unprompted(student))
-    kept = []
-    for record, rollout, leaked in zip(records, rollouts, leaks or [[]] * len(records), strict=True):
-        clean = rollout.finish == "stop" and not leaked
-        value = None if record["value"] is None else record["value"] * clean
-        kept.append(cast(ItemRecord, {**record, "value": value}))
-    return kept
 
 
 def _paired(own: Sequence[ItemRecord], other: Sequence[ItemRecord], seed: int) -> Gain | None:

@@ -74,6 +74,15 @@ def test_a_verdict_says_its_numbers() -> None:
     assert other["view"] == PLAIN and f"0.30 with {PAPER}" in other["sentence"] and PLAIN in other["todo"]
 
 
+def test_where_no_view_helps_the_best_of_them_is_quoted() -> None:
+    low, mid = view(PAPER, None), view(PLAIN, 0.6, gain=gain(0.1, -0.2, 0.4))
+    found = verdict(task(low, mid, student=0.5))
+    assert found["kind"] == "undecided" and "right on 0.60" in found["sentence"]
+    assert found["sentence"].endswith("anything in [-0.200, +0.400]") and found["todo"] == "raise --limit"
+    found = verdict(task(low, mid, student=0.5, rows_there=24))
+    assert found["sentence"].startswith("the teacher is no better than the student, with any view: ")
+
+
 # --- warnings --------------------------------------------------------------------------------------------------------
 
 
