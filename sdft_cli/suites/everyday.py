@@ -142,7 +142,7 @@ def general() -> list[Example]:
 
 SUITE = Suite(
     name="everyday",
-    summary="306 everyday skills in plain English: facts, sums, form, small jobs, reading, sense, classes, chat, no refusals",
+    summary="everyday skills of an instruct model: 306 items in nine parts, from facts to requests that only sound harmful",
     parts=parts,
     grade=grade,
     max_new_tokens=64,
