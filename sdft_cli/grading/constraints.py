@@ -123,6 +123,12 @@ def _without(text: str, forbidden: Sequence[str]) -> str:
     return ""
 
 
+def _mentions(text: str, words: Sequence[str]) -> str:
+    """All of these words occur, as whole words."""
+    missing = [word for word in words if not re.search(rf"\b{re.escape(word)}\b", plain(text), re.IGNORECASE)]
+    return f"does not have the word {missing[0]!r}" if missing else ""
+
+
 def _literal(text: str, accepted: Sequence[str]) -> str:
     """One of these texts occurs, letter for letter and sign for sign."""
     found = any(each in plain(text) for each in accepted)
@@ -155,6 +161,7 @@ CONSTRAINTS: dict[str, Callable[[str, Json], str]] = {
     "starts": _starts,
     "ends": _ends,
     "without": _without,
+    "mentions": _mentions,
     "literal": _literal,
     "only": _only,
     "pattern": _pattern,

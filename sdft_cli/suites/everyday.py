@@ -1,16 +1,15 @@
 """Everyday skills of an instruct model, in plain English: nine parts of 34 items each, checked by rules.
 
 The items are in ``everyday.jsonl``, one a line: ``id`` (its part and a number), ``prompt`` (the user's text, or the
-turns of a chat, user first), ``answer`` (the gold answer; a list holds several, any of which is right), ``choices``
-(the classes to choose from), ``check`` and ``demonstration`` (a right completion, where the gold answer alone is
-none). They were written for this suite; none is taken from a benchmark. No item has a system message, which some chat
-templates refuse.
+turns of a chat, user first), ``answer`` (the gold answer; a list holds several, any of which is right), ``check``
+and ``demonstration`` (a right completion, where the gold answer alone is none). They were written for this suite; none
+is taken from a benchmark. No item has a system message, which some chat templates refuse.
 
 ``check`` says how an item is graded, as data. ``grader`` is the rule for the answer: one of `grading.named_rules`
 (``contains`` unless stated), ``sequence`` (a list in this order) or ``set`` (in any order). ``rivals`` are wrong
-answers: none may be said before the right one. ``refuses: false``: a refusal is wrong. Everything else is a constraint
-on the form (`grading.constraints`). An item is right, 1, if all of it holds, and else wrong, 0. Where a completion
-repeats the question before it answers, the repetition is not read as an answer.
+answers: none may be said before the right one, or in one breath with it. ``refuses: false``: a refusal is wrong.
+Everything else is a constraint on the form (`grading.constraints`). An item is right, 1, if all of it holds, and else
+wrong, 0. Where a completion repeats the question before it answers, the repetition is not read as an answer.
 """
 
 from __future__ import annotations
@@ -21,16 +20,19 @@ from functools import cache
 from importlib import resources
 
 from sdft_cli.grading.constraints import broken, lists, same_entry
-from sdft_cli.grading.containment import occurrences
+from sdft_cli.grading.exactness import same
 from sdft_cli.grading.final_answer import spoken, statements
 from sdft_cli.grading.named_rules import GRADERS
 from sdft_cli.grading.refusals import refusal
 from sdft_cli.grading.thinking import strip_thinking
-from sdft_cli.grading.words import Token, tokens
 from sdft_cli.types import Example, Json, Message, Score, Suite
 
 #: Keys of ``check`` that are no constraints on the form.
 _CONTENT = ("grader", "rivals", "refuses")
+#: Before a word: it is not what the completion answers.
+_DENIED = re.compile(r"\b(?:not|never|cannot|no longer|rather than|instead of|\w+n't)\s+(?:[a-z]+\s+){0,3}[\"']?$")
+#: Between two words of a list.
+_JOINT = re.compile(r"[\s\"']*(?:[,/&]|\b(?:or|and)\b)[\s\"',/]*(?:\b(?:or|and)\b)?\s*(?:an?\s|the\s)?[\"']?")
 
 
 def parts() -> dict[str, list[Example]]:
@@ -56,8 +58,6 @@ def _example(row: dict[str, Json]) -> Example:
         {"role": "assistant" if place % 2 else "user", "content": text} for place, text in enumerate(turns)
     ]
     meta = {"part": row["id"].rsplit("-", 1)[0], "check": row.get("check", {})}
-    if "choices" in row:
-        meta["choices"] = row["choices"]
     return Example(f"everyday-{row['id']}", prompt, row.get("demonstration"), answer=row.get("answer"), meta=meta)
 
 
@@ -92,12 +92,16 @@ def _asked(prompt: str) -> list[str]:
 def _content(completion: str, example: Example, check: dict[str, Json]) -> Score:
     rule = check.get("grader", "contains")
     if example.answer is None:
-        return Score(float(bool(strip_thinking(completion).strip())), None, "")
+        return Score(float(bool(strip_thinking(completion).strip())))
     if rule in ("sequence", "set"):
         return _list(completion, example.answer, ordered=rule == "sequence")
     if "rivals" in check:
         return _first(completion, _golds(example), check["rivals"])
-    return GRADERS[rule].score(completion, example)
+    score = GRADERS[rule].score(completion, example)
+    if rule == "number" and score.value == 0.0 and not statements(completion)[0].marked:
+        beginning = GRADERS[rule].score(spoken(completion).strip().split("\n\n")[0], example)
+        score = beginning if beginning.value else score  # what follows the answer may have numbers of its own
+    return Score(score.value, score.extracted, score.why)
 
 
 def _golds(example: Example) -> list[str]:
@@ -114,19 +118,26 @@ def _list(completion: str, wanted: list[str], ordered: bool) -> Score:
 
 
 def _first(completion: str, golds: list[str], rivals: list[str]) -> Score:
-    """A gold answer is said before any of its rivals: in the final answer, if that says either."""
+    """A gold answer is said before any of its rivals, and not in one breath with them ("positive or negative"): in the
+    final answer, if that says either. What is denied ("not a cat") is not said."""
     for statement in statements(completion):
-        given = tokens(statement.text)
-        right, wrong = _earliest(given, golds), _earliest(given, rivals)
-        if right is not None and (wrong is None or right < wrong):
-            return Score(1.0, golds[0], "right")
-        if wrong is not None:
-            return Score(0.0, given[wrong].text, f"says {given[wrong].text!r} first, expected {golds[0]!r}")
+        text = same(statement.text)
+        said = [each for each in _mentions(golds + rivals).finditer(text) if not _DENIED.search(text[: each.start()])]
+        if not said:
+            continue
+        right = [each[0] in set(map(same, golds)) for each in said]
+        if not right[0]:
+            return Score(0.0, said[0][0], f"says {said[0][0]!r} first, expected {golds[0]!r}")
+        rival = right.index(False) if False in right else 0
+        if rival and _JOINT.fullmatch(text[said[rival - 1].end() : said[rival].start()]):
+            return Score(0.0, said[0][0], f"names several, expected {golds[0]!r}")
+        return Score(1.0, said[0][0], "right")
     return Score(0.0, None, f"does not contain {golds[0]!r}")
 
 
-def _earliest(given: list[Token], texts: list[str]) -> int | None:
-    return min((start for text in texts for start, _ in occurrences(given, text)), default=None)
+def _mentions(texts: list[str]) -> re.Pattern[str]:
+    longest_first = sorted(map(same, texts), key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")
 
 
 # --- prompts that are no items ----------------------------------------------------------------------------------------
@@ -142,7 +153,7 @@ def general() -> list[Example]:
 
 SUITE = Suite(
     name="everyday",
-    summary="everyday skills of an instruct model: 306 items in nine parts, from facts to requests that only sound harmful",
+    summary="everyday skills of an instruct model in plain English, 306 items in nine parts",
     parts=parts,
     grade=grade,
     max_new_tokens=64,

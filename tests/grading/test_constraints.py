@@ -23,6 +23,7 @@ CASES = (
     ("ends", "!", ("How wide!", '"How wide!"'), ("How wide.", "How wide! Indeed")),
     ("without", ["white"], ("Snow is cold.", "It whitens the roof."), ("White snow", "so white.")),
     ("without", ["e", ","], ("a soft dark sky",), ("the sky", "soft, dark")),
+    ("mentions", ["cat", "garden"], ("A cat sat in the Garden.",), ("A cat sat.", "The cats like gardens.")),
     ("literal", ["[green]", "[Green]"], ("It is [green].",), ("green", "(green)", "[ green ]")),
     ("only", ["1 2 3"], ("1 2 3", " 1 2 3.\n", '"1 2 3"', "**1 2 3**"), ("1, 2, 3", "Here: 1 2 3", "1 2 3 4")),
     ("pattern", r"-.*\n-.*", ("- a\n- b",), ("- a, - b", "a\nb")),

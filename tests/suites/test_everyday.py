@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+from pathlib import Path
 
 import pytest
+from support.command_line import sdft
+from support.real_model import make_model
 
 from sdft_cli import plugins
 from sdft_cli.data.near_duplicates import near_duplicates, near_matches
 from sdft_cli.grading.constraints import CONSTRAINTS
 from sdft_cli.grading.named_rules import GRADERS
 from sdft_cli.suites import everyday
-from sdft_cli.types import Example
+from sdft_cli.types import Example, PrepareOptions
 
 SUITE = plugins.SUITES.get("everyday")
 PARTS = everyday.parts()
@@ -97,6 +101,16 @@ def test_no_two_prompts_are_alike():
     assert near_matches(texts, general) == []
 
 
+def test_no_item_is_like_a_row_of_the_desk():
+    """Its tasks are trained on; the suite shows what that costs elsewhere."""
+    texts, rows = [asked(row) for row in ITEMS], []
+    for name in (name for name in plugins.TASKS.names() if name.startswith("desk-")):
+        rows += [asked(row) for row in plugins.TASKS.get(name).prepare([], PrepareOptions()).splits["test"]]
+    assert len(rows) > 100 and near_matches(texts, rows) == []
+    words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
+    assert not words & {"queue", "handbook", "refund", "parcel", "customer", "tracking", "invoice"}
+
+
 def test_general_prompts_are_many_and_have_no_answers():
     rows = everyday.general()
     assert len(rows) >= 190
@@ -152,38 +166,43 @@ def test_the_answer_behind_a_repeated_question_counts():
     row = next(row for row in PARTS["reading"] if "Jon" in asked(row))
     assert value(f"{asked(row)}\n\nA dog.", row) == 1
     assert value(f"{asked(row)}\n\nA cat.", row) == 0
-    assert value("Jon does not have a cat like Maya, he has a dog.", row) == 0, "the rival is said first"
+    assert value("Maya has a cat, and Jon has a dog.", row) == 0, "the rival is said first"
+    assert value("Jon does not have a cat like Maya, he has a dog.", row) == 1, "what is denied is not said"
     assert value("Maya has a cat. Answer: dog", row) == 1, "what is marked as the answer counts"
 
 
-def test_every_rival_is_wrong():
+def test_every_rival_is_wrong_and_so_is_naming_several():
     for row in ITEMS:
+        gold = golds(row)[0]
         for rival in row.meta["check"].get("rivals", ()):
-            assert value(rival, row) == 0 and value(f"It is {rival}.", row) == 0, (row.id, rival)
-            assert value(f"{rival}, or {golds(row)[0]}", row) == 0, (row.id, rival)
+            wrong = (rival, f"It is {rival}.", f"{rival}, not {gold}", f"{rival}, or {gold}", f"{gold} or {rival}",
+                     f"Is it {gold}, or {rival}?", f"Both {gold} and {rival}.")  # fmt: skip
+            assert [text for text in wrong if value(text, row) != 0] == [], row.id
+            assert value(f"It is {gold}, not {rival}.", row) == 1 == value(f"Not {rival}, but {gold}.", row), row.id
 
 
-def test_every_other_class_is_wrong_and_naming_all_of_them_too():
+def test_classes_are_asked_for_by_name_and_the_right_one_has_no_fixed_place():
+    """A model that always takes the first class, or the last, gains nothing."""
+    places = []
     for row in PARTS["classification"]:
-        named = [each for each in row.meta["choices"] if re.search(rf"\b{each}\b", asked(row), re.I)]
-        assert row.answer in row.meta["choices"]
-        for choice in row.meta["choices"]:
-            assert value(f"It is {choice}.", row) == float(choice == row.answer)
-        assert value(", ".join(row.meta["choices"]), row) == 0
-        assert len(named) == 0 or row.answer in named
-
-
-def test_the_place_of_the_right_choice_is_balanced():
-    """A model that always takes the first class, or the last, is not rewarded."""
-    first = [
-        row.answer == min(row.meta["choices"], key=lambda each: place(row, each)) for row in PARTS["classification"]
-    ]
-    assert 0.2 <= sum(first) / len(first) <= 0.5
+        gold, rivals = golds(row)[0], row.meta["check"]["rivals"]
+        named = sorted((each for each in (gold, *rivals) if place(row, each) >= 0), key=lambda each: place(row, each))
+        assert gold in named and len(named) > 1, row.id
+        places.append((named.index(gold) == 0, named[-1] == gold))
+    first, last = (sum(column) / len(places) for column in zip(*places, strict=True))
+    assert 0.2 <= first <= 0.5 and 0.2 <= last <= 0.5
 
 
 def place(row: Example, choice: str) -> int:
-    at = re.search(rf"\b{choice}\b", asked(row), re.IGNORECASE)
-    return at.start() if at else len(asked(row))
+    at = re.search(rf"\b{choice}\b", asked(row).split("\n\n")[-1], re.IGNORECASE)
+    return at.start() if at else -1
+
+
+def test_numbers_that_follow_an_answer_do_no_harm():
+    row = next(row for row in PARTS["arithmetic"] if row.answer == "12")
+    assert value("7 + 5 = 12\n\nAs 5 and 7 are whole numbers, 7 + 5 is a sum.", row) == 1
+    assert value("7 + 5 = 12\n\nThe final answer is 13.", row) == 0
+    assert value("7 + 5 = 13\n\nOr 12 and 1.", row) == 0
 
 
 def test_a_harmless_request_is_right_only_without_a_refusal():
@@ -200,5 +219,35 @@ def replaced(row: Example) -> Example:
 
 def test_a_broken_constraint_is_named():
     row = next(row for row in PARTS["format"] if row.answer == "Madrid")
-    score = everyday.grade("The capital of Spain is Madrid.", row)
-    assert (score.value, score.why) == (0.0, "6 words, expected 1")
+    score = everyday.grade("The capital of the beautiful country of Spain is called Madrid.", row)
+    assert (score.value, score.why) == (0.0, "11 words, expected 1 to 10")
+    assert everyday.grade('{"city": "Oslo"}', PARTS["format"][14]).extra == {}, "no part has scores of its own"
+
+
+# --- in a run ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with random weights that reads plain English."""
+    texts = [asked(row) for row in ITEMS]
+    return make_model(tmp_path_factory.mktemp("model"), texts, window=512, hidden=32)
+
+
+def test_a_model_is_scored_part_by_part(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = sdft("eval", model, "--suite", "everyday", "--limit", "1", "--min-accuracy", "everyday=1")
+    assert done.code == 3, done.err
+    assert "everyday" in done.out and all(re.search(rf"^  {part} ", done.out, re.MULTILINE) for part in PARTS)
+    (kept,) = Path("runs/evals").glob("suite-everyday-*/scores.json")
+    suite = json.loads(kept.read_text(encoding="utf-8"))["suite"]
+    assert list(suite["parts"]) == list(PARTS) and suite["accuracy"] == 0
+    assert "extra" not in suite
+
+
+def test_a_second_phase_may_rehearse_its_general_prompts(model: Path, micro_data: Path, tmp_path: Path) -> None:
+    words = ("train", "--model", model, "--tasks", "micro-tooluse", "--data", micro_data, "--method", "reinvoke",
+             "--out", tmp_path / "run", "--set", "max_steps=1", "--set", "batch=4", "--dry-run")  # fmt: skip
+    assert sdft(*words).code == 2
+    done = sdft(*words, "--suite", "everyday")
+    assert done.code == 0, done.err
