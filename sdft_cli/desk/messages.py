@@ -125,7 +125,7 @@ TEAMS = (
             "The {thing} was fine until {day}, now it will not start. Can you repair it?",
             "Does the guarantee cover a {thing} that makes strange noises?",
             "Can I bring my {thing} to your workshop in {city} for repair?",
-            "My {thing} from last year needs a new part. Who repairs it?",
+            "My {thing} from last year needs a new part. Can you repair it?",
             "The motor of the {thing} died after ten months. What does the guarantee say?",
         ),
         (
