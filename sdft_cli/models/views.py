@@ -34,8 +34,9 @@ ANSWER = (
     "{question}\n\nReference: the correct final answer is\n{demonstration}\n\n"
     "Solve the question by your own approach, and answer in the format it asks for."
 )
+_THINK = ", including the thinking process"
 #: For thinking models: the paper's last clause drives the length up.
-PLAIN = PAPER.replace(", including the thinking process", "")
+PLAIN = PAPER.replace(_THINK, "")
 
 
 def demonstration_text(example: Example) -> str:
@@ -86,12 +87,14 @@ Render = Callable[[Example, Attempts], list[Message] | None]
 @dataclass(frozen=True)
 class View:
     """One way to show an example. ``render(example, attempts)`` gives messages, or None where the example has nothing
-    to show in it: such a row carries no signal. A view that ``needs_attempts`` exists only once a batch is graded."""
+    to show in it: such a row carries no signal. A view that ``needs_attempts`` exists only once a batch is graded; one
+    that ``asks_to_think`` wants the thinking process in the answer."""
 
     name: str
     summary: str
     render: Render
     needs_attempts: bool = False
+    asks_to_think: bool = False
 
     def __call__(self, example: Example, attempts: Attempts = NOTHING_HAPPENED) -> list[Message] | None:
         return self.render(example, attempts)
@@ -104,7 +107,7 @@ def _shown(name: str, summary: str, template: str, slot: Callable[[Example], str
         text = slot(example)
         return rewrite_last_user(example.prompt, template, text) if text.strip() else None
 
-    return View(name, summary, render)
+    return View(name, summary, render, asks_to_think=_THINK in template)
 
 
 def _joined(*parts: Callable[[Example], str]) -> Callable[[Example], str]:
@@ -171,6 +174,7 @@ _SHIPPED = (
         "a successful completion of the same prompt in the demonstration's place",
         _sibling_as_demonstration,
         needs_attempts=True,
+        asks_to_think=True,
     ),
 )
 #: Every view that can be named, by name; `plugins` adds those of methods' files and of users' own.

@@ -209,14 +209,14 @@ class ModelRow(TrainingAt, ModelFacts):
 
 class SkipFirstFacts(Record):
     """What ``objective.skip_first=auto`` came to before a phase's first step (`training.first_tokens`): ``share`` of
-    the KL that lies at the first tokens, and ``kl`` there, of ``rows`` completions (neither where none could be
-    measured); mean lengths of these and of demonstrations (None: there are none)."""
+    the KL that lies at the first tokens, and ``kl`` there, of ``rows`` completions, of which ``answer_tokens`` counted
+    on average (none of these where no completion could be measured); the mean length of demonstrations, if any."""
 
     skip_first: Count
     rows: Count
     share: NotRequired[Share]
     kl: NotRequired[Amount]
-    completion_tokens: Amount
+    answer_tokens: NotRequired[Amount]
     demonstration_tokens: Amount | None
     why: str
 
