@@ -68,6 +68,9 @@ class GuardSettings(Section):
     running_on: float | None = Field(
         0.5, gt=0, le=1, description="Share of completions that are cut, where demonstrations are far shorter."
     )
+    leaked_wording: float | None = Field(
+        0.25, gt=0, lt=1, description="Rise of the share of completions that repeat the teacher's instructions."
+    )
     no_progress: int | None = Field(
         3, ge=1, description="Evaluations in a row that are no better than the start, though the KL or the loss falls."
     )

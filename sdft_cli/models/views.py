@@ -23,6 +23,11 @@ PAPER = (
     "Now answer with a response of your own, including the thinking process:"
 )
 OFFICIAL = "\n" + PAPER[:-1] + ".\n"
+#: The same words where a model looks for instructions, and the question as the student sees it (wording ours).
+SYSTEM = (
+    "This is an example for a response to the user's last message:\n{demonstration}\n\n"
+    "Answer that message with a response of your own."
+)
 #: OPSD's teacher (arXiv 2601.18734; wording ours): it sees the solution and must find its own way to it.
 REFERENCE = (
     "{question}\n\n=== Reference solution begins ===\n{demonstration}\n=== Reference solution ends ===\n\n"
@@ -139,6 +144,19 @@ def _after_attempts(sibling_part: str, feedback_part: str, end: str) -> Render:
     return render
 
 
+def _in_system(example: Example, attempts: Attempts) -> list[Message] | None:
+    """The demonstration behind the prompt's own system text, or as one; a template's default one gives way to it."""
+    text = demonstration_text(example)
+    if not text.strip():
+        return None
+    shown = SYSTEM.replace("{demonstration}", text)
+    first, *rest = example.prompt
+    if first["role"] != "system":
+        return [{"role": "system", "content": shown}, *example.prompt]
+    said = [first["content"], shown] if first["content"].strip() else [shown]
+    return [{**first, "content": "\n\n".join(said)}, *rest]
+
+
 def _sibling_as_demonstration(example: Example, attempts: Attempts) -> list[Message] | None:
     return rewrite_last_user(example.prompt, PAPER, attempts.sibling) if attempts.sibling else None
 
@@ -153,6 +171,7 @@ _SHIPPED = (
     ),
     _shown("demonstration-official", "the same in the wording of the authors' code", OFFICIAL, demonstration_text),
     _shown("demonstration-plain", "the same without asking for the thinking process", PLAIN, demonstration_text),
+    View("demonstration-system", "the demonstration in the system message, the question as it is", _in_system),
     # Knowledge tasks: the slot holds the article and the answer (the paper's Figure 7 ablates each).
     _shown("context+demonstration", "article and demonstration", PAPER, _joined(_context, demonstration_text)),
     _shown("context", "the article alone", PAPER, _context),

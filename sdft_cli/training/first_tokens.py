@@ -19,7 +19,8 @@ from torch import Tensor
 from sdft_cli.evaluation.divergences import first_share
 from sdft_cli.losses.fused import Scored
 from sdft_cli.models.batching import Layout, Row, group_rows, targets
-from sdft_cli.runs.records import SkipFirstFacts
+from sdft_cli.runs.records import StepFacts
+from sdft_cli.runs.token_records import SkipFirstFacts
 from sdft_cli.training.objective import StepObjective
 
 #: What the paper leaves out, and ``auto`` where nothing speaks against it.
@@ -64,6 +65,18 @@ def answers(rows: Sequence[Row], thinking_length: Callable[[list[int]], int]) ->
         if any(weights):
             weighed.append(Row(row.student_prompt, row.completion, weights, row.teacher_prompt))
     return weighed
+
+
+def skipped(rows: Sequence[Row], kl: float | None, kl_of: Callable[[list[Row]], list[Tensor]]) -> StepFacts:
+    """The KL at the tokens that ``skip_first`` leaves out of the loss, and its share of the sum over all tokens; ``kl``
+    is the mean at the trained ones, and ``kl_of`` gives it by row. Nothing where no token is left out."""
+    beginnings = [beginning for row in rows if (beginning := row.beginning())]
+    if not beginnings or kl is None:
+        return {}
+    each = kl_of(beginnings)
+    total, count = sum(float(kl_n.sum()) for kl_n in each), sum(map(len, each))
+    trained = kl * sum(weight != 0 for row in rows for weight in row.weights)
+    return {"skipped_kl": total / max(1, count), "skipped_share": total / max(total + trained, 1e-12)}
 
 
 def longest(new_tokens: int, demonstration_tokens: float | None, thinks: bool) -> int:

@@ -17,7 +17,7 @@ LATEST = 5  # steps whose median is a figure's present value
 #: Keys of step rows that the rules look at.
 Figure = Literal[
     "loss", "kl", "reverse_kl", "entropy", "grad_norm", "logprob_gap", "completion_tokens", "truncated", "repeated",
-    "distinct", "reward", "signal", "empty", "skipped_kl", "skipped_share",
+    "distinct", "reward", "signal", "empty", "skipped_kl", "skipped_share", "leaked",
 ]
 # fmt: on
 _FIGURES: tuple[Figure, ...] = get_args(Figure)
@@ -47,6 +47,7 @@ class Figures:
         self.present: set[Figure] = set()  # what the last row had; a step without signal has no KL and no entropy
         self.silent, self.heard = 0, False  # steps in a row without signal, and whether there was one before
         self.causes: Mapping[str, float] = {}  # of the last row's completions without signal, with their shares
+        self.leaked_as = ""  # how the last row's completions repeat the teacher's instructions
         self.runs_past = ""  # what most of the last row's completions that were cut contain
         self.steps = 0
 
@@ -57,6 +58,7 @@ class Figures:
         self.silent = 0 if signal else self.silent + 1
         self.heard = self.heard or signal > 0
         self.causes, self.runs_past = row.get("silent", {}), row.get("runs_past", "")
+        self.leaked_as = row.get("leaked_as", "")
         for key in _FIGURES:
             value = row.get(key)
             if value is None or not math.isfinite(value) or (key in _OF_SIGNAL and not signal):

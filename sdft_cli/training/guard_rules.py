@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from sdft_cli.models.views import VIEWS
-from sdft_cli.runs.records import ShortScore
-from sdft_cli.training import silence
+from sdft_cli.training import learning_rules, silence
+from sdft_cli.training.guard_alarms import (
+    ALL,
+    SAMPLED,
+    Alarm,
+    Rules,
+    far_longer,
+    lengths,
+    lengths_since,
+    share,
+    ways_to_end,
+)
 from sdft_cli.training.guard_figures import LATEST, Figure, Figures
 
 GROWTH = 32  # tokens above the start that are no runaway yet: the lengths of short completions vary by factors
@@ -16,10 +23,6 @@ SURE = 0.05  # nats per token; a student with more entropy has not collapsed
 LEAST = 0.5  # nats per token; a start below it counts as this much, for a multiple of next to nothing is no spike
 MOVES = 1e-3  # a loss nearer to 0 has no gradient because there is nothing left to learn
 SHORT = 4  # completions of up to so many times skip_first are short, unless most of them are cut
-HALF = 0.5  # of its start: a KL or a loss that has come down so far has been learned from
-STILL = 0.9  # of its start: a KL or a loss that has come down no further has hardly been learned from
-WINDOWS = 3  # of ``guards.window`` steps, before what has not changed is called unchanged
-RIGHT = 0.9  # an accuracy from which on there is little left to gain
 LITTLE = 0.1  # nats per token; where the teacher differs by less at the first tokens, leaving them out loses nothing
 #: Steps without any signal that are no alarm yet where rewards decide: a hard task may earn none for that long.
 UNREWARDED = 40
@@ -32,25 +35,12 @@ _DISTANCES: dict[Figure, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Alarm:
-    """A limit is passed. One that is not ``fatal`` only warns, however long it lasts. A ``hint`` stands in for the
-    guard's usual one, with ``{table}`` before the phase's keys."""
-
-    text: str
-    fatal: bool = True
-    hint: str = ""
-
-
-Rule = Callable[[Figures, float], Alarm | None]
-
-
 def repetition(f: Figures, limit: float) -> Alarm | None:
     """``limit``: share of 4-grams that occurred earlier in the same completion; repetitive demonstrations raise it."""
     bound = limit + (1 - limit) * f.demonstrations.get("repeated", 0.0)
     if f.now("repeated") <= bound:
         return None
-    return Alarm(f"{_share(f.now('repeated'))} of a completion's 4-grams are repeats (limit {_share(bound)})")
+    return Alarm(f"{share(f.now('repeated'))} of a completion's 4-grams are repeats (limit {share(bound)})")
 
 
 def truncation(f: Figures, limit: float) -> Alarm | None:
@@ -59,13 +49,13 @@ def truncation(f: Figures, limit: float) -> Alarm | None:
     start, now = f.least("truncated"), f.now("truncated")
     if now < limit:
         return None
-    text = f"{_share(now)} of completions are cut at the token limit, {_share(start)} at the start"
+    text = f"{share(now)} of completions are cut at the token limit, {share(start)} at the start"
     if start <= limit / 2:
         return Alarm(text)
     if not f.settled("truncated"):
         return None
-    if not f.runs_past and _far_longer(f):
-        return Alarm(f"{text}; {_lengths(f, f.now('completion_tokens'), f.most('completion_tokens'))}", False, _ends(f))
+    if not f.runs_past and far_longer(f):
+        return Alarm(f"{text}; {lengths(f)}", False, ways_to_end(f))
     if f.runs_past:
         hint = f"add {f.runs_past} to eos_token_id in the model's generation_config.json, if a turn ends there"
         return Alarm(f"{text}; most contain {f.runs_past}, which is no stop id of this model", False, hint)
@@ -79,7 +69,7 @@ def length_runaway(f: Figures, limit: float) -> Alarm | None:
         return None
     start, now = f.most("completion_tokens"), f.now("completion_tokens")
     normal = max(start, f.demonstrations.get("completion_tokens", 0.0))
-    return Alarm(_lengths(f, now, start)) if now > max(limit * normal, normal + GROWTH) else None
+    return Alarm(lengths_since(f, start)) if now > max(limit * normal, normal + GROWTH) else None
 
 
 def length_collapse(f: Figures, limit: float) -> Alarm | None:
@@ -88,7 +78,7 @@ def length_collapse(f: Figures, limit: float) -> Alarm | None:
         return None
     start, now = f.most("completion_tokens"), f.now("completion_tokens")
     normal = min(start, f.demonstrations.get("completion_tokens", math.inf))
-    return Alarm(_lengths(f, now, start)) if now < limit * normal else None
+    return Alarm(lengths_since(f, start)) if now < limit * normal else None
 
 
 def entropy_collapse(f: Figures, limit: float) -> Alarm | None:
@@ -117,11 +107,11 @@ def no_signal(f: Figures, limit: float) -> Alarm | None:
     if (len(f.latest["signal"]) < LATEST and not f.over) or min(f.now("signal"), 1 - empty) > limit:
         return None
     if 1 - empty <= limit:
-        text = f"{_share(empty)} of completions are empty: the model ends its turn at once"
+        text = f"{share(empty)} of completions are empty: the model ends its turn at once"
         return Alarm(text, hint="look at the prompts with `sdft train --dry-run`, or lower {table}train.lr")
     cause = max(f.causes, key=lambda name: f.causes[name], default="")
     reason, remedy = silence.CAUSES.get(cause, ("", ""))
-    text = f"{_share(1 - f.now('signal'))} of completions carry no signal, so nothing is learned" + (
+    text = f"{share(1 - f.now('signal'))} of completions carry no signal, so nothing is learned" + (
         f": {reason}" if reason else ""
     )
     if f.recipe.reward is None:
@@ -155,7 +145,7 @@ def no_gradient(f: Figures, limit: float) -> Alarm | None:
     distance = f"a loss of {f.now('loss'):.3g}" + (f" and a KL of {kl:.3g} nats per token" if f.has("kl") else "")
     text = f"the gradient norm is {f.now('grad_norm'):.1g} at {distance}: nothing is learned"
     cap = f.recipe.objective.importance_cap
-    capped = "raise {table}objective.importance_cap" if cap is not None and cap < STILL else ""
+    capped = "raise {table}objective.importance_cap" if cap is not None and cap < 1 else ""
     return Alarm(text, False, capped or "raise lora.alpha, or train other parameters")
 
 
@@ -170,11 +160,11 @@ def sampler_gap(f: Figures, limit: float) -> Alarm | None:
 def masked_start(f: Figures, limit: float) -> Alarm | None:
     """``limit``: share of the KL that lies at the tokens which ``skip_first`` leaves out. It is an alarm where there is
     little else to learn from, or where all else has been learned and these have not."""
-    share, skip = f.latest["skipped_share"][-1], f.recipe.objective.skipped_tokens
+    left_out_share, skip = f.latest["skipped_share"][-1], f.recipe.objective.skipped_tokens
     left_out, before = f.latest["skipped_kl"][-1], f.first["skipped_kl"][0]
-    if share <= limit or left_out < LITTLE:
+    if left_out_share <= limit or left_out < LITTLE:
         return None
-    text = f"{_share(share)} of the KL to the teacher lies at the first {skip} tokens, which are not trained"
+    text = f"{share(left_out_share)} of the KL to the teacher lies at the first {skip} tokens, which are not trained"
     whole = f.has("truncated") and f.now("truncated") < 0.5
     if whole and f.now("completion_tokens") <= SHORT * skip:
         text += f"; completions have {f.now('completion_tokens'):.1f}"
@@ -185,107 +175,12 @@ def masked_start(f: Figures, limit: float) -> Alarm | None:
     return Alarm(text, False, "set {table}objective.skip_first=0")
 
 
-def no_difference(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: nats per token. A teacher that comes to agree with the student has taught; one that has always agreed
-    sees nothing that the student does not, or the task is known."""
-    if not (f.settled("kl") or f.over) or max(f.first["kl"]) > limit:
-        return None
-    text = f"teacher and student have not differed since the start (KL {f.most('kl'):.2g} nats per token)"
-    return Alarm(f"{text}: there is nothing to learn", False, "choose another {table}views.teacher")
-
-
-def running_on(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: share of completions that are cut at the token limit although demonstrations have less than half their
-    length: the student has not learned to end, or unlearns it. What `truncation` reports is left to it."""
-    start, now = f.least("truncated"), f.now("truncated")
-    others = f.recipe.guards.truncation
-    if now < limit or not _far_longer(f) or (others is not None and now >= others):
-        return None
-    comes_down = now <= 0.75 * start and not f.over
-    long = f.steps >= WINDOWS * f.window or (f.over and f.settled("truncated"))
-    if not (long and not comes_down) and now <= start + 0.25:
-        return None
-    text = f"{_share(now)} of completions are cut at the token limit, {_share(start)} at the start"
-    lengths = _lengths(f, f.now("completion_tokens"), f.most("completion_tokens"))
-    return Alarm(f"{text}: the student does not learn to end; {lengths}", False, _ends(f))
-
-
-def no_progress(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: evaluations in a row, fewer where the phase is over. What is no better than the start is within one
-    standard error of it; with a better one among them, the run is left alone."""
-    recent = f.scores[-int(limit) :]
-    if f.start is None or not recent or (len(recent) < limit and not f.over) or f.source == "corpus":
-        return None
-    key: Figure = "kl" if f.has("kl") else "loss"
-    if f.steps < f.window or (key == "loss" and f.source == "student"):  # a policy gradient's loss is no distance
-        return None
-    share = f.now(key) / f.most(key) if f.most(key) > 0 else 1.0
-    if share > HALF and (share < STILL or f.steps < WINDOWS * f.window):
-        return None
-    scored = _no_better(f.start, recent) or (_learned_by_heart(f.start, recent) if f.source == "dataset" else "")
-    if not scored:
-        return None
-    name = "the KL to the teacher" if key == "kl" else "the loss"
-    figures = f"from {f.most(key):.2g} to {f.now(key):.2g} nats per token"
-    moved = f"{name} has fallen {figures}" if share <= HALF else f"{name} has hardly moved, {figures}"
-    return Alarm(f"{moved}, and {scored}", False, _ways_on(f, share))
-
-
-def _no_better(start: ShortScore, recent: Sequence[ShortScore]) -> str:
-    """What tells that none of the recent accuracies is above the start by more than its standard error."""
-    before, accuracies = start["accuracy"], [score["accuracy"] for score in recent]
-    known = [accuracy for accuracy in accuracies if accuracy is not None]
-    if before is None or before >= RIGHT or len(known) < len(accuracies):
-        return ""
-    n = min(start["n"], *(score["n"] for score in recent))
-    error = math.sqrt(
-        sum(p * (1 - p) for p in ((max(known) * n + 1) / (n + 2), (before * n + 1) / (n + 2))) / max(1, n)
-    )
-    if max(known) > before + error:
-        return ""
-    return f"accuracy on {n} validation rows is {known[-1]:.2f}, {before:.2f} at the start"
-
-
-def _learned_by_heart(start: ShortScore, recent: Sequence[ShortScore]) -> str:
-    """What tells that the loss on validation rows has not fallen where nothing scores them. It is no measure of a
-    student that learns from its own completions, which may find other words for what demonstrations say."""
-    if start["accuracy"] is not None or "loss" not in start or not all("loss" in score for score in recent):
-        return ""
-    before, now = start["loss"]["value"], [score["loss"]["value"] for score in recent]
-    return f"that on validation rows is {now[-1]:.2f}, {before:.2f} at the start" if min(now) >= before else ""
-
-
-def _ways_on(f: Figures, share: float) -> str:
-    """What to change where nothing is learned: the rate, if nothing moves; else what is imitated."""
-    if share > HALF:
-        return "raise {table}train.lr"
-    if f.source == "dataset":
-        return "look at the completions in the run's evals folder, add rows, or lower {table}train.epochs"
-    skip = "set {table}objective.skip_first=0, " if f.recipe.objective.skipped_tokens else ""
-    return f"see with `sdft probe` how often the teacher is right; {skip}or choose another {{table}}views.teacher"
-
-
-def _far_longer(f: Figures) -> bool:
-    """Whether completions are more than twice as long as demonstrations."""
-    known = f.has("completion_tokens") and "completion_tokens" in f.demonstrations
-    return known and f.now("completion_tokens") > 2 * f.demonstrations["completion_tokens"]
-
-
-def _ends(f: Figures) -> str:
-    """What to change where the student does not end and demonstrations do."""
-    ways = ["set {table}objective.skip_first=0"] if f.recipe.objective.skipped_tokens else []
-    view = VIEWS.get(f.recipe.views.teacher or "")
-    if view is not None and view.asks_to_think:
-        ways.append("set {table}views.teacher=demonstration-plain, which does not ask for the thinking process")
-    return ", or ".join(ways) or "train for more steps, or raise {table}train.lr"
-
-
 def _symptom(f: Figures) -> str:
     """What tells a collapse from a task that has been learned; empty if nothing does."""
     if f.has("repeated") and f.now("repeated") > max(f.least("repeated"), f.demonstrations.get("repeated", 0.0)) + 0.25:
-        return f"{_share(f.now('repeated'))} of 4-grams are repeats"
+        return f"{share(f.now('repeated'))} of 4-grams are repeats"
     if f.has("truncated") and f.now("truncated") > f.least("truncated") + 0.25:
-        return f"{_share(f.now('truncated'))} of completions are cut"
+        return f"{share(f.now('truncated'))} of completions are cut"
     if f.has("distinct") and f.now("distinct") < f.demonstrations.get("distinct", 0.0) / 2:
         return "different prompts get the same completion"
     if f.has("reward") and f.now("reward") < f.least("reward") / 2:
@@ -293,35 +188,22 @@ def _symptom(f: Figures) -> str:
     if f.has("completion_tokens") and "completion_tokens" in f.demonstrations:
         now, ends = f.now("completion_tokens"), (f.most("completion_tokens"), f.demonstrations["completion_tokens"])
         if not min(ends) / 2 <= now <= max(ends) * 2:
-            return _lengths(f, now, ends[0])
+            return lengths_since(f, ends[0])
     return ""
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.0f} %"
-
-
-def _lengths(f: Figures, now: float, start: float) -> str:
-    text = f"completions have {now:.1f} tokens, {start:.1f} at the start"
-    return text + (f" and {f.demonstrations['completion_tokens']:.1f} in demonstrations" if f.demonstrations else "")
-
-
-_SAMPLED, _ALL = ("student", "teacher"), ("student", "teacher", "dataset", "corpus")
-#: Guard -> its rule, the figure it needs, and the sources of completions for which it means something.
 #: Of several that stop at once, the first names the stop.
-RULES: dict[str, tuple[Rule, Figure, tuple[str, ...]]] = {
+RULES: Rules = {
     "sampler-gap": (sampler_gap, "logprob_gap", ("student",)),
-    "uniform": (uniform, "entropy", _ALL),
-    "repetition": (repetition, "repeated", _SAMPLED),
-    "truncation": (truncation, "truncated", _SAMPLED),
+    "uniform": (uniform, "entropy", ALL),
+    "repetition": (repetition, "repeated", SAMPLED),
+    "truncation": (truncation, "truncated", SAMPLED),
     "length-runaway": (length_runaway, "completion_tokens", ("student",)),
     "length-collapse": (length_collapse, "completion_tokens", ("student",)),
     "entropy-collapse": (entropy_collapse, "entropy", ("student",)),
-    "divergence-spike": (divergence_spike, "loss", _ALL),
-    "no-signal": (no_signal, "signal", _ALL),
-    "no-gradient": (no_gradient, "grad_norm", _ALL),
-    "masked-start": (masked_start, "skipped_share", _ALL),
-    "no-difference": (no_difference, "kl", _ALL),
-    "running-on": (running_on, "truncated", ("student",)),
-    "no-progress": (no_progress, "loss", _ALL),
+    "divergence-spike": (divergence_spike, "loss", ALL),
+    "no-signal": (no_signal, "signal", ALL),
+    "no-gradient": (no_gradient, "grad_norm", ALL),
+    "masked-start": (masked_start, "skipped_share", ALL),
+    **learning_rules.RULES,
 }

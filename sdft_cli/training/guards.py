@@ -14,6 +14,7 @@
     masked-start        most of the KL lies at the first tokens, which are not trained; a warning only
     no-difference       the teacher has not differed from the student since the start; a warning only
     running-on          completions run to the token limit, though demonstrations are short; a warning only
+    leaked-wording      completions repeat the instructions that only the teacher is shown; a warning only
     no-progress         the KL or the loss falls, or nothing moves, and validation rows are answered no better than at
                         the start; a warning only
 
@@ -36,8 +37,9 @@ from typing import Literal
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import SdftError
 from sdft_cli.runs.records import GuardFacts, ShortScore, StepFacts
+from sdft_cli.training.guard_alarms import Alarm
 from sdft_cli.training.guard_figures import Figures
-from sdft_cli.training.guard_rules import RULES, Alarm
+from sdft_cli.training.guard_rules import RULES
 
 __all__ = ["RULES", "Guards", "NonFinite"]
 
@@ -57,6 +59,7 @@ _HINTS = {
     "no-gradient": "raise lora.alpha, or train other parameters",
     "masked-start": "set {table}objective.skip_first=0",
     "no-difference": "choose another {table}views.teacher",
+    "leaked-wording": "choose another {table}views.teacher",
     "running-on": "set {table}objective.skip_first=0",
     "no-progress": "see with `sdft probe` how often the teacher is right, or choose another {table}views.teacher",
 }

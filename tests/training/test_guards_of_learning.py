@@ -157,6 +157,23 @@ def test_views_know_whether_they_ask_to_think() -> None:
     assert not {"prompt", "demonstration-plain", "answer", "reference"} & asking
 
 
+# --- the teacher's wording --------------------------------------------------------------------------------------------
+
+
+def test_a_student_that_repeats_the_teachers_instructions() -> None:
+    def rows(*shares: float) -> list[Row]:
+        looks = [{**SOUND, "leaked": share, "leaked_as": "a classic example of"} for share in shares]
+        return [row for look in looks for row in [look] + [SOUND] * 9]
+
+    ((step, guard, level, text, hint),) = findings(rows(0.05, 0.2, 0.7, 0.9), [])
+    assert (step, guard, level) == (21, "leaked-wording", "warn")
+    assert "70 % of completions repeat the teacher's instructions ('a classic example of'), 5 % at the start" in text
+    assert hint.startswith("set views.teacher=demonstration-system or demonstration-plain;")
+    (found,) = findings(rows(0.0, 1.0), [], views={"teacher": "demonstration-plain"})
+    assert found[4].startswith("set views.teacher=demonstration-system;")
+    assert findings(rows(0.8, 0.9, 1.0), []) == []  # its own way to write
+
+
 # --- nothing to learn from --------------------------------------------------------------------------------------------
 
 
