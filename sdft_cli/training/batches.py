@@ -16,22 +16,18 @@ import torch
 from torch import Tensor
 
 from sdft_cli.config.recipe import Recipe, Train
-from sdft_cli.evaluation.leakage import leakage
 from sdft_cli.grading.task_rules import strip_thinking
 from sdft_cli.losses import token_weights
 from sdft_cli.models.batching import Row
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.engine import Engine
-from sdft_cli.models.views import VIEWS, Attempts
+from sdft_cli.models.views import Attempts
 from sdft_cli.runs.records import StepFacts
 from sdft_cli.training import completions, silence
 from sdft_cli.training.completions import Completion, CompletionSource
 from sdft_cli.training.objective import silences
 from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.types import Example, Rollout, Task
-
-#: Examples by which a view's own wording is told from what it shows of them.
-SHOWN = 64
 
 
 def seed_of(*parts: object) -> int:
@@ -116,18 +112,6 @@ class Batches:
     def seed(self, *parts: object) -> int:
         """A seed of this phase's own."""
         return seed_of(self.recipe.seed, *self.where, *parts)
-
-    def wording(self, rows: Sequence[Row]) -> StepFacts:
-        """How many completions repeat the instructions around the teacher's demonstration (`evaluation.leakage`), where
-        the student has written them."""
-        view = VIEWS.get(self.recipe.views.teacher or "")
-        if view is None or self.recipe.sampler.source != "student":
-            return {}
-        texts = [self.chat.decode(row.completion) for row in rows]
-        found = leakage(texts, self.examples[:SHOWN], view)
-        if found["share"] is None:
-            return {}
-        return {"leaked": found["share"], **({"leaked_as": found["phrases"][0]} if found["phrases"] else {})}
 
     def demonstrations(self) -> dict[str, float]:
         """What the demonstrations are like (`completions.describe_demonstrations`)."""

@@ -24,7 +24,7 @@ from sdft_cli.models.engine import Engine, Reporting
 from sdft_cli.models.policy import Policy
 from sdft_cli.runs.records import StepFacts
 from sdft_cli.runs.token_records import SkipFirstFacts
-from sdft_cli.training import first_tokens, in_flight
+from sdft_cli.training import completions, first_tokens, in_flight
 from sdft_cli.training.batches import Batch, Batches
 from sdft_cli.training.guards import NonFinite
 from sdft_cli.training.micro_batches import MicroBatchBudget
@@ -262,7 +262,8 @@ def _look(trainer: PhaseTrainer, rows: list[Row], step: int, means: StepFacts) -
         return {}
     tokens, layout = trainer.budget.tokens, trainer.policy.layout
     kl_of = partial(first_tokens.kl_by_row, sides=trainer.sides, objective=objective, tokens=tokens, layout=layout)
-    return {**first_tokens.skipped(rows, means.get("kl"), kl_of), **trainer.batches.wording(rows)}
+    repeated = completions.wording(rows, trainer.batches.examples, trainer.recipe, trainer.policy.chat)
+    return {**first_tokens.skipped(rows, means.get("kl"), kl_of), **repeated}
 
 
 def _inputs(policy: Policy, prompts: list[list[int]], group: list[Row]) -> Inputs:

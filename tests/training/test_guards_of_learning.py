@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.trainers import recipe, stage
 
 from sdft_cli.config.recipe import METHODS, build, paths
+from sdft_cli.models.batching import Row as TokenRow
 from sdft_cli.models.views import VIEWS
+from sdft_cli.training.completions import wording
 from sdft_cli.training.guards import Guards
 
 Row = dict[str, Any]
@@ -35,9 +39,9 @@ def findings(
     """(step, guard, level, text, hint) of a phase; the first score is that of its start, and one follows every 20
     steps, and the last step."""
     changes = {"objective": {"skip_first": 3}} if method in ("sdft", "offline-distill") else {}
-    recipe = build([METHODS.get(method).defaults(), changes, keys])
+    settings = build([METHODS.get(method).defaults(), changes, keys])
     start, *later = scores or [None]
-    watch = Guards(recipe, demos, steps=len(rows) if ends else None, start=start)  # type: ignore[arg-type]
+    watch = Guards(settings, demos, steps=len(rows) if ends else None, start=start)  # type: ignore[arg-type]
     found = []
     for step, row in enumerate(rows, 1):
         if later and (step % EVERY == 0 or step == len(rows)):
@@ -198,3 +202,16 @@ def test_a_run_of_a_few_steps_without_signal_is_told_at_its_end() -> None:
     ((step, guard, _, _, hint),) = findings([silent] * 3, [])
     assert (step, guard) == (3, "no-signal") and "objective.skip_first=0" in hint
     assert findings([silent] * 3, [], ends=False) == []
+
+
+def test_repeated_instructions_are_counted_at_looks(tiny_model: Path, micro_data: Path) -> None:
+    trainer = stage(tiny_model, micro_data, "sdft")
+    trainer.looks = lambda step: step == 0
+    assert trainer.step(0)["leaked"] == 0.0 and "leaked" not in trainer.step(1)
+    said = ["so this is a classic example for you", "the sky is blue"]
+    ids = [trainer.policy.chat.splitter.ids(text) for text in said]
+    rows = [TokenRow([1], tokens, [1.0] * len(tokens)) for tokens in ids]
+    examples, chat = trainer.batches.examples, trainer.policy.chat
+    found = wording(rows, examples, trainer.recipe, chat)
+    assert found["leaked"] == 0.5 and "example" in found["leaked_as"]
+    assert wording(rows, examples, recipe(tiny_model, "sft"), chat) == {}
