@@ -15,8 +15,8 @@ from sdft_cli.evaluation.leakage import leakage, leaked_phrases
 from sdft_cli.evaluation.summaries import Gain
 from sdft_cli.models.batching import Row
 from sdft_cli.models.views import VIEWS, demonstration_text, message_text
-from sdft_cli.runs.records import ItemRecord, SkipFirstFacts
-from sdft_cli.runs.token_records import Divergences
+from sdft_cli.runs.records import ItemRecord
+from sdft_cli.runs.token_records import Divergences, SkipFirstFacts
 from sdft_cli.stats import intervals
 from sdft_cli.training import first_tokens
 from sdft_cli.training.probe_record import Clean, ViewProbe
