@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sdft_cli import console
+from sdft_cli.data.completion_limits import DemonstratedLimit
 from sdft_cli.evaluation import scoring, summaries
 from sdft_cli.evaluation.answers import draw
 from sdft_cli.evaluation.cache import CACHE, PARTS, InCache, Place
@@ -41,6 +43,7 @@ class Evaluator:
     def __init__(self, plan: EvalPlan):
         self.plan, self.settings, self.view = plan, plan.settings, plan.recipe.views.student
         self.conditions = Conditions.of(self.view, plan.settings)
+        self.limited: dict[str, Task] = {}
 
     @cached_property
     def model(self) -> LoadedModel:
@@ -85,6 +88,7 @@ class Evaluator:
         """The accuracy of a task on its test rows (and on those out of distribution), or of a suite."""
         if unit.in_run and (kept := self.plan.kept_in_run(unit.name).find()):
             return kept
+        unit = self._limited(unit)
         settings = self._unit_settings(unit)
         place = self._place(unit, unit.name, settings)
         if not unit.in_run and (kept := place.find()):
@@ -95,6 +99,17 @@ class Evaluator:
         measurement.seconds = time.perf_counter() - began
         place.keep(measurement)
         return measurement
+
+    def _limited(self, unit: Unit) -> Unit:
+        """The unit with the task's limit as a number, which takes the model's tokenizer; it is said once."""
+        if unit.task is None:
+            return unit
+        if unit.name not in self.limited:
+            limit = DemonstratedLimit(self.plan.data / unit.name, self.model.chat)
+            self.limited[unit.name] = limit.of(unit.task, self.settings.max_new_tokens)
+            if said := limit.note(unit.task, self.settings.max_new_tokens):
+                console.err.print(said, highlight=False, markup=False, soft_wrap=True)
+        return replace(unit, task=self.limited[unit.name])
 
     def _unit_settings(self, unit: Unit) -> dict[str, UnitSettings]:
         if unit.suite:
@@ -143,10 +158,11 @@ class Evaluator:
 
     def pass_at(self, unit: Unit, ks: tuple[int, ...], count: int) -> Measurement:
         """pass@k of a task's test rows from ``count`` samples per question; whole blocks that are kept are reused."""
+        unit = self._limited(unit)
         task, name = unit.graded, samples_unit(unit.name)
-        conditions = Conditions(self.view, self.settings.limit, self.settings.max_new_tokens, PASS_AT)
+        conditions = Conditions.of(self.view, self.settings, PASS_AT)
         conditions = conditions.for_rows(self.model.chat, task, unit.splits["test"])
-        rows = conditions.rows(unit.splits["test"])
+        rows = conditions.rows(task, unit.splits["test"])
         settings = {name: conditions.settings(self.model.chat, task, unit.splits["test"])}
         place = self._place(unit, name, settings)
 
@@ -166,6 +182,7 @@ class Evaluator:
 
     def diagnostic(self, unit: Unit, name: str) -> Measurement:
         """One of `DIAGNOSTICS` on a task's test rows."""
+        unit = self._limited(unit)
         task, rows, unit_name = unit.graded, unit.splits["test"], f"{unit.name}-{name}"
         diagnostic = DIAGNOSTICS[name]
         conditions = diagnostic.conditions(self.plan.recipe, self.settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from sdft_cli import plugins
@@ -41,7 +42,7 @@ class StageEvaluator:
         """Accuracies and losses on ``train.eval_limit`` validation rows of every task, and accuracies on a quarter as
         many items of every part of the suite. Greedy, so no generator's state is touched."""
         limit, view, chat = self.recipe.train.eval_limit, self.recipe.views.student, self._chat(engine)
-        conditions = Conditions(view, limit, self.recipe.evaluation.max_new_tokens)
+        conditions = replace(Conditions.of(view, self.recipe.evaluation), limit=limit)
         scores: dict[str, ShortScore] = {}
         records: dict[str, list[ItemRecord]] = {}
         for name, measured in self.tasks.items():

@@ -92,6 +92,14 @@ class Chat:
     def _conversation(self, messages: list[Message], thinking: bool | None, tools: list[Json] | None) -> Conversation:
         return Conversation(messages, tools, self.thinking if thinking is None else thinking)
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before it answers: its template knows thinking, and does not close it at once."""
+        try:
+            return self.template.leaves_thinking_open(self.thinking)
+        except UsageError:  # a template that refuses the plainest question, or has no switch
+            return False
+
     # demonstrations -----------------------------------------------------------------------------------------
 
     def completion(

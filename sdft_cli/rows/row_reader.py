@@ -1,8 +1,8 @@
 """All rows of a task made from a user's own files: read, finished together, and handed over by split.
 
 The split of a row comes from the flag (``--source mytask.test=FILE``), else from a column, else from the file's name
-(``test.jsonl``). All other rows are for training if there are test rows, and are split by seed if there are none, in proportion to labels where answers are
-labels.
+(``test.jsonl``). All other rows are for training if there are test rows. If there are none, they are split by seed, and
+stratified where answers are labels.
 """
 
 from __future__ import annotations

@@ -32,9 +32,7 @@ Splits = dict[str, list[SourceRow]]
 Render = Callable[[Json], str]
 
 
-def arrange(
-    task: str, gathered: Gathered, options: PrepareOptions, render: Render, by_label: bool = False
-) -> Prepared:
+def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Render, by_label: bool = False) -> Prepared:
     """Split the gathered rows; ``render`` turns a gold answer into a demonstration for ``--demonstrations answer``.
     ``by_label``: where answers are labels, splits are stratified by them."""
     left_out: list[Dropped] = []
@@ -46,17 +44,20 @@ def arrange(
     rows = _as_pool_if_one_sided(rows, notes)
     rows = _without_overlap(task, rows, options, left_out)
     examples: dict[str, list[Example]] = {}
+    rendered = 0
     if rows or not corpus:
         splits = _split(rows, _Draw(options.seed, _labels(rows) if by_label else {}), notes)
         _need_all(task, splits, gathered.dropped)
         examples = {name: [_example(row, name) for row in split] for name, split in splits.items() if split}
-        examples = _demonstrate(examples, options.demonstrations, render, notes)
+        examples, rendered = _demonstrate(examples, options.demonstrations, render, notes)
     drawn = all(row.role != "train" for row in rows)
     examples |= {"corpus": corpus} if corpus else {}
     if files := gathered.left_out:
         notes.append(f"files left out: {', '.join(files[:_SHOWN])}" + (", …" if len(files) > _SHOWN else ""))
     dropped = gathered.dropped + left_out
-    return Prepared(examples, dropped, gathered.source, gathered.licence, notes, drawn, sources=gathered.files)
+    return Prepared(
+        examples, dropped, gathered.source, gathered.licence, notes, drawn, rendered, sources=gathered.files
+    )
 
 
 @dataclass(frozen=True)
@@ -247,8 +248,9 @@ def _need_all(task: str, splits: Splits, dropped: list[Dropped]) -> None:
 
 def _demonstrate(
     examples: dict[str, list[Example]], mode: str, render: Render, notes: list[str]
-) -> dict[str, list[Example]]:
-    """In mode "answer", render gold answers as demonstrations for the rows without one."""
+) -> tuple[dict[str, list[Example]], int]:
+    """In mode "answer", render gold answers as demonstrations for the rows without one; how many training rows have
+    one by that."""
     before = after = sum(e.demonstration is None for e in examples["train"])
     if mode == "answer":
         examples = {name: [_rendered(e, render) for e in rows] for name, rows in examples.items()}
@@ -258,7 +260,7 @@ def _demonstrate(
     if after and mode != "teacher":
         hint = "" if mode == "answer" else "; --demonstrations answer renders their gold answers"
         notes.append(f"{after} train rows have no demonstration{hint}")
-    return examples
+    return examples, before - after
 
 
 def _rendered(example: Example, render: Render) -> Example:

@@ -61,7 +61,10 @@ def test_a_draw_depends_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None
 
 def test_validation_rows_of_a_given_training_file_are_stratified(tmp_path: Path) -> None:
     rows = labelled(200)
-    files = {"mine.train": rows, "mine.test": [{**row, "prompt": question(1000 + i)} for i, row in enumerate(rows[::25])]}
+    files = {
+        "mine.train": rows,
+        "mine.test": [{**row, "prompt": question(1000 + i)} for i, row in enumerate(rows[::25])],
+    }
     _, split = make(tmp_path, files)
     assert len({row.answer for row in split["validation"]}) == 8
 
@@ -73,9 +76,7 @@ def test_answers_that_are_no_labels_are_split_by_the_hash_of_the_prompt_alone(tm
     # the draw of every earlier version, written out: the first fifth in the order of sha256(seed / key of the prompt)
     from sdft_cli.rows.formats import prompt_keys
 
-    ordered = sorted(
-        (row["prompt"] for row in rows), key=lambda p: hashlib.sha256(b"0/" + prompt_keys(p)[0]).digest()
-    )
+    ordered = sorted((row["prompt"] for row in rows), key=lambda p: hashlib.sha256(b"0/" + prompt_keys(p)[0]).digest())
     assert {row.prompt[0]["content"] for row in split["test"]} == set(ordered[:12])
     assert {row.prompt[0]["content"] for row in split["validation"]} == set(ordered[12:15])
 
