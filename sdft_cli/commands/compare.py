@@ -25,6 +25,7 @@ from sdft_cli.reporting.checkpoint_changes import UnitChange, on_one_side, unit_
 from sdft_cli.reporting.comparisons import SeedComparison
 from sdft_cli.reporting.estimates import Estimate, seed_mean
 from sdft_cli.reporting.groups import Group, seed_of
+from sdft_cli.runs.completeness import differs
 from sdft_cli.runs.results import RunResult, load_run
 from sdft_cli.stats import across_seeds
 from sdft_cli.stats.continual import METRICS, Metric
@@ -183,6 +184,8 @@ def show(comparison: CheckpointComparison) -> None:
     heads = ("", "n", "A", "B", "B − A", "95 % interval", "+", "−", "p")
     say(console.plain_table(heads, [_cells(row) for row in units], names=1))
     say("+ and −: items gained and lost in B")
+    for line in _ends(units):
+        say(Text(line), soft_wrap=True)
     for line in (*comparison["uncompared"], *_uncompared_items(units)):
         say(Text(f"not compared: {line}"), soft_wrap=True)
     for test in dict.fromkeys(row["test"] for row in units):
@@ -208,6 +211,20 @@ def _cells(row: UnitChange) -> list[str]:
         str(len(row["lost"])),
         console.pvalue(row["p"]),
     ]
+
+
+def _ends(units: Sequence[UnitChange]) -> list[str]:
+    """How many completions were cut, and how many are exact, as far as that tells more than the accuracies."""
+    lines = []
+    for name, meaning in (("cut", "at the limit of new tokens"), ("exact", "the answer and nothing else")):
+        told = []
+        for row in units:
+            shares = (row["cut"], row["exact"])[name == "exact"]
+            plain = (0.0, 0.0) if name == "cut" else (row["a"], row["b"])
+            if any(differs(share, usual) for share, usual in zip(shares, plain, strict=True)):
+                told.append(f"{_name(row)} {console.number(shares[0])} in A, {console.number(shares[1])} in B")
+        lines += [f"{name} ({meaning}): {'; '.join(told)}"] if told else []
+    return lines
 
 
 def _name(row: UnitChange) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from sdft_cli import plugins
-from sdft_cli.evaluation import scoring, validation_loss
+from sdft_cli.evaluation import scoring, summaries, validation_loss
 from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.evaluation.run_judging import RunJudging
 from sdft_cli.evaluation.validation_loss import Splits, Texts
@@ -47,7 +47,7 @@ class StageEvaluator:
         records: dict[str, list[ItemRecord]] = {}
         for name, measured in self.tasks.items():
             summary, records[name] = scoring.score_task(engine, chat, measured.task, measured.validation, conditions)
-            scores[name] = {"accuracy": summary["accuracy"], "n": summary["n"]}
+            scores[name] = summaries.short(summary)
             if loss := self._validation_loss(engine, measured, conditions):
                 scores[name]["loss"] = loss
         facts: EvalFacts = {"scores": scores, "suite": None}
@@ -55,7 +55,7 @@ class StageEvaluator:
         if self.suite is not None:
             few = self.recipe.evaluation.model_copy(update={"limit": max(1, limit // 4)})
             suite, _ = scoring.score_suite(engine, chat, self.suite, view, few)
-            facts["suite"] = {"accuracy": suite["accuracy"], "n": suite["n"]}
+            facts["suite"] = summaries.short(suite)
         return facts
 
     def _judge_quickly(self, facts: EvalFacts, records: Mapping[str, list[ItemRecord]]) -> None:

@@ -28,7 +28,7 @@ Lengths = tuple[int, int]
 @dataclass
 class Screened:
     """What was found of a phase's rows: the ``lengths`` of those that can be rendered, the ``bad`` ones by id, and the
-    most ``new_tokens`` that fit after every other prompt, or the longest demonstration has. ``hint`` is that of the chat
+    most ``new_tokens`` that fit after every other prompt, or that a demonstration has. ``hint`` is that of the chat
     template's refusal."""
 
     lengths: dict[str, Lengths]
