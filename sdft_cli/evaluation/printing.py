@@ -64,12 +64,13 @@ def _print_task(name: str, summary: TaskSummary) -> None:
 
 def _print_completeness(summary: Summary, indent: str = "  ") -> None:
     """Of a task: that completions were cut, unless none was, and how many are exact, unless it is the accuracy."""
+    width = 22 - len(indent)
     if summary.get("cut") is None and summary.get("correct") is not None:
-        print(f"{indent}{'cut':20} not recorded by the version of sdft that measured this")
+        print(f"{indent}{'cut':{width}} not recorded by the version of sdft that measured this")
     elif summary.get("cut"):
-        print(f"{indent}{'cut':20} {summary['cut']:.3f}  of the completions, at the limit of new tokens")
+        print(f"{indent}{'cut':{width}} {summary['cut']:.3f}  of the completions, at the limit of new tokens")
     if completeness.differs(summary.get("exact"), summary["accuracy"]):
-        print(f"{indent}{'exact':20} {summary['exact']:.3f}  the answer or the demonstration, and nothing else")
+        print(f"{indent}{'exact':{width}} {summary['exact']:.3f}  the answer or the demonstration, nothing else")
 
 
 def _print_loss(loss: TokenLoss) -> None:

@@ -52,6 +52,7 @@ def lines(record: SweepRecord) -> list[str]:
     below = [f"rule: {record['rule']}"]
     for method, choice in record["chosen"].items():
         below.append(_choice_line(method, choice))
+        below += _all_alike(record, method, choice)
         over = choice["over_seeds"]
         if len(over["seeds"]) > 1:
             means = "; ".join(_mean_text(name, mean) for name, mean in over["metrics"].items())
@@ -69,6 +70,19 @@ def _choice_line(method: str, choice: Choice) -> str:
         f"(best {number(best['validation'])} at {_settings_text(best['settings'])}, "
         f"standard error {number(best['standard_error'])})"
     )
+
+
+def _all_alike(record: SweepRecord, method: str, choice: Choice) -> list[str]:
+    """A line where no point of a method can be told from its best one: then the choice is that of the rule alone."""
+    best, error = choice["best"]["validation"], choice["best"]["standard_error"]
+    by_settings: dict[str, list[float | None]] = {}
+    for row in (row for row in record["points"] if row["method"] == method and "result" in row):
+        by_settings.setdefault(_settings_text(row["settings"]), []).append(row["result"]["validation"])
+    known = [sum(v for v in of if v is not None) / len(of) for of in by_settings.values() if None not in of]
+    if best is None or error is None or len(known) < 2 or min(known) < best - error - 1e-12:
+        return []
+    alike = f"all {len(known)} points of {method} are within one standard error of the best"
+    return [f"{alike}: more validation rows could tell them apart"]
 
 
 def _mean_text(name: str, mean: SeedMean) -> str:

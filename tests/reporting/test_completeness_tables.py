@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sdft_cli.commands.compare import compare, show
+from sdft_cli.commands.compare import compare, compare_seeds, show, show_seeds
 from sdft_cli.reporting import export, report_json
 from sdft_cli.reporting.completeness_tables import ALL_ENDED, NONE_CUT, UNKNOWN
 from sdft_cli.reporting.groups import Group
@@ -90,7 +90,9 @@ def test_files_for_programs_have_both(tmp_path: Path) -> None:
 
 
 def test_means_over_seeds_have_their_own(tmp_path: Path) -> None:
-    runs = tuple(run(tmp_path / str(seed), CUT, [[e] * 2 for e in (0.0, 0.2 * seed, 0.4)], seed=seed) for seed in (1, 2))
+    runs = tuple(
+        run(tmp_path / str(seed), CUT, [[e] * 2 for e in (0.0, 0.2 * seed, 0.4)], seed=seed) for seed in (1, 2)
+    )
     data = report_json.gather([Group("sdft", runs)])
     mean = sections(data)["matrix"].tables[1]
     assert mean.title == "sdft, mean of 2 seeds: completions"
@@ -112,3 +114,16 @@ def test_two_checkpoints_are_compared_with_what_they_cut(tmp_path: Path, capsys:
     out = capsys.readouterr().out
     assert "cut (at the limit of new tokens): micro-tooluse 1.000 in A, 0.000 in B" in out
     assert "exact (the answer and nothing else): micro-tooluse 0.000 in A, 1.000 in B" in out
+
+
+def test_groups_of_seeds_are_compared_with_what_they_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for method, cut in (("sdft", CUT), ("sft", NONE)):
+        for seed in (1, 2):
+            ends = [*cut[:2], [0.5, 0.0] if method == "sdft" else [0.0, 0.0]]
+            run(tmp_path / f"{method}{seed}", ends, RIGHT, method=method, seed=seed)
+    compared = compare_seeds(sorted(tmp_path.iterdir()), "method")
+    assert [(g["name"], g["cut"]) for g in compared["groups"]] == [("sdft", 0.25), ("sft", 0.0)]
+    show_seeds(compared)
+    out = capsys.readouterr().out
+    assert "cut: sdft 0.250, sft 0.000 of the completions after the last stage" in out
+    assert "exact:" not in out  # each is the accuracy
