@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sdft_cli import console
-from sdft_cli.data.completion_limits import DemonstratedLimit
 from sdft_cli.evaluation import scoring, summaries
 from sdft_cli.evaluation.answers import draw
 from sdft_cli.evaluation.cache import CACHE, PARTS, InCache, Place
@@ -22,6 +20,7 @@ from sdft_cli.evaluation.diagnostics import DIAGNOSTICS
 from sdft_cli.evaluation.measurement import Measurement
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.summaries import Part
+from sdft_cli.evaluation.unit_limits import UnitLimits
 from sdft_cli.evaluation.units import Unit, samples_unit
 from sdft_cli.runs.records import FurtherScores, ItemRecord, UnitSettings
 from sdft_cli.runs.token_records import TokenLoss
@@ -43,7 +42,7 @@ class Evaluator:
     def __init__(self, plan: EvalPlan):
         self.plan, self.settings, self.view = plan, plan.settings, plan.recipe.views.student
         self.conditions = Conditions.of(self.view, plan.settings)
-        self.limited: dict[str, Task] = {}
+        self.limits = UnitLimits(plan.data, plan.settings.max_new_tokens)
 
     @cached_property
     def model(self) -> LoadedModel:
@@ -88,7 +87,7 @@ class Evaluator:
         """The accuracy of a task on its test rows (and on those out of distribution), or of a suite."""
         if unit.in_run and (kept := self.plan.kept_in_run(unit.name).find()):
             return kept
-        unit = self._limited(unit)
+        unit = self.limits.of(unit, self.model)
         settings = self._unit_settings(unit)
         place = self._place(unit, unit.name, settings)
         if not unit.in_run and (kept := place.find()):
@@ -99,17 +98,6 @@ class Evaluator:
         measurement.seconds = time.perf_counter() - began
         place.keep(measurement)
         return measurement
-
-    def _limited(self, unit: Unit) -> Unit:
-        """The unit with the task's limit as a number, which takes the model's tokenizer; it is said once."""
-        if unit.task is None:
-            return unit
-        if unit.name not in self.limited:
-            limit = DemonstratedLimit(self.plan.data / unit.name, self.model.chat)
-            self.limited[unit.name] = limit.of(unit.task, self.settings.max_new_tokens)
-            if said := limit.note(unit.task, self.settings.max_new_tokens):
-                console.err.print(said, highlight=False, markup=False, soft_wrap=True)
-        return replace(unit, task=self.limited[unit.name])
 
     def _unit_settings(self, unit: Unit) -> dict[str, UnitSettings]:
         if unit.suite:
@@ -158,7 +146,7 @@ class Evaluator:
 
     def pass_at(self, unit: Unit, ks: tuple[int, ...], count: int) -> Measurement:
         """pass@k of a task's test rows from ``count`` samples per question; whole blocks that are kept are reused."""
-        unit = self._limited(unit)
+        unit = self.limits.of(unit, self.model)
         task, name = unit.graded, samples_unit(unit.name)
         conditions = Conditions.of(self.view, self.settings, PASS_AT)
         conditions = conditions.for_rows(self.model.chat, task, unit.splits["test"])
@@ -182,7 +170,7 @@ class Evaluator:
 
     def diagnostic(self, unit: Unit, name: str) -> Measurement:
         """One of `DIAGNOSTICS` on a task's test rows."""
-        unit = self._limited(unit)
+        unit = self.limits.of(unit, self.model)
         task, rows, unit_name = unit.graded, unit.splits["test"], f"{unit.name}-{name}"
         diagnostic = DIAGNOSTICS[name]
         conditions = diagnostic.conditions(self.plan.recipe, self.settings)

@@ -58,8 +58,8 @@ def summarize(records: Sequence[ItemRecord], note: str = "") -> Summary:
 
 def short(summary: Summary) -> ShortScore:
     """What a mid-training evaluation logs of a summary."""
-    of = summary.get
-    return {"accuracy": summary["accuracy"], "n": summary["n"], "cut": of("cut"), "exact": of("exact")}
+    ended, alike = summary.get("cut"), summary.get("exact")
+    return {"accuracy": summary["accuracy"], "n": summary["n"], "cut": ended, "exact": alike}
 
 
 def extra_means(records: Sequence[ItemScore]) -> dict[str, float]:

@@ -37,8 +37,6 @@ THINK_TAGS = (
     ("<seed:think>", "</seed:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
 )
-#: The channel that gpt-oss thinks on, in place of tags.
-_ANALYSIS = "<|channel|>analysis"
 #: Words that no template holds, for probes.
 _ASK, _REPLY, _TOOL = "which key opens the quartz cupboard", "quartz keys are brass", "open_quartz_cupboard"
 
@@ -149,14 +147,6 @@ class ChatTemplate:
     def think_tags(self) -> tuple[str, str] | None:
         """The tags that the template itself puts around thinking; None if it has none."""
         return next((tags for tags in THINK_TAGS if tags[1] in self.source), None)
-
-    def leaves_thinking_open(self, thinking: bool | None) -> bool:
-        """Whether an assistant's turn may begin with thinking, under the switch ``thinking``. Some templates open it,
-        some leave that to the model, and those that are switched off close it in the prompt."""
-        if self.think_tags is None:
-            return _ANALYSIS in self.source
-        prompt = self.render(Conversation([{"role": "user", "content": _ASK}], thinking=thinking), generate=True)
-        return self.think_tags[1] not in prompt.rpartition(_ASK)[2]
 
     # forms --------------------------------------------------------------------------------------------------
 

@@ -173,8 +173,7 @@ class RunResult:
 
 def load_run(folder: str | Path) -> RunResult:
     """Read a run folder; raises `UsageError` for one that is not a run or has no evaluation yet."""
-    folder = Path(folder)
-    check_run_folder(folder)
+    check_run_folder(folder := Path(folder))
     hint = "restore the file, or train again in another folder (--out)"
     newest: dict[str, Json] = json_files.read(folder / "recipe.json", RecipeFacts, hint)
     by_stage = read_stages(folder)
