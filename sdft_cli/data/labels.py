@@ -67,14 +67,19 @@ def drawn(groups: Sequence[Group], count: int, left: int = 0) -> set[int]:
     having = [label for label in remaining if len(remaining[label]) > left]
     least = set(having) if count >= len(having) else set[str]()  # those that are to have a group whatever their share
 
-    def next_of(label: str) -> int | None:
-        fits = len(remaining[label]) > left and groups[remaining[label][-1]].size <= count
-        return remaining[label][-1] if fits else None
+    passed = Counter[str]()  # groups that no longer fit
+
+    def has_next(label: str) -> bool:
+        waiting = remaining[label]
+        while waiting and groups[waiting[-1]].size > count:
+            waiting.pop()
+            passed[label] += 1
+        return bool(waiting) and len(waiting) + passed[label] > left
 
     def key(label: str) -> tuple[bool, float, bytes]:
         return label in least, shares[label], groups[remaining[label][-1]].place
 
-    while candidates := [label for label in remaining if next_of(label) is not None]:
+    while candidates := [label for label in remaining if has_next(label)]:
         label = max(candidates, key=key)
         chosen.add(i := remaining[label].pop())
         least.discard(label)

@@ -64,6 +64,11 @@ def test_groups_are_whole() -> None:
     assert count({"a": 20, "b": 20}, 8, size=3) == {"a": 1, "b": 1}  # two groups of three rows; a third does not fit
 
 
+def test_a_group_that_does_not_fit_stops_no_smaller_one() -> None:
+    each = [Group("a", 9, b"0"), Group("a", 1, b"1"), Group("a", 1, b"2"), Group("b", 1, b"3"), Group("b", 1, b"4")]
+    assert drawn(each, 3, left=1) == {1, 2, 3}  # the large group is what is left of its label
+
+
 def test_a_subset_of_a_sorted_file_has_every_label_in_the_files_order() -> None:
     rows = [Example(f"row-{i}", [], answer=f"label {i // 30}") for i in range(240)]
     some = subset(rows, 60)
