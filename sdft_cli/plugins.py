@@ -110,10 +110,10 @@ class Room(Generic[T]):
 def _problem(thing: object) -> str:
     """What is wrong with the data of a plug-in's task or suite, as `Contract.problem` has it."""
     tokens, suffixes = getattr(thing, "max_new_tokens", 1), getattr(thing, "suffixes", ())
+    if tokens != AUTO and not isinstance(tokens, int):
+        return f".max_new_tokens must be a number of tokens or {AUTO!r}, not {shown(tokens)}"
     if isinstance(tokens, int) and tokens < 1:
         return f".max_new_tokens must be at least 1, not {tokens}"
-    if isinstance(tokens, str) and tokens != AUTO:
-        return f".max_new_tokens must be a number of tokens or {AUTO!r}, not {shown(tokens)}"
     if not isinstance(suffixes, tuple) or not all(isinstance(suffix, str) for suffix in suffixes):
         return f".suffixes must be a tuple of text, such as ('.csv',), not {shown(suffixes)}"
     for name, kind in (("grader", dict), ("rubric", Rubric)):

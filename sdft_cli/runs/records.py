@@ -226,13 +226,15 @@ MetricsRow = Annotated[
 
 
 class ItemScore(Record):
-    """How one completion was graded. A value of None is unscored, not wrong; ``extra`` has a grader's second scores."""
+    """How one completion was graded. A value of None is unscored, not wrong; ``extra`` has a grader's second scores,
+    ``exact`` is what `grading.exact_match` says, where it can tell."""
 
     id: str
     value: Share | None
     extracted: str | None
     why: str
     extra: NotRequired[dict[str, float]]
+    exact: NotRequired[bool]
 
 
 class ItemRecord(ItemScore):
@@ -247,7 +249,6 @@ class ItemRecord(ItemScore):
     answer: Json
     tokens: Count
     finish: NotRequired[str]
-    exact: NotRequired[bool]
     document: NotRequired[str]
     part: NotRequired[str]
     sample: NotRequired[Count]
