@@ -10,9 +10,9 @@ from sdft_cli.training.guard_alarms import (
     SAMPLED,
     Alarm,
     Rules,
-    far_longer,
     lengths,
     lengths_since,
+    longer,
     share,
     ways_to_end,
 )
@@ -54,7 +54,7 @@ def truncation(f: Figures, limit: float) -> Alarm | None:
         return Alarm(text)
     if not f.settled("truncated"):
         return None
-    if not f.runs_past and far_longer(f):
+    if not f.runs_past and longer(f):
         return Alarm(f"{text}; {lengths(f)}", False, ways_to_end(f))
     if f.runs_past:
         hint = f"add {f.runs_past} to eos_token_id in the model's generation_config.json, if a turn ends there"
