@@ -28,9 +28,9 @@ def no_difference(f: Figures, limit: float) -> Alarm | None:
 def running_on(f: Figures, limit: float) -> Alarm | None:
     """``limit``: share of completions that are cut at the token limit although demonstrations are shorter: the student
     has not learned to end, or unlearns it. What `truncation` reports is left to it."""
-    start, now = f.least("truncated"), f.now("truncated")
-    others = f.recipe.guards.truncation
-    if now < limit or not longer(f) or (others is not None and now >= others):
+    start, now, others = f.least("truncated"), f.now("truncated"), f.recipe.guards.truncation
+    reported = others is not None and now >= others and bool(start <= others / 2 or f.runs_past)
+    if now < limit or not longer(f) or reported:
         return None
     comes_down = now <= 0.75 * start and not f.over
     long = f.steps >= WINDOWS * f.window or (f.over and f.settled("truncated"))
