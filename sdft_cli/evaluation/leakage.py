@@ -4,8 +4,8 @@ A teacher is shown a view's own words ("This is an example for a response to the
 learns from it may answer with them ("This is a classic example of ..."). Counted by n-grams of words:
 
 * the view's own wording is what it shows of every row alike: single content words, and any three words in a row;
-* known wording is whatever stands in a prompt, a demonstration, a context or a gold answer, or in completions that were
-  written without the view;
+* known wording is whatever stands in a prompt, a demonstration, a context or a gold answer, or in one in ten of some
+  completions that were written without the view;
 * a completion leaks if it has an n-gram of the view's own wording that is not known.
 
 Words are split at spaces and signs, and the function words that are left out are English. In another language more
@@ -25,6 +25,9 @@ from sdft_cli.types import Example, Message
 
 #: Length of the runs that count whatever their words are.
 NGRAM = 3
+#: What so large a share of the completions without the view has is the model's own way of writing. A single one that has
+#: a word by chance must not clear it of all leaks.
+FAMILIAR = 0.1
 #: Phrases that a result shows.
 SHOWN = 5
 #: Shorter words are no sign of anything.
@@ -76,8 +79,8 @@ def leaked_phrases(
     own = own_wording(rows, view)
     if own is None:
         return None
-    known = {gram for text in [*_texts_of(rows), *unprompted] for gram in _grams(_words(text))}
-    leaked = own - known
+    known = {gram for text in _texts_of(rows) for gram in _grams(_words(text))}
+    leaked = own - known - _familiar(unprompted)
     return [list(_phrases(_words(text), leaked)) for text in completions]
 
 
@@ -87,6 +90,13 @@ def own_wording(rows: Sequence[Example], view: View) -> set[Gram] | None:
     if not shown:
         return None
     return set.intersection(*(set(_grams(_words(_text(messages)))) for messages in shown))
+
+
+def _familiar(unprompted: Iterable[str]) -> set[Gram]:
+    """The n-grams of at least the share `FAMILIAR` of texts."""
+    texts = [set(_grams(_words(text))) for text in unprompted]
+    counts = Counter(gram for grams in texts for gram in grams)
+    return {gram for gram, count in counts.items() if count >= FAMILIAR * len(texts)}
 
 
 def _texts_of(rows: Sequence[Example]) -> Iterator[str]:

@@ -35,7 +35,11 @@ def test_wording_of_the_view_is_found_and_what_rows_say_is_not() -> None:
 
 def test_what_the_model_writes_without_the_view_is_no_leak() -> None:
     assert phrases("My response: history.") == ["my response history"]
-    assert phrases("My response: history.", unprompted=["A response would be helpful."]) == []
+    one = ["A response would be helpful."]
+    assert phrases("My response: history.", unprompted=one) == []
+    others = [f"Some text {i}" for i in range(19)]
+    assert phrases("My response: history.", unprompted=[*one * 2, *others[1:]]) == []  # 2 of 20 are a habit
+    assert phrases("My response: history.", unprompted=[*one, *others]) == ["my response history"]  # 1 is chance
 
 
 def test_a_share_of_completions_with_their_most_frequent_phrases() -> None:
