@@ -31,7 +31,7 @@ from sdft_cli.reporting.matrices import (
     mean_matrix,
 )
 from sdft_cli.reporting.measures import Measure, Skill, measures, pass_at, skills
-from sdft_cli.runs.records import EndingRow, GuardRow
+from sdft_cli.runs.records import EndingRow, GuardRow, SkipFirstRow
 from sdft_cli.runs.results import RunResult
 from sdft_cli.stats import across_seeds, bootstrap, continual
 from sdft_cli.stats.continual import Metric
@@ -75,6 +75,7 @@ class RunReport(Matrix):
     pass_at: dict[str, dict[str, Estimate]]
     endings: list[EndingRow]
     guards: list[GuardRow]
+    chosen: list[SkipFirstRow]
     curves: list[StageMetrics]
     notes: list[str]
     remarks: list[str]
@@ -157,6 +158,7 @@ def _run(label: str, group: Group, run: RunResult, first: RunResult, single: Map
         "pass_at": {task: estimates for task in run.tasks if (estimates := pass_at(run, task))},
         "endings": run.endings,
         "guards": run.guards,
+        "chosen": run.chosen,
         "curves": stage_metrics(run, single),
         "notes": run.notes,
         "remarks": run.remarks,

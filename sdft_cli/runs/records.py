@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, NotRequired
 from pydantic import Field
 
 from sdft_cli.config.json_files import Amount, Count, Ends, LoggedRecord, Record, Share
-from sdft_cli.runs.token_records import BaseDivergence, TokenLoss
+from sdft_cli.runs.token_records import BaseDivergence, SkipFirstFacts, TokenLoss
 from sdft_cli.types import Json
 
 
@@ -67,7 +67,9 @@ class StepFacts(LoggedRecord, total=False):
     ``signal`` is the share of completions that carry one, ``silent`` the shares of those that carry none by cause (see
     `training.silence`), ``empty`` the share without any text; ``runs_past`` names what most of the completions that
     were cut contain, and were not stopped by. ``skipped_kl`` is ``kl`` at the first tokens, which ``skip_first`` leaves
-    out, and ``skipped_share`` their share of the sum over all tokens; both at a few steps.
+    out, and ``skipped_share`` their share of the sum over all tokens; ``leaked`` is the share of completions that
+    repeat the instructions around the teacher's demonstration, and ``leaked_as`` what they repeat most often. These
+    four are measured at a few steps.
     ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer; None
     where the two are of different distributions (another temperature, top-k or top-p, another writer). Where samples
     are as old as the weights it is rounding, and the dropout of an adapter; anything above is a fault.
@@ -91,6 +93,8 @@ class StepFacts(LoggedRecord, total=False):
     runs_past: str
     skipped_kl: float
     skipped_share: float
+    leaked: float
+    leaked_as: str
     reward: float | None
     factors: dict[str, float]
     staleness: int
@@ -216,9 +220,16 @@ class ModelRow(TrainingAt, ModelFacts):
     kind: Literal["model"]
 
 
+class SkipFirstRow(TrainingAt, SkipFirstFacts):
+    """Logged where a phase begins whose recipe says ``auto``; a resumed run takes it from here."""
+
+    kind: Literal["skip_first"]
+
+
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
 MetricsRow = Annotated[
-    StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow | NoteRow, Field(discriminator="kind")
+    StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow | NoteRow | SkipFirstRow,
+    Field(discriminator="kind"),
 ]
 
 

@@ -10,14 +10,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdft_cli.config.recipe import Sampler
+from sdft_cli.config.recipe import Recipe, Sampler
+from sdft_cli.evaluation.leakage import leakage
+from sdft_cli.models.batching import Row
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.chat_template import TemplateRefusal
 from sdft_cli.models.engine import Engine
+from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.records import StepFacts
 from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.types import Example, Rollout, Score
 
+SHOWN = 64  # examples that are looked at where all would be too many
 NGRAM = 4  # length of the runs whose repetition is counted
 
 
@@ -56,8 +60,9 @@ class CompletionSource:
         """Sample with ``engine`` from now on."""
         self.engine, self.stored = engine, stored
 
-    def write(self, picked: Sequence[tuple[int, int]], seed: int) -> list[Completion]:
-        """Completion number ``k`` of example ``i`` for every (i, k) of ``picked``."""
+    def write(self, picked: Sequence[tuple[int, int]], seed: int, longest: int | None = None) -> list[Completion]:
+        """Completion number ``k`` of example ``i`` for every (i, k) of ``picked``; ``longest`` stands in for
+        ``max_new_tokens`` where the student writes them."""
         examples = [self.examples[i] for i, _ in picked]
         if self.sampler.source == "corpus":
             return [Completion(e, e.meta["before"], e.meta["ids"], [True] * len(e.meta["ids"])) for e in examples]
@@ -69,7 +74,7 @@ class CompletionSource:
             rollouts = [self.stored[i * self.sampler.n + k] for i, k in picked]
         else:
             assert self.engine is not None, "start() comes before the first batch"
-            rollouts = self.engine.sample(prompts, self.sampler, self.max_new_tokens, seed)
+            rollouts = self.engine.sample(prompts, self.sampler, longest or self.max_new_tokens, seed)
         on_policy = self.sampler.source == "student"  # another view's log-probs are no measure of this student
         return [
             Completion(e, p, r.ids, [True] * len(r.ids), r.finish, r.logprobs if on_policy else None)
@@ -106,6 +111,19 @@ def describe(completions: Sequence[Completion], chat: Chat) -> StepFacts:
     return facts
 
 
+def wording(rows: Sequence[Row], examples: Sequence[Example], recipe: Recipe, chat: Chat) -> StepFacts:
+    """How many of the completions of ``rows`` repeat the instructions around the teacher's demonstration
+    (`evaluation.leakage`), where the student has written them; by ``examples`` a view's own wording is told from what
+    it shows."""
+    view = VIEWS.get(recipe.views.teacher or "")
+    if view is None or recipe.sampler.source != "student":
+        return {}
+    found = leakage([chat.decode(row.completion) for row in rows], examples[:SHOWN], view)
+    if found["share"] is None:
+        return {}
+    return {"leaked": found["share"], **({"leaked_as": found["phrases"][0]} if found["phrases"] else {})}
+
+
 def _empty(ids: Sequence[int], chat: Chat) -> bool:
     """Whether a completion has no text: a stop token and nothing but white space before it."""
     return len(ids) <= 8 and not chat.decode(list(ids)).strip()
@@ -126,7 +144,7 @@ def describe_demonstrations(examples: Sequence[Example], prompts: Prompts) -> di
     Those of several turns are left out: what the student writes is one turn.
     """
     shown = [e for e in examples if isinstance(e.demonstration, str) or len(e.demonstration or ()) == 1]
-    by_id = {e.id: written for e in shown[:64] if e.demonstration and (written := _written(e, prompts))}
+    by_id = {e.id: written for e in shown[:SHOWN] if e.demonstration and (written := _written(e, prompts))}
     if not by_id:
         return {}
     ids = list(by_id.values())

@@ -33,7 +33,7 @@ from sdft_cli.models.policy import Policy
 from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.records import ItemRecord
 from sdft_cli.runs.token_records import Divergences
-from sdft_cli.training import available_memory
+from sdft_cli.training import available_memory, first_tokens
 from sdft_cli.training.batches import Batches, seed_of
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
 from sdft_cli.training.micro_batches import DoesNotFit
@@ -183,7 +183,8 @@ class _Probe:
         ]
         if not pairs:
             return None
-        budget, skip = self.recipe.train.micro_batch_budget, self.recipe.objective.skip_first
+        budget, goal = self.recipe.train.micro_batch_budget, self.recipe.objective
+        skip = first_tokens.PAPER if goal.skip_first == "auto" else goal.skip_first  # what might be left out
         return divergences.summarize(divergences.per_token(self.policy, pairs, budget), skip, seed)
 
     # what training would need -------------------------------------------------------------------------------
@@ -235,8 +236,10 @@ class _Probe:
         began = time.perf_counter()
         written = batches.write_once(self.engine) if recipe.sampler.source == "teacher" else []
         once = (time.perf_counter() - began) * len(phase.examples) / count if written else 0.0
-        # a teacher that starts from the run's or the stage's first weights starts from the student's present ones here
-        trainer = build_trainer(self.policy, self.engine, batches, stored=written, origin=self._weights)
+        # what a stage measures once, for objective.skip_first=auto, is no part of a step
+        skip = first_tokens.PAPER
+        origin = self._weights  # in a stage they may be the run's or the stage's first ones
+        trainer = build_trainer(self.policy, self.engine, batches, stored=written, origin=origin, skip_first=skip)
         trainer.step(0)
         row = trainer.step(still.updates)  # the first step of the next batch: a batch is used for ``updates`` steps
         trainer.close()
