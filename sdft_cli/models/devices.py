@@ -10,6 +10,7 @@ import torch
 
 from sdft_cli.errors import UsageError
 from sdft_cli.runs import folder
+from sdft_cli.runs.cores import cores
 
 #: Instructions that multiply bf16, as `torch.cpu.get_capabilities` calls them on x86 and ARM.
 _BF16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
@@ -48,6 +49,15 @@ def _check_gpu(name: str, device: torch.device) -> None:
 def _choices() -> str:
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return "choices: " + ", ".join(["auto", "cpu", *(f"cuda:{number}" for number in gpus)])
+
+
+def set_threads(wanted: int | None) -> None:
+    """Let torch use ``wanted`` CPU threads. None: one for each physical core, which is torch's own choice, unless
+    OMP_NUM_THREADS names a number; but no more than a container's limit allows, which torch does not know."""
+    if wanted is None and "OMP_NUM_THREADS" not in os.environ:
+        wanted = min(torch.get_num_threads(), cores())
+    if wanted is not None:
+        torch.set_num_threads(wanted)
 
 
 @functools.cache

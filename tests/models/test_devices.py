@@ -41,3 +41,22 @@ def test_bf16_is_called_slow_where_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_precision_is_the_devices_own() -> None:
     assert pretrained.placement(Runtime(device="cpu")) == (torch.device("cpu"), torch.float32)
     assert pretrained.placement(Runtime(device="cpu", dtype="bfloat16"))[1] == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("wanted", "variable", "usable", "want"),
+    [(None, None, 2, 2), (None, None, 16, 8), (None, "8", 2, 8), (3, None, 2, 3), (3, "8", 2, 3)],
+)
+def test_threads(
+    monkeypatch: pytest.MonkeyPatch, wanted: int | None, variable: str | None, usable: int, want: int
+) -> None:
+    """On eight cores: as many as a container may use, unless the user names a number."""
+    now = [8]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: now.__setitem__(0, n))
+    monkeypatch.setattr(devices, "cores", lambda: usable)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    devices.set_threads(wanted)
+    assert now == [want]

@@ -136,7 +136,9 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, dtype: torch.dty
 
 def test_the_fused_kernel_is_for_models_larger_than_those_of_the_published_results() -> None:
     small, large = module(count=10), module(count=optimizing.FUSED_FROM // 2, dtype=torch.float32)
-    kinds = [{g["fused"] for adam in MasterAdamW(m, settings()).adams for g in adam.param_groups} for m in (small, large)]
+    kinds = [
+        {g["fused"] for adam in MasterAdamW(m, settings()).adams for g in adam.param_groups} for m in (small, large)
+    ]
     assert kinds == [{None}, {True}]
 
 
