@@ -33,12 +33,22 @@ def resident(what: Literal["VmRSS", "VmHWM"] = "VmRSS") -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:")), 0)
 
 
+def free_swap() -> int:
+    """Bytes of swap that are free; 0 where that cannot be found out."""
+    return _meminfo("SwapFree") or 0
+
+
 def _available() -> int | None:
+    return _meminfo("MemAvailable")
+
+
+def _meminfo(name: str) -> int | None:
+    """A figure of Linux's /proc/meminfo in bytes; None elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
 
 
 def _cgroup(root: Path = cgroups.ROOT, own: Path = cgroups.OWN) -> int | None:
