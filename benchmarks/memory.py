@@ -32,6 +32,7 @@ from sdft_cli.models.devices import processor, processor_text
 from sdft_cli.models.policy import Policy
 from sdft_cli.training import available_memory, memory_model
 from sdft_cli.training.batches import Batch, seed_of
+from sdft_cli.training.first_tokens import PAPER
 from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 
 MB = 1e6
@@ -148,7 +149,7 @@ def trainer_of(case: Case) -> PhaseTrainer:
     recipe = assemble(None, {"method": case.method, "model": "micro", "tasks": ["micro-tooluse"]}, sets)
     policy = policy_of(case.model, recipe.lora.rank, getattr(torch, case.dtype))
     batches: Any = FixedBatches(rows_of(case, MODELS[case.model][5]), recipe)
-    return build_trainer(policy, NoEngine(), batches, stored=[])  # type: ignore[arg-type]
+    return build_trainer(policy, NoEngine(), batches, stored=[], skip_first=PAPER)  # type: ignore[arg-type]
 
 
 def predicted(case: Case, trainer: PhaseTrainer) -> memory_model.Prediction:

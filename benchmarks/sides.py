@@ -88,6 +88,7 @@ def make_trainer(
     from sdft_cli.models import pretrained
     from sdft_cli.models.engine import ENGINES
     from sdft_cli.training.batches import Batches
+    from sdft_cli.training.first_tokens import PAPER
     from sdft_cli.training.trainer import build_trainer
 
     turn.on(case.device)
@@ -97,7 +98,7 @@ def make_trainer(
     task = plugins.TASKS.get(chosen.tasks[0])
     batches = Batches(policy.chat, chosen, task, examples(case, data), (1,), case.new)
     sampler = ENGINES.get(engine)(policy, chosen.engine)
-    return build_trainer(policy, sampler, batches, stored=[])
+    return build_trainer(policy, sampler, batches, stored=[], skip_first=PAPER)
 
 
 def _instrument(turn: Turn, trainer: PhaseTrainer) -> None:
@@ -157,13 +158,15 @@ def trl_sdft(turn: Turn, case: Case, model: Path, data: Path) -> None:
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
+    from sdft_cli.training.first_tokens import PAPER
+
     ours, rows = recipe(case, "sdft", model), examples(case, data)
     student = _load(turn, case, model)
     args = SDFTConfig(
         **_arguments(case, model),
         distillation_mode="full_logits",
         distillation_alpha=0.0,
-        num_loss_tokens_to_skip=ours.objective.skip_first,
+        num_loss_tokens_to_skip=PAPER,
         teacher_model_kind="ema",
         teacher_update_rate=EMA,
         teacher_prompt_template=_template(),

@@ -16,7 +16,7 @@ from sdft_cli.models import devices, pretrained, views
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import RUNS, Run
 from sdft_cli.runs.stage_recipes import changed_settings, in_short
-from sdft_cli.training import judge_costs
+from sdft_cli.training import first_tokens, judge_costs
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.disk_space import check_disk, free_bytes
 from sdft_cli.training.memory_outlook import Model, check_memory, outlook
@@ -71,13 +71,14 @@ def dry_run(recipe: Recipe, out: Path | None = None, run: Run | None = None) -> 
     begun = _begun(run, recipe)
     head = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
     folder, notes = run.folder if run else out or RUNS, planned.notes
-    speed = devices.slowness(*pretrained.placement(recipe.runtime))
+    placed = pretrained.placement(recipe.runtime)
+    speed = devices.slowness(*placed) or devices.speed_up(*placed, sizes["parameters"])
     notes = [*notes, *filter(None, [speed, memory.text])]
     check_disk(recipe, planned.location, folder)
     free = free_bytes(folder)
     disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"
     lines = [*_views(recipe, planned.chat, plans[0]), "", head, *begun, *_lines(stages), *judge]
-    lines += [memory_text(sizes), disk]
+    lines += [*_measured_later(plans), memory_text(sizes), disk]
     facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
     facts |= {"memory_free_bytes": memory.free, "fits": memory.fits, "chosen": memory.changes}
     facts |= {"disk_free_bytes": free, "notes": notes, **judged}
@@ -91,6 +92,15 @@ def _begun(run: Run | None, recipe: Recipe) -> list[str]:
     latest, changed = run.checkpoints.latest(), changed_settings(run.recipe, recipe)
     at = f"goes on after stage {latest.stage.number} ({latest.stage.task}), step {latest.step}" if latest else ""
     return [*filter(None, [at]), *([f"with other settings from there on: {in_short(changed)}"] if changed else [])]
+
+
+def _measured_later(plans: Sequence[StagePlan]) -> list[str]:
+    """What is measured when a stage begins, and cannot be told before a model is loaded."""
+    phases = [phase.recipe for plan in plans for phase in plan.phases]
+    if all(phase.objective.skip_first != "auto" for phase in phases):
+        return []
+    rows = f"on {first_tokens.ROWS} completions when a stage begins"
+    return [f"skip_first: auto, {first_tokens.PAPER} or 0; how much of the KL lies at these tokens is measured {rows}"]
 
 
 def _outlook(number: int, recipe: Recipe, p: StagePlan) -> StageOutlook:

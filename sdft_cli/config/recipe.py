@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from sdft_cli.config import json_files, renamed_keys
 from sdft_cli.config.compute_sections import EngineSettings, Lora, Runtime
@@ -69,11 +69,27 @@ class Objective(Section):
     )
     importance: Literal["token", "sequence"] = Field("token", description="The ratio of a token, or of its sequence.")
     clip: Clip | None = Field(None, description="PPO's bounds on the ratio of new to old policy.")
-    skip_first: int = Field(0, ge=0, description="Tokens at the start of every completion that carry no loss.")
+    skip_first: int | Literal["auto"] = Field(
+        0,
+        description="Tokens at the start of every completion that carry no loss; auto is 3, or 0 where too much of the "
+        "divergence lies at them.",
+    )
     mask_truncated: bool = Field(False, description="Ignore completions that were cut off at the token limit.")
     reduction: Literal["token_mean", "sequence_mean"] = Field(
         "token_mean", description="Mean over all tokens, or over sequences of each one's mean."
     )
+
+    @property
+    def skipped_tokens(self) -> int:
+        """``skip_first`` as a number; an ``auto`` that nothing has settled yet leaves no token out."""
+        return 0 if self.skip_first == "auto" else self.skip_first
+
+    @field_validator("skip_first", mode="before")
+    @classmethod
+    def _first(cls, value: object) -> object:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise ValueError("must be a number of tokens from 0, or 'auto'")
+        return value
 
 
 class Phase(Section):

@@ -14,6 +14,6 @@ METHOD = Method(
     sampler=Sampler(source="teacher", temperature=1.0),
     views=Views(student="prompt", teacher="demonstration"),
     teacher=Teacher(start="student", update_rate=0.0),
-    objective=Objective(target="teacher", divergence="forward_kl", skip_first=3, reduction="sequence_mean"),
+    objective=Objective(target="teacher", divergence="forward_kl", skip_first="auto", reduction="sequence_mean"),
     train={"lr": 1e-5, "batch": 32, "epochs": 2},
 )

@@ -20,7 +20,7 @@ METHOD = Method(
     views=Views(student="prompt", teacher="demonstration"),
     teacher=Teacher(start="student", update_rate=0.01),
     objective=Objective(
-        target="teacher", divergence="forward_kl", skip_first=3, importance_cap=2.0, reduction="sequence_mean"
+        target="teacher", divergence="forward_kl", skip_first="auto", importance_cap=2.0, reduction="sequence_mean"
     ),
     train={"lr": 1e-5, "batch": 32, "epochs": 2},
 )

@@ -19,6 +19,8 @@ _WITHOUT_BF16 = {
     "ATEN_CPU_CAPABILITY": ("DEFAULT", "AVX2"),
     "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"),
 }
+#: Parameters from which on products of matrices take most of a step.
+MULTIPLIED_FROM = 1 << 26
 
 
 def find(name: str) -> torch.device:
@@ -70,6 +72,16 @@ def slowness(device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
+def speed_up(device: torch.device, dtype: torch.dtype, parameters: int) -> str:
+    """A sentence on a precision that would be faster; empty where there is nothing to say."""
+    if device.type != "cpu" or dtype != torch.float32 or parameters < MULTIPLIED_FROM or not _has_matrix_units():
+        return ""
+    return (
+        "this processor has matrix units for bfloat16 (AMX): with runtime.dtype=bfloat16 a step takes about two thirds "
+        "of the time"
+    )
+
+
 def processor() -> dict[str, str | int | None]:
     """What figures of speed and the rounding of sums depend on: the CPU's name, its cores, and the widest instructions
     that torch uses of it."""
@@ -85,11 +97,24 @@ def processor_text() -> str:
 
 def _multiplies_bf16() -> bool:
     """Whether the CPU multiplies bf16 itself, as far as torch can tell and may use it."""
-    if any(os.environ.get(variable, "").upper() in values for variable, values in _WITHOUT_BF16.items()):
+    if _forbidden():
         return False
-    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities = _capabilities()
     if capabilities:
         return any(capabilities.get(name) for name in _BF16)
     return bool(
         getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
     )  # an older torch, which knows x86 alone
+
+
+def _has_matrix_units() -> bool:
+    return not _forbidden() and bool(_capabilities().get("amx_bf16"))
+
+
+def _forbidden() -> bool:
+    return any(os.environ.get(variable, "").upper() in values for variable, values in _WITHOUT_BF16.items())
+
+
+def _capabilities() -> Mapping[str, object]:
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities

@@ -1,9 +1,9 @@
 """Groups of runs that differ only in their seed, and short names for groups and runs.
 
 Only the runs of one group may be averaged. Where and how fast a run ran does not set it apart, nor does a setting that
-the other run did not record (an older recipe). A run whose metrics are over other tasks, because other tasks were
-scored, is of another group. A second run with the same seed starts a group of its own: averaged with the first it would
-look like a second seed that agrees.
+the other run did not record (an older recipe), nor ``auto`` beside the number that it came to. A run whose metrics are
+over other tasks, because other tasks were scored, is of another group. A second run with the same seed starts a group
+of its own: averaged with the first it would look like a second seed that agrees.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from sdft_cli.config.overrides import leaves
 from sdft_cli.runs.results import RunResult
+from sdft_cli.runs.stage_recipes import settled_key
 
 #: Settings that say where and how fast a run ran, not what it did.
 _MACHINE = ("data", "plugins", "runtime.", "engine.")
@@ -95,9 +96,19 @@ def as_text(value: object) -> str:
 def _belong(a: RunResult, b: RunResult) -> bool:
     """Whether two runs are seeds of one recipe, and equally far."""
     comparable = a.stages == b.stages and a.last == b.last and seed_of(a) != seed_of(b) and a.counted == b.counted
-    sides = zip(a.stage_recipes, b.stage_recipes, strict=True)
-    alike = all(not _distinguishing([dict(leaves(one)), dict(leaves(other))]) for one, other in sides)
+    stages = enumerate(zip(a.stage_recipes, b.stage_recipes, strict=True), 1)
+    alike = all(not set(_distinguishing([*map(_flat, sides)])) - _both_chose(a, b, at) for at, sides in stages)
     return comparable and alike and _changes(a) == _changes(b)
+
+
+def _flat(recipe: Mapping[str, object]) -> Settings:
+    return dict(leaves(recipe))
+
+
+def _both_chose(a: RunResult, b: RunResult, stage: int) -> set[str]:
+    """The settings that both runs left to be chosen when ``stage`` began: one recipe, whatever the numbers are."""
+    keys = [{settled_key(row) for row in run.chosen if row["stage"] == stage} for run in (a, b)]
+    return keys[0] & keys[1]
 
 
 def _changes(run: RunResult) -> list[tuple[int, int, str]]:

@@ -21,7 +21,7 @@ from sdft_cli.reporting.estimates import Estimate, estimate, seed_accuracy, seed
 from sdft_cli.reporting.groups import Group
 from sdft_cli.reporting.matrices import Losses, Matrix, losses, matrix, mean_losses, mean_matrix
 from sdft_cli.reporting.measures import Measure, Skill, measures, pass_at, skills
-from sdft_cli.runs.records import EndingRow, GuardRow
+from sdft_cli.runs.records import EndingRow, GuardRow, SkipFirstRow
 from sdft_cli.runs.results import RunResult
 from sdft_cli.stats import across_seeds, bootstrap, continual
 from sdft_cli.stats.continual import Metric
@@ -64,6 +64,7 @@ class RunReport(Matrix):
     pass_at: dict[str, dict[str, Estimate]]
     endings: list[EndingRow]
     guards: list[GuardRow]
+    chosen: list[SkipFirstRow]
     curves: list[StageMetrics]
     notes: list[str]
     remarks: list[str]
@@ -144,6 +145,7 @@ def _run(label: str, group: Group, run: RunResult, first: RunResult, single: Map
         "pass_at": {task: estimates for task in run.tasks if (estimates := pass_at(run, task))},
         "endings": run.endings,
         "guards": run.guards,
+        "chosen": run.chosen,
         "curves": stage_metrics(run, single),
         "notes": run.notes,
         "remarks": run.remarks,

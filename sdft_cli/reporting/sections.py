@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdft_cli.reporting.measure_tables import measures_table, pass_at_table, skill_tables
 from sdft_cli.reporting.report_json import ReportData
 from sdft_cli.reporting.result_tables import result_tables
-from sdft_cli.reporting.settings_tables import settings_tables
+from sdft_cli.reporting.settings_tables import chosen_table, settings_tables
 from sdft_cli.reporting.stage_tables import (
     changes_table,
     endings_table,
@@ -43,7 +43,7 @@ def sections(report: ReportData) -> dict[str, TableGroup]:
         "pass-at-k": TableGroup("pass@k", nonempty(pass_at_table(runs))),
         "endings": TableGroup("How stages ended", nonempty(endings_table(runs))),
         "guards": TableGroup("Guard warnings", nonempty(guards_table(runs))),
-        "recipe": TableGroup("Recipe", settings_tables(report, "recipe")),
+        "recipe": TableGroup("Recipe", [*settings_tables(report, "recipe"), *nonempty(chosen_table(runs))]),
         "environment": TableGroup("Environment", settings_tables(report, "environment")),
     }
     return {name: group for name, group in groups.items() if group.tables}

@@ -7,8 +7,9 @@ from typing import Literal
 
 from sdft_cli.config.overrides import leaves
 from sdft_cli.reporting.groups import Settings, as_text, differing
-from sdft_cli.reporting.report_json import ReportData
-from sdft_cli.reporting.tables import LONG, NONE, Cell, Table
+from sdft_cli.reporting.report_json import ReportData, RunReport
+from sdft_cli.reporting.tables import LONG, NONE, Cell, Table, run_cell, stage_cell
+from sdft_cli.runs.stage_recipes import settled_key
 
 
 def settings_tables(report: ReportData, kind: Literal["recipe", "environment"]) -> list[Table]:
@@ -32,6 +33,21 @@ def settings_tables(report: ReportData, kind: Literal["recipe", "environment"]) 
         Table(title, ("setting", "value"), common, "", 2, True),
     )
     return [table for table in tables if table.rows]
+
+
+def chosen_table(runs: Sequence[RunReport]) -> Table:
+    """What was left to be chosen when a stage began, and what it came to."""
+    rows = [
+        [
+            run_cell(run),
+            stage_cell(row["stage"], row["task"]),
+            Cell(settled_key(row)),
+            Cell(f"{row['skip_first']}, because {row['why']}"),
+        ]
+        for run in runs
+        for row in run["chosen"]
+    ]
+    return Table("Chosen when a stage began", ("run", "stage", "setting", "auto came to"), rows, names=4)
 
 
 def _is_table(key: str, sides: Sequence[Mapping[str, object]]) -> bool:

@@ -24,6 +24,7 @@ from sdft_cli.runs.records import (
     ModelFacts,
     SettingsRow,
     ShortScore,
+    SkipFirstRow,
     StageId,
     StepRow,
 )
@@ -44,6 +45,7 @@ class Logged(NamedTuple):
     endings: list[EndingRow]
     guards: list[GuardRow]
     settings: list[SettingsRow]
+    skips: list[SkipFirstRow]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class MetricsLog:
         A last line that a kill cut off is left out; `UsageError` names any other broken one. If two rows report on the
         same step (a run that was resumed before it), the last one counts.
         """
-        rows: dict[str, dict[tuple[int, int, str], Json]] = {"step": {}, "eval": {}, "ending": {}, "guard": {}}
+        kinds = ("step", "eval", "ending", "guard", "skip_first")
+        rows: dict[str, dict[tuple[int, int, str], Json]] = {kind: {} for kind in kinds}
         settings: list[SettingsRow] = []
         for _, row in self._rows():
             if row["kind"] == "settings":
@@ -77,12 +80,17 @@ class MetricsLog:
             elif row["kind"] in rows:
                 key = row["stage"], row["step"], row["guard"] if row["kind"] == "guard" else ""
                 rows[row["kind"]][key] = {"global_step": row["step"], **row}
-        in_order = {kind: [of_kind[key] for key in sorted(of_kind)] for kind, of_kind in rows.items()}
-        return Logged(in_order["step"], in_order["eval"], in_order["ending"], in_order["guard"], settings)
+        steps, evals, endings, guards, skips = ([rows[kind][key] for key in sorted(rows[kind])] for kind in kinds)
+        return Logged(steps, evals, endings, guards, settings, skips)
 
     def steps(self, stage: StageId, after: int = 0) -> list[StepRow]:
         """The step rows of ``stage`` after its step ``after``."""
         return [row for row in self.read().steps if row["stage"] == stage.number and row["step"] > after]
+
+    def skip_first(self, stage: StageId, phase: int) -> int | None:
+        """What ``objective.skip_first=auto`` came to in a ``phase`` of ``stage``; None where it has not begun."""
+        chosen = [row for row in self.read().skips if (row["stage"], row.get("phase", 0)) == (stage.number, phase)]
+        return chosen[-1]["skip_first"] if chosen else None
 
     def evals(self, stage: StageId) -> list[EvalRow]:
         """The mid-training evaluations of ``stage``."""

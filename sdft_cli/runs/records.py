@@ -207,9 +207,30 @@ class ModelRow(TrainingAt, ModelFacts):
     kind: Literal["model"]
 
 
+class SkipFirstFacts(Record):
+    """What ``objective.skip_first=auto`` came to before a phase's first step (`training.first_tokens`): ``share`` of
+    the KL that lies at the first tokens, and ``kl`` there, of ``rows`` completions (neither where none could be
+    measured); mean lengths of these and of demonstrations (None: there are none)."""
+
+    skip_first: Count
+    rows: Count
+    share: NotRequired[Share]
+    kl: NotRequired[Amount]
+    completion_tokens: Amount
+    demonstration_tokens: Amount | None
+    why: str
+
+
+class SkipFirstRow(TrainingAt, SkipFirstFacts):
+    """Logged where a phase begins whose recipe says ``auto``; a resumed run takes it from here."""
+
+    kind: Literal["skip_first"]
+
+
 #: Any row of ``metrics.jsonl``; ``kind`` tells which.
 MetricsRow = Annotated[
-    StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow | NoteRow, Field(discriminator="kind")
+    StepRow | EvalRow | GuardRow | EndingRow | SettingsRow | ModelRow | NoteRow | SkipFirstRow,
+    Field(discriminator="kind"),
 ]
 
 

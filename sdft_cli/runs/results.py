@@ -21,6 +21,7 @@ from sdft_cli.runs.records import (
     ItemRecord,
     Scores,
     SettingsRow,
+    SkipFirstRow,
     StepRow,
     TaskSummary,
 )
@@ -33,7 +34,7 @@ from sdft_cli.runs.result_notes import (
     remarks_of,
     unscored_notes,
 )
-from sdft_cli.runs.stage_recipes import RecipeFacts, in_words
+from sdft_cli.runs.stage_recipes import RecipeFacts, in_words, settled
 from sdft_cli.runs.stage_recipes import by_stage as stage_recipes_of
 from sdft_cli.stats import bootstrap, continual
 from sdft_cli.stats.continual import Draws, Metric
@@ -41,6 +42,9 @@ from sdft_cli.stats.intervals import Interval, combined
 from sdft_cli.types import Json
 
 T = TypeVar("T")
+
+
+_RESTORE = "restore the file, or train again in another folder (--out)"
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class RunResult:
     ``notes`` tell what a reader must know before trusting the numbers, ``remarks`` how tasks are scored.
 
     Where stages had different settings, ``method`` and each setting in ``recipe`` tell them all (``sdft, then sft``);
-    ``stage_recipes`` has every stage's own, and ``changes`` tell what changed, and when.
+    ``stage_recipes`` has every stage's own, and ``changes`` tell what changed, and when. Where a setting was ``auto``,
+    they have the number that it came to, and ``chosen`` tells why.
     """
 
     name: str
@@ -89,6 +94,7 @@ class RunResult:
     settings: dict[int, dict[str, dict[str, Json]]] = field(default_factory=dict)
     stage_recipes: list[dict[str, Json]] = field(default_factory=list)
     changes: list[SettingsRow] = field(default_factory=list)
+    chosen: list[SkipFirstRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -172,13 +178,13 @@ def load_run(folder: str | Path) -> RunResult:
     """Read a run folder; raises `UsageError` for one that is not a run or has no evaluation yet."""
     folder = Path(folder)
     check_run_folder(folder)
-    hint = "restore the file, or train again in another folder (--out)"
-    newest: dict[str, Json] = json_files.read(folder / "recipe.json", RecipeFacts, hint)
+    newest: dict[str, Json] = json_files.read(folder / "recipe.json", RecipeFacts, _RESTORE)
     by_stage = read_stages(folder)
     if not by_stage:
         raise UsageError(f"{folder} has no evaluation yet", "continue it with `sdft train --resume`")
     stages = _stages(newest, by_stage)
-    stage_recipes = stage_recipes_of(folder, newest, stages)
+    rows = MetricsLog(folder / "metrics.jsonl").read()
+    stage_recipes = settled(stage_recipes_of(folder, newest, stages), rows.skips)
     recipe = in_words(stage_recipes, newest)
     tasks = list(
         dict.fromkeys([*stages[: max(by_stage)], *stages, *(t for s in by_stage.values() for t in s["tasks"])])
@@ -192,7 +198,6 @@ def load_run(folder: str | Path) -> RunResult:
     metrics = _metrics(list(columns.values()), of_mean, _counted(tasks, columns, trained))
     of_matrix = coverage_notes(stages, by_stage, columns, parts)
     of_matrix += unscored_notes(columns, [tasks[j] for j in trained]) + part_notes(parts) + loss_notes(losses)
-    rows = MetricsLog(folder / "metrics.jsonl").read()
     environment = folder / "environment.json"
     return RunResult(
         name=folder.resolve().name,
@@ -225,6 +230,7 @@ def load_run(folder: str | Path) -> RunResult:
         settings={stage: s.get("settings", {}) for stage, s in by_stage.items()},
         stage_recipes=stage_recipes,
         changes=rows.settings,
+        chosen=rows.skips,
         notes=[*of_matrix, *lost_item_notes(folder, by_stage), *map(change_note, rows.settings)],
         remarks=remarks_of(by_stage),
     )

@@ -20,9 +20,9 @@ from sdft_cli.config.overrides import differences
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.config.recipe_layers import absolute_paths
 from sdft_cli.config.run_changes import OF_METHOD
-from sdft_cli.config.toml_tables import Layer
+from sdft_cli.config.toml_tables import Layer, merge
 from sdft_cli.runs.files import write_whole
-from sdft_cli.runs.records import StageId
+from sdft_cli.runs.records import SkipFirstRow, StageId
 from sdft_cli.types import Json
 
 #: What all stages of a run share, whatever their own settings are.
@@ -85,6 +85,25 @@ def by_stage(run: Path, newest: Layer, stages: Sequence[str]) -> list[Layer]:
     return [
         {**json_files.read(path, RecipeFacts, hint), **shared} if json_files.exists(path) else newest for path in paths
     ]
+
+
+def settled(recipes: Sequence[Layer], chosen: Iterable[SkipFirstRow]) -> list[Layer]:
+    """The recipe of every stage with the numbers that an ``auto`` came to in it."""
+    told = list(recipes)
+    for row in chosen:
+        at = row["stage"] - 1
+        if at < len(told):
+            *tables, key = settled_key(row).split(".")
+            own: Layer = {key: row["skip_first"]}
+            for table in reversed(tables):
+                own = {table: own}
+            told[at] = merge(told[at], own)
+    return told
+
+
+def settled_key(row: SkipFirstRow) -> str:
+    """The dotted path of the setting whose ``auto`` came to a number."""
+    return ("second_phase." if row.get("phase") else "") + "objective.skip_first"
 
 
 def in_words(recipes: Sequence[Layer], newest: Layer) -> Layer:

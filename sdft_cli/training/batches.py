@@ -97,6 +97,18 @@ class Batches:
         written = self.source.write([(i, k) for i in picked for k in range(n)], self.seed("sample", numbers[0]))
         return [self._batch(written[at : at + size * n]) for at in range(0, len(written), size * n)]
 
+    def trial(self, count: int, longest: int) -> Batch:
+        """About ``count`` completions of up to ``longest`` tokens that no step trains on; the same at every call."""
+        n = self.recipe.sampler.n
+        picked = draw(len(self.examples), min(len(self.examples), max(1, count // n)), 0, self.seed("trial"))
+        pairs = [(i, k) for i in picked for k in range(n)]
+        return self._batch(self.source.write(pairs, self.seed("trial", "sample"), longest))
+
+    def settle(self, skip_first: int) -> None:
+        """From now on leave so many tokens out, in place of ``objective.skip_first=auto``."""
+        objective = self.recipe.objective.model_copy(update={"skip_first": skip_first})
+        self.recipe = self.recipe.model_copy(update={"objective": objective})
+
     def seed(self, *parts: object) -> int:
         """A seed of this phase's own."""
         return seed_of(self.recipe.seed, *self.where, *parts)
@@ -127,15 +139,11 @@ class Batches:
         if not self.recipe.views.teacher:
             return
         for i, (completion, row) in enumerate(zip(written, rows, strict=True)):
-            feedback = completion.score.why if completion.score and not self._successful(completion) else None
+            feedback = completion.score.why if completion.score and not _successful(self.recipe, completion) else None
             prompt = self.prompts.teacher(completion.example, Attempts(self._sibling(written, i), feedback))
             # a prompt that quotes a completion has no length before there is one
             completion.crowded = prompt is not None and len(prompt) + len(completion.ids) > self.chat.window
             row.teacher_prompt = None if completion.crowded else prompt
-
-    def _successful(self, completion: Completion) -> bool:
-        bar = self.recipe.reward.success if self.recipe.reward else 0.0
-        return completion.reward is not None and completion.reward >= bar
 
     def _sibling(self, written: list[Completion], i: int) -> str | None:
         """The next successful completion of the same prompt, never the row's own; thinking stripped."""
@@ -143,7 +151,7 @@ class Batches:
         group = i // n * n
         for k in range(1, n):
             other = written[group + (i - group + k) % n]
-            if self._successful(other):
+            if _successful(self.recipe, other):
                 return strip_thinking(other.text)
         return None
 
@@ -165,7 +173,7 @@ class Batches:
         for row, weights in zip(rows, token_weights.reduce_weights(masks, goal.reduction), strict=True):
             row.weights = [0.0] * len(weights) if silences(goal, row.advantage) else weights.tolist()
         for completion, row, mask_L in zip(written, rows, masks, strict=True):
-            if goal.skip_first and not silence.unseen(self.recipe, completion, row):
+            if goal.skipped_tokens and not silence.unseen(self.recipe, completion, row):
                 row.skipped = [own and not used for own, used in zip(completion.mask, mask_L.tolist(), strict=True)]
         return masks
 
@@ -175,4 +183,9 @@ class Batches:
         if silence.unseen(self.recipe, completion, row):
             return torch.zeros_like(mask_L)
         thought = self.chat.thinking_length(completion.ids)
-        return torch.cat((mask_L[:thought], token_weights.skip_first(mask_L[None, thought:], goal.skip_first)[0]))
+        return torch.cat((mask_L[:thought], token_weights.skip_first(mask_L[None, thought:], goal.skipped_tokens)[0]))
+
+
+def _successful(recipe: Recipe, completion: Completion) -> bool:
+    bar = recipe.reward.success if recipe.reward else 0.0
+    return completion.reward is not None and completion.reward >= bar

@@ -56,8 +56,9 @@ class CompletionSource:
         """Sample with ``engine`` from now on."""
         self.engine, self.stored = engine, stored
 
-    def write(self, picked: Sequence[tuple[int, int]], seed: int) -> list[Completion]:
-        """Completion number ``k`` of example ``i`` for every (i, k) of ``picked``."""
+    def write(self, picked: Sequence[tuple[int, int]], seed: int, longest: int | None = None) -> list[Completion]:
+        """Completion number ``k`` of example ``i`` for every (i, k) of ``picked``; ``longest`` stands in for
+        ``max_new_tokens`` where the student writes them."""
         examples = [self.examples[i] for i, _ in picked]
         if self.sampler.source == "corpus":
             return [Completion(e, e.meta["before"], e.meta["ids"], [True] * len(e.meta["ids"])) for e in examples]
@@ -69,7 +70,7 @@ class CompletionSource:
             rollouts = [self.stored[i * self.sampler.n + k] for i, k in picked]
         else:
             assert self.engine is not None, "start() comes before the first batch"
-            rollouts = self.engine.sample(prompts, self.sampler, self.max_new_tokens, seed)
+            rollouts = self.engine.sample(prompts, self.sampler, longest or self.max_new_tokens, seed)
         on_policy = self.sampler.source == "student"  # another view's log-probs are no measure of this student
         return [
             Completion(e, p, r.ids, [True] * len(r.ids), r.finish, r.logprobs if on_policy else None)

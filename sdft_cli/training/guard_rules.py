@@ -158,7 +158,7 @@ def sampler_gap(f: Figures, limit: float) -> Alarm | None:
 def masked_start(f: Figures, limit: float) -> Alarm | None:
     """``limit``: share of the KL that lies at the tokens which ``skip_first`` leaves out. It is an alarm where there is
     little else to learn from, or where all else has been learned and these have not."""
-    share, skip = f.latest["skipped_share"][-1], f.recipe.objective.skip_first
+    share, skip = f.latest["skipped_share"][-1], f.recipe.objective.skipped_tokens
     left_out, before = f.latest["skipped_kl"][-1], f.first["skipped_kl"][0]
     if share <= limit or left_out < LITTLE:
         return None

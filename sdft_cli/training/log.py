@@ -16,11 +16,14 @@ from sdft_cli.runs.records import (
     ModelFacts,
     ModelRow,
     Position,
+    SkipFirstFacts,
+    SkipFirstRow,
     StageId,
     StepFacts,
     StepRow,
     TrainingAt,
 )
+from sdft_cli.training import first_tokens
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.preflight import StagePlan
 
@@ -65,6 +68,11 @@ class TrainingLog:
             self.display.note(f"sampling: {facts['sampling']}")
             self.display.note(f"scoring: {facts['scoring']}")
         self.said = facts
+
+    def skip_first(self, at: Position, facts: SkipFirstFacts) -> None:
+        row: SkipFirstRow = {"kind": "skip_first", **self._at(at), **facts}
+        self.metrics.append(row)
+        self.display.note(first_tokens.in_words(facts, "second_phase." if at.phase else ""))
 
     def step(self, at: Position, facts: StepFacts) -> None:
         row: StepRow = {"kind": "step", **self._at(at), **facts}

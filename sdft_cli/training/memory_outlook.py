@@ -97,9 +97,7 @@ def _with(recipe: Recipe, changes: dict[str, int | str]) -> Recipe:
     return recipe
 
 
-def _largest(
-    recipe: Recipe, model: Model, longest: Sequence[tuple[int, int]], new_tokens: int
-) -> Prediction:
+def _largest(recipe: Recipe, model: Model, longest: Sequence[tuple[int, int]], new_tokens: int) -> Prediction:
     """The step of the phase that needs the most."""
     load = load_of(recipe, longest, new_tokens)
     sizes, counts, width, device = model.sizes, model.counts, model.width, model.device.type

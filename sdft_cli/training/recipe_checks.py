@@ -63,6 +63,11 @@ def _check_phase(phase: Recipe) -> None:
         raise UsageError(
             f"view {phase.views.teacher!r} shows graded completions", "set [reward] and sampler.source=student"
         )
+    if goal.skip_first == "auto" and "teacher" not in needs_of(goal):
+        raise UsageError(
+            f"objective.skip_first=auto measures the KL to the teacher, and method {phase.method} asks none",
+            "set objective.skip_first=0",
+        )
     if goal.clip and not goal.factors:
         raise UsageError(
             "objective.clip bounds an advantage, and this objective has none", 'set factors=["group_advantage"]'

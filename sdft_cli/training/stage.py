@@ -109,8 +109,7 @@ class StageTrainer:
     ) -> PhaseLoop:
         """The loop of a phase that begins at step ``begin`` of the stage, as it stands ``at`` a step of that phase."""
         batches = self.plan.phases[at.phase]
-        recipe = batches.recipe
-        teacher = recipe.teacher.start if recipe.teacher else "student"
+        teacher = batches.recipe.teacher.start if batches.recipe.teacher else "student"
         trainer = build_trainer(
             engine.policy,
             engine,
@@ -119,11 +118,14 @@ class StageTrainer:
             origin=lambda: self.start.teacher_weights(teacher),
             quiet=lambda steps: self.schedule.pauses(begin + steps),
             looks=lambda step: step == 0 or self.schedule.evaluates(begin + step + 1),
+            skip_first=self.run.metrics.skip_first(self.stage, at.phase),
         )
+        if trainer.chosen:
+            self.log.skip_first(at, trainer.chosen)
         if resumed and at.step > begin:
             trainer.restore(resumed.state)
         vocabulary = engine.policy.head().weight.shape[0]
-        guards = Guards(recipe, batches.demonstrations(), "second_phase." if at.phase else "", vocabulary)
+        guards = Guards(batches.recipe, batches.demonstrations(), "second_phase." if at.phase else "", vocabulary)
         for row in self.run.metrics.steps(self.stage, after=begin):
             guards.look(row)  # what they had seen at the checkpoint; later rows have been dropped
         evaluate = partial(self._evaluate, engine)

@@ -18,9 +18,6 @@ import torch
 from sdft_cli.models.engine import Engine
 from sdft_cli.runs import cores
 
-#: A machine is called busy where work took this many times as long as it would have alone; timers err by less.
-BUSY = 1.25
-
 
 class Elapsed(NamedTuple):
     """Seconds by the ``clock``, and ``alone``, on an otherwise idle machine."""
@@ -35,11 +32,6 @@ class Elapsed(NamedTuple):
     def share(self) -> float:
         """The share of the processor time it could use that this process was given, at most 1."""
         return min(1.0, self.alone / self.clock) if self.clock else 1.0
-
-    @property
-    def busy(self) -> bool:
-        """Whether other programs held the work up."""
-        return self.clock > BUSY * self.alone
 
 
 class Stopwatch:

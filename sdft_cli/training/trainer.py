@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.losses.fused import Scored
 from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
 from sdft_cli.models.engine import Engine, Reporting
 from sdft_cli.models.policy import Policy
-from sdft_cli.runs.records import StepFacts
-from sdft_cli.training import in_flight
+from sdft_cli.runs.records import SkipFirstFacts, StepFacts
+from sdft_cli.training import first_tokens, in_flight
 from sdft_cli.training.batches import Batch, Batches
 from sdft_cli.training.guards import NonFinite
 from sdft_cli.training.micro_batches import MicroBatchBudget
@@ -49,17 +50,40 @@ def build_trainer(
     origin: Callable[[], Weights] | None = None,
     quiet: Callable[[int], bool] = lambda steps: False,
     looks: Callable[[int], bool] = lambda step: False,
+    skip_first: int | None = None,
 ) -> PhaseTrainer:
     """The trainer of a phase, ready for its first step: what `train`, `probe`, tests and benchmarks use.
 
     A teacher that writes once has written ``stored``, or writes now. ``origin`` loads the weights that the teacher
     starts from where it does not start from the student. ``quiet(steps)`` says whether the caller will sample with the
     engine, or save, after ``steps`` steps; ``looks(step)`` whether a step also measures what the loss leaves out.
+    ``skip_first`` is what ``objective.skip_first=auto`` has come to before; None: it is measured now.
     """
     if batches.recipe.sampler.source == "teacher" and stored is None:
         stored = batches.write_once(engine)
     batches.start(engine, stored or ())
-    return PhaseTrainer(policy, engine, batches, origin, quiet, looks)
+    trainer = PhaseTrainer(policy, engine, batches, origin, quiet, looks)
+    if batches.recipe.objective.skip_first == "auto":
+        if skip_first is None:
+            trainer.chosen = _measured(trainer)
+            skip_first = trainer.chosen["skip_first"]
+        batches.settle(skip_first)
+    return trainer
+
+
+def _measured(trainer: PhaseTrainer) -> SkipFirstFacts:
+    """What ``objective.skip_first=auto`` comes to with the weights that the phase begins with."""
+    batches, chat, layout = trainer.batches, trainer.policy.chat, trainer.policy.layout
+    demonstration = batches.demonstrations().get("completion_tokens")
+    thinks = chat.template.think_tags is not None
+    tokens = first_tokens.longest(batches.max_new_tokens, demonstration, thinks)
+    rows = first_tokens.answers(batches.trial(first_tokens.ROWS, tokens).rows, chat.thinking_length)
+    objective = StepObjective(batches.recipe, 0)
+    try:
+        kl_rows = first_tokens.kl_by_row(rows, trainer.sides, objective, trainer.budget.tokens, layout)
+    except torch.OutOfMemoryError:
+        kl_rows = first_tokens.kl_by_row(rows, trainer.sides, objective, 1, layout)  # each row alone
+    return first_tokens.choose(kl_rows, demonstration)
 
 
 class PhaseTrainer:
@@ -75,7 +99,8 @@ class PhaseTrainer:
         looks: Callable[[int], bool] = lambda step: False,
     ):
         self.looks = looks
-        self.policy, self.engine, self.batches, self.recipe = policy, engine, batches, batches.recipe
+        self.policy, self.engine, self.batches = policy, engine, batches
+        self.chosen: SkipFirstFacts | None = None  # what objective.skip_first=auto was measured to come to
         self.steps, self.prefetcher = batches.steps, Prefetcher(batches, engine, quiet)
         asks = "teacher" in needs_of(self.recipe.objective)
         settings = choose_storage(policy, self.recipe) if asks else None
@@ -84,6 +109,11 @@ class PhaseTrainer:
         self.teacher = make_teacher(policy, settings, origin, self.optimizer.exact()) if settings else None
         self._in_use: tuple[int, Batch] | None = None
         self._trained = 0  # steps of this phase, in this process
+
+    @property
+    def recipe(self) -> Recipe:
+        """The phase's recipe."""
+        return self.batches.recipe
 
     # one step -----------------------------------------------------------------------------------------------
 
@@ -96,7 +126,7 @@ class PhaseTrainer:
         batch = self.batch(step)
         sampled_at = time.perf_counter()
         loss, means = self.gradients(batch.rows, step)
-        skipped = self.skipped(batch.rows, step, means) if self.looks(step) else StepFacts()
+        skipped = _skipped(self, batch.rows, step, means) if self.looks(step) else StepFacts()
         lr = learning_rate(self.recipe.train, step, self.steps)
         norm = self.optimizer.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -159,7 +189,7 @@ class PhaseTrainer:
 
     def loss(self, group: list[Row], teacher: Scored | None, objective: StepObjective) -> GroupLoss:
         """The student's pass over one micro-batch, and its part of the loss."""
-        inputs = self._inputs([r.student_prompt for r in group], group)
+        inputs = _inputs(self.policy, [r.student_prompt for r in group], group)
         self.policy.train_mode(self.recipe.lora.dropout > 0)  # until the backward pass has remade its layers
         student = Scored(self.policy.hidden_states(inputs), self.policy.head())
         return objective.loss(targets(group, self.policy.device), student, teacher)
@@ -168,28 +198,14 @@ class PhaseTrainer:
         """The teacher's hidden states and head for one micro-batch; None without a teacher."""
         if self.teacher is None:
             return None
-        return self.teacher.score(self._inputs([r.teacher_prompt or [] for r in group], group))
+        return self.teacher.score(_inputs(self.policy, [r.teacher_prompt or [] for r in group], group))
 
-    @torch.no_grad()
-    def skipped(self, rows: list[Row], step: int, means: StepFacts) -> StepFacts:
-        """The KL at the tokens that ``skip_first`` leaves out of the loss, and its share of the sum over all tokens;
-        ``means`` are those of the trained ones. Nothing without a teacher. It draws nothing and leaves no gradient."""
-        objective, kl = StepObjective(self.recipe, step), means.get("kl")
-        beginnings = [beginning for row in rows if (beginning := row.beginning())]
-        if not (beginnings and objective.asks_teacher) or kl is None:
-            return {}
-        total, count = 0.0, 0
-        for group in group_rows(beginnings, self.budget.tokens, self.policy.layout):
-            student = Scored(
-                self.policy.hidden_states(self._inputs([r.student_prompt for r in group], group)), self.policy.head()
-            )
-            stats = objective.look(targets(group, self.policy.device), student, self.teacher_score(group))
-            total, count = total + float(stats.kl_N.sum()), count + len(stats.kl_N)
-        trained = kl * sum(weight != 0 for row in rows for weight in row.weights)
-        return {"skipped_kl": total / max(1, count), "skipped_share": total / max(total + trained, 1e-12)}
-
-    def _inputs(self, prompts: list[list[int]], group: list[Row]) -> Inputs:
-        return collate(prompts, group, self.policy.chat.pad_id, self.policy.device, self.policy.layout.packed)
+    def sides(self, group: list[Row]) -> tuple[Scored, Scored]:
+        """Student and teacher on one micro-batch, to look at and not to train on."""
+        hidden_NH = self.policy.hidden_states(_inputs(self.policy, [r.student_prompt for r in group], group))
+        teacher = self.teacher_score(group)
+        assert teacher is not None, "whoever asks has a teacher"
+        return Scored(hidden_NH, self.policy.head()), teacher
 
     # state --------------------------------------------------------------------------------------------------
 
@@ -234,6 +250,24 @@ class PhaseTrainer:
         self.prefetcher.close()
         if self.teacher:
             self.teacher.close()
+
+
+def _skipped(trainer: PhaseTrainer, rows: list[Row], step: int, means: StepFacts) -> StepFacts:
+    """The KL at the tokens that ``skip_first`` leaves out of the loss, and its share of the sum over all tokens;
+    ``means`` are those of the trained ones. Nothing without a teacher."""
+    objective, kl = StepObjective(trainer.recipe, step), means.get("kl")
+    beginnings = [beginning for row in rows if (beginning := row.beginning())]
+    if not (beginnings and objective.asks_teacher) or kl is None:
+        return {}
+    layout = trainer.policy.layout
+    each = first_tokens.kl_by_row(beginnings, trainer.sides, objective, trainer.budget.tokens, layout)
+    total, count = sum(float(kl_n.sum()) for kl_n in each), sum(map(len, each))
+    trained = kl * sum(weight != 0 for row in rows for weight in row.weights)
+    return {"skipped_kl": total / max(1, count), "skipped_share": total / max(total + trained, 1e-12)}
+
+
+def _inputs(policy: Policy, prompts: list[list[int]], group: list[Row]) -> Inputs:
+    return collate(prompts, group, policy.chat.pad_id, policy.device, policy.layout.packed)
 
 
 def _age(batch: Batch, reused: int, updates: int) -> StepFacts:

@@ -28,7 +28,7 @@ def test_layers_win_in_order(tmp_path: Path, tiny_model: Path) -> None:
     assert assemble(file, {}, []).train.batch == 16
     assert assemble(file, {}, ["batch=4"]).train.batch == 4
     assert assemble(file, {"seed": 5}, []).seed == 5
-    assert assemble(file, {}, []).objective.skip_first == 3  # the method's default is the lowest layer
+    assert assemble(file, {}, []).objective.skip_first == "auto"  # the method's default is the lowest layer
 
 
 def test_saved_recipes_load_equal(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_step_is_the_methods_formula(
     plain = copy.deepcopy(ours.policy.model)
     rows, facts = ours.batch(0)
     ours.gradients(rows, 0)
-    skip = ours.recipe.objective.skip_first
+    skip = ours.recipe.objective.skipped_tokens
 
     def logits(prompt: list[int], completion: list[int]) -> torch.Tensor:
         return plain(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]

@@ -38,6 +38,22 @@ def test_bf16_is_called_slow_where_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
     devices.slowness.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("units", "parameters", "said"), [(True, 10**8, True), (True, 10**6, False), (False, 10**8, False)]
+)
+def test_bf16_is_advised_where_it_is_fast(
+    monkeypatch: pytest.MonkeyPatch, units: bool, parameters: int, said: bool
+) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": units})
+    for variable in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"):
+        monkeypatch.delenv(variable, raising=False)
+    assert ("runtime.dtype=bfloat16" in devices.speed_up(cpu, torch.float32, parameters)) == said
+    assert not devices.speed_up(cpu, torch.bfloat16, parameters)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert not devices.speed_up(cpu, torch.float32, parameters)
+
+
 def test_precision_is_the_devices_own() -> None:
     assert pretrained.placement(Runtime(device="cpu")) == (torch.device("cpu"), torch.float32)
     assert pretrained.placement(Runtime(device="cpu", dtype="bfloat16"))[1] == torch.bfloat16

@@ -7,6 +7,8 @@ import json
 from support.run_folder import TASKS, make_run
 
 from sdft_cli.reporting import groups
+from sdft_cli.reporting.report_json import gather
+from sdft_cli.reporting.settings_tables import chosen_table, settings_tables
 from sdft_cli.runs import results
 
 
@@ -97,3 +99,32 @@ def test_seeds_are_pooled_only_if_they_agree_stage_by_stage_and_changed_alike(tm
     by_name, _ = named(a, b, c, d, e)
     assert by_name == {"sdft, then sft": ["a", "b", "e"], "c": ["c"], "d": ["d"]}
     assert results.load_run(tmp_path / "a").method == "sdft, then sft"
+
+
+def test_auto_is_the_number_that_it_came_to(tmp_path):
+    def chose(path, seed, *numbers, said="auto"):
+        folder = run(path, seed=seed, objective__skip_first=said).folder
+        facts = {"rows": 16, "completion_tokens": 9.0, "demonstration_tokens": None, "why": "it was measured"}
+        rows = [
+            {"kind": "skip_first", "stage": k, "task": TASKS[k - 1], "step": 0, "skip_first": number, **facts}
+            for k, number in enumerate(numbers, 1)
+        ]
+        with (folder / "metrics.jsonl").open("a") as f:
+            f.writelines(json.dumps(row) + "\n" for row in rows)
+        return results.load_run(folder)
+
+    auto, given = chose(tmp_path / "auto", 0, 3, 3, 3), chose(tmp_path / "given", 1, said=3)
+    assert named(auto, given)[0] == {"sdft": ["auto", "given"]}
+    assert auto.recipe["objective"] == {"skip_first": 3} == given.recipe["objective"]
+    other, none = chose(tmp_path / "other", 1, 3, 0, 3), chose(tmp_path / "none", 2, said=0)
+    assert named(auto, other)[0] == {"sdft": ["auto", "other"]}  # one recipe, whatever it came to
+    assert named(other, none, given)[0] == {"sdft skip_first=3, then 0, then 3": ["other"]} | {
+        f"sdft skip_first={k}": [name] for k, name in ((0, "none"), (3, "given"))
+    }
+    report = gather(groups.groups_of([auto, other]))
+    chosen = chosen_table(report["runs"])
+    assert [[cell.text for cell in row] for row in chosen.rows][4] == [
+        "sdft seed 1", f"2 {TASKS[1]}", "objective.skip_first", "0, because it was measured",
+    ]  # fmt: skip
+    shown = {row[0].text: row[1].text for row in settings_tables(report, "recipe")[0].rows}
+    assert shown["objective.skip_first"] == "3, 3, then 0, then 3"

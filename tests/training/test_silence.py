@@ -64,8 +64,8 @@ def ends_early(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.mark.parametrize("method", ["sdft", "grpo"])
 def test_a_run_without_any_signal_is_stopped(ends_at_once: Path, micro_data: Path, tmp_path: Path, method: str) -> None:
-    """Completions of one token: SDFT skips the first three, and GRPO finds all of them equally wrong."""
-    sets = ["n=4"] if method == "grpo" else []
+    """Completions of one token: SDFT is told to skip three, and GRPO finds all of them equally wrong."""
+    sets = ["n=4"] if method == "grpo" else ["skip_first=3"]
     found, error = findings(ends_at_once, micro_data, tmp_path / "run", *sets, "max_steps=60", method=method)
     by_guard = [f for f in found if f[1] == "no-signal"]
     assert [f[2] for f in by_guard] == ["warn", "stop"] and error is not None and "no-signal stopped" in error.message
@@ -74,6 +74,17 @@ def test_a_run_without_any_signal_is_stopped(ends_at_once: Path, micro_data: Pat
         assert by_guard[0][0] == 5 and "no more tokens than objective.skip_first" in text and "skip_first=0" in hint
     else:
         assert by_guard[0][0] == 40 and "the same reward (0.00 on average)" in text and "sampler.n" in hint
+
+
+def test_completions_of_one_token_are_trained_on_unless_the_recipe_says_otherwise(
+    ends_at_once: Path, micro_data: Path, tmp_path: Path
+) -> None:
+    found, error = findings(ends_at_once, micro_data, tmp_path / "run", "max_steps=6", "lr=1e-4")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (chosen,) = (row for row in rows if row["kind"] == "skip_first")
+    assert chosen["skip_first"] == 0 and chosen["why"] == "100 % of completions have no token after the first 3"
+    assert error is None and "no-signal" not in [f[1] for f in found]
+    assert all(row["signal"] == 1 and row["loss"] > 0 for row in rows if row["kind"] == "step")
 
 
 def test_empty_completions_are_called_empty(
@@ -218,7 +229,7 @@ def test_the_kl_at_skipped_tokens_is_that_of_a_plain_forward_pass(tiny_model: Pa
 
 
 def test_a_look_at_skipped_tokens_changes_nothing(tiny_model: Path, micro_data: Path) -> None:
-    plain, looking = (stage(tiny_model, micro_data, "sdft") for _ in range(2))
+    plain, looking = (stage(tiny_model, micro_data, "sdft", "skip_first=3") for _ in range(2))
     looking.looks = lambda step: True
     for step in range(3):
         mine, theirs = looking.step(step), plain.step(step)

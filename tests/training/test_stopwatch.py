@@ -32,7 +32,7 @@ def test_time_that_others_take_does_not_count() -> None:
         work(0.2)
         time.sleep(0.5)
     assert 0.2 <= watch.elapsed.alone < 0.4 < 0.7 <= watch.elapsed.clock
-    assert watch.elapsed.busy and watch.elapsed.share == watch.elapsed.alone / watch.elapsed.clock < 0.6
+    assert watch.elapsed.share == watch.elapsed.alone / watch.elapsed.clock < 0.6
 
 
 @pytest.mark.parametrize(("name", "device"), [("vllm-server", "cpu"), ("transformers", "cuda")])
@@ -40,7 +40,7 @@ def test_elsewhere_the_clock_counts(name: str, device: str) -> None:
     """A server and a GPU work while this process waits."""
     with Stopwatch(engine(name, device)) as watch:
         time.sleep(0.05)
-    assert watch.elapsed.alone == watch.elapsed.clock >= 0.05 and not watch.elapsed.busy
+    assert watch.elapsed.alone == watch.elapsed.clock >= 0.05
 
 
 def test_other_threads_and_processes_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,5 +66,5 @@ def test_half_a_core_takes_twice_as_long_even_when_idle(monkeypatch: pytest.Monk
 
 def test_times_add_up() -> None:
     total = Elapsed(3.0, 1.0) + Elapsed(1.0, 1.0)
-    assert total == (4.0, 2.0) and total.share == 0.5 and total.busy
-    assert Elapsed().share == 1.0 and not Elapsed().busy
+    assert total == (4.0, 2.0) and total.share == 0.5
+    assert Elapsed().share == 1.0
