@@ -26,8 +26,9 @@ SAMPLER_TENSORS = 5
 PIECE, PIECE_TENSORS = 1 << 24, 5
 #: Trained parameters from which on the optimizer makes no copies on a CPU either (`optimizer.FUSED_FROM`).
 FUSED_FROM = 1 << 24
-#: On a CPU the C library keeps freed blocks of up to 32 MB: temporary tensors take 1.2 to 2 times their size.
-HEAP = {"cpu": 1.5}
+#: On a CPU the C library keeps freed blocks of up to 32 MB, so what comes and goes in a step takes more than its size:
+#: 1.2 to 2 times, and the most with adapters, whose products are made and freed between those that are kept.
+HEAP, HEAP_LORA = {"cpu": 1.5}, {"cpu": 1.9}
 #: The share of the memory left to a step's passes that their prediction may fill: it errs by up to a quarter, mostly
 #: upwards. What outlasts a step is known exactly.
 MARGIN = 0.85
@@ -232,7 +233,7 @@ def predict(recipe: Recipe, d: Dims, counts: Counts, width: int, load: Load, dev
     kept, adds = activations(counts.lora, d, width, load)
     held, scratch = loss(recipe, counts.lora, d, width, load, device)
     sampled, update = rollout(d, counts, width, load, device), updating(recipe, counts, width, device)
-    heap, gradients = HEAP.get(device, 1.0), outlasting.gradients
+    heap, gradients = (HEAP_LORA if counts.lora else HEAP).get(device, 1.0), outlasting.gradients
     # at the loss, where the backward pass starts, all activations are there; where it ends, all gradients are
     at_loss = (gradients if load.accumulate else 0) + heap * (kept + held + max(scratch, adds))
     step = max(at_loss, gradients + heap * max(kept / max(1, d.layers) + adds, update))
