@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,8 +26,9 @@ from sdft_cli.cli.options import (
     at_its_place,
     new_recipe,
     recipe_flags,
+    say,
 )
-from sdft_cli.errors import GateError
+from sdft_cli.errors import GateError, SdftError
 
 
 def probe(
@@ -43,13 +45,21 @@ def probe(
     judge_base_url: JudgeUrl = None,
     judge_key_env: JudgeKeyEnv = None,
     sets: Sets = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Leave out other views, the teacher taking over, and the cost of other methods."),
+    ] = False,
+    write_recipe: Annotated[
+        Path | None, typer.Option("--write-recipe", help="Write the recommended recipe to this new file (TOML).")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if there is a warning.")] = False,
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Check before training whether the model can teach itself.
+    """Check before training whether the model can teach itself, and with which settings.
 
-    Compares the student with the teacher, which sees demonstrations, and predicts steps, time and memory.
+    Compares the student with the teacher under every view that the rows can show, and ends in a verdict and a recipe.
+    Predicts steps, time and memory.
     """
     judging = {"judge": judge, "judge_base_url": judge_base_url, "judge_key_env": judge_key_env}
     flags = recipe_flags(tasks, method, model, data, seed=seed, engine=engine, **judging)
@@ -57,9 +67,13 @@ def probe(
     from sdft_cli.commands.probe import probe as run_probe
     from sdft_cli.reporting.probe import show
 
-    report = run_probe(settings, limit)
+    report = run_probe(settings, limit, quick, write_recipe)
     if json:
         print(jsonlib.dumps(report))
     show(report, quiet=json)
+    if write_recipe:
+        if not report["recipe"]:
+            raise SdftError("no recipe was written: there is no task to train", "see the verdicts above")
+        say(f"recipe written to {write_recipe}")
     if strict and report["warnings"]:
         raise GateError(f"{len(report['warnings'])} warnings, and --strict was given", "see the warnings above")

@@ -15,9 +15,10 @@ from sdft_cli.config.recipe_layers import absolute_paths, assemble
 from sdft_cli.errors import UsageError
 from sdft_cli.reporting.results_json import DemoResults, demo_results
 from sdft_cli.runs import results
+from sdft_cli.runs.cores import cores
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import Run
-from sdft_cli.runs.parallel_runs import Job, cores, train_all
+from sdft_cli.runs.parallel_runs import Job, train_all
 from sdft_cli.types import PrepareOptions
 
 TASKS = ("micro-tooluse", "micro-science", "micro-medical")

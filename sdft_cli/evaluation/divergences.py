@@ -57,11 +57,14 @@ def summarize(kl_rows: Sequence[Tensor], skip: int, seed: int = 0) -> Divergence
     }
 
 
-def first_share(kl_rows: Sequence[Tensor], k: int) -> float:
+def first_share(kl_rows: Sequence[Tensor], k: int, starts: Sequence[int] = ()) -> float:
     """The share of all forward KL that lies at the first ``k`` tokens of its completion, from 0 to 1; 0 where there is
-    none at all. ``kl_rows`` are those of `per_token`, [2, n] each; their sums are pooled, so long rows weigh more."""
+    none at all. ``kl_rows`` are those of `per_token`, [2, n] each; their sums are pooled, so long rows weigh more.
+    ``starts`` says for each row from which token on to count, such as the one after its thinking."""
     total = sum(float(kl_2N[0].sum()) for kl_2N in kl_rows)
-    return sum(float(kl_2N[0, :k].sum()) for kl_2N in kl_rows) / total if total > 0 else 0.0
+    begins = starts or [0] * len(kl_rows)
+    first = sum(float(kl_2N[0, at : at + k].sum()) for kl_2N, at in zip(kl_rows, begins, strict=True))
+    return first / total if total > 0 else 0.0
 
 
 def _mean_per_token(each: Sequence[Tensor], seed: int) -> MeanValue:

@@ -1,16 +1,32 @@
-"""A probe in the terminal: a table per task, what training would need, and warnings."""
+"""A probe in the terminal: the verdict, the recipe, then tables per task, what training would need, and warnings."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Literal
 
 from rich import box
 from rich.table import Table
 
 from sdft_cli import console
+from sdft_cli.config.recipe_text import number_text, value_text
 from sdft_cli.training.cost_estimates import GIB, memory_text
-from sdft_cli.training.probe_record import Pace, ProbeReport, TaskProbe
+from sdft_cli.training.probe_record import (
+    Pace,
+    ProbeMemory,
+    ProbeReport,
+    Recommendation,
+    TaskProbe,
+    TrainingTime,
+    WrittenLengths,
+)
+
+#: Columns of wrapped text.
+WIDTH = 80
+#: The share of the processor time it could use that a program gets on a quiet machine, as well as timers can tell.
+QUIET = 0.8
 
 _SIDES: tuple[tuple[str, Literal["student", "student_sampled", "teacher"]], ...] = (
     ("student", "student"),
@@ -20,12 +36,17 @@ _SIDES: tuple[tuple[str, Literal["student", "student_sampled", "teacher"]], ...]
 
 
 def show(report: ProbeReport, quiet: bool = False) -> None:
-    """Tables on stdout unless ``quiet``; warnings with their hints on stderr."""
+    """All of it on stdout unless ``quiet``; warnings with their hints on stderr."""
     if not quiet:
-        _print(f"{report['method']} on {report['model']}: {report['memory']['parameters'] / 1e6:.1f} M parameters")
+        parameters = report["memory"]["parameters"] / 1e6
+        _print(f"{report['method']} on {report['model']}: {parameters:.1f} M parameters")
+        _print("\n".join(_verdicts(report)))
+        _print("\n".join(_recipe(report["recipe"])))
         for task in report["tasks"]:
             console.out.print(_table(task))
-            _print("\n".join(f"  {line}" for line in _lines(task)))
+            if len(task["views"]) > 1:
+                console.out.print(_views(task))
+            _print("\n".join(part for line in _lines(task) for part in _wrapped(line, "  ", "    ")))
         console.out.print("\n".join(_foot(report)), markup=False)
     for warning in report["warnings"]:
         text = f"warning: {warning['task']}: {warning['message']}\nhint: {warning['hint']}"
@@ -34,6 +55,41 @@ def show(report: ProbeReport, quiet: bool = False) -> None:
 
 def _print(text: str) -> None:
     console.out.print(text, soft_wrap=True, markup=False)
+
+
+# --- verdict and recipe ----------------------------------------------------------------------------------------------
+
+
+def _verdicts(report: ProbeReport) -> Iterator[str]:
+    for verdict in report["verdicts"]:
+        yield ""
+        yield from _wrapped(f"{verdict['task']}: {verdict['sentence']}", "", "  ")
+        yield from _wrapped(f"to do: {verdict['todo']}", "  ", "    ")
+
+
+def _recipe(recipe: Recommendation | None) -> Iterator[str]:
+    """The settings that have a reason; the file has the others too."""
+    yield ""
+    if recipe is None:
+        yield "no recipe: there is nothing to train"
+        return
+    yield "recipe (--write-recipe FILE saves it):"
+    for setting in recipe["settings"]:
+        if setting["reason"]:
+            yield f"  {setting['key']} = {value_text(setting['value'])}"
+            yield from _wrapped(setting["reason"], "      ", "      ")
+    yield f"  rates to try: sdft sweep FILE --grid lr={','.join(map(number_text, recipe['grid']['train.lr']))}"
+    for note in recipe["notes"]:
+        yield from _wrapped(f"note: {note}", "  ", "    ")
+
+
+def _wrapped(text: str, first: str, later: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
 
 
 def _table(task: TaskProbe) -> Table:
@@ -63,12 +119,29 @@ def _cells(value: float | None, interval: Sequence[float] | None, signed: bool =
     return console.number(value, signed), console.span(ends, signed)
 
 
+def _views(task: TaskProbe) -> Table:
+    rows = []
+    for view in task["views"]:
+        clean = view["clean"]["value"] if view["clean"] else None
+        shares = (view["teacher"]["accuracy"], view["lengths"]["ended"], view["leakage"]["share"], clean)
+        kl = view["kl"]["forward"]["value"] if view["kl"] else None
+        cells = [console.number(share, digits=2) for share in (*shares, kl, view["first"].get("3"))]
+        rows.append([view["view"], *cells, str(view["rows"])])
+    heads = ("teacher's view", "right", "ended", "leaks", "clean", "KL", "in first 3", "rows")
+    return console.plain_table(heads, rows, WIDTH, names=1)
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
 def _lines(task: TaskProbe) -> Iterator[str]:
-    """Unscored rows, prompts and time, one line each."""
+    """What the tables do not hold, one line each."""
     prompts = task["prompts"]
     unscored = {"student": task["student"]["unscored"], "teacher": task["teacher"]["unscored"]}
     if any(unscored.values()):
         yield "not scored: " + ", ".join(f"{n} rows of the {who}" for who, n in unscored.items() if n)
+    yield from _about_divergence(task)
+    yield from _about_lengths(task)
     for who, lengths in (("student", prompts["student"]), ("teacher", prompts["teacher"])):
         if lengths:
             yield f"{who}'s prompt: median {lengths['p50']}, 95 % {lengths['p95']}, longest {lengths['max']} tokens"
@@ -77,6 +150,41 @@ def _lines(task: TaskProbe) -> Iterator[str]:
         yield f"left out: {n} x {reason} (training needs --on-bad-row drop)"
     for phase in task["training"]["phases"]:
         yield f"{phase['steps']} steps{_pace(phase)}"
+    for method, training in task["other_training"].items():
+        yield f"{method}: {_one_phase(training)}"
+
+
+def _about_divergence(task: TaskProbe) -> Iterator[str]:
+    own, takeover, surprise = task["views"][0], task["takeover"], task["surprise"]
+    if own["first"]:
+        shares = ", ".join(f"{100 * share:.0f} %" for share in own["first"].values())
+        left_out = f"; the loss leaves out {100 * own['masked']:.0f} %" if own["masked"] else ""
+        yield f"KL(t || s) in the first {', '.join(own['first'])} tokens: {shares}{left_out}"
+    if takeover:
+        points = takeover["points"]
+        rates = ", ".join(console.number(point["accuracy"], digits=2) for point in points)
+        after = ", ".join(str(point["tokens"]) for point in points)
+        yield f"teacher takes over after {after} tokens of the student's: {rates} right"
+    if (shown := surprise["demonstrations"]) and (own_loss := surprise["own"]):
+        yield (
+            f"student's loss: {shown['value']:.2f} nats a token on demonstrations, {own_loss['value']:.2f} on its own "
+            "words"
+        )
+
+
+def _about_lengths(task: TaskProbe) -> Iterator[str]:
+    lengths = task["lengths"]
+    sides = (("student", lengths["student"]), ("teacher", task["views"][0]["lengths"]))
+    texts = [_length(who, each) for who, each in (*sides, ("demonstration", lengths["demonstrations"]))]
+    if found := [text for text in texts if text]:
+        yield f"median tokens: {'; '.join(found)}"
+
+
+def _length(who: str, lengths: WrittenLengths) -> str:
+    if not lengths["tokens"]:
+        return ""
+    ended = "" if lengths["ended"] is None else f" ({100 * lengths['ended']:.0f} % ended)"
+    return f"{who} {lengths['tokens']['p50']}{ended}"
 
 
 def _pace(phase: Pace) -> str:
@@ -87,17 +195,45 @@ def _pace(phase: Pace) -> str:
     return f"{step}{once}: about {console.clock(phase['seconds'])}"
 
 
+def _one_phase(training: TrainingTime) -> str:
+    return "; ".join(f"{phase['steps']} steps{_pace(phase)}" for phase in training["phases"])
+
+
 def _foot(report: ProbeReport) -> list[str]:
     memory = report["memory"]
     seconds = "unknown" if report["seconds"] is None else f"about {console.clock(report['seconds'])}"
-    held = {"gpu": "on the GPU", "process": "by the whole process"}[memory["peak_of"]]
-    if memory["peak_of"] == "process" and (before := memory["before_bytes"]):
-        held += f", {before / GIB:.2f} GiB of it before the model was loaded"
+    others = ", ".join(f"{peak / GIB:.2f} GiB with {name}" for name, peak in report["other_peaks"].items())
     return [
         f"\ntraining: {report['steps']} steps, {seconds} on this machine, without evaluations and checkpoints",
+        *_busy(report),
         memory_text(memory),
-        f"        measured in this probe: {memory['peak_bytes'] / GIB:.2f} GiB {held}",
+        *([f"        predicted peak of other methods: {others}"] if others else []),
+        f"        measured in this probe: {memory['peak_bytes'] / GIB:.2f} GiB {_held(memory)}",
+        f"this probe took {console.clock(report['probe_seconds'])}",
         f"teacher: the same weights with view {report['teacher_view']!r}; greedy unless it says temperature 1",
         "KL: nats per token, over the student's completions at temperature 1",
+        *(["clean: right, ended by itself, and without words of the view"] if not report["quick"] else []),
         *(f"note: {task['task']}: {task['note']}" for task in report["tasks"] if task["note"]),
     ]
+
+
+def _busy(report: ProbeReport) -> list[str]:
+    """A line where other programs held up the steps that were timed."""
+    trainings = [each for task in report["tasks"] for each in (task["training"], *task["other_training"].values())]
+    shares = [phase["machine_share"] for training in trainings for phase in training["phases"]]
+    known = [share for share in shares if share is not None]
+    if not known or (share := fmean(known)) >= QUIET:
+        return []
+    return [
+        f"the machine was busy: the timed steps got {100 * share:.0f} % of the processor time that they could use; "
+        "the times above are those of a machine that does nothing else"
+    ]
+
+
+def _held(memory: ProbeMemory) -> str:
+    """What the measured peak is of."""
+    if memory["peak_of"] == "gpu":
+        return "allocated on the GPU, without what torch reserves beyond that, and without the CUDA context"
+    before = memory["before_bytes"]
+    libraries = f", {before / GIB:.2f} of it by Python and its libraries before the model was loaded" if before else ""
+    return f"by the whole process{libraries}; it includes what the probe itself sampled and scored"

@@ -1,60 +1,54 @@
 """Measuring, before any training, whether a model that is shown demonstrations is a teacher worth learning from.
 
 On rows of each task's train split: accuracy of the student and of the teacher (the same weights under the teacher's
-view; that the teacher solves what the student does not is the assumption of arXiv 2601.19897, section 3.2), the
-divergence between the two on the student's own completions, lengths of prompts, and the cost of real steps of the
-method. It holds for the model as it is: the teacher of a later stage starts from weights that are trained by then.
-Times are those of training steps; evaluations, checkpoints and loading come on top. No weight changes.
+view; that the teacher solves what the student does not is the assumption of arXiv 2601.19897, section 3.2) for every
+view that the rows can show (`probe_views`), the divergence between the two on the student's own completions and where
+it lies, the teacher's accuracy when it takes over from the student (`probe_takeover`), how far the demonstrations are
+from what the student writes (`probe_demonstrations`), lengths of prompts, and the cost of real steps (`probe_costs`).
+It holds for the model as it is: the teacher of a later stage starts from weights that are trained by then. No weight
+changes. What follows from it is in `probe_advice`.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
 
 from sdft_cli import console
 from sdft_cli.config.model_locations import locate
-from sdft_cli.config.recipe import Recipe, Sampler
+from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
-from sdft_cli.evaluation import answers, divergences, summaries
-from sdft_cli.evaluation.judge import judged
+from sdft_cli.evaluation import summaries
+from sdft_cli.evaluation.judge import Judge
 from sdft_cli.evaluation.run_judging import check_judge, judge_of
 from sdft_cli.models import pretrained
-from sdft_cli.models.batching import Row
 from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.views import VIEWS
-from sdft_cli.runs.records import ItemRecord
-from sdft_cli.runs.token_records import Divergences
-from sdft_cli.training import available_memory, first_tokens
-from sdft_cli.training.batches import Batches, seed_of
+from sdft_cli.training import available_memory, probe_costs, probe_demonstrations, probe_views
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
-from sdft_cli.training.micro_batches import DoesNotFit
 from sdft_cli.training.preflight import StagePlan, most, notes_of, plan
-from sdft_cli.training.probe_record import Measured, Pace, ProbeMemory, PromptLengths, TaskProbe, TrainingTime
+from sdft_cli.training.probe_advice import best_view
+from sdft_cli.training.probe_record import Measured, ProbeMemory, PromptLengths, Takeover, TaskProbe
+from sdft_cli.training.probe_subject import Subject, written_lengths
+from sdft_cli.training.probe_takeover import PREFIXES, TAKEOVER_ROWS, take_over
+from sdft_cli.training.probe_views import Candidate, MeasuredView, Student
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.row_checks import lengths_of
-from sdft_cli.training.trainer import build_trainer
-from sdft_cli.types import Example, Rollout
+from sdft_cli.types import Rollout
 
 #: The teacher's view for a method without a teacher, or whose teacher sees completions of the batch.
 DEMONSTRATION = "demonstration"
-#: A learning rate too small to move any weight: a timed step does all of its work and changes nothing.
-NO_MOVE = 1e-30
 
 
-def measure(recipe: Recipe, limit: int) -> Measured:
-    """Probe every task of ``recipe`` on at most ``limit`` train rows each.
+def measure(recipe: Recipe, limit: int, quick: bool = False) -> Measured:
+    """Probe every task of ``recipe`` on at most ``limit`` train rows each; if ``quick``, the recipe's own view and
+    method alone, without taking over.
 
     Rows that training would refuse are left out and counted, whatever ``train.on_bad_row`` says.
     """
+    began = time.monotonic()
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"on_bad_row": "drop"})})
     method = check_recipe(recipe)
     if recipe.sampler.source == "corpus":
@@ -69,130 +63,110 @@ def measure(recipe: Recipe, limit: int) -> Measured:
     check_judge(recipe, [stage.task for stage in plans], _say)
     before = available_memory.resident()
     policy = pretrained.load(location, recipe.runtime, recipe.lora)
-    probe = _Probe(recipe, policy, limit)
+    probe = _Probe(recipe, policy, limit, quick)
     tasks = [probe.task(stage) for stage in plans]
     probe.engine.close()
     needs = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
-    peak, peak_of = _peak(policy.device)
+    peak, peak_of = probe_costs.peak(policy.device)
     memory: ProbeMemory = {**needs, "peak_bytes": peak, "peak_of": peak_of, "before_bytes": before}
     return {
         "method": recipe.method,
         "model": recipe.model,
         "seed": recipe.seed,
         "limit": limit,
-        "teacher_view": probe.teacher_view,
+        "quick": quick,
+        "teacher_view": probe.view,
         "tasks": tasks,
         "steps": sum(task["training"]["steps"] for task in tasks),
-        "seconds": _total([task["training"]["seconds"] for task in tasks]),
+        "seconds": probe_costs.total([task["training"]["seconds"] for task in tasks]),
+        "probe_seconds": time.monotonic() - began,
         "memory": memory,
+        "other_peaks": {} if quick else _other_peaks(recipe, location, plans),
     }
 
 
-@dataclass
-class _Row:
-    """A row with the prompts of student and teacher; None where the teacher has no view that fits the window."""
-
-    example: Example
-    student: list[int]
-    teacher: list[int] | None
+def _other_peaks(recipe: Recipe, location: str, plans: list[StagePlan]) -> dict[str, int]:
+    recipes = {name: probe_costs.with_method(recipe, name) for name in probe_costs.others(recipe)}
+    loads = {name: load_of(other, *most(plans)) for name, other in recipes.items()}
+    return {n: footprint(r, location, len(plans), loads[n])["predicted_peak_bytes"] for n, r in recipes.items()}
 
 
 class _Probe:
-    def __init__(self, recipe: Recipe, policy: Policy, limit: int):
-        self.recipe, self.policy, self.limit, self.window = recipe, policy, limit, policy.chat.window
+    def __init__(self, recipe: Recipe, policy: Policy, limit: int, quick: bool):
+        self.recipe, self.policy, self.limit, self.quick = recipe, policy, limit, quick
         self.engine: Engine = ENGINES.get(recipe.engine.name)(policy, recipe.engine)
         view = recipe.views.teacher
-        self.teacher_view = view if view and not VIEWS[view].needs_attempts else DEMONSTRATION
-        self.judge = judge_of(recipe)
+        self.view = view if view and not VIEWS[view].needs_attempts else DEMONSTRATION
+        self.judge: Judge | None = judge_of(recipe)
 
     def task(self, stage: StagePlan) -> TaskProbe:
         """Everything about one stage of the recipe."""
-        seed = seed_of(self.recipe.seed, "probe", stage.task.name)
-        rows = self._rows(stage, seed)
-        taught = [row for row in rows if row.teacher is not None]
-        self._note(stage, f"student on {len(rows)} train rows, greedy")
-        student = self._grade(stage, rows, self._sample(stage, [row.student for row in rows], seed, greedy=True))
-        self._note(stage, "student, temperature 1")
-        rollouts = self._sample(stage, [row.student for row in rows], seed)
-        self._note(stage, f"teacher ({self.teacher_view}) on {len(taught)} rows, greedy")
-        prompts = [row.teacher or [] for row in taught]
-        teacher = self._grade(stage, taught, self._sample(stage, prompts, seed, greedy=True))
-        sampled = self._grade(stage, rows, rollouts)
+        subject = Subject(self.recipe, self.policy, self.engine, self.judge, stage, self.limit)
+        candidates = probe_views.candidates(subject, self.view, only_own=self.quick)
+        greedy, student = self._student(subject, candidates)
+        names = ", ".join(candidate.name for candidate in candidates)
+        self._note(stage, f"teacher, greedy, shown {names}")
+        views = probe_views.measure_views(subject, candidates, student)
+        takeover = None if self.quick else self._takeover(subject, views, student.sampled)
+        surprise, demonstrations = probe_demonstrations.measure(subject, greedy)
+        sampled = subject.grade([row.example for row in subject.rows], student.sampled)
         if self.judge:
             self.judge.release()  # a local one: the steps that are timed need the memory
         self._note(stage, "timing steps of the method")
+        own = views[0].probe
         return {
             "task": stage.task.name,
-            "rows": len(rows),
+            "rows": len(subject.rows),
+            "rows_there": len(stage.train),
             "max_new_tokens": stage.max_new_tokens,
-            "note": self.judge.note(student) if self.judge and stage.task.rubric else stage.task.note,
-            "student": summaries.summarize(student),
+            "note": self.judge.note(student.records) if self.judge and stage.task.rubric else stage.task.note,
+            "student": summaries.summarize(student.records),
             "student_sampled": summaries.summarize(sampled),
-            "teacher": summaries.summarize(teacher),
-            "gain": summaries.gain(student, teacher, seed),
-            "kl": self._divergence(rows, rollouts, seed),
+            "teacher": own["teacher"],
+            "gain": own["gain"],
+            "kl": own["kl"],
+            "views": [view.probe for view in views],
+            "takeover": takeover,
+            "surprise": surprise,
+            "lengths": {
+                "student": written_lengths(greedy),
+                "student_sampled": written_lengths(student.sampled),
+                "demonstrations": demonstrations,
+            },
             "prompts": self._prompts(stage),
             "dropped": dict(Counter(row.reason for row in stage.dropped)),
-            "training": self._training(stage, seed),
+            "training": probe_costs.of_stage(subject),
+            "other_training": {} if self.quick else probe_costs.of_others(subject),
         }
+
+    def _student(self, subject: Subject, candidates: Sequence[Candidate]) -> tuple[list[Rollout], Student]:
+        """The student's greedy completions; and these graded, with those at temperature 1."""
+        stage, prompts = subject.stage, [row.prompt for row in subject.rows]
+        self._note(stage, f"student on {len(prompts)} train rows, greedy")
+        began = time.monotonic()
+        greedy = subject.sample(prompts, greedy=True)
+        seconds = (time.monotonic() - began) / len(prompts)
+        still = len(prompts) + sum(len(candidate.prompts) for candidate in candidates)
+        still += 0 if self.quick else (len(PREFIXES) - 1) * min(TAKEOVER_ROWS, len(prompts))
+        judged = ", each judged" if self.judge and stage.task.rubric else ""
+        time_left = console.clock(still * seconds)
+        self._note(stage, f"student, temperature 1; {still} completions to go{judged}: about {time_left}")
+        sampled = subject.sample(prompts)
+        return greedy, Student(subject.grade([row.example for row in subject.rows], greedy), sampled)
+
+    def _takeover(self, subject: Subject, views: Sequence[MeasuredView], sampled: Sequence[Rollout]) -> Takeover | None:
+        best = best_view([view.probe for view in views])
+        view = next(view for view in views if view.probe is best)
+        self._note(subject.stage, f"teacher, shown {best['view']}, takes over from the student")
+        return take_over(subject, view, sampled)
 
     def _note(self, stage: StagePlan, text: str) -> None:
         _say(f"{stage.task.name}: {text}")
 
-    # rows and completions -----------------------------------------------------------------------------------
-
-    def _rows(self, stage: StagePlan, seed: int) -> list[_Row]:
-        """A seeded choice of train rows, without those whose prompt leaves no room for a completion."""
-        picked = random.Random(seed).sample(stage.train, min(self.limit, len(stage.train)))
-        room = self.window - stage.max_new_tokens
-        rows = []
-        for example in picked:
-            student = self._ids("student", self.recipe.views.student, example, room)
-            if student is not None:
-                rows.append(_Row(example, student, self._ids("teacher", self.teacher_view, example, room)))
-        if not rows:
-            raise UsageError(
-                f"{stage.task.name}: no prompt leaves room for {stage.max_new_tokens} new tokens in a window of "
-                f"{self.window}",
-                "lower sampler.max_new_tokens",
-            )
-        return rows
-
-    def _ids(self, who: str, view: str, example: Example, room: int) -> list[int] | None:
-        messages = VIEWS[view](example)
-        if messages is None:
-            return None
-        ids = self.policy.chat.view_ids(example, messages, getattr(self.recipe.views, f"{who}_thinking"))
-        return ids if len(ids) <= room else None
-
-    def _sample(self, stage: StagePlan, prompts: list[list[int]], seed: int, greedy: bool = False) -> list[Rollout]:
-        """At temperature 1, the student's own distribution, whatever the method samples at."""
-        return self.engine.sample(prompts, Sampler(), stage.max_new_tokens, seed, greedy) if prompts else []
-
-    def _grade(self, stage: StagePlan, rows: list[_Row], rollouts: list[Rollout]) -> list[ItemRecord]:
-        """Graded by the task, or judged where there is a judge and a rubric for it."""
-        task = stage.task
-        records = answers.graded([row.example for row in rows], rollouts, self.policy.chat, task.grade)
-        return judged(self.judge, task.name, task.rubric, records) if self.judge and task.rubric else records
-
-    def _divergence(self, rows: list[_Row], rollouts: list[Rollout], seed: int) -> Divergences | None:
-        pairs = [
-            Row(row.student, rollout.ids, [1.0] * len(rollout.ids), row.teacher)
-            for row, rollout in zip(rows, rollouts, strict=True)
-            if row.teacher is not None
-        ]
-        if not pairs:
-            return None
-        budget, goal = self.recipe.train.micro_batch_budget, self.recipe.objective
-        skip = first_tokens.PAPER if goal.skip_first == "auto" else goal.skip_first  # what might be left out
-        return divergences.summarize(divergences.per_token(self.policy, pairs, budget), skip, seed)
-
-    # what training would need -------------------------------------------------------------------------------
-
     def _prompts(self, stage: StagePlan) -> PromptLengths:
         lengths = stage.lengths
-        if self.teacher_view != self.recipe.views.teacher:
-            views = self.recipe.views.model_copy(update={"teacher": self.teacher_view})
+        if self.view != self.recipe.views.teacher:
+            views = self.recipe.views.model_copy(update={"teacher": self.view})
             recipe = self.recipe.model_copy(update={"views": views})
             lengths = [lengths_of(example, recipe, self.policy.chat) for example in stage.train]
         lengths, longest = [*lengths, *stage.too_long], self.recipe.train.max_prompt_tokens
@@ -205,74 +179,9 @@ class _Probe:
             "over_max_prompt_tokens": over,
             "over_window": len(stage.too_long) - over,
             "max_prompt_tokens": longest,
-            "window": self.window,
+            "window": self.policy.chat.window,
         }
-
-    def _training(self, stage: StagePlan, seed: int) -> TrainingTime:
-        phases = [self._pace(phase, seed) for phase in stage.phases]
-        return {"steps": stage.steps, "seconds": _total([phase["seconds"] for phase in phases]), "phases": phases}
-
-    def _pace(self, phase: Batches, seed: int) -> Pace:
-        try:
-            return self._timed(phase, seed)
-        except (torch.OutOfMemoryError, DoesNotFit):
-            self.policy.model.zero_grad(set_to_none=True)
-            return {
-                "steps": phase.steps,
-                "seconds": None,
-                "step_seconds": None,
-                "rollout_seconds": None,
-                "once_seconds": None,
-                "signal": None,
-            }
-
-    def _timed(self, phase: Batches, seed: int) -> Pace:
-        """Two real steps on rows of their own batches: the first warms up, the second counts."""
-        still = phase.recipe.train.model_copy(update={"lr": NO_MOVE, "schedule": "constant", "warmup_steps": 0})
-        recipe = phase.recipe.model_copy(update={"train": still})
-        count = min(len(phase.examples), 2 * max(1, still.batch // recipe.sampler.n))
-        examples = random.Random(seed).sample(list(phase.examples), count)
-        batches = Batches(self.policy.chat, recipe, phase.task, examples, phase.where, phase.max_new_tokens)
-        began = time.perf_counter()
-        written = batches.write_once(self.engine) if recipe.sampler.source == "teacher" else []
-        once = (time.perf_counter() - began) * len(phase.examples) / count if written else 0.0
-        # what a stage measures once, for objective.skip_first=auto, is no part of a step
-        skip = first_tokens.PAPER
-        origin = self._weights  # in a stage they may be the run's or the stage's first ones
-        trainer = build_trainer(self.policy, self.engine, batches, stored=written, origin=origin, skip_first=skip)
-        trainer.step(0)
-        row = trainer.step(still.updates)  # the first step of the next batch: a batch is used for ``updates`` steps
-        trainer.close()
-        rollout = row["rollout_seconds"] / still.updates
-        step = row["seconds"] - row["rollout_seconds"] + rollout
-        return {
-            "steps": phase.steps,
-            "seconds": phase.steps * step + once,
-            "step_seconds": step,
-            "rollout_seconds": rollout,
-            "once_seconds": once,
-            "signal": row["signal"],
-        }
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: param.detach() for name, param in self.policy.model.named_parameters()}
 
 
 def _say(text: str) -> None:
     console.err.print(text, soft_wrap=True, markup=False)
-
-
-def _total(parts: Sequence[float | None]) -> float | None:
-    numbers = [part for part in parts if part is not None]
-    return sum(numbers) if len(numbers) == len(parts) else None
-
-
-def _peak(device: torch.device) -> tuple[int, Literal["gpu", "process"]]:
-    """The most memory that was held at once: of the GPU if there is one, otherwise of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device), "gpu"
-    import resource
-    import sys
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "process"

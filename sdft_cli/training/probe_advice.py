@@ -1,33 +1,155 @@
-"""Warnings drawn from what a probe measured: reasons to change something before training."""
+"""What follows from a probe: which view serves a task best, whether self-distillation will work, and warnings.
+
+The rules, with their thresholds as constants; those for the settings of a recipe are in `probe_settings`. A difference
+counts only if its 95 % interval leaves out zero.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sdft_cli import console
 from sdft_cli.evaluation import scorable
-from sdft_cli.training.probe_record import Advice, TaskProbe
+from sdft_cli.runs.records import Summary
+from sdft_cli.training.probe_record import Advice, TaskProbe, Verdict, VerdictKind, ViewProbe
 
-#: Where warnings begin: accuracies, and a share of rows.
-WEAK, SOLVED, MANY_TOO_LONG = 0.5, 0.95, 0.05
+#: Accuracy of a teacher below which it teaches errors as often as not: a student ends near its teacher.
+WEAK = 0.5
+#: Accuracy of a student from which on there is nothing left to teach, and how sure that must be (the lower end).
+SOLVED, SOLVED_AT_LEAST = 0.95, 0.8
+#: A gain that would be worth training for: if the interval leaves room for it, more rows may decide.
+WORTHWHILE = 0.1
+#: The share of rows that are too long from which on that is worth a word.
+MANY_TOO_LONG = 0.05
+#: The share of a teacher's completions that are cut, or repeat the view, from which on that is worth a word.
+MANY_CUT, MANY_LEAKED = 0.2, 0.2
 
 #: What kind of warning, the message, and the hint.
 Reason = tuple[str, str, str]
 
 
+# --- the view --------------------------------------------------------------------------------------------------------
+
+
+def helps(view: ViewProbe) -> bool:
+    """Whether the teacher is better than the student, beyond noise."""
+    return view["gain"] is not None and view["gain"]["interval"][0] > 0
+
+
+def best_view(views: Sequence[ViewProbe]) -> ViewProbe:
+    """The view to train with; the first one is the recipe's own, and stays unless another is better beyond noise.
+
+    Views are compared by their clean completions: right, ended by themselves, and without the view's wording. A student
+    learns all of that, so a teacher that is right but rambles is no good one. A view that shows the demonstration goes
+    before one that does not: its teacher follows the demonstration's form, which others cannot know.
+    """
+    own = views[0]
+    helping = [view for view in views if helps(view)]
+    best = max([view for view in helping if view["demonstrates"]] or helping, key=clean_share, default=own)
+    better = best["clean_gain"] is not None and best["clean_gain"]["interval"][0] > 0
+    return best if better or not helps(own) else own
+
+
+def clean_share(view: ViewProbe) -> float:
+    """The share of clean completions; 0 where nothing was scored."""
+    return view["clean"]["value"] if view["clean"] else 0.0
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def verdict(task: TaskProbe) -> Verdict:
+    """What the figures of one task come to."""
+    best = best_view(task["views"])
+    kind = _kind(task, best)
+    useful = kind in ("sdft", "sdft_with_another_view", "teacher_limits")
+    sentence, todo = _words(kind, task, best if useful else max(task["views"], key=_gained))
+    view = best["view"] if useful else None
+    return {"task": task["task"], "kind": kind, "sentence": sentence, "todo": todo, "view": view}
+
+
+def _gained(view: ViewProbe) -> float:
+    return view["gain"]["value"] if view["gain"] else float("-inf")
+
+
+def _kind(task: TaskProbe, best: ViewProbe) -> VerdictKind:
+    student, views = task["student"], task["views"]
+    gains = [view["gain"] for view in views if view["gain"] is not None]
+    if not gains:
+        return "unscored"
+    if (student["accuracy"] or 0) >= SOLVED:
+        sure = student["interval"] is not None and student["interval"][0] >= SOLVED_AT_LEAST
+        return "student_solves" if sure or task["rows"] >= task["rows_there"] else "undecided"
+    if helps(best):
+        if (best["teacher"]["accuracy"] or 0) < WEAK:
+            return "teacher_limits"
+        return "sdft" if best is views[0] else "sdft_with_another_view"
+    hopeless = all(view["teacher"]["interval"] and view["teacher"]["interval"][1] < WEAK for view in views)
+    room = max(gain["interval"][1] for gain in gains) >= WORTHWHILE
+    more = task["rows"] < task["rows_there"]
+    return "undecided" if room and more and not hopeless else "teacher_no_better"
+
+
+def _words(kind: VerdictKind, task: TaskProbe, best: ViewProbe) -> tuple[str, str]:
+    """The sentence with its numbers, and what to do."""
+    student, teacher, own = task["student"], best["teacher"], task["views"][0]
+    rates = f"the teacher is right on {_rate(teacher)} of {best['rows']} rows, the student on {_rate(student)}"
+    if kind == "unscored":
+        return "no row could be scored for both student and teacher", _needed(task)
+    if kind == "student_solves":
+        return f"the student already solves {_rate(student)} of the rows", "leave the task out"
+    if kind == "sdft":
+        return f"SDFT will work: {rates}{_clean_words(best)}", "train with the recipe below"
+    if kind == "sdft_with_another_view":
+        clean = f"clean on {console.number(clean_share(best), digits=2)} of them"
+        before = f"{console.number(clean_share(own), digits=2)} with {own['view']}"
+        sentence = f"SDFT will work with the view {best['view']}: {rates}; its completions are {clean}, {before}"
+        return sentence, f"set views.teacher={best['view']}"
+    if kind == "teacher_limits":
+        limit = f"SDFT can help, but the teacher limits it to about {_rate(teacher)}: {rates}"
+        return limit, "compare with SFT (--grid method=sdft,sft), improve the demonstrations, or use a larger model"
+    if kind == "undecided":
+        span = console.span(best["gain"]["interval"], signed=True) if best["gain"] else "-"
+        return f"not decided on {task['rows']} rows: {rates}; the difference may be anything in {span}", "raise --limit"
+    any_view = ", with any view" if len(task["views"]) > 1 else ""
+    todo = "train with SFT, improve the demonstrations, or use a larger model"
+    return f"the teacher is no better than the student{any_view}: {rates}", todo
+
+
+def _rate(summary: Summary) -> str:
+    return f"{console.number(summary['accuracy'], digits=2)} {_span(summary['interval'])}".strip()
+
+
+def _span(interval: Sequence[float] | None) -> str:
+    return f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+
+
+def _clean_words(view: ViewProbe) -> str:
+    accuracy, clean = view["teacher"]["accuracy"] or 0, clean_share(view)
+    if view["clean"] is None or accuracy - clean < MANY_CUT:
+        return ""
+    return f"; only {console.number(clean, digits=2)} are right, end by themselves and repeat nothing of the view"
+
+
+def _needed(task: TaskProbe) -> str:
+    needed = "demonstrations and answers: see data/README.md and `sdft prepare --demonstrations answer`"
+    asked = task["student"]["unscored"] and task["teacher"]["unscored"]  # both have answered
+    return scorable.HINT if asked else f"the rows need {needed}"
+
+
+# --- warnings about the recipe as it is ------------------------------------------------------------------------------
+
+
 def advise(task: TaskProbe) -> list[Advice]:
     """The warnings about one task."""
-    reasons = [*_about_teacher(task), *_about_rows(task), *_about_steps(task)]
+    reasons = [*_about_teacher(task), *_about_completions(task), *_about_rows(task), *_about_steps(task)]
     return [{"task": task["task"], "what": what, "message": message, "hint": hint} for what, message, hint in reasons]
 
 
 def _about_teacher(task: TaskProbe) -> Iterator[Reason]:
     gain = task["gain"]
     if gain is None:
-        needed = "demonstrations and answers: see data/README.md and `sdft prepare --demonstrations answer`"
-        asked = task["student"]["unscored"] and task["teacher"]["unscored"]  # both have answered
-        message = "no row could be scored for both student and teacher"
-        yield "unknown", message, scorable.HINT if asked else f"the rows need {needed}"
+        yield "unknown", "no row could be scored for both student and teacher", _needed(task)
         return
     view = "check a row with `sdft train --dry-run`; try another --set views.teacher=VIEW or a stronger model"
     low, high = gain["interval"]
@@ -42,6 +164,20 @@ def _about_teacher(task: TaskProbe) -> Iterator[Reason]:
         yield "teacher_weak", f"the teacher is right on only {teacher:.0%} of the rows: it will teach errors", view
     if student is not None and student > SOLVED:
         yield "student_solves", f"the student already solves {student:.0%} of the rows", "leave the task out"
+
+
+def _about_completions(task: TaskProbe) -> Iterator[Reason]:
+    """Of the recipe's own view: what the student would learn besides the answer."""
+    own = task["views"][0]
+    ended, leaked = own["lengths"]["ended"], own["leakage"]["share"]
+    if ended is not None and 1 - ended >= MANY_CUT:
+        message = f"{1 - ended:.0%} of the teacher's completions are cut at {task['max_new_tokens']} tokens"
+        hint = "the student will learn to run on: use a view whose completions end, or raise sampler.max_new_tokens"
+        yield "teacher_cut", message, hint
+    if leaked is not None and leaked >= MANY_LEAKED:
+        said = ", ".join(f"{phrase!r}" for phrase in own["leakage"]["phrases"][:3])
+        message = f"{leaked:.0%} of the teacher's completions repeat wording of the view {own['view']}: {said}"
+        yield "leakage", message, "the student will learn these words: use a view that leaks less (table of views)"
 
 
 def _about_rows(task: TaskProbe) -> Iterator[Reason]:

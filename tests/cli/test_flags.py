@@ -129,7 +129,14 @@ FLAGS: dict[str, dict[str, str]] = {
         "method": "--method sft",
         "model": "--model model",
     },
-    "probe": {**RECIPE, "base": "--base model", "limit": "--limit 3", "strict": ""},
+    "probe": {
+        **RECIPE,
+        "base": "--base model",
+        "limit": "--limit 3",
+        "quick": "--quick",
+        "write_recipe": "--write-recipe new.toml",
+        "strict": "",
+    },
     "train": {
         **RECIPE,
         "base": "--base model",

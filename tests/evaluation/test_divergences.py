@@ -13,6 +13,12 @@ def test_the_share_of_the_first_tokens_pools_all_rows(k: int, want: float) -> No
     assert first_share(rows, k) == pytest.approx(want)
 
 
+def test_counting_may_begin_later_in_a_row() -> None:
+    rows = [torch.tensor([[1.0, 2.0, 1.0, 3.0], [0.0] * 4]), torch.tensor([[3.0, 5.0], [0.0] * 2])]
+    assert first_share(rows, 1, [1, 0]) == pytest.approx((2 + 3) / 15)
+    assert first_share(rows, 3, [2, 0]) == pytest.approx((4 + 8) / 15)
+
+
 def test_without_any_divergence_no_share_lies_anywhere() -> None:
     assert first_share([torch.zeros(2, 5)], 3) == 0.0
     assert first_share([], 3) == 0.0

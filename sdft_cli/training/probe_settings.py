@@ -1,0 +1,97 @@
+"""The settings that a probe recommends, each with its reason, and the thresholds behind them as constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sdft_cli.config.recipe import METHODS, Recipe
+from sdft_cli.training.probe_record import Setting, Takeover, TaskProbe, ViewProbe
+
+#: Learning rates to try under full fine-tuning, by the most parameters that they are for. The last line is the grid of
+#: arXiv 2601.19897 (7B); 5e-5 was right for 135M parameters and 1e-4 for 2M in our own runs, and what lies between is
+#: interpolated: the smaller the model, the higher the rate.
+RATES: tuple[tuple[float, tuple[float, float, float]], ...] = (
+    (1e7, (5e-5, 1e-4, 2e-4)),
+    (1e9, (2e-5, 5e-5, 1e-4)),
+    (4e9, (1e-5, 2e-5, 5e-5)),
+    (math.inf, (5e-6, 1e-5, 5e-5)),
+)
+#: An adapter takes about ten times the rate of full fine-tuning ("LoRA Without Regret", Thinking Machines, 2025).
+ADAPTER_FACTOR = 10
+#: A rate that was chosen for this model is tried between its half and its double.
+AROUND = (0.5, 1.0, 2.0)
+#: Steps below which a stage has hardly begun to learn, passes over the rows (arXiv 2601.19897 takes 1 to 4), and the
+#: batches to choose from.
+STEPS, EPOCHS, MOST_EPOCHS, BATCHES = 60, 2, 4, (32, 16, 8)
+#: Room for a completion: so many times the longest demonstration, or the teacher's own length where that is more.
+ROOM, LEAST_TOKENS, TOKENS_STEP = 1.5, 16, 8
+#: A limit on new tokens that is so many times what is needed is lowered.
+LAVISH = 2.0
+#: The share of a teacher's completions that must end by themselves for their length to count.
+MOSTLY_ENDED = 0.9
+
+
+def rates(recipe: Recipe, parameters: int) -> tuple[tuple[float, ...], str]:
+    """Learning rates to try, in rising order, the middle one first to be taken, and the reason."""
+    lr, default = recipe.train.lr, METHODS.get(recipe.method).train.get("lr")
+    if lr != default:
+        return tuple(_rounded(lr * factor) for factor in AROUND), "the rate that was set, or suits this model"
+    full = next(grid for most, grid in RATES if parameters < most)
+    if not recipe.lora.rank:
+        return full, f"full fine-tuning of {parameters / 1e6:.0f} M parameters; smaller models take higher rates"
+    adapter = tuple(_rounded(rate * ADAPTER_FACTOR) for rate in full)
+    return adapter, f"an adapter takes about {ADAPTER_FACTOR} times the rate of full fine-tuning"
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.2g}")
+
+
+def optimization(recipe: Recipe, rows: int) -> list[Setting]:
+    """Batch and length of a stage with so many ``rows``."""
+    train, default = recipe.train, METHODS.get(recipe.method).train
+    if train.max_steps is not None:
+        return [Setting(key="train.max_steps", value=train.max_steps, reason="as set, or as suits this model")]
+    chosen = [size for size in BATCHES if rows * EPOCHS / size >= STEPS]
+    set_by_hand = train.batch != default.get("batch", train.batch)
+    batch = train.batch if set_by_hand else max(chosen, default=min(BATCHES))
+    epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(STEPS * batch / rows)))
+    steps = math.ceil(rows * epochs / batch)
+    reason = "as set" if set_by_hand else f"with {rows} rows, small enough for {STEPS} steps or so"
+    passes = f"{steps} steps over {rows} rows; more passes are where models begin to forget"
+    return [
+        Setting(key="train.batch", value=batch, reason=reason),
+        Setting(key="train.epochs", value=epochs, reason=passes),
+    ]
+
+
+def skip_first(view: ViewProbe, takeover: Takeover | None) -> tuple[int, str]:
+    """The tokens to leave out of the loss, and the reason: what ``auto`` comes to, unless the teacher cannot make up
+    for the student's own first tokens, which then have to be learned."""
+    facts = view["skip_first"]
+    if facts is None:
+        return 0, "nothing could be measured"
+    for point in takeover["points"] if takeover and takeover["view"] == view["view"] else []:
+        worse = point["change"] is not None and point["change"]["interval"][1] < 0
+        if worse and 0 < point["tokens"] <= facts["skip_first"]:
+            return 0, f"after {point['tokens']} tokens of the student's own the teacher is clearly worse"
+    return facts["skip_first"], facts["why"]
+
+
+def new_tokens(task: TaskProbe, view: ViewProbe) -> tuple[int, str] | None:
+    """A lower limit on new tokens, and the reason; None where the present one is about right."""
+    longest = task["lengths"]["demonstrations"]["tokens"].get("max", 0)
+    ended, written = view["lengths"]["ended"], view["lengths"]["tokens"].get("p95", 0)
+    teacher = written if (ended or 0) >= MOSTLY_ENDED else 0
+    needed = max(LEAST_TOKENS, ROOM * longest, teacher)
+    if not longest or needed * LAVISH > task["max_new_tokens"]:
+        return None
+    limit = TOKENS_STEP * math.ceil(needed / TOKENS_STEP)
+    return limit, f"demonstrations have up to {longest} tokens; the limit was {task['max_new_tokens']}"
+
+
+def compromise(values: Sequence[tuple[str, float]], chosen: float, key: str) -> list[str]:
+    """A note on the tasks for which another value of ``key`` would be better."""
+    others = [f"{task} alone would take {value:g}" for task, value in values if value != chosen]
+    return [f"{key}={chosen:g} serves all tasks; {', '.join(others)}"] if others else []

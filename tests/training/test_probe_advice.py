@@ -1,0 +1,115 @@
+"""The rules of a probe, by tables of made-up figures."""
+
+import pytest
+from support.probe_figures import gain, task, view, written
+
+from sdft_cli.training.probe_advice import advise, best_view, verdict
+
+
+def kinds(of: dict) -> set[str]:
+    return {warning["what"] for warning in advise(of)}
+
+
+# --- the view --------------------------------------------------------------------------------------------------------
+
+PAPER, PLAIN, ANSWER = "demonstration", "demonstration-plain", "answer"
+#: No better than a student at 0.
+USELESS = {"right": 0.05, "gain": gain(0.05, -0.1, 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("views", "want"),
+    [
+        ([view(PAPER)], PAPER),
+        # clean beyond noise: SmolLM2 under the paper's view runs on half of the time, under the plain one never
+        ([view(PAPER, 0.94, clean=0.5), view(PLAIN, 1.0, clean_gain=gain(0.5, 0.29, 0.71))], PLAIN),
+        # within noise the recipe's own view stays
+        ([view(PAPER, 0.9), view(PLAIN, 1.0, clean_gain=gain(0.1, -0.02, 0.22))], PAPER),
+        # an own view that does not help gives way, noise or not
+        ([view(PAPER, **USELESS), view(PLAIN, 0.5, clean_gain=gain(0.45, -0.1, 0.7))], PLAIN),
+        # the gold answer alone does not show what an answer should look like: only where no demonstration helps
+        ([view(PAPER, **USELESS), view(PLAIN, 0.6), view(ANSWER, 1.0, demonstrates=False)], PLAIN),
+        ([view(PAPER, **USELESS), view(ANSWER, 1.0, demonstrates=False)], ANSWER),
+        # where nothing helps, or nothing is scored, there is nothing to choose
+        ([view(PAPER, **USELESS), view(PLAIN, **USELESS)], PAPER),
+        ([view(PAPER, None), view(PLAIN, None)], PAPER),
+    ],
+)
+def test_the_view_with_the_most_clean_completions_beyond_noise(views: list, want: str) -> None:
+    assert best_view(views)["view"] == want
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("figures", "want"),
+    [
+        (task(view(right=0.9)), "sdft"),
+        (task(view(PAPER, 0.9, clean=0.3), view(PLAIN, 0.9, clean_gain=gain(0.6, 0.4, 0.8))), "sdft_with_another_view"),
+        (task(view(right=0.4, gain=gain(0.4, 0.2, 0.6))), "teacher_limits"),
+        # 0.05 of 24 rows is below a half beyond doubt: more rows would not help
+        (task(view(**USELESS)), "teacher_no_better"),
+        # a student at 0.5 and a teacher at 0.6 may be anything on 24 rows, but not on all rows that there are
+        (task(view(right=0.6, gain=gain(0.1, -0.2, 0.4)), student=0.5), "undecided"),
+        (task(view(right=0.6, gain=gain(0.1, -0.2, 0.4)), student=0.5, rows_there=24), "teacher_no_better"),
+        # a gain that small is not worth more rows
+        (task(view(right=0.6, gain=gain(0.0, -0.05, 0.05)), student=0.6), "teacher_no_better"),
+        (task(view(right=1.0, gain=gain(0.0, -0.1, 0.1)), student=1.0), "student_solves"),
+        (task(view(right=1.0, gain=gain(0.0, -0.6, 0.6)), rows=5, student=1.0), "undecided"),
+        (task(view(right=None)), "unscored"),
+    ],
+)
+def test_the_verdict(figures: dict, want: str) -> None:
+    found = verdict(figures)
+    assert found["kind"] == want and found["sentence"] and found["todo"]
+    assert (found["view"] is not None) == (want in ("sdft", "sdft_with_another_view", "teacher_limits"))
+
+
+def test_a_verdict_says_its_numbers() -> None:
+    sentence = verdict(task(view(PAPER, 0.9, clean=0.3), student=0.1))["sentence"]
+    assert "right on 0.90 [" in sentence and "the student on 0.10 [" in sentence
+    assert "only 0.30 are right, end by themselves" in sentence
+    other = verdict(task(view(PAPER, 0.9, clean=0.3), view(PLAIN, 0.9, clean_gain=gain(0.6, 0.4, 0.8))))
+    assert other["view"] == PLAIN and f"0.30 with {PAPER}" in other["sentence"] and PLAIN in other["todo"]
+
+
+def test_where_no_view_helps_the_best_of_them_is_quoted() -> None:
+    low, mid = view(PAPER, None), view(PLAIN, 0.6, gain=gain(0.1, -0.2, 0.4))
+    found = verdict(task(low, mid, student=0.5))
+    assert found["kind"] == "undecided" and "right on 0.60" in found["sentence"]
+    assert found["sentence"].endswith("anything in [-0.200, +0.400]") and found["todo"] == "raise --limit"
+    found = verdict(task(low, mid, student=0.5, rows_there=24))
+    assert found["sentence"].startswith("the teacher is no better than the student, with any view: ")
+
+
+# --- warnings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("interval", "student", "teacher", "want"),
+    [
+        ((0.1, 0.5), 0.4, 0.7, set()),
+        ((0.0, 0.5), 0.4, 0.7, {"teacher_not_better"}),
+        ((-0.3, 0.1), 0.4, 0.3, {"teacher_not_better", "teacher_weak"}),
+        ((-0.5, -0.1), 0.9, 0.6, {"teacher_worse"}),
+        ((-0.5, 0.0), 0.9, 0.6, {"teacher_not_better"}),
+        ((-0.1, 0.1), 0.96, 0.96, {"teacher_not_better", "student_solves"}),
+    ],
+)
+def test_warnings_depend_on_the_accuracies(interval: tuple, student: float, teacher: float, want: set[str]) -> None:
+    own = view(right=teacher, gain=gain(teacher - student, *interval))
+    figures = task(own, student=student)
+    figures["prompts"] |= {"too_long": 5, "rows": 100}  # 5 % are not many
+    assert kinds(figures) == want
+    assert all(w["message"] and w["hint"] and w["task"] == "t" for w in advise(figures))
+
+
+def test_a_teacher_that_runs_on_or_repeats_its_prompt_is_warned_about() -> None:
+    phrases = ["classic example of", "an example of"]
+    leaked = {"share": 0.5, "completions": 24, "phrases": phrases}
+    found = advise(task(view(lengths=written(ended=0.5), leakage=leaked)))
+    assert {warning["what"] for warning in found} == {"teacher_cut", "leakage"}
+    assert "50% of the teacher's completions are cut at 48 tokens" in found[0]["message"]
+    assert "'classic example of', 'an example of'" in found[1]["message"]
+    assert not kinds(task(view(lengths=written(ended=0.9), leakage={**leaked, "share": 0.1})))
