@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from scipy.optimize import isotonic_regression
 
@@ -49,6 +50,18 @@ def test_crossings_by_hand(name, values, level, place):
 def test_rounding_does_not_hide_a_level_that_is_reached():
     thirds = [0.0, 1 / 3 + 1 / 3 - 1 / 3, 0.1 + 0.2]
     assert at(thirds, 0.3 + 2e-17) is not None and crossing([0.0, 0.3 - 1e-12], 0.3) == Crossing(0, 1.0)
+
+
+@pytest.mark.parametrize(("top", "slope"), [(0.9, 15), (0.7, 15), (0.7, 40)])
+def test_on_average_a_level_is_read_near_the_step_where_it_is_truly_reached(top, slope):
+    """Learning curves of 200 steps with 9 evaluations, each on 64 rows."""
+    steps, rng = np.arange(0.0, 201.0, 25.0), np.random.default_rng(0)
+    true = 0.05 + (top - 0.05) / (1 + np.exp((80 - steps) / slope))
+    for share, near in ((0.5, 3), (0.75, 5), (0.9, 10)):
+        level = true[0] + share * (top - true[0])
+        found = [crossing(monotone((rng.binomial(64, true) / 64).tolist()), level) for _ in range(400)]
+        read = [place.read(steps.tolist()) for place in found if place]
+        assert np.mean(read) == pytest.approx(crossing(true.tolist(), level).read(steps.tolist()), abs=near)
 
 
 def test_another_quantity_is_read_between_the_same_two_points():
