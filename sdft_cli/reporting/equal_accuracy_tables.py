@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sdft_cli.console import number, span
 from sdft_cli.reporting.equal_accuracy import HEADLINE, EqualAccuracy, GroupAtLevel, Level, StageAtLevels
-from sdft_cli.reporting.tables import NONE, Cell, Table, TableGroup, estimate_cell, nonempty
+from sdft_cli.reporting.tables import LONG, NONE, Cell, Table, TableGroup, estimate_cell, nonempty
 
 TITLE = "Prior change at equal accuracy on the new task"
 #: Marks a recipe that is read at the end of its stage.
@@ -33,19 +33,21 @@ ONE_SEED = (
 
 
 def equal_accuracy_group(compared: EqualAccuracy) -> TableGroup:
-    """All tables under one heading: of several stages first one that has a single level of each, then all levels by
-    stage, folded. Where nothing can be compared, the heading has no table and says what is lacking."""
+    """All tables under one heading. Where a single table of all levels would be long, or there are several stages, one
+    with a single level of each stage comes first, and all levels follow by stage, folded. Where nothing can be
+    compared, there is no table, and the introduction says what is lacking."""
     stages, notes = compared["stages"], _notes(compared["notes"])
     if not stages:
         return TableGroup(TITLE, [], notes)
     n, suite_n = (_sizes([stage[key] for stage in stages]) for key in ("n", "suite_n"))
     intro = f"{INTRO.format(n=n, suite_n=suite_n)} {notes}".rstrip()
     whole = [(stage, stage["levels"]) for stage in stages]
-    if len(stages) == 1:
-        return TableGroup(TITLE, nonempty(_table(stages[0]["name"], whole)), intro)
-    first = _table("", [(stage, _headline(stage)) for stage in stages])
+    title = stages[0]["name"] if len(stages) == 1 else ""
+    if title and len((table := _table(title, whole)).rows) <= LONG:
+        return TableGroup(TITLE, [table], intro)
+    first = _table(title, [(stage, _headline(stage)) for stage in stages])
     by_stage = [replace(_table(f"All levels: {one[0]['name']}", [one]), folded=True) for one in whole]
-    return TableGroup(TITLE, [first, *by_stage], intro)
+    return TableGroup(TITLE, [*nonempty(first), *by_stage], intro)
 
 
 def sentence(compared: EqualAccuracy) -> str:

@@ -162,10 +162,10 @@ def equal_accuracy_csv(compared: EqualAccuracy) -> str:
         for level in stage["levels"]:
             for one in level["groups"]:
                 difference = one["difference"] or {"since_start": estimate(None), "since_base": estimate(None)}
-                of_group = [one["group"], len(one["seeds"]), one["reached"], min(one["highest"]), one["minus"]]
                 values = [one["step"], *(side[key] for side in (one["change"], difference) for key in SINCE)]
-                triples = [number for value in values for number in _triple(value)]
-                rows.append([stage["name"], level["accuracy"], level["share"], *of_group, *triples])
+                row: list[str | float | None] = [stage["name"], level["accuracy"], level["share"], one["group"]]
+                row += [len(one["seeds"]), one["reached"], min(one["highest"]), one["minus"]]
+                rows.append(row + [number for value in values for number in _triple(value)])
     ends = [f"{name}{end}" for name in columns for end in ("", "_low", "_high")]
     heads = ("stage", "accuracy", "share", "group", "seeds", "reached", "highest", "minus", *ends)
     return _csv(heads, rows)

@@ -276,6 +276,15 @@ def test_the_table_and_the_sentence(made):
     )
 
 
+def test_of_many_recipes_one_level_stands_first_and_the_others_are_folded(made):
+    groups = [group(made, f"recipe {k}", shifted(FAST, k / 100)) for k in range(5)]
+    first, every = equal_accuracy_group(at_equal_accuracy(groups)).tables
+    assert {row[0].text for row in first.rows} == {"0.810"} and len(first.rows) == 5 and not first.folded
+    assert len(every.rows) == 20 and every.folded
+    [asked] = equal_accuracy_group(at_equal_accuracy(groups, [0.3, 0.4])).tables
+    assert len(asked.rows) == 10
+
+
 def test_the_csv_file(made):
     compared = at_equal_accuracy([group(made, "fast", FAST), group(made, "slow", SLOW, shifted(SLOW, 0.1))], [0.6])
     fast, slow = csv.DictReader(io.StringIO(export.equal_accuracy_csv(compared)))
