@@ -46,7 +46,8 @@ def equal_accuracy_group(compared: EqualAccuracy) -> TableGroup:
     if title and len((table := _table(title, whole)).rows) <= LONG:
         return TableGroup(TITLE, [table], intro)
     first = _table(title, [(stage, _headline(stage)) for stage in stages])
-    by_stage = [replace(_table(f"All levels: {one[0]['name']}", [one]), folded=True) for one in whole]
+    more = [one for one in whole if len(one[1]) > len(_headline(one[0]))]
+    by_stage = [replace(_table(f"All levels: {one[0]['name']}", [one]), folded=True, note="") for one in more]
     return TableGroup(TITLE, [*nonempty(first), *by_stage], intro)
 
 
