@@ -79,6 +79,7 @@ def show(contents: Report) -> None:
             continue
         if not by_name[name].tables:
             terminal.prose(by_name[name].intro)
+            console.out.print()
         elif not all(table.folded for table in by_name[name].tables):
             terminal.show(by_name[name], folded=False)
 
