@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from sdft_cli.console import span, visible
-from sdft_cli.reporting.estimates import Estimate
+from sdft_cli.reporting.equal_accuracy import SINCE, EqualAccuracy
+from sdft_cli.reporting.estimates import Estimate, estimate
 from sdft_cli.reporting.plots import Drawn
 from sdft_cli.reporting.report_json import Report, ReportData, RunReport
 from sdft_cli.reporting.sections import ORDER
@@ -149,6 +150,25 @@ def seeds_csv(report: ReportData) -> str:
         for metric in METRICS
     ]
     return _csv(["group", "seeds", "metric", "mean", "low", "high"], rows)
+
+
+def equal_accuracy_csv(compared: EqualAccuracy) -> str:
+    """A line per stage, accuracy and recipe: the steps to it, the prior change there, and its difference from the
+    recipe in ``minus``. A recipe that does not reach the accuracy has no values; ``highest`` tells how far the lowest
+    of its seeds comes."""
+    columns = ("step", "since_start", "since_base", "difference_since_start", "difference_since_base")
+    rows: list[list[str | float | None]] = []
+    for stage in compared["stages"]:
+        for level in stage["levels"]:
+            for one in level["groups"]:
+                difference = one["difference"] or {"since_start": estimate(None), "since_base": estimate(None)}
+                values = [one["step"], *(side[key] for side in (one["change"], difference) for key in SINCE)]
+                row: list[str | float | None] = [stage["name"], level["accuracy"], level["share"], one["group"]]
+                row += [len(one["seeds"]), one["reached"], min(one["highest"]), one["minus"]]
+                rows.append(row + [number for value in values for number in _triple(value)])
+    ends = [f"{name}{end}" for name in columns for end in ("", "_low", "_high")]
+    heads = ("stage", "accuracy", "share", "group", "seeds", "reached", "highest", "minus", *ends)
+    return _csv(heads, rows)
 
 
 def loss_csv(report: ReportData) -> str:

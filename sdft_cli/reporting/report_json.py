@@ -17,6 +17,7 @@ from sdft_cli.evaluation import comparable
 from sdft_cli.reporting import comparisons, gain_shares, groups
 from sdft_cli.reporting.by_stage import StageMetrics, stage_metrics
 from sdft_cli.reporting.comparisons import SeedComparison, UnitChanges
+from sdft_cli.reporting.equal_accuracy import EqualAccuracy, at_equal_accuracy
 from sdft_cli.reporting.estimates import Estimate, estimate, seed_accuracy, seed_mean
 from sdft_cli.reporting.groups import Group
 from sdft_cli.reporting.matrices import (
@@ -102,6 +103,7 @@ class ReportData(TypedDict):
     groups: list[GroupReport]
     pair: SeedComparison | None
     difference: dict[Metric, Estimate] | None
+    equal_accuracy: EqualAccuracy
     normalised: dict[str, list[list[float | None]]]
     meanings: dict[Metric, str]
     draws: int
@@ -117,8 +119,11 @@ class Report(ReportData):
     files: list[str]
 
 
-def gather(run_groups: Sequence[Group], single: Mapping[str, float] | None = None) -> ReportData:
-    """The numbers of runs by group; ``single`` has the accuracies of models that were trained on one task alone."""
+def gather(
+    run_groups: Sequence[Group], single: Mapping[str, float] | None = None, levels: Sequence[float] = ()
+) -> ReportData:
+    """The numbers of runs by group; ``single`` has the accuracies of models that were trained on one task alone.
+    ``levels`` are those of `at_equal_accuracy`."""
     labels = groups.labels(run_groups)
     pairs = [(group, run) for group in run_groups for run in group.runs]
     runs = [run for _, run in pairs]
@@ -127,6 +132,7 @@ def gather(run_groups: Sequence[Group], single: Mapping[str, float] | None = Non
         "groups": [_group(group) for group in run_groups],
         "pair": _pair(*run_groups) if len(run_groups) == 2 else None,
         "difference": comparisons.difference(*runs) if len(runs) == 2 else None,
+        "equal_accuracy": at_equal_accuracy(run_groups, levels),
         "normalised": dict(zip(labels, gain_shares.shares(runs), strict=True)),
         "meanings": MEANINGS,
         "draws": bootstrap.DRAWS,

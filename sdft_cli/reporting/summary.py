@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdft_cli.console import is_change, number, pvalue, span
+from sdft_cli.reporting.equal_accuracy_tables import sentence
 from sdft_cli.reporting.report_json import ReportData, RunReport
 from sdft_cli.stats.continual import Metric
 from sdft_cli.stats.intervals import overlap
@@ -36,6 +37,8 @@ def sentences(report: ReportData) -> list[str]:
         lines += _over_seeds(report)
     elif len(runs) <= _FEW:
         lines += [_outcome(run) for run in runs]
+    if len(groups) <= _FEW and (equal := sentence(report["equal_accuracy"])):
+        lines.append(equal)
     different = runs[0]["group"] != runs[-1]["group"] and runs[0]["metrics_over"] == runs[-1]["metrics_over"]
     if len(runs) == 2 and different:
         lines.append(_overlaps(*runs))

@@ -188,7 +188,7 @@ FLAGS: dict[str, dict[str, str]] = {
         "out": "--out o",
         "no_cache": "--no-cache",
     },
-    "compare": {"targets": "", "by": "", "force": "--force"},
+    "compare": {"targets": "", "by": "", "at_accuracy": "--at-accuracy 0.8", "force": "--force"},
     "grade": {
         "task": "",
         "completions": "--completions other.jsonl",
@@ -197,7 +197,13 @@ FLAGS: dict[str, dict[str, str]] = {
         "judge_key_env": "--judge-key-env MY_KEY",
         "data": "--data d",
     },
-    "report": {"runs": "three", "out": "--out o", "single": "--single one", "force": "--force"},
+    "report": {
+        "runs": "three",
+        "out": "--out o",
+        "single": "--single one",
+        "at_accuracy": "--at-accuracy 0.8",
+        "force": "--force",
+    },
     "methods": {},
     "tasks": {},
     "graders": {},
