@@ -30,7 +30,7 @@ DESK = Path(__file__).parents[1] / "desk" / "demo.toml"
 MICRO_TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 #: A tiny model gains nothing from more threads, and its figures then do not depend on their number.
 MICRO_SETS = ("threads=1",)
-MICRO_QUICK = ("max_steps=4", "evaluation.limit=16", "eval_every=2", "eval_limit=8")
+MICRO_QUICK = ("max_steps=2", "batch=8", "evaluation.limit=4", "eval_every=1", "eval_limit=4")
 DESK_QUICK = ("max_steps=2", "evaluation.limit=4")
 
 
@@ -47,10 +47,13 @@ class Demo:
     sets: Sequence[str] = ()
     plugins: Sequence[Path] = ()
 
+    def __post_init__(self) -> None:
+        if self.model and self.world is not None:
+            problem = f"--world {self.world}: only the embedded model's tasks have hidden rules"
+            raise UsageError(problem, "leave out --world, or --model")
+
     def recipes(self, data: Path) -> dict[str, Recipe]:
         """A recipe for every method."""
-        if self.model and self.world is not None:
-            raise UsageError("--world: only the embedded model's tasks have hidden rules", "leave out --world or --model")
         return {method: self._recipe(method, data) for method in self.methods}
 
     def _recipe(self, method: str, data: Path) -> Recipe:
@@ -105,18 +108,23 @@ def _outlook(out: Path, recipes: Mapping[str, Recipe]) -> int:
     from sdft_cli.training import run_time, side_by_side
     from sdft_cli.training.run_plan import plan_run
 
-    waiting = {m: r for m, r in recipes.items() if not (out / m / "done.json").is_file()}
-    if not waiting:
+    begun = {m: Run.open(out / m) for m in recipes if (out / m / "recipe.json").is_file()}
+    plans = {m: plan_run(r, begun.get(m)) for m, r in recipes.items() if not (m in begun and begun[m].done)}
+    if not plans:
         return 1
-    plans = {m: plan_run(r, Run.open(out / m) if (out / m / "recipe.json").is_file() else None) for m, r in waiting.items()}
     at_once = side_by_side.most(list(plans.values()), min(len(plans), cores()))
     speed = run_time.speed(next(iter(plans.values())), max(1, cores() // at_once))
     seconds = {method: run_time.seconds(plan, speed) for method, plan in plans.items()}
-    total = max(max(seconds.values()), sum(seconds.values()) / at_once)
-    each = ", ".join(f"{method} {console.clock(s)}" for method, s in seconds.items())
-    how = "side by side" if at_once > 1 else "one after the other"
-    console.err.print(f"about {console.clock(total)} on this machine ({each}; {how})", soft_wrap=True, markup=False)
+    console.err.print(_said(seconds, at_once), soft_wrap=True, markup=False)
     return at_once
+
+
+def _said(seconds: Mapping[str, float], at_once: int) -> str:
+    """How long the runs will take, in a line."""
+    total = max(max(seconds.values()), sum(seconds.values()) / at_once)
+    how = "side by side" if at_once > 1 else "one after the other"
+    each = ", ".join(f"{method} {console.duration(s)}" for method, s in seconds.items())
+    return f"about {console.duration(total)} on this machine" + (f" ({each}; {how})" if len(seconds) > 1 else "")
 
 
 def _train(out: Path, recipes: Mapping[str, Recipe], at_once: int, quiet: bool) -> list[Path]:
@@ -126,6 +134,6 @@ def _train(out: Path, recipes: Mapping[str, Recipe], at_once: int, quiet: bool) 
             Run.create(out / method, recipe)
         if not quiet:
             print(f"{method}: {' -> '.join(recipe.tasks)}", file=sys.stderr)
-    jobs = [Job(m, out / m, (r.train.max_steps or 0) * len(r.tasks)) for m, r in recipes.items()]
-    train_all(jobs, at_once, quiet)
-    return [job.folder for job in jobs]
+    waiting = {m: r for m, r in recipes.items() if not Run.open(out / m).done}
+    train_all([Job(m, out / m, (r.train.max_steps or 0) * len(r.tasks)) for m, r in waiting.items()], at_once, quiet)
+    return [out / method for method in recipes]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from sdft_cli import plugins
-from sdft_cli.config.recipe import Recipe, Sampler
+from sdft_cli.config.recipe import Sampler
 from sdft_cli.models.engine import Engine
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.preflight import StagePlan

@@ -16,10 +16,11 @@ def most(plans: Sequence[RunPlan], wanted: int) -> int:
     free = free_bytes(pretrained.placement(plans[0].recipe.runtime)[0])
     if free is None:
         return wanted
-    peaks = sorted((_peak(plan) for plan in plans), reverse=True)
+    peaks = sorted((peak(plan) for plan in plans), reverse=True)
     return max((k for k in range(1, wanted + 1) if sum(peaks[:k]) <= free), default=1)
 
 
-def _peak(plan: RunPlan) -> int:
+def peak(plan: RunPlan) -> int:
+    """The most bytes that the run is predicted to hold at once."""
     load = load_of(plan.recipe, *longest(plan.stages))
     return footprint(plan.recipe, plan.location, len(plan.stages), load)["predicted_peak_bytes"]
