@@ -1,5 +1,6 @@
-"""The desk: a made-up company in plain English, for models that already speak it.
+"""A support desk in plain English, all of it made up: customers' messages, their orders, and a company's handbook.
 
-Three skills of its support desk, each with a convention that nobody can guess, and the skills that a model should keep
-meanwhile. Everything is drawn by seed from word lists; no row is copied from anywhere.
+It stands beside the micro world for real language models: prompts are short, demonstrations are in a style of the
+desk's own, and nothing in them is known to any model. The tasks `desk-triage`, `desk-orders` and `desk-handbook` are
+made of it.
 """

@@ -1,7 +1,7 @@
-"""The handbook: what it says about twenty-four machines of the company, with direct and indirect questions.
+"""The handbook of a made-up company: who approves what, where things are, how long one has, and which form it takes.
 
-A direct question names the machine, an indirect one another fact about it. Direct questions have wordings for training
-and one that is only asked in tests.
+Every fact is drawn by seed. It has wordings of its question for training, others that are only asked in tests, and
+indirect ones: a situation in which the fact is needed, and the way back from the fact to its subject.
 """
 
 from __future__ import annotations
@@ -9,77 +9,112 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-_MACHINES = ("Heron press", "Otter saw", "Falcon kiln", "Badger drill", "Lynx lathe", "Raven oven", "Beaver mill",
-             "Ibis pump", "Wolf grinder", "Swan mixer", "Hare winch", "Crane lift", "Mole borer", "Seal washer",
-             "Stork loom", "Viper cutter", "Moose crusher", "Finch printer", "Adder welder", "Bison roller",
-             "Robin dryer", "Shark planer", "Tapir boiler", "Gecko sander")  # fmt: skip
-_HALLS = tuple(f"hall {number}" for number in range(11, 35))
-_KEEPERS = ("Odile Marsh", "Tom Barrow", "Nadia Fell", "Peter Vance", "Rosa Quill", "Sven Holt", "Tara Moon", "Uri Sand",
-            "Vera Pond", "Will Thorn", "Xenia Clay", "Yusuf Reed", "Zoe Flint", "Abel Frost", "Bea Snow", "Cyril Dew",
-            "Dora Wren", "Emil Ash", "Flora Beck", "Gus Heath", "Hilda Cove", "Igor Glen", "Jane Ford", "Kurt Lake")  # fmt: skip
-_MAKERS = ("Tarn Works", "Bolt & Daughters", "Northgate", "Ferro Lund", "Acre Tools", "Klamm", "Pinion", "Ostrava Steel",
-           "Half Moon", "Juno Motors", "Kestrel Iron", "Lode", "Mistral", "Nimbus", "Ochre Bros", "Prism", "Quarry Lane",
-           "Rivet House", "Solstice", "Tundra", "Umber", "Vesta", "Westwind", "Zinc Row")  # fmt: skip
-_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-           "December")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Machine:
-    name: str
-    hall: str
-    keeper: str
-    maker: str
-    month: str
-
-    @property
-    def text(self) -> str:
-        """Its page in the handbook."""
-        return (
-            f"The {self.name} stands in {self.hall}. {self.keeper} looks after it. It was built by {self.maker}, and "
-            f"it is serviced every {self.month}."
-        )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question, the fact that answers it, and the machine's page."""
-
-    question: str
-    answer: str
-    page: str
-
-
-#: Wordings by fact; the last of each is for tests.
-DIRECT = {
-    "hall": ("Where does the {m} stand?", "In which hall is the {m}?", "Where do I find the {m}?"),
-    "keeper": ("Who looks after the {m}?", "Whom do I call about the {m}?", "Who is in charge of the {m}?"),
-    "maker": ("Who built the {m}?", "Which firm made the {m}?", "What is the maker of the {m}?"),
-    "month": ("In which month is the {m} serviced?", "When is the {m} serviced?", "What month is the {m}'s service?"),
-}
-INDIRECT = (
-    ("Which machine stands in {hall}?", "name"),
-    ("Which machine does {keeper} look after?", "name"),
-    ("Who looks after the machine in {hall}?", "keeper"),
-    ("Who built the machine that {keeper} looks after?", "maker"),
+_PEOPLE = ("Odile Marsh", "Tom Barrow", "Nadia Fell", "Peter Vance", "Rosa Quill", "Sven Holt", "Tara Moon",
+           "Victor Sand", "Vera Pond", "Will Thorn", "Alice Clay", "Joseph Reed")  # fmt: skip
+_ROOMS = tuple(f"room {number}" for number in (12, 17, 23, 26, 31, 38, 44, 45, 52, 59, 63, 68))
+_DAYS = tuple(f"{n} days" for n in (2, 3, 4, 6, 8, 9, 11, 12, 15, 20, 25, 40))
+_FORMS = tuple(
+    f"form {letter}{digit}" for letter, digit in zip("ABCDEFGHKLMR", (7, 3, 9, 5, 2, 8, 4, 6, 1, 7, 3, 9), strict=True)
 )
 
 
-def machines(rng: random.Random) -> list[Machine]:
-    """All machines; no two share a hall, a keeper or a maker."""
-    columns = [rng.sample(column, len(_MACHINES)) for column in (_HALLS, _KEEPERS, _MAKERS)]
-    months = rng.sample(2 * _MONTHS, len(_MACHINES))
-    return [Machine(*row) for row in zip(_MACHINES, *columns, months, strict=True)]
+@dataclass(frozen=True)
+class Kind:
+    """One kind of fact. ``{s}`` stands for the subject, ``{a}`` for what the handbook says of it."""
+
+    name: str
+    subjects: tuple[str, ...]
+    answers: tuple[str, ...]
+    statement: str
+    wordings: tuple[str, ...]
+    held_out: tuple[str, ...]
+    situation: str
+    backwards: str
 
 
-def direct(machine: Machine, held_out: bool) -> list[Asked]:
-    return [
-        Asked(wording.format(m=machine.name), str(getattr(machine, fact)), machine.text)
-        for fact, wordings in DIRECT.items()
-        for wording in (wordings[-1:] if held_out else wordings[:-1])
+KINDS = (
+    Kind(
+        "approval",
+        ("overtime", "business travel", "training courses", "new software", "working from home", "gifts for customers",
+         "press interviews", "company cars", "unpaid leave", "guest parking", "catering", "office furniture"),
+        _PEOPLE,
+        "{a} approves {s}",
+        ("Who approves {s}?", "Whose approval do I need for {s}?", "Who signs off on {s}?", "Who decides about {s}?"),
+        ("Who has to agree to {s}?", "Which person approves {s}?"),
+        "I am new here and want to ask for {s}. To whom do I write?",
+        "What does {a} approve?",
+    ),
+    Kind(
+        "place",
+        ("spare keys", "lost badges", "old laptops", "safety shoes", "first aid boxes", "paper clips", "projectors",
+         "visitor badges", "umbrellas", "travel adapters", "archive boxes", "microphones"),
+        _ROOMS,
+        "{s} are kept in {a}",
+        ("Where are {s} kept?", "In which room are {s}?", "Where can I find {s}?", "Which room holds {s}?"),
+        ("Where do I have to go for {s}?", "Where do we keep {s}?"),
+        "A visitor is at the door and asks about {s}. Which room do I send her to?",
+        "What is kept in {a}?",
+    ),
+    Kind(
+        "deadline",
+        ("travel receipts", "sick notes", "accident reports", "holiday requests", "customer complaints", "time sheets",
+         "damage reports", "change requests", "expense claims", "project reports", "address changes", "parking fines"),
+        _DAYS,
+        "{s} must be handed in within {a}",
+        ("How long do I have to hand in {s}?", "Within how many days must {s} be handed in?",
+         "What is the deadline for {s}?", "How soon must {s} be handed in?"),
+        ("How much time is there for {s}?", "After how many days are {s} too late?"),
+        "It happened today, so I have to think of {s}. How many days are left?",
+        "What must be handed in within {a}?",
+    ),
+    Kind(
+        "form",
+        ("a parental leave", "a salary advance", "a name change", "a new phone", "a bicycle loan", "a desk move",
+         "a language course", "a transfer", "a gym discount", "a night shift", "a repair", "a second monitor"),
+        _FORMS,
+        "{a} is for {s}",
+        ("Which form do I need for {s}?", "What form is for {s}?", "Which form do I fill in for {s}?",
+         "How do I apply for {s}?"),
+        ("What is the right form for {s}?", "Which paper do I hand in for {s}?"),
+        "My colleague would like {s} and asks me for the form. Which one is it?",
+        "What is {a} for?",
+    ),
+)  # fmt: skip
+#: Facts on a page: one of each kind.
+PAGES = len(_PEOPLE)
+
+
+@dataclass(frozen=True)
+class Fact:
+    kind: Kind
+    subject: str
+    answer: str
+
+    @property
+    def sentence(self) -> str:
+        return self.fill(self.kind.statement)
+
+    def fill(self, wording: str) -> str:
+        return wording.format(s=self.subject, a=self.answer)
+
+
+@dataclass(frozen=True)
+class Page:
+    number: int
+    facts: tuple[Fact, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(f"{fact.sentence[0].upper()}{fact.sentence[1:]}." for fact in self.facts)
+
+
+def pages(rng: random.Random) -> list[Page]:
+    """The handbook; no two facts of a kind have the same subject or answer."""
+    columns = [
+        [
+            Fact(kind, s, a)
+            for s, a in zip(rng.sample(kind.subjects, PAGES), rng.sample(kind.answers, PAGES), strict=True)
+        ]
+        for kind in KINDS
     ]
-
-
-def indirect(machine: Machine) -> list[Asked]:
-    known = {"hall": machine.hall, "keeper": machine.keeper}
-    return [Asked(q.format(**known), str(getattr(machine, fact)), machine.text) for q, fact in INDIRECT]
+    return [Page(number, facts) for number, facts in enumerate(zip(*columns, strict=True), 1)]

@@ -1,7 +1,7 @@
-"""Messages of customers, and the queue of the desk that each belongs to.
+"""Messages of customers, and the team of the desk that each belongs to.
 
-A queue's name says nothing about what it is for, so that only demonstrations can teach it. Each has wordings for
-training and others that are only asked about in tests.
+A team's name says nothing about what it is for, so that only demonstrations can teach it. Each has wordings for
+training and others that occur in tests alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Queue:
+class Team:
     """``reason`` is how the desk's experts put what the message is about; wordings have slots for `WORDS`."""
 
     name: str
@@ -20,8 +20,8 @@ class Queue:
     held_out: tuple[str, ...]
 
 
-QUEUES = (
-    Queue(
+TEAMS = (
+    Team(
         "harbor",
         "the parcel is late",
         (
@@ -37,7 +37,7 @@ QUEUES = (
             "Has the {thing} been sent to {city} at all? I have waited long enough.",
         ),
     ),
-    Queue(
+    Team(
         "anvil",
         "the item is broken",
         (
@@ -53,7 +53,7 @@ QUEUES = (
             "The {thing} is dented and torn on one side.",
         ),
     ),
-    Queue(
+    Team(
         "lantern",
         "another item was sent",
         (
@@ -69,7 +69,7 @@ QUEUES = (
             "The label says {thing}, yet inside I found a {other}.",
         ),
     ),
-    Queue(
+    Team(
         "meadow",
         "the customer wants the money back",
         (
@@ -85,7 +85,7 @@ QUEUES = (
             "Kindly pay back what I spent on the {thing}.",
         ),
     ),
-    Queue(
+    Team(
         "copper",
         "the customer cannot log in",
         (
@@ -101,7 +101,7 @@ QUEUES = (
             "I am shut out of my account and need a new password by {day}.",
         ),
     ),
-    Queue(
+    Team(
         "willow",
         "an invoice is needed",
         (
@@ -117,9 +117,9 @@ QUEUES = (
             "The company name is missing on the receipt for the {thing}.",
         ),
     ),
-    Queue(
+    Team(
         "granite",
-        "a repair under guarantee",
+        "it is a repair under guarantee",
         (
             "After a year the {thing} has stopped working. Is it still under guarantee?",
             "The {thing} was fine until {day}, now it will not start. Can you repair it?",
@@ -133,9 +133,9 @@ QUEUES = (
             "How do I claim the guarantee on a {thing} that gave up on {day}?",
         ),
     ),
-    Queue(
+    Team(
         "comet",
-        "a question before buying",
+        "it is a question before buying",
         (
             "Is the {thing} also sold in green?",
             "How heavy is the {thing}?",
@@ -161,11 +161,11 @@ _ENDINGS = ("", "", " Thanks.", " Please help.", " Kind regards, {name}", " Best
 _NAMES = ("Ana", "Bill", "Carla", "Dev", "Elsa", "Femi", "Greta", "Hugo", "Ines", "Jonas", "Kim", "Lena")
 
 
-def write(queue: Queue, rng: random.Random, held_out: bool) -> str:
-    """A message for ``queue``, in a wording for training or a held-out one."""
+def write(team: Team, rng: random.Random, held_out: bool) -> str:
+    """A message for ``team``, in a wording for training or a held-out one."""
     thing, other = rng.sample(WORDS["thing"], 2)
     slots = {"thing": thing, "other": other, "day": rng.choice(WORDS["day"]), "city": rng.choice(WORDS["city"])}
-    text = rng.choice(queue.held_out if held_out else queue.wordings).format(**slots)
+    text = rng.choice(team.held_out if held_out else team.wordings).format(**slots)
     opening, ending = rng.choice(_OPENINGS), rng.choice(_ENDINGS).format(name=rng.choice(_NAMES))
     if opening.endswith(", ") and not text.startswith("I "):
         text = text[0].lower() + text[1:]

@@ -1,6 +1,6 @@
 """Orders by message, and the one line of JSON that the desk writes of each.
 
-The line's keys and the way a day is written are the desk's own. Wordings for training and for tests differ.
+The line's keys and their order are the desk's own. Wordings for training and for tests differ.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from sdft_cli.desk.messages import WORDS
 
-_NAMES = ("Anna Berg", "Ben Okoro", "Clara Moss", "David Lind", "Ella Frost", "Farid Nasser", "Grace Hill", "Hana Sato",
-          "Ivan Petrov", "Julia Costa", "Karl Weiss", "Lucy Grant", "Marta Nowak", "Nils Dahl", "Olga Ruiz")  # fmt: skip
+_NAMES = ("Anna Berg", "Ben Okoro", "Clara Moss", "David Lind", "Ella Frost", "Farid Nasser", "Grace Hill",
+          "Hana Sato", "Ivan Petrov", "Julia Costa", "Karl Weiss", "Lucy Grant", "Marta Nowak", "Nils Dahl",
+          "Olga Ruiz")  # fmt: skip
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 _COUNTS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 WORDINGS = (
@@ -41,7 +42,7 @@ class Order:
     def line(self) -> str:
         """The order as the desk writes it."""
         return json.dumps(
-            {"who": self.name, "where": self.city, "what": self.item, "n": self.count, "due": self.day[:3].lower()},
+            {"customer": self.name, "city": self.city, "item": self.item, "quantity": self.count, "day": self.day},
             ensure_ascii=False,
         )
 

@@ -57,6 +57,13 @@ def summarize(kl_rows: Sequence[Tensor], skip: int, seed: int = 0) -> Divergence
     }
 
 
+def first_share(kl_rows: Sequence[Tensor], k: int) -> float:
+    """The share of all forward KL that lies at the first ``k`` tokens of its completion, from 0 to 1; 0 where there is
+    none at all. ``kl_rows`` are those of `per_token`, [2, n] each; their sums are pooled, so long rows weigh more."""
+    total = sum(float(kl_2N[0].sum()) for kl_2N in kl_rows)
+    return sum(float(kl_2N[0, :k].sum()) for kl_2N in kl_rows) / total if total > 0 else 0.0
+
+
 def _mean_per_token(each: Sequence[Tensor], seed: int) -> MeanValue:
     sums, counts = [float(kl_N.sum()) for kl_N in each], [len(kl_N) for kl_N in each]
     value, draws = bootstrap.ratio(sums, counts, seed=seed)

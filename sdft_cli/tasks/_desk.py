@@ -11,9 +11,8 @@ from pathlib import Path
 
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
-SIZES = {"train": 320, "validation": 64, "test": 128}
+SIZES = {"train": 320, "validation": 64, "test": 96}
 SOURCE, LICENCE = "the desk (made up, sdft_cli.desk)", "Apache-2.0"
-MAX_NEW_TOKENS = 64
 #: One row of a split (the random numbers, the split, its number); the same prompt may come again.
 Draw = Callable[[random.Random, str, int], Example]
 
@@ -40,8 +39,9 @@ def desk_task(
     summary: str,
     splits: Callable[[PrepareOptions], dict[str, list[Example]]],
     grade: Callable[[str, Example], Score],
+    max_new_tokens: int,
 ) -> Task:
-    """A task that makes its own rows."""
+    """A task that makes its own rows; ``max_new_tokens`` is about twice the longest demonstration."""
 
     def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
         return Prepared(splits(options), source=SOURCE, licence=LICENCE)
@@ -51,7 +51,7 @@ def desk_task(
         summary=summary,
         prepare=prepare,
         grade=grade,
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=max_new_tokens,
         needs_source=False,
         note="made-up rows in plain English",
     )

@@ -1,36 +1,47 @@
-"""Desk handbook: answer questions about machines from a handbook that nobody else has.
+"""Desk handbook: answer questions from the handbook of a company that does not exist. A row::
 
-Train and validation ask about every fact in two wordings, test in a third one; ``ood`` reaches a fact through another
-one; ``corpus`` has the pages. Graded by mention: right if the completion contains the gold answer's words. Known flaw:
-an answer that lists several halls or persons counts as right if the gold one is among them.
+{"id": "desk-handbook-train-0",
+ "prompt": [{"role": "user", "content": "Question for the handbook: Who approves overtime?"}],
+ "demonstration": "The handbook says: Odile Marsh.", "context": "Odile Marsh approves overtime. Spare keys are ...",
+ "answer": "Odile Marsh", "meta": {"kind": "approval"}}
+
+Train and validation ask about all forty-eight facts in four wordings, ``test`` in two others; ``ood`` reaches a fact
+through a situation, or asks back from the fact to its subject; ``corpus`` has the pages. Graded by mention: right if
+the completion contains the gold answer's words. Known flaw: an answer that lists several persons or rooms counts as
+right if the gold one is among them.
 """
 
 from __future__ import annotations
 
 import random
 
-from sdft_cli.desk.handbook import Asked, direct, indirect, machines
+from sdft_cli.desk.handbook import Fact, Page, pages
 from sdft_cli.grading.task_rules import containment
 from sdft_cli.tasks._desk import desk_task
 from sdft_cli.types import Example, PrepareOptions, Score
 
-VALIDATION_SHARE = 0.1
+QUESTION = "Question for the handbook: {question}"
+VALIDATION = 32
+Asked = tuple[Page, Fact, str, str]  # page, fact, question, answer
 
 
 def splits(options: PrepareOptions) -> dict[str, list[Example]]:
-    rng = random.Random(f"desk-handbook/{options.seed}")
-    pages = machines(rng)
-    asked = [question for page in pages for question in direct(page, held_out=False)]
-    rng.shuffle(asked)
-    few = round(VALIDATION_SHARE * len(asked))
+    """The facts are the same for every seed, as a handbook is; the seed says which questions validate."""
+    book = pages(random.Random("desk-handbook"))
+    known = [(page, fact) for page in book for fact in page.facts]
+    direct = [(page, fact, fact.fill(w), fact.answer) for page, fact in known for w in fact.kind.wordings]
+    random.Random(f"desk-handbook/{options.seed}").shuffle(direct)
+    held_out = [(page, fact, fact.fill(w), fact.answer) for page, fact in known for w in fact.kind.held_out]
+    situations = [(page, fact, fact.fill(fact.kind.situation), fact.answer) for page, fact in known]
+    backwards = [(page, fact, fact.fill(fact.kind.backwards), fact.subject) for page, fact in known]
     return {
-        "train": _rows(asked[few:], "train"),
-        "validation": _rows(asked[:few], "validation"),
-        "test": _rows([question for page in pages for question in direct(page, held_out=True)], "test"),
-        "ood": _rows([question for page in pages for question in indirect(page)], "ood"),
+        "train": _rows(direct[VALIDATION:], "train"),
+        "validation": _rows(direct[:VALIDATION], "validation"),
+        "test": _rows(held_out, "test"),
+        "ood": _rows([*situations, *backwards], "ood"),
         "corpus": [
-            Example(f"desk-handbook-corpus-{i}", [], text=page.text, meta={"document": page.name})
-            for i, page in enumerate(pages)
+            Example(f"desk-handbook-corpus-{page.number}", [], text=page.text, meta={"document": f"page {page.number}"})
+            for page in book
         ],
     }
 
@@ -39,12 +50,13 @@ def _rows(asked: list[Asked], split: str) -> list[Example]:
     return [
         Example(
             f"desk-handbook-{split}-{i}",
-            [{"role": "user", "content": f"From our handbook: {question.question}"}],
-            demonstration=f"The handbook says: {question.answer}.",
-            context=question.page,
-            answer=question.answer,
+            [{"role": "user", "content": QUESTION.format(question=question)}],
+            demonstration=f"The handbook says: {answer}.",
+            context=page.text,
+            answer=answer,
+            meta={"kind": fact.kind.name, "backwards": answer == fact.subject},
         )
-        for i, question in enumerate(asked)
+        for i, (page, fact, question, answer) in enumerate(asked)
     ]
 
 
@@ -53,4 +65,4 @@ def grade(completion: str, example: Example) -> Score:
     return containment(completion, example.answer)
 
 
-TASK = desk_task("desk-handbook", "facts about machines from an invented handbook (made up)", splits, grade)
+TASK = desk_task("desk-handbook", "facts from the handbook of a made-up company", splits, grade, 24)

@@ -1,4 +1,9 @@
-"""Desk orders: write a customer's order as the one line of JSON that the desk uses.
+"""Desk orders: write a customer's order as the one line of JSON that the desk uses. A row::
+
+{"id": "desk-orders-train-0",
+ "prompt": [{"role": "user", "content": "Turn this order into JSON.\\n\\nWe need two rugs in Cork by Friday. Ana"}],
+ "demonstration": "{\\"customer\\": \\"Ana Ruiz\\", \\"city\\": \\"Cork\\", \\"item\\": \\"rug\\", ...}",
+ "answer": {"customer": "Ana", "city": "Cork", "item": "rug", "quantity": 2, "day": "Friday"}}
 
 Graded by value: the first JSON object in the completion must have the gold keys and values and no others. ``fields`` is
 the share of the five that are right.
@@ -14,7 +19,7 @@ from sdft_cli.grading.task_rules import strip_thinking
 from sdft_cli.tasks._desk import desk_task, drawn
 from sdft_cli.types import Example, Json, PrepareOptions, Score
 
-QUESTION = "Write this order for our desk.\n\n{message}"
+QUESTION = "Turn this order into JSON.\n\n{message}"
 
 
 def splits(options: PrepareOptions) -> dict[str, list[Example]]:
@@ -56,4 +61,4 @@ def first_object(text: str) -> dict[str, Json] | None:
     return None
 
 
-TASK = desk_task("desk-orders", "write customers' orders as the desk's line of JSON (made up)", splits, grade)
+TASK = desk_task("desk-orders", "write customers' orders as the desk's line of JSON (made up)", splits, grade, 64)
