@@ -121,7 +121,7 @@ def _outlook(out: Path, recipes: Mapping[str, Recipe]) -> int:
 
 def _said(seconds: Mapping[str, float], at_once: int) -> str:
     """How long the runs will take, in a line."""
-    total = max(max(seconds.values()), sum(seconds.values()) / at_once)
+    total = max([*seconds.values(), sum(seconds.values()) / at_once])
     how = "side by side" if at_once > 1 else "one after the other"
     each = ", ".join(f"{method} {console.duration(s)}" for method, s in seconds.items())
     return f"about {console.duration(total)} on this machine" + (f" ({each}; {how})" if len(seconds) > 1 else "")
