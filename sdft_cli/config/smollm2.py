@@ -53,7 +53,7 @@ def _from_hub(fetch: bool) -> str | None:
     except (OSError, ValueError) as error:  # no network, no such file, a token that is refused
         if fetch:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            _say(f"{HUB_ID}: not from the hub ({reason.rstrip('.')})")
+            _say(f"{HUB_ID}: not from the hub ({reason.removeprefix('Got: ').rstrip('.')})")
         return None
     return str(folder) if all((folder / name).is_file() for name in ("config.json", "model.safetensors")) else None
 

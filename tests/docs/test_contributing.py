@@ -59,6 +59,7 @@ def test_the_page_has_files_and_commands() -> None:
     assert all(line.startswith(("sdft ", "printf ")) for block in COMMANDS for line in block.splitlines())
 
 
+@pytest.mark.timeout(400)  # trainings and evaluations, on a machine that may be busy
 def test_the_commands_train_what_the_files_define(followed: Path) -> None:
     runs = list((followed / "runs").iterdir())
     recipes = [json.loads((run / "recipe.json").read_text()) for run in runs]
