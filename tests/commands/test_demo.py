@@ -133,7 +133,8 @@ def test_what_contradicts_itself_is_refused(model: Path, tmp_path: Path) -> None
 
 def test_the_recipe_of_the_demo_holds_for_every_method(model: Path, tmp_path: Path) -> None:
     """Shared settings reach methods that the recipe does not name."""
-    recipes = asked(model, methods=["sdft", "sft", "dft"], sets=["suite=micro"]).recipes(tmp_path)
+    recipes = asked(model, methods=["sdft", "sft", "dft"], sets=[]).recipes(tmp_path)
+    assert {r.suite for r in recipes.values()} == {"everyday"}
     assert {r.train.batch for r in recipes.values()} == {8} and recipes["dft"].tasks == tuple(DESK)
     assert recipes["sdft"].train.lr != recipes["sft"].train.lr and recipes["sdft"].model == str(model)
 
