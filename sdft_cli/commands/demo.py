@@ -113,6 +113,7 @@ def _outlook(out: Path, recipes: Mapping[str, Recipe]) -> int:
     if not plans:
         return 1
     at_once = side_by_side.most(list(plans.values()), min(len(plans), cores()))
+    console.err.print("timing the model on a few prompts, to say how long the demo will take")
     speed = run_time.speed(next(iter(plans.values())), max(1, cores() // at_once))
     seconds = {method: run_time.seconds(plan, speed) for method, plan in plans.items()}
     console.err.print(_said(seconds, at_once), soft_wrap=True, markup=False)

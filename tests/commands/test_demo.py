@@ -107,7 +107,7 @@ def test_any_model_learns_the_desk(desk: tuple[Path, str], model: Path) -> None:
     record = results["methods"]["sft"]
     assert [len(row) for row in record["matrix"]] == [1, 1] and None not in record["prior"]
     assert Run.open(out / "sft").recipe.suite == "micro"
-    assert said.splitlines()[0] == "about a minute on this machine"
+    assert said.splitlines()[1] == "about a minute on this machine"
     assert "The base model is Tiny." in (out / "report.md").read_text()
 
 
