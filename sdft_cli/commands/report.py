@@ -20,6 +20,7 @@ from sdft_cli.reporting.by_stage import single_task
 from sdft_cli.reporting.excerpts import excerpts
 from sdft_cli.reporting.groups import Group, groups_of
 from sdft_cli.reporting.report_json import Report
+from sdft_cli.reporting.same_prompts import same_prompts
 from sdft_cli.reporting.sections import sections
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.results import RunResult, load_run
@@ -90,10 +91,10 @@ def _settings(run: RunResult) -> list[tuple[str, comparable.Settings]]:
 
 def _write(contents: Report, groups: Sequence[Group], out: Path) -> list[str]:
     """Write everything but the JSON; returns the names of the files beside the page."""
-    by_name, drawn = sections(contents), plots.draw(groups, out)
+    by_name, drawn, beside = sections(contents), plots.draw(groups, out), same_prompts(groups)
     main = [table for name in _MAIN if name in by_name for table in by_name[name].tables]
     texts = {
-        "report.md": export.markdown_report(contents, by_name, drawn),
+        "report.md": export.markdown_report(contents, by_name, drawn, beside),
         "tables.tex": export.latex(table for table in main if not table.folded),
         "runs.csv": export.runs_csv(contents),
         "accuracy.csv": export.accuracy_csv(contents),
@@ -105,5 +106,5 @@ def _write(contents: Report, groups: Sequence[Group], out: Path) -> list[str]:
         texts["loss.csv"] = export.loss_csv(contents)
     for name, text in texts.items():
         write_whole(out / name, text)
-    write_whole(out / "report.html", page.render(contents, by_name, drawn, excerpts(groups)))
+    write_whole(out / "report.html", page.render(contents, by_name, drawn, excerpts(groups), beside))
     return [*texts, *(f"{figure.name}.{kind}" for figure in drawn for kind in ("png", "svg"))]

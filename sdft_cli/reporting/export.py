@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sdft_cli.console import span, visible
 from sdft_cli.reporting.equal_accuracy import SINCE, EqualAccuracy
 from sdft_cli.reporting.estimates import Estimate, estimate
+from sdft_cli.reporting.excerpts import Excerpt
 from sdft_cli.reporting.plots import Drawn
 from sdft_cli.reporting.report_json import Report, ReportData, RunReport
 from sdft_cli.reporting.sections import ORDER
@@ -44,8 +45,14 @@ def interval(cell: Cell) -> str:
 # --- Markdown ------------------------------------------------------------------------------------------------------
 
 
-def markdown_report(report: Report, sections: Mapping[str, TableGroup], drawn: Sequence[Drawn]) -> str:
-    """Title, summary, warnings, tables and links to the figures."""
+def markdown_report(
+    report: Report,
+    sections: Mapping[str, TableGroup],
+    drawn: Sequence[Drawn],
+    beside: Mapping[str, Sequence[Excerpt]],
+) -> str:
+    """Title, summary, warnings, tables, links to the figures, and ``beside``: the same prompts, answered by several
+    models."""
     parts = [f"# {plain(report['title'])}", *map(plain, report["summary"])]
     parts += [f"> {plain(warning)}" for warning in report["warnings"]]
     figures = {figure.name: figure for figure in drawn}
@@ -56,6 +63,8 @@ def markdown_report(report: Report, sections: Mapping[str, TableGroup], drawn: S
             parts.append(f"![{figures[name].title}]({name}.png)")
         if name in sections:
             parts.append(markdown_section(sections[name]))
+        if name == "excerpts" and beside:
+            parts.append(markdown_excerpts(beside))
     return "\n\n".join(parts) + "\n"
 
 
@@ -68,6 +77,18 @@ def markdown_section(section: TableGroup) -> str:
     if any(table.folded for table in section.tables):
         parts.append("See report.html for the other tables.")
     return "\n\n".join(filter(None, parts))
+
+
+def markdown_excerpts(beside: Mapping[str, Sequence[Excerpt]]) -> str:
+    """Prompts by unit, and what each model wrote."""
+    parts = ["## The same prompts before and after training"]
+    for unit, items in beside.items():
+        parts.append(f"### {plain(unit)}")
+        for item in items:
+            gold = f" (gold answer: {plain(item.gold)})" if item.gold else ""
+            answers = [f"* **{plain(a.stage)}**: {plain(a.completion) or '(nothing)'}" for a in item.answers]
+            parts += [f"{plain(item.prompt)}{gold}", "\n".join(answers)]
+    return "\n\n".join(parts)
 
 
 def markdown(table: Table) -> str:

@@ -7,6 +7,7 @@ Left out: curves over training steps, which figures read from the runs themselve
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import TypedDict
@@ -38,6 +39,7 @@ from sdft_cli.stats import across_seeds, bootstrap, continual
 from sdft_cli.stats.continual import Metric
 from sdft_cli.types import Json
 
+_IN_HUB_CACHE = re.compile(r"models--(.+?)--(.+)[/\\]snapshots[/\\][0-9a-f]+$")
 MEANINGS: dict[Metric, str] = {
     "average_accuracy": "Mean accuracy on the trained tasks after the last stage.",
     "learning_accuracy": "Mean accuracy on each task right after the last stage that trained it.",
@@ -197,9 +199,13 @@ def _pair(a: Group, b: Group) -> SeedComparison | None:
 
 
 def portable(value: object) -> object:
-    """A copy in which absolute paths keep only their last part, because a report is made to be passed on."""
+    """A copy in which absolute paths keep only their last part, because a report is made to be passed on; a model in
+    the hub's cache is its hub id."""
     if isinstance(value, Mapping):
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [portable(item) for item in value]
-    return f"…/{PurePath(value).name}" if isinstance(value, str) and os.path.isabs(value) else value
+    if not isinstance(value, str) or not os.path.isabs(value):
+        return value
+    cached = _IN_HUB_CACHE.search(value)
+    return f"{cached[1]}/{cached[2]}" if cached else f"…/{PurePath(value).name}"

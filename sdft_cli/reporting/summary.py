@@ -32,7 +32,7 @@ def title(report: ReportData) -> str:
 def sentences(report: ReportData) -> list[str]:
     """The report in plain words."""
     runs, groups = report["runs"], report["groups"]
-    lines = [_measured(report)]
+    lines = [_measured(report), *_base(report)]
     if len(groups) <= _FEW and any(len(group["seeds"]) > 1 for group in groups):
         lines += _over_seeds(report)
     elif len(runs) <= _FEW:
@@ -71,6 +71,12 @@ def warnings(report: ReportData) -> list[str]:
 def _sequences(report: ReportData) -> list[list[str]]:
     """The distinct task sequences."""
     return [list(stages) for stages in dict.fromkeys(tuple(run["stages"]) for run in report["runs"])]
+
+
+def _base(report: ReportData) -> list[str]:
+    """Which model was trained; nothing of the embedded one, which its tasks tell, or where the runs differ."""
+    models = {str(run["recipe"].get("model", "")) for run in report["runs"]} - {"", "micro"}
+    return [f"The base model is {models.pop().removeprefix('…/')}."] if len(models) == 1 else []
 
 
 def _measured(report: ReportData) -> str:
