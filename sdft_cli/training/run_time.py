@@ -17,6 +17,7 @@ import torch
 
 from sdft_cli import plugins
 from sdft_cli.config.recipe import Sampler
+from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.models.engine import Engine
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.preflight import StagePlan
@@ -109,7 +110,7 @@ def _items(plan: RunPlan, stage: StagePlan, rows: Sequence[Example], limit: int 
     few = rows[: 4 * PROMPTS]
     if not few:
         return 0.0
-    most = plan.recipe.evaluation.max_new_tokens or stage.max_new_tokens
+    most = Conditions.of(plan.recipe.views.student, plan.recipe.evaluation).tokens(stage.task)
     prompt = fmean(len(_prompt(plan, example)) for example in few)
     return min(len(rows), limit or len(rows)) * (prompt * pace.read + _written(plan, few, most) * pace.write)
 
@@ -119,11 +120,11 @@ def _suite(plan: RunPlan, pace: Speed) -> float:
     suite = plugins.SUITES.get(recipe.suite) if recipe.suite else None
     if not isinstance(suite, Suite):
         return 0.0
-    most, total = recipe.evaluation.max_new_tokens or suite.max_new_tokens, 0.0
+    total = 0.0
     for examples in suite.parts().values():
         prompt = fmean(len(_prompt(plan, example)) for example in examples[: 4 * PROMPTS])
         count = min(len(examples), recipe.evaluation.limit or len(examples))
-        total += count * (prompt * pace.read + most / 2 * pace.write)
+        total += count * (prompt * pace.read + suite.max_new_tokens / 2 * pace.write)
     return total
 
 
