@@ -22,6 +22,7 @@ from sdft_cli.evaluation import cache, comparable
 from sdft_cli.evaluation.cache import Evaluated
 from sdft_cli.reporting import comparisons, terminal
 from sdft_cli.reporting.checkpoint_changes import UnitChange, on_one_side, unit_changes
+from sdft_cli.reporting.checkpoint_printing import show_units
 from sdft_cli.reporting.comparisons import SeedComparison
 from sdft_cli.reporting.equal_accuracy import EqualAccuracy, at_equal_accuracy
 from sdft_cli.reporting.equal_accuracy_tables import equal_accuracy_group
@@ -31,12 +32,6 @@ from sdft_cli.runs.completeness import differs
 from sdft_cli.runs.results import RunResult, load_run
 from sdft_cli.stats import across_seeds
 from sdft_cli.stats.continual import METRICS, Metric
-
-#: The most ids of each kind that are printed; --json has them all.
-LISTED = 10
-#: The most ids of items that were not compared.
-_NAMED = 3
-
 
 # --- two checkpoints, on the same items ------------------------------------------------------------------------------
 
@@ -211,80 +206,13 @@ def show(comparison: CheckpointComparison) -> None:
     say = console.out.print
     say(Text(f"A  {comparison['a']}\nB  {comparison['b']}"), soft_wrap=True)
     _warn(comparison["warnings"])
-    units = comparison["units"]
-    heads = ("", "n", "A", "B", "B − A", "95 % interval", "+", "−", "p")
-    say(console.plain_table(heads, [_cells(row) for row in units], names=1))
-    say("+ and −: items gained and lost in B")
-    for line in _ends(units):
-        say(Text(line), soft_wrap=True)
-    for line in (*comparison["uncompared"], *_uncompared_items(units)):
-        say(Text(f"not compared: {line}"), soft_wrap=True)
-    for test in dict.fromkeys(row["test"] for row in units):
-        say(Text(f"p: {test} ({', '.join(_name(row) for row in units if row['test'] == test)})"), soft_wrap=True)
-    for row in units:
-        if row["part"] is None:
-            _show_ids(row)
+    show_units(comparison["units"], comparison["uncompared"])
     if comparison["metrics"]:
         _show_metrics(comparison["metrics"])
     if (equal := comparison["equal_accuracy"]) and equal["stages"]:
         _show_equal(equal)
     say("This compares two checkpoints on these items, not two methods. To find out whether")
     say("a method is better, compare several seeds: sdft compare RUN... --by method")
-
-
-def _cells(row: UnitChange) -> list[str]:
-    name = row["unit"] if row["part"] is None else f"  {row['part']}"
-    numbers = [console.number(row["a"]), console.number(row["b"]), console.number(row["difference"], signed=True)]
-    return [
-        name,
-        str(row["n"]),
-        *numbers,
-        console.span(row["interval"], signed=True),
-        str(len(row["gained"])),
-        str(len(row["lost"])),
-        console.pvalue(row["p"]),
-    ]
-
-
-def _ends(units: Sequence[UnitChange]) -> list[str]:
-    """How many completions were cut, and how many are exact, as far as that tells more than the accuracies."""
-    lines = []
-    for name, meaning in (("cut", "at the limit of new tokens"), ("exact", "the answer and nothing else")):
-        told = []
-        for row in units:
-            shares = (row["cut"], row["exact"])[name == "exact"]
-            plain = (0.0, 0.0) if name == "cut" else (row["a"], row["b"])
-            if any(differs(share, usual) for share, usual in zip(shares, plain, strict=True)):
-                told.append(f"{_name(row)} {console.number(shares[0])} in A, {console.number(shares[1])} in B")
-        lines += [f"{name} ({meaning}): {'; '.join(told)}"] if told else []
-    return lines
-
-
-def _name(row: UnitChange) -> str:
-    return row["unit"] if row["part"] is None else row["part"]
-
-
-def _uncompared_items(units: Sequence[UnitChange]) -> list[str]:
-    """How many items of each unit were left out of the comparison, on which side, and a few of their names."""
-    lines = []
-    for row in (row for row in units if row["part"] is None):
-        kinds = {"only in A": row["only_a"], "only in B": row["only_b"], "unscored in A or B": row["unscored"]}
-        told = [f"{len(ids)} {kind} ({_few(ids)})" for kind, ids in kinds.items() if ids]
-        if told:
-            lines.append(f"{row['unit']}: {', '.join(told)}; {row['n']} were compared")
-    return lines
-
-
-def _few(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
-
-
-def _show_ids(row: UnitChange) -> None:
-    for kind, ids in (("gained", row["gained"]), ("lost", row["lost"])):
-        if ids:
-            more = f" … and {len(ids) - LISTED} more (--json lists all)" if len(ids) > LISTED else ""
-            text = f"{row['unit']}, {kind} in B: {', '.join(ids[:LISTED])}{more}"
-            console.out.print(Text(text), soft_wrap=True)
 
 
 def _show_metrics(metrics: Mapping[Metric, Estimate]) -> None:
