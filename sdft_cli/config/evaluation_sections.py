@@ -70,7 +70,7 @@ class GuardSettings(Section):
         1e-4, ge=0, description="KL from the start, in nats per token, at or below which the teacher teaches nothing."
     )
     running_on: float | None = Field(
-        0.5, gt=0, le=1, description="Share of completions that are cut, where demonstrations are far shorter."
+        0.5, gt=0, le=1, description="Share of completions that are cut, where demonstrations are shorter."
     )
     leaked_wording: float | None = Field(
         0.25, gt=0, lt=1, description="Rise of the share of completions that repeat the teacher's instructions."

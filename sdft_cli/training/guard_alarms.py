@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sdft_cli.models.views import VIEWS
 from sdft_cli.training.guard_figures import Figure, Figures
 
+LONGER = 1.25  # times the demonstrations' mean length: completions that are cut there need no higher limit
+
 
 @dataclass(frozen=True)
 class Alarm:
@@ -41,10 +43,11 @@ def lengths_since(f: Figures, start: float) -> str:
     return text + (f" and {f.demonstrations['completion_tokens']:.1f} in demonstrations" if f.demonstrations else "")
 
 
-def far_longer(f: Figures) -> bool:
-    """Whether completions are more than twice as long as demonstrations."""
+def longer(f: Figures) -> bool:
+    """Whether completions are longer than demonstrations, which then fit the token limit. Not by much: the limit itself
+    may be no more than one and a half demonstrations."""
     known = f.has("completion_tokens") and "completion_tokens" in f.demonstrations
-    return known and f.now("completion_tokens") > 2 * f.demonstrations["completion_tokens"]
+    return known and f.now("completion_tokens") > LONGER * f.demonstrations["completion_tokens"]
 
 
 def ways_to_end(f: Figures) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from sdft_cli.runs.records import ShortScore
-from sdft_cli.training.guard_alarms import ALL, Alarm, Rules, far_longer, lengths, share, ways_to_end
+from sdft_cli.training.guard_alarms import ALL, Alarm, Rules, lengths, longer, share, ways_to_end
 from sdft_cli.training.guard_figures import Figure, Figures
 
 HALF = 0.5  # of its start: a KL or a loss that has come down so far has been learned from
@@ -26,11 +26,11 @@ def no_difference(f: Figures, limit: float) -> Alarm | None:
 
 
 def running_on(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: share of completions that are cut at the token limit although demonstrations have less than half their
-    length: the student has not learned to end, or unlearns it. What `truncation` reports is left to it."""
-    start, now = f.least("truncated"), f.now("truncated")
-    others = f.recipe.guards.truncation
-    if now < limit or not far_longer(f) or (others is not None and now >= others):
+    """``limit``: share of completions that are cut at the token limit although demonstrations are shorter: the student
+    has not learned to end, or unlearns it. What `truncation` reports is left to it."""
+    start, now, others = f.least("truncated"), f.now("truncated"), f.recipe.guards.truncation
+    reported = others is not None and now >= others and bool(start <= others / 2 or f.runs_past)
+    if now < limit or not longer(f) or reported:
         return None
     comes_down = now <= 0.75 * start and not f.over
     long = f.steps >= WINDOWS * f.window or (f.over and f.settled("truncated"))

@@ -151,8 +151,11 @@ def test_a_student_that_ends_as_demonstrations_do_is_left_alone() -> None:
 
 def test_a_limit_that_demonstrations_keep_is_not_too_low() -> None:
     ((step, guard, level, text, hint),) = findings(cut(1.0, 1.0), [])
-    assert (step, guard, level) == (10, "truncation", "warn")
+    assert (step, guard, level) == (30, "running-on", "warn")
     assert "15.0 in demonstrations" in text and "max_new_tokens" not in hint and "skip_first=0" in hint
+    unended = [{**row, "runs_past": "<|im_end|>"} for row in cut(1.0, 1.0)]
+    assert [f[:2] for f in findings(unended, [])] == [(10, "truncation")]  # nothing stops it
+    assert [f[1:3] for f in findings([SOUND] * 15 + cut(1.0), [])] == [("truncation", "warn"), ("truncation", "stop")]
 
 
 def test_views_know_whether_they_ask_to_think() -> None:
