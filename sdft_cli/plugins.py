@@ -19,7 +19,7 @@ from typing import Generic, NamedTuple, TypeVar, cast
 
 from sdft_cli.contracts import Contract, example_lists, examples, in_one_line, place_of, prepared, score
 from sdft_cli.errors import UsageError, choose, shown
-from sdft_cli.types import Battery, Rubric, Suite, Task
+from sdft_cli.types import AUTO, Battery, Rubric, Suite, Task
 
 #: What a plug-in file may define, and the room it goes into ("module:variable"). A new kind is one line here and a
 #: `Room` beside the class of such things.
@@ -110,6 +110,8 @@ class Room(Generic[T]):
 def _problem(thing: object) -> str:
     """What is wrong with the data of a plug-in's task or suite, as `Contract.problem` has it."""
     tokens, suffixes = getattr(thing, "max_new_tokens", 1), getattr(thing, "suffixes", ())
+    if tokens != AUTO and not isinstance(tokens, int):
+        return f".max_new_tokens must be a number of tokens or {AUTO!r}, not {shown(tokens)}"
     if isinstance(tokens, int) and tokens < 1:
         return f".max_new_tokens must be at least 1, not {tokens}"
     if not isinstance(suffixes, tuple) or not all(isinstance(suffix, str) for suffix in suffixes):

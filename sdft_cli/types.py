@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from sdft_cli.errors import UsageError
 from sdft_cli.messages import ROLES, Message, read_demonstration, read_messages, read_tools
@@ -15,6 +15,12 @@ __all__ = ["ROLES", "Message"]  # messages are part of an example: they may be i
 
 #: JSON whose shape only its reader knows (a gold answer, a source's row, a table of settings); never a record of ours.
 Json = Any
+#: As long as the demonstrations suggest (`data.completion_limits`).
+AUTO: Final = "auto"
+#: The longest completion, in tokens.
+NewTokens = int | Literal["auto"]
+#: Where neither a task nor its demonstrations say how long completions may be.
+NEW_TOKENS = 1024
 SPLITS = ("train", "validation", "test", "ood", "corpus")
 _FIELDS = ("id", "prompt", "tools", "demonstration", "context", "answer", "text", "meta")
 
@@ -93,7 +99,8 @@ class Dropped:
 class Prepared:
     """What a task makes of raw sources: examples by split, and every row it had to drop.
 
-    ``drawn``: the training rows were chosen by our seed, not by the source. ``files``: those that rows' ``meta`` name,
+    ``drawn``: the training rows were chosen by our seed, not by the source. ``rendered``: how many training rows have
+    nothing but their gold answer as the demonstration. ``files``: those that rows' ``meta`` name,
     such as databases, by their place in the dataset's folder. ``sources``: every file of the sources, read or left out,
     as the manifest lists it (`data.manifest.SourceFile`).
     """
@@ -104,6 +111,7 @@ class Prepared:
     licence: str = ""
     notes: list[str] = field(default_factory=list)
     drawn: bool = False
+    rendered: int = 0
     files: dict[str, Path] = field(default_factory=dict)
     sources: list[dict[str, Json]] = field(default_factory=list)
 
@@ -153,9 +161,10 @@ class Task:
     """One skill: how sources become examples, and how a completion is graded.
 
     ``prepare`` takes the source paths (none if the task generates its own rows) and may raise `UsageError`. ``grade``
-    takes the text of a completion and its example. ``options``: from how many answers each question has to choose, if
-    that is so. ``question``: the part of a prompt that distinguishes rows which share a long preamble (None: the whole
-    prompt). ``grader``: for a task that is nothing but a dataset, the rule that its manifest stores
+    takes the text of a completion and its example. ``max_new_tokens``: how long a completion may be, in training and
+    when it is scored; ``auto`` takes it from the demonstrations. ``options``: from how many answers each question has
+    to choose, if that is so. ``question``: the part of a prompt that distinguishes rows which share a long preamble
+    (None: the whole prompt). ``grader``: for a task that is nothing but a dataset, the rule that its manifest stores
     (`rows.user_rows`), and ``columns`` what its user said of the columns. ``rubric``: the instructions for a judge.
     ``render``: a gold answer as a completion that should be right. ``accept``: the least value with which a teacher's
     reply becomes a demonstration; None where only the user can say that, as values are shares. ``hub``: where its data
@@ -167,7 +176,7 @@ class Task:
     prepare: Callable[[list[Path], PrepareOptions], Prepared]
     grade: Callable[[str, Example], Score]
     suite: str = "new"
-    max_new_tokens: int = 1024
+    max_new_tokens: NewTokens = NEW_TOKENS
     needs_source: bool = True
     source_hint: str = ""
     note: str = ""

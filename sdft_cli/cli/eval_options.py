@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sdft_cli.errors import UsageError, choose
-from sdft_cli.types import Json
+from sdft_cli.types import AUTO, Json, NewTokens
 
 if TYPE_CHECKING:
     from sdft_cli.config.judge_section import JudgeSettings
@@ -19,7 +19,12 @@ Target = Annotated[
 ]
 Suite = Annotated[str | None, typer.Option(help="Suite to score; 'new' means the tasks' own test splits.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum rows per task, and per part of a suite.")]
-MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Maximum new tokens per answer to a task's question.")]
+MaxNewTokens = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto", help="Maximum new tokens per answer to a task's question; auto: as demonstrations suggest."
+    ),
+]
 PassAt = Annotated[str | None, typer.Option(help="Report pass@k of the tasks for these k, such as 1,8,32.")]
 Samples = Annotated[
     int | None,
@@ -150,6 +155,15 @@ def ks_of(pass_at: str | None, samples: int | None) -> tuple[int, ...]:
             f"pass@{ks[-1]} needs at least {ks[-1]} samples, not {samples}", f"write --samples {ks[-1]} or more"
         )
     return ks
+
+
+def new_tokens_of(text: str | None) -> NewTokens | None:
+    """What ``--max-new-tokens`` asks for."""
+    if text is None or text == AUTO:
+        return None if text is None else AUTO
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--max-new-tokens {text}: not a number of tokens from 1", f"such as 64, or {AUTO}")
+    return int(text)
 
 
 def suite_of(suite: str | None, harness: str | None) -> str | None:

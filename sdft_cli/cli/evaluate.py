@@ -62,7 +62,7 @@ def evaluate(
         tasks=tuple(split(tasks) or ()),
         data=data,
         limit=limit,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=option.new_tokens_of(max_new_tokens),
         pass_at=option.ks_of(pass_at, samples),
         samples=samples,
         out=out,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from rich.text import Text
 
@@ -25,6 +25,7 @@ from sdft_cli.reporting.checkpoint_changes import UnitChange, on_one_side, unit_
 from sdft_cli.reporting.comparisons import SeedComparison
 from sdft_cli.reporting.estimates import Estimate, seed_mean
 from sdft_cli.reporting.groups import Group, seed_of
+from sdft_cli.runs.completeness import differs
 from sdft_cli.runs.results import RunResult, load_run
 from sdft_cli.stats import across_seeds
 from sdft_cli.stats.continual import METRICS, Metric
@@ -84,11 +85,14 @@ def _units(side: Evaluated) -> str:
 
 
 class SeedGroup(TypedDict):
-    """The runs with one value of the key that they are grouped by: means over their seeds."""
+    """The runs with one value of the key that they are grouped by: means over their seeds. ``cut`` and ``exact`` are
+    shares of the completions after the last stage, over seeds and tasks; None where that was not recorded."""
 
     name: str
     seeds: list[str]
     metrics: dict[Metric, Estimate]
+    cut: float | None
+    exact: float | None
 
 
 class GroupComparison(TypedDict):
@@ -106,7 +110,10 @@ def compare_seeds(folders: Sequence[Path], by: str, forced: bool = False) -> Gro
     settings = [(f"{run.name}, stage {k}", of_stage) for run in runs for k, of_stage in run.settings.items()]
     warnings = comparable.check(settings, forced) + _check_comparable(runs, by, forced)
     groups = _groups(runs, by)
-    means: list[SeedGroup] = [{"name": g.name, "seeds": g.seeds, "metrics": _means(g)} for g in groups]
+    means: list[SeedGroup] = [
+        {"name": g.name, "seeds": g.seeds, "metrics": _means(g), "cut": _ending(g, "cut"), "exact": _ending(g, "exact")}
+        for g in groups
+    ]
     pairs = [_pair(a, b) for a, b in combinations(groups, 2)]
     return {"by": by, "groups": means, "pairs": pairs, "warnings": warnings}
 
@@ -162,6 +169,13 @@ def _means(group: Group) -> dict[Metric, Estimate]:
     return {m: seed_mean([run.metrics[m] for run in group.runs]) for m in METRICS}
 
 
+def _ending(group: Group, share: Literal["cut", "exact"]) -> float | None:
+    """The mean of a share of the completions after the last stage, over tasks and seeds; None where one has none."""
+    values = [(run.completeness[task][run.last] or {}).get(share) for run in group.runs for task in run.tasks]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
 def _pair(a: Group, b: Group) -> SeedComparison:
     common = set(a.seeds) & set(b.seeds)
     if len(common) > across_seeds.MOST:
@@ -183,6 +197,8 @@ def show(comparison: CheckpointComparison) -> None:
     heads = ("", "n", "A", "B", "B − A", "95 % interval", "+", "−", "p")
     say(console.plain_table(heads, [_cells(row) for row in units], names=1))
     say("+ and −: items gained and lost in B")
+    for line in _ends(units):
+        say(Text(line), soft_wrap=True)
     for line in (*comparison["uncompared"], *_uncompared_items(units)):
         say(Text(f"not compared: {line}"), soft_wrap=True)
     for test in dict.fromkeys(row["test"] for row in units):
@@ -208,6 +224,20 @@ def _cells(row: UnitChange) -> list[str]:
         str(len(row["lost"])),
         console.pvalue(row["p"]),
     ]
+
+
+def _ends(units: Sequence[UnitChange]) -> list[str]:
+    """How many completions were cut, and how many are exact, as far as that tells more than the accuracies."""
+    lines = []
+    for name, meaning in (("cut", "at the limit of new tokens"), ("exact", "the answer and nothing else")):
+        told = []
+        for row in units:
+            shares = (row["cut"], row["exact"])[name == "exact"]
+            plain = (0.0, 0.0) if name == "cut" else (row["a"], row["b"])
+            if any(differs(share, usual) for share, usual in zip(shares, plain, strict=True)):
+                told.append(f"{_name(row)} {console.number(shares[0])} in A, {console.number(shares[1])} in B")
+        lines += [f"{name} ({meaning}): {'; '.join(told)}"] if told else []
+    return lines
 
 
 def _name(row: UnitChange) -> str:
@@ -257,10 +287,25 @@ def show_seeds(comparison: GroupComparison) -> None:
     ]
     say(console.plain_table(heads, rows, names=1))
     say("mean and 95 % interval over training seeds (Student's t)")
+    for line in _ends_of(groups):
+        say(Text(line), soft_wrap=True)
     for pair in pairs:
         _show_pair(pair)
     if len(pairs) > 1:
         say(f"{len(pairs)} pairs were tested: by chance alone, one p in twenty is below 0.05.")
+
+
+def _ends_of(groups: Sequence[SeedGroup]) -> list[str]:
+    """How completions ended, as far as that tells more than the accuracies."""
+    accuracies = [g["metrics"]["average_accuracy"]["value"] for g in groups]
+    cut, exact = [g["cut"] for g in groups], [g["exact"] for g in groups]
+    told = {"cut": cut} if any(cut) else {}
+    told |= {"exact": exact} if any(map(differs, exact, accuracies)) else {}
+    lines = []
+    for name, values in told.items():
+        listed = (f"{g['name']} {console.number(value)}" for g, value in zip(groups, values, strict=True))
+        lines.append(f"{name}: {', '.join(listed)} of the completions after the last stage")
+    return lines
 
 
 def _mean_cell(mean: Estimate, signed: bool) -> str:

@@ -18,8 +18,10 @@ from sdft_cli.data import dataset, jsonl
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.judge import Judge, judgement_of, overruled
 from sdft_cli.evaluation.summaries import extra_means
+from sdft_cli.grading.exact_match import exact_match
 from sdft_cli.llm.types import TeacherOptions
 from sdft_cli.messages import question_text
+from sdft_cli.runs.completeness import differs
 from sdft_cli.runs.records import ItemScore
 from sdft_cli.stats.bootstrap import interval, ratio
 from sdft_cli.stats.intervals import Interval, of_scores
@@ -47,7 +49,8 @@ class PassAtPowers(TypedDict):
 
 
 class Totals(TypedDict):
-    """``n`` counts the questions with a scored completion, ``missing`` lists test rows without any completion."""
+    """``n`` counts the questions with a scored completion, ``missing`` lists test rows without any completion, and
+    ``exact`` is the mean over questions of their share of exact completions."""
 
     completions: int
     ids: int
@@ -57,6 +60,7 @@ class Totals(TypedDict):
     accuracy: float | None
     interval: Interval | None
     if_missing_were_wrong: float | None
+    exact: float | None
     extra: dict[str, float]
     pass_at: PassAtPowers | None
 
@@ -115,6 +119,8 @@ def _score(task: Task, completion: Completion) -> ItemScore:
     }
     if score.extra:
         item["extra"] = score.extra
+    if (exact := exact_match(completion.text, completion.example)) is not None:
+        item["exact"] = exact
     return item
 
 
@@ -157,9 +163,19 @@ def totals(items: Sequence[ItemScore], ids: Sequence[str]) -> Totals:
         "accuracy": sum(shares) / len(shares) if shares else None,
         "interval": _interval(shares, several),
         "if_missing_were_wrong": sum(shares) / (len(shares) + len(missing)) if shares else None,
+        "exact": _exact(items),
         "extra": extra_means(items),
         "pass_at": _pass_at(scored, max(map(len, values.values()))) if several else None,
     }
+
+
+def _exact(items: Sequence[ItemScore]) -> float | None:
+    """The mean over questions of their share of exact completions; None where none tells."""
+    by_id: dict[str, list[bool]] = {}
+    for item in items:
+        if "exact" in item:
+            by_id.setdefault(item["id"], []).append(item["exact"])
+    return sum(sum(flags) / len(flags) for flags in by_id.values()) / len(by_id) if by_id else None
 
 
 def _interval(shares: Sequence[float], several: bool) -> Interval | None:
@@ -200,6 +216,8 @@ def _lines(report: GradeReport) -> list[str]:
     t = report["totals"]
     accuracy = f"accuracy {console.number(t['accuracy'])} {console.span(t['interval'])}  n {t['n']}"
     lines = ["", f"{report['task']}: {accuracy}"]
+    if differs(t["exact"], t["accuracy"]):
+        lines.append(f"  exact {console.number(t['exact'])}: the answer or the demonstration, and nothing else")
     lines += [f"  {name} {value:.3f}" for name, value in t["extra"].items()]
     if pass_at := t["pass_at"]:
         for k, value in pass_at["values"].items():

@@ -254,6 +254,8 @@ def _write(dataset: _Dataset, inputs: Inputs) -> Summary:
     extra: ManifestExtras = {"task_note": task.note}
     if task.grader is not None:
         extra |= {"grader": task.grader, "max_new_tokens": task.max_new_tokens, "columns": task.columns or {}}
+    if prepared.rendered:
+        extra |= {"gold_as_demonstration": prepared.rendered}
     extra |= {"sources": dataset.source.files(prepared), **dataset.extra}
     manifest = write_dataset(folder, task.name, prepared, inputs.options, extra)
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sdft_cli.config.sections import Section
+from sdft_cli.config.sections import MaxNewTokens, Section
 from sdft_cli.types import Json
 
 
@@ -29,7 +29,11 @@ class Evaluation(Section):
     """How accuracy is measured before and after every stage: greedily, on the whole test split unless limited."""
 
     limit: int | None = Field(None, ge=1, description="Maximum test rows per task and items per part of a suite.")
-    max_new_tokens: int | None = Field(None, ge=1, description="Longest completion; the task's own limit if not set.")
+    max_new_tokens: MaxNewTokens = Field(
+        None,
+        description="Longest completion that is scored; the task's own limit if not set; auto: as long as "
+        "demonstrations suggest.",
+    )
     harness: Harness = Field(Harness(), description="Settings of the EleutherAI harness.")
 
 

@@ -5,11 +5,12 @@ Every key has a one-line description, from which the reference page is made.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from sdft_cli.errors import shown
+from sdft_cli.types import AUTO, NewTokens
 
 
 class Section(BaseModel):
@@ -23,6 +24,16 @@ class Section(BaseModel):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError("an integer of more than 64 bits")
         return value
+
+
+def _new_tokens(value: object) -> object:
+    if value not in (None, AUTO) and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"must be a number of tokens from 1, or {AUTO!r}")
+    return value
+
+
+#: The longest completion in tokens; None is the task's own limit, and ``auto`` is as long as demonstrations suggest.
+MaxNewTokens = Annotated[NewTokens | None, BeforeValidator(_new_tokens)]
 
 
 class Sampler(Section):
@@ -40,8 +51,10 @@ class Sampler(Section):
     temperature: float = Field(1.0, gt=0, description="Sampling temperature.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: keep the smallest set of tokens this likely.")
     top_k: int = Field(0, ge=0, description="Sample among the k most likely tokens; 0 means all.")
-    max_new_tokens: int | None = Field(
-        None, ge=1, description="Longest completion, in tokens; the task's own limit if not set."
+    max_new_tokens: MaxNewTokens = Field(
+        None,
+        description="Longest completion, in tokens; the task's own limit if not set; auto: as long as demonstrations "
+        "suggest.",
     )
 
 

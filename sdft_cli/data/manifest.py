@@ -14,7 +14,7 @@ from typing import NotRequired
 from sdft_cli.config import json_files
 from sdft_cli.config.json_files import Count, Record, Share
 from sdft_cli.errors import UsageError, shown
-from sdft_cli.types import Json
+from sdft_cli.types import Json, NewTokens
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -155,12 +155,16 @@ class Grading(Record):
 
 
 class ManifestExtras(Record, total=False):
-    """The keys that `sdft prepare` adds to what `write_dataset` knows by itself."""
+    """The keys that `sdft prepare` adds to what `write_dataset` knows by itself.
+
+    ``gold_as_demonstration``: how many training rows have nothing but their gold answer as the demonstration, if any.
+    """
 
     task_note: str
     grader: GraderRule
-    max_new_tokens: int
+    max_new_tokens: NewTokens
     columns: dict[str, Json]
+    gold_as_demonstration: Count
     sources: list[SourceFile]
     teacher: TeacherRecord
     lengths: Lengths

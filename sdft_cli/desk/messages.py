@@ -1,7 +1,7 @@
 """Messages of customers, and the team of the desk that each belongs to.
 
-A team's name says nothing about what it is for, so that only demonstrations can teach it. Each has wordings for
-training and others that occur in tests alone.
+Which teams there are, only demonstrations tell: no message names one. Each has wordings for training and others that
+occur in tests alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Team:
 
 TEAMS = (
     Team(
-        "harbor",
+        "shipping",
         "the parcel is late",
         (
             "My {thing} should have been here on {day}, and nothing has come.",
@@ -38,7 +38,7 @@ TEAMS = (
         ),
     ),
     Team(
-        "anvil",
+        "damage",
         "the item is broken",
         (
             "The {thing} came out of the box in two pieces.",
@@ -54,7 +54,7 @@ TEAMS = (
         ),
     ),
     Team(
-        "lantern",
+        "exchange",
         "another item was sent",
         (
             "I ordered a {thing} and got a {other} instead.",
@@ -70,7 +70,7 @@ TEAMS = (
         ),
     ),
     Team(
-        "meadow",
+        "refunds",
         "the customer wants the money back",
         (
             "I sent the {thing} back on {day}. When do I get my money?",
@@ -86,7 +86,7 @@ TEAMS = (
         ),
     ),
     Team(
-        "copper",
+        "accounts",
         "the customer cannot log in",
         (
             "I forgot my password and cannot see my order of the {thing}.",
@@ -102,7 +102,7 @@ TEAMS = (
         ),
     ),
     Team(
-        "willow",
+        "billing",
         "an invoice is needed",
         (
             "Please send me the invoice for the {thing}.",
@@ -118,14 +118,14 @@ TEAMS = (
         ),
     ),
     Team(
-        "granite",
+        "repairs",
         "it is a repair under guarantee",
         (
             "After a year the {thing} has stopped working. Is it still under guarantee?",
             "The {thing} was fine until {day}, now it will not start. Can you repair it?",
             "Does the guarantee cover a {thing} that makes strange noises?",
             "Can I bring my {thing} to your workshop in {city} for repair?",
-            "My {thing} from last year needs a new part. Who repairs it?",
+            "My {thing} from last year needs a new part. Can you repair it?",
             "The motor of the {thing} died after ten months. What does the guarantee say?",
         ),
         (
@@ -134,7 +134,7 @@ TEAMS = (
         ),
     ),
     Team(
-        "comet",
+        "sales",
         "it is a question before buying",
         (
             "Is the {thing} also sold in green?",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sdft_cli.config.recipe import Sampler
 from sdft_cli.evaluation.conditions import Conditions
+from sdft_cli.grading.exact_match import exact_match
 from sdft_cli.messages import question_text
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.records import ItemRecord
@@ -68,6 +69,8 @@ def _record(example: Example, rollout: Rollout, chat: Chat, grade: Callable[[str
         "tokens": len(rollout.ids),
         "finish": rollout.finish,
     }
+    if (exact := exact_match(text, example)) is not None:
+        record["exact"] = exact
     if score.extra:
         record["extra"] = score.extra
     if document := document_of(example):

@@ -22,6 +22,7 @@ _NAMES = {
     "shots": "the number of shots",
     "decoding": "the decoding",
     "limit": "the row limit",
+    "chosen": "how the rows within the limit were chosen",
     "max_new_tokens": "max_new_tokens",
     "data": "the digest of the test rows",
     "judge": "the judge",

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sdft_cli.config.recipe import Evaluation, Sampler
+from sdft_cli.data.completion_limits import tokens_of
+from sdft_cli.data.labels import subset
 from sdft_cli.errors import UsageError
 from sdft_cli.models import digests
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.context_window import REFUSED, TOO_LONG, fit, least_of, long_prompts, no_room
 from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.records import UnitSettings
-from sdft_cli.types import Dropped, Example, Message, Suite, Task
+from sdft_cli.types import AUTO, Dropped, Example, Message, Suite, Task
 
 #: How completions for pass@k are sampled, as in the SDFT paper.
 PASS_AT = Sampler(temperature=1.0, top_p=0.95)
@@ -20,8 +22,9 @@ PASS_AT = Sampler(temperature=1.0, top_p=0.95)
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a model is evaluated. ``limit`` None means all rows, ``max_new_tokens`` None the task's own limit, and
-    ``sampler`` None greedy decoding. ``fitted`` is the limit that fits the model's window (`for_rows`)."""
+    """How a model is evaluated. ``limit`` None means all rows, ``max_new_tokens`` None the task's own limit (a number:
+    `completion_limits`), and ``sampler`` None greedy decoding. ``fitted`` is the limit that fits the model's window
+    (`for_rows`)."""
 
     view: str
     limit: int | None = None
@@ -30,13 +33,23 @@ class Conditions:
     fitted: int | None = None
 
     @classmethod
-    def of(cls, view: str, settings: Evaluation) -> Conditions:
-        """Greedy, under a recipe's ``evaluation`` settings."""
-        return cls(view, settings.limit, settings.max_new_tokens)
+    def of(cls, view: str, settings: Evaluation, sampler: Sampler | None = None) -> Conditions:
+        """Under a recipe's ``evaluation`` settings; ``auto`` is the limit that the task then has."""
+        asked = settings.max_new_tokens
+        return cls(view, settings.limit, None if asked == AUTO else asked, sampler)
 
-    def rows(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """The rows within the limit."""
-        return examples[: self.limit]
+    def rows(self, graded: Task | Suite, examples: Sequence[Example]) -> Sequence[Example]:
+        """The rows within the limit: some from all over the file, in proportion to labels (`labels.subset`), or the
+        first ones, where the order is already one of chance."""
+        if self.limit is None or not self._chooses(graded, examples):
+            return examples[: self.limit]
+        return subset(examples, self.limit)
+
+    def _chooses(self, graded: Task | Suite, examples: Sequence[Example]) -> bool:
+        """Whether the rows within the limit are chosen. Suites, and tasks that make their own rows, have drawn them in
+        an order of chance, and the first ones are what they were always scored on."""
+        sourced = isinstance(graded, Task) and graded.needs_source
+        return sourced and self.limit is not None and self.limit < len(examples)
 
     def tokens(self, graded: Task | Suite) -> int:
         """The maximum new tokens per completion; a suite's own limit holds whatever is set, so its scores stay
@@ -45,7 +58,7 @@ class Conditions:
             return self.fitted
         if isinstance(graded, Suite):
             return graded.max_new_tokens
-        return self.max_new_tokens or graded.max_new_tokens
+        return self.max_new_tokens or tokens_of(graded)
 
     def messages(self, example: Example) -> list[Message]:
         """The prompt: the view of the row, or the row's own where it lacks what the view shows."""
@@ -105,7 +118,7 @@ class Conditions:
     def settings(self, chat: Chat, graded: Task | Suite, examples: Sequence[Example]) -> UnitSettings:
         """In what two evaluations must agree to be compared (`comparable`); ``examples`` are all rows, not only those
         within the limit."""
-        return {
+        settings: UnitSettings = {
             "view": self.view,
             "thinking": chat.thinking,
             "template": digests.of_chat(chat),
@@ -115,3 +128,4 @@ class Conditions:
             "max_new_tokens": self.for_rows(chat, graded, examples).tokens(graded),
             "data": digests.of_examples(examples),
         }
+        return {**settings, "chosen": "from all rows"} if self._chooses(graded, examples) else settings

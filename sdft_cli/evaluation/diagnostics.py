@@ -65,7 +65,7 @@ class WithHelp:
         self, model: LoadedModel, base: LoadedModel, task: Task, rows: Sequence[Example], conditions: Conditions
     ) -> tuple[FurtherScores, list[ItemRecord]]:
         conditions = conditions.for_rows(model.chat, task, rows)
-        summary, records = helped(model, task, conditions.rows(rows), conditions)
+        summary, records = helped(model, task, conditions.rows(task, rows), conditions)
         scores: FurtherScores = {"oracle": summary} if self.name == "oracle" else {"ceiling": summary}
         return scores, records
 
@@ -90,7 +90,7 @@ class DistanceFromBase:
     needs_base: bool = True
 
     def conditions(self, recipe: Recipe, settings: Evaluation) -> Conditions:
-        return Conditions(recipe.views.student, settings.limit, settings.max_new_tokens, Sampler())
+        return Conditions.of(recipe.views.student, settings, Sampler())
 
     def measure(
         self, model: LoadedModel, base: LoadedModel, task: Task, rows: Sequence[Example], conditions: Conditions
@@ -115,7 +115,7 @@ def divergence(
             "name with --base the model that this one was trained from",
         )
     conditions = conditions.for_rows(model.chat, task, rows)
-    prompts = [model.chat.view_ids(row, conditions.messages(row)) for row in conditions.rows(rows)]
+    prompts = [model.chat.view_ids(row, conditions.messages(row)) for row in conditions.rows(task, rows)]
     rollouts = model.engine.sample(prompts, conditions.sampler or Sampler(), conditions.tokens(task), 0)
     pairs = [
         batching.Row(prompt, rollout.ids, [1.0] * len(rollout.ids), prompt)

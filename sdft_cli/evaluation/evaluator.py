@@ -20,6 +20,7 @@ from sdft_cli.evaluation.diagnostics import DIAGNOSTICS
 from sdft_cli.evaluation.measurement import Measurement
 from sdft_cli.evaluation.plan import EvalPlan
 from sdft_cli.evaluation.summaries import Part
+from sdft_cli.evaluation.unit_limits import UnitLimits
 from sdft_cli.evaluation.units import Unit, samples_unit
 from sdft_cli.runs.records import FurtherScores, ItemRecord, UnitSettings
 from sdft_cli.runs.token_records import TokenLoss
@@ -41,6 +42,7 @@ class Evaluator:
     def __init__(self, plan: EvalPlan):
         self.plan, self.settings, self.view = plan, plan.settings, plan.recipe.views.student
         self.conditions = Conditions.of(self.view, plan.settings)
+        self.limits = UnitLimits(plan.data, plan.settings.max_new_tokens)
 
     @cached_property
     def model(self) -> LoadedModel:
@@ -85,6 +87,7 @@ class Evaluator:
         """The accuracy of a task on its test rows (and on those out of distribution), or of a suite."""
         if unit.in_run and (kept := self.plan.kept_in_run(unit.name).find()):
             return kept
+        unit = self.limits.of(unit, self.model)
         settings = self._unit_settings(unit)
         place = self._place(unit, unit.name, settings)
         if not unit.in_run and (kept := place.find()):
@@ -143,10 +146,11 @@ class Evaluator:
 
     def pass_at(self, unit: Unit, ks: tuple[int, ...], count: int) -> Measurement:
         """pass@k of a task's test rows from ``count`` samples per question; whole blocks that are kept are reused."""
+        unit = self.limits.of(unit, self.model)
         task, name = unit.graded, samples_unit(unit.name)
-        conditions = Conditions(self.view, self.settings.limit, self.settings.max_new_tokens, PASS_AT)
+        conditions = Conditions.of(self.view, self.settings, PASS_AT)
         conditions = conditions.for_rows(self.model.chat, task, unit.splits["test"])
-        rows = conditions.rows(unit.splits["test"])
+        rows = conditions.rows(task, unit.splits["test"])
         settings = {name: conditions.settings(self.model.chat, task, unit.splits["test"])}
         place = self._place(unit, name, settings)
 
@@ -166,6 +170,7 @@ class Evaluator:
 
     def diagnostic(self, unit: Unit, name: str) -> Measurement:
         """One of `DIAGNOSTICS` on a task's test rows."""
+        unit = self.limits.of(unit, self.model)
         task, rows, unit_name = unit.graded, unit.splits["test"], f"{unit.name}-{name}"
         diagnostic = DIAGNOSTICS[name]
         conditions = diagnostic.conditions(self.plan.recipe, self.settings)

@@ -10,6 +10,7 @@ from sdft_cli.config.judge_section import check_judge
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Evaluation, build
 from sdft_cli.data import dataset
+from sdft_cli.data.completion_limits import DemonstratedLimit
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.cache import InRun
 from sdft_cli.evaluation.conditions import Conditions
@@ -108,6 +109,7 @@ class EvalPlan:
 
         chat = load_chat(locate(self.target.location)).switched(self.recipe.views.student_thinking)
         conditions, usable = Conditions.of(self.recipe.views.student, self.settings), {}
+        task = DemonstratedLimit(self.data / task.name, chat).of(task, self.settings.max_new_tokens)
         for split, rows in splits.items():
             bad = {row.where for row in conditions.unusable(chat, task, rows)}
             usable[split] = [row for row in rows if row.id not in bad]

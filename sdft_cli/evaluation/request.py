@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdft_cli.evaluation.target import Target
-from sdft_cli.types import Json
+from sdft_cli.types import Json, NewTokens
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EvalRequest:
     tasks: tuple[str, ...] = ()
     data: Path | None = None
     limit: int | None = None
-    max_new_tokens: int | None = None
+    max_new_tokens: NewTokens | None = None
     pass_at: tuple[int, ...] = ()
     samples: int | None = None
     out: Path | None = None

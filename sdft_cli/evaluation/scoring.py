@@ -27,7 +27,7 @@ def score_task(
 ) -> tuple[Summary, list[ItemRecord]]:
     """Summary and records of ``task`` on ``examples``, of which at most ``conditions.limit`` are used."""
     conditions = conditions.for_rows(chat, task, examples)
-    records = answer(engine, chat, task, conditions.rows(examples), conditions)
+    records = answer(engine, chat, task, conditions.rows(task, examples), conditions)
     return summaries.summarize(records, task.note), records
 
 
@@ -46,7 +46,7 @@ def _graded_parts(engine: Engine, chat: Chat, suite: Suite, conditions: Conditio
     """All parts of a suite of graded examples, sampled as one batch."""
     parts = suite.parts()
     conditions = conditions.for_rows(chat, suite, [example for part in parts.values() for example in part])
-    rows = {name: conditions.rows(examples) for name, examples in parts.items()}
+    rows = {name: conditions.rows(suite, examples) for name, examples in parts.items()}
     named = [(name, example) for name, examples in rows.items() for example in examples]
     records = answer(engine, chat, suite, [example for _, example in named], conditions)
     for record, (name, _) in zip(records, named, strict=True):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from sdft_cli import plugins
-from sdft_cli.evaluation import scoring, validation_loss
+from sdft_cli.evaluation import scoring, summaries, validation_loss
 from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.evaluation.run_judging import RunJudging
 from sdft_cli.evaluation.validation_loss import Splits, Texts
@@ -41,12 +42,12 @@ class StageEvaluator:
         """Accuracies and losses on ``train.eval_limit`` validation rows of every task, and accuracies on a quarter as
         many items of every part of the suite. Greedy, so no generator's state is touched."""
         limit, view, chat = self.recipe.train.eval_limit, self.recipe.views.student, self._chat(engine)
-        conditions = Conditions(view, limit, self.recipe.evaluation.max_new_tokens)
+        conditions = replace(Conditions.of(view, self.recipe.evaluation), limit=limit)
         scores: dict[str, ShortScore] = {}
         records: dict[str, list[ItemRecord]] = {}
         for name, measured in self.tasks.items():
             summary, records[name] = scoring.score_task(engine, chat, measured.task, measured.validation, conditions)
-            scores[name] = {"accuracy": summary["accuracy"], "n": summary["n"]}
+            scores[name] = summaries.short(summary)
             if loss := self._validation_loss(engine, measured, conditions):
                 scores[name]["loss"] = loss
         facts: EvalFacts = {"scores": scores, "suite": None}
@@ -54,7 +55,7 @@ class StageEvaluator:
         if self.suite is not None:
             few = self.recipe.evaluation.model_copy(update={"limit": max(1, limit // 4)})
             suite, _ = scoring.score_suite(engine, chat, self.suite, view, few)
-            facts["suite"] = {"accuracy": suite["accuracy"], "n": suite["n"]}
+            facts["suite"] = summaries.short(suite)
         return facts
 
     def _judge_quickly(self, facts: EvalFacts, records: Mapping[str, list[ItemRecord]]) -> None:

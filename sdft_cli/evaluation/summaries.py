@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
-from sdft_cli.runs.records import ItemRecord, ItemScore, PartFacts, PassAt, SuiteSummary, Summary
+from sdft_cli.runs.records import (
+    ItemRecord,
+    ItemScore,
+    PartFacts,
+    PassAt,
+    ShortScore,
+    SuiteSummary,
+    Summary,
+)
 from sdft_cli.stats import bootstrap, intervals, pass_at_k
+
+#: How a completion that a model wrote ended; the harness's items have other words, or none.
+ENDS = ("stop", "length")
 
 
 class Part(NamedTuple):
@@ -37,10 +48,18 @@ def summarize(records: Sequence[ItemRecord], note: str = "") -> Summary:
         "interval": list(intervals.of_scores(values)) if n else None,
         "mean_tokens": mean_tokens(records),
         "note": note,
+        "cut": cut(records),
+        "exact": exact(records),
     }
     if extra := extra_means(records):
         summary["extra"] = extra
     return summary
+
+
+def short(summary: Summary) -> ShortScore:
+    """What a mid-training evaluation logs of a summary."""
+    ended, alike = summary.get("cut"), summary.get("exact")
+    return {"accuracy": summary["accuracy"], "n": summary["n"], "cut": ended, "exact": alike}
 
 
 def extra_means(records: Sequence[ItemScore]) -> dict[str, float]:
@@ -52,14 +71,29 @@ def extra_means(records: Sequence[ItemScore]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in sorted(scores.items())}
 
 
+def cut(records: Sequence[ItemRecord]) -> float | None:
+    """The share of completions, scored or not, that were cut at the limit of new tokens; None where none tells."""
+    return _share([r["finish"] == "length" for r in records if r.get("finish") in ENDS])
+
+
+def exact(records: Sequence[ItemRecord]) -> float | None:
+    """The share of completions, scored or not, that are exact (`grading.exact_match`); None where none tells."""
+    return _share([r["exact"] for r in records if "exact" in r])
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None
+
+
 def mean_tokens(records: Sequence[ItemRecord]) -> float:
     """The mean length of the completions; 0 without any."""
     return sum(r["tokens"] for r in records) / max(1, len(records))
 
 
 def part_of(records: list[ItemRecord], reported: PartFacts | None = None) -> Part:
-    """A part of a suite, summarized."""
-    return Part(records, {**summarize(records), **(reported or PartFacts())})
+    """A part of a suite, summarized. Exact answers are of tasks: what is gold in a suite may be a rule, or a word that
+    the answer has to hold."""
+    return Part(records, {**summarize(records), "exact": None, **(reported or PartFacts())})
 
 
 def summarize_suite(name: str, parts: Mapping[str, Part], note: str = "") -> tuple[SuiteSummary, list[ItemRecord]]:
@@ -70,6 +104,7 @@ def summarize_suite(name: str, parts: Mapping[str, Part], note: str = "") -> tup
     interval = _mean_interval([s for s in summaries.values() if s["accuracy"] is not None])
     summary: SuiteSummary = {
         **summarize(records, note),
+        "exact": None,
         "name": name,
         "accuracy": sum(accuracies) / len(accuracies) if accuracies else None,
         "interval": list(interval) if interval else None,

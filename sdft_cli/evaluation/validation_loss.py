@@ -56,7 +56,7 @@ def texts_of(task: Task, splits: Splits, chat: Chat, conditions: Conditions) -> 
     where no split has either. Of each split, the rows within the limit count."""
     for kind in _KINDS:
         for split, examples in splits.items():
-            within = conditions.rows(examples)
+            within = conditions.rows(task, examples)
             shown = [_with_text(task, example, kind) for example in within]
             rows = [row for example in shown if example and (row := _row(example, chat, conditions))]
             if rows:

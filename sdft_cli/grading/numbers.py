@@ -33,6 +33,8 @@ _BESIDES = re.compile(
     r"|not|altogether|total|left|respectively|bei|für|pour|para|per|при|für|weil|car|porque)\b)",
     re.IGNORECASE,
 )
+#: After a number: it is a term of a sum in words ("20 divided by 5 equals 4").
+_OPERATOR = re.compile(r"\s+(?:times|plus|minus|(?:divided|multiplied) by)\b", re.IGNORECASE)
 _IS = re.compile(
     r"(?:\b(?:is|are|was|were|equals?|gives?|makes|gets?|totals?|becomes?|takes|costs|has|have|needs|weighs|earns|pays|lasts|requires|be|ist|sind|est|sont|es|son|è|é"
     r"|é|to|равно|равен|равна)\b|[=≈:]|是|为|為|は|等于|等於)\s*"
@@ -112,13 +114,18 @@ def _announced(text: str) -> list[Quantity]:
     if sides := _equation(sentence):
         return sides
     found = _meant(sentence, quantities(sentence, listed=True))
-    if found and _LEAD.match(sentence[: found[0].start]):
+    if found and _leads(sentence, found[0]):
         return _signed(sentence, found[:1])
     if found:
         return _in_sentence(sentence)
     if word := next(in_words(sentence), None):
         return [Quantity(str(word), 0, 0, word)]
     return _in_sentence(text) if quantities(text) else []
+
+
+def _leads(sentence: str, one: Quantity) -> bool:
+    """Whether a sentence begins with a number that is no term of a sum."""
+    return _LEAD.match(sentence[: one.start]) is not None and not _OPERATOR.match(sentence, one.end)
 
 
 def _meant(sentence: str, found: list[Quantity]) -> list[Quantity]:
@@ -207,7 +214,7 @@ def _in_sentence(text: str) -> list[Quantity]:
         return []
     if (sides := _equation(sentence.rsplit(", so ", 1)[-1], latest=True)) and sides[0].end:
         return sides
-    if _LEAD.match(sentence[: found[0].start]) and (len(found) == 1 or _BESIDES.match(sentence, found[0].end)):
+    if _leads(sentence, found[0]) and (len(found) == 1 or _BESIDES.match(sentence, found[0].end)):
         return _signed(sentence, found[:1])
     last = [one for one in found if _IS.search(sentence, max(0, one.start - 60), one.start)]
     if last and last[-1] is not found[-1] and not last[-1].loose and _said_besides(sentence[last[-1].end :]):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sdft_cli.data.completion_limits import tokens_of
 from sdft_cli.data.dataset import FILTERED
 from sdft_cli.data.manifest import TeacherCounts
 from sdft_cli.errors import UsageError
@@ -40,7 +41,7 @@ class Demonstrations:
                 f"task {task.name!r}: its grader gives shares between 0 and 1, so it is open which replies are right",
                 f"say from which value on: --columns '{task.name}:accept=0.5'",
             )
-        self.max_tokens = options.max_tokens or task.max_new_tokens
+        self.max_tokens = options.max_tokens or tokens_of(task)
         self.exchanges = [first_right(row, task, options, self.max_tokens) for row in self.rows]
 
     @property

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 #: The window of a model without one: alibi biases, or a recurrent state instead of positions.
 UNLIMITED = 1 << 30
 
+#: The channel that gpt-oss thinks on, in place of tags.
+_ANALYSIS = "<|channel|>analysis"
+#: A question that no template holds.
+_ASK = "which key opens the quartz cupboard"
+
 
 class Chat:
     """A tokenizer with its chat template.
@@ -91,6 +96,19 @@ class Chat:
 
     def _conversation(self, messages: list[Message], thinking: bool | None, tools: list[Json] | None) -> Conversation:
         return Conversation(messages, tools, self.thinking if thinking is None else thinking)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before it answers, under the switch ``thinking``. Some templates open the
+        thinking, some leave that to the model, and those that are switched off close it in the prompt."""
+        tags = self.template.think_tags
+        if tags is None:
+            return _ANALYSIS in self.template.source
+        try:
+            prompt = self.render([{"role": "user", "content": _ASK}])
+        except UsageError:  # the template refuses the plainest question, or has no switch
+            return False
+        return tags[1] not in prompt.rpartition(_ASK)[2]
 
     # demonstrations -----------------------------------------------------------------------------------------
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
+from sdft_cli.evaluation import summaries
 from sdft_cli.evaluation.cache import Evaluated
+from sdft_cli.evaluation.units import SUITE
 from sdft_cli.runs.records import ItemRecord
 from sdft_cli.stats import paired
 from sdft_cli.stats.intervals import Interval
 from sdft_cli.stats.paired import Change, Documents, Scores
 
 
-class UnitChange(TypedDict):
+class Ends(TypedDict):
+    """The shares, in ``a`` and in ``b``, of completions that were cut at the limit of new tokens, and that are exact;
+    None where no completion tells."""
+
+    cut: tuple[float | None, float | None]
+    exact: tuple[float | None, float | None]
+
+
+class UnitChange(Ends):
     """How a task or suite, or one ``part`` of a suite, changed from checkpoint ``a`` to ``b``: `paired.Change`.
 
     Not compared are the items of one side alone (``only_a``, ``only_b``) and those that both have and one or both did
@@ -50,8 +60,11 @@ def unit_changes(unit: str, a: Evaluated, b: Evaluated) -> tuple[list[UnitChange
     if whole is None:
         return [], lacks
     below = changed.items() if len(changed) > 1 else ()
-    of_parts = [_unit_change(unit, part, change, [both[part]]) for part, change in below]
-    return [_unit_change(unit, None, whole, sides), *of_parts], lacks
+    of_parts = [
+        _unit_change(unit, part, change, [both[part]], _ends(unit, before[part], after[part])) for part, change in below
+    ]
+    items = ([item for part in changed for item in side[part]] for side in (before, after))
+    return [_unit_change(unit, None, whole, sides, _ends(unit, *items)), *of_parts], lacks
 
 
 def on_one_side(text: str, a: Iterable[str], b: Iterable[str]) -> list[str]:
@@ -66,10 +79,21 @@ def _paired(before: Sequence[ItemRecord], after: Sequence[ItemRecord]) -> tuple[
     return {item["id"]: item["value"] for item in before}, {item["id"]: item["value"] for item in after}, documents
 
 
+def _ends(unit: str, before: Sequence[ItemRecord], after: Sequence[ItemRecord]) -> Ends:
+    """How the completions of both sides ended; exact answers are of tasks."""
+    exact = (None, None) if unit.startswith(SUITE) else (summaries.exact(before), summaries.exact(after))
+    return {"cut": (summaries.cut(before), summaries.cut(after)), "exact": exact}
+
+
 def _unit_change(
-    unit: str, part: str | None, change: Change, sides: Sequence[tuple[Scores, Scores, Documents]]
+    unit: str,
+    part: str | None,
+    change: Change,
+    sides: Sequence[tuple[Scores, Scores, Documents]],
+    ends: Ends,
 ) -> UnitChange:
     return {
+        **ends,
         "unit": unit,
         "part": part,
         "n": change.n,

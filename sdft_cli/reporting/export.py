@@ -163,15 +163,17 @@ def loss_csv(report: ReportData) -> str:
 
 
 def accuracy_csv(report: ReportData) -> str:
-    """A line per run, stage and task (or suite): accuracy with its interval."""
+    """A line per run, stage and task (or suite): accuracy with its interval, and the shares of completions that were
+    cut and that are exact."""
     rows = []
     for run in report["runs"]:
         for k, row in enumerate(run["rows"]):
-            for head, n, cell in zip(run["heads"], run["sizes"], row["cells"], strict=True):
-                trained = run["stages"][k - 1] if k else None
+            trained, ends = run["stages"][k - 1] if k else None, run["completeness"][k]
+            shares = zip(ends["cut"], ends["exact"], strict=True)
+            for head, n, cell, of_ends in zip(run["heads"], run["sizes"], row["cells"], shares, strict=True):
                 size = n if cell["value"] is not None else None
-                rows.append([*_run_columns(run), k, trained, head, *_triple(cell), size])
-    return _csv([*_RUN_HEADS, "stage", "trained", "of", "accuracy", "low", "high", "n"], rows)
+                rows.append([*_run_columns(run), k, trained, head, *_triple(cell), size, *of_ends])
+    return _csv([*_RUN_HEADS, "stage", "trained", "of", "accuracy", "low", "high", "n", "cut", "exact"], rows)
 
 
 _RUN_HEADS = ("run", "folder", "group", "method", "seed")

@@ -32,6 +32,14 @@ class Matrix(TypedDict):
     rows: list[MatrixRow]
 
 
+class CompletenessRow(TypedDict):
+    """How completions ended after one stage, in the columns of `Matrix`; None where that was not recorded."""
+
+    name: str
+    cut: list[float | None]
+    exact: list[float | None]
+
+
 class Losses(TypedDict):
     """A column per task whose loss was measured, in nats per token; ``texts`` tell what the loss of each is of."""
 
@@ -73,6 +81,27 @@ def mean_matrix(group: Group) -> Matrix:
             cells.append({**mean, "new": cell["new"]})
         rows.append({"name": row["name"], "cells": cells})
     return {"heads": first["heads"], "sizes": first["sizes"], "rows": rows}
+
+
+def completeness(run: RunResult) -> list[CompletenessRow]:
+    """A row per stage with the shares of completions that were cut, and that are exact, in the columns of `matrix`."""
+    rows: list[CompletenessRow] = []
+    for k in range(run.last + 1):
+        cells = [run.completeness[unit][k] or {} for unit in (*run.tasks, *([None] if run.prior else []))]
+        cut, exact = ([cell.get("cut") for cell in cells], [cell.get("exact") for cell in cells])
+        rows.append({"name": _stage_name(run, k), "cut": cut, "exact": exact})
+    return rows
+
+
+def mean_completeness(group: Group) -> list[CompletenessRow]:
+    """Means over the seeds of a group; empty where `mean_matrix` is."""
+    of_runs = [completeness(run) for run in group.runs] if mean_matrix(group)["rows"] else []
+    rows: list[CompletenessRow] = []
+    for stages in zip(*of_runs, strict=True):
+        cut = [seed_mean(values)["value"] for values in zip(*(row["cut"] for row in stages), strict=True)]
+        exact = [seed_mean(values)["value"] for values in zip(*(row["exact"] for row in stages), strict=True)]
+        rows.append({"name": stages[0]["name"], "cut": cut, "exact": exact})
+    return rows
 
 
 def losses(run: RunResult) -> Losses:

@@ -45,6 +45,8 @@ def _by_name(summary: TaskSummary | None) -> dict[str, Estimate]:
     if ood := summary.get("ood"):
         by_name["ood"] = estimate(ood["accuracy"], _pair(ood.get("interval")))
         by_name |= _second_scores(ood, "ood ")
+    shares = {"cut": summary.get("cut"), "exact": summary.get("exact")}
+    by_name |= {name: estimate(share) for name, share in shares.items() if share is not None}
     if summary.get("mean_tokens"):
         by_name[TOKENS] = estimate(summary["mean_tokens"])
     return by_name

@@ -19,7 +19,17 @@ from sdft_cli.reporting.by_stage import StageMetrics, stage_metrics
 from sdft_cli.reporting.comparisons import SeedComparison, UnitChanges
 from sdft_cli.reporting.estimates import Estimate, estimate, seed_accuracy, seed_mean
 from sdft_cli.reporting.groups import Group
-from sdft_cli.reporting.matrices import Losses, Matrix, losses, matrix, mean_losses, mean_matrix
+from sdft_cli.reporting.matrices import (
+    CompletenessRow,
+    Losses,
+    Matrix,
+    completeness,
+    losses,
+    matrix,
+    mean_completeness,
+    mean_losses,
+    mean_matrix,
+)
 from sdft_cli.reporting.measures import Measure, Skill, measures, pass_at, skills
 from sdft_cli.runs.records import EndingRow, GuardRow, SkipFirstRow
 from sdft_cli.runs.results import RunResult
@@ -57,6 +67,7 @@ class RunReport(Matrix):
     metrics: dict[Metric, Estimate]
     metrics_over: list[str]
     unscored: dict[str, str]
+    completeness: list[CompletenessRow]
     losses: Losses
     changes: list[UnitChanges]
     skills: list[Skill]
@@ -79,6 +90,7 @@ class GroupReport(Matrix):
     name: str
     seeds: list[str]
     metrics: dict[Metric, Estimate]
+    completeness: list[CompletenessRow]
     losses: Losses
 
 
@@ -138,6 +150,7 @@ def _run(label: str, group: Group, run: RunResult, first: RunResult, single: Map
         "metrics": {m: estimate(run.metrics[m], run.metric_intervals[m]) for m in continual.METRICS},
         "metrics_over": run.counted_tasks,
         "unscored": run.unscored,
+        "completeness": completeness(run),
         "losses": losses(run),
         "changes": comparisons.changes(run),
         "skills": skills(run),
@@ -163,6 +176,7 @@ def _group(group: Group) -> GroupReport:
         "name": group.name,
         "seeds": group.seeds,
         "metrics": means,
+        "completeness": mean_completeness(group),
         "losses": mean_losses(group),
     }
 

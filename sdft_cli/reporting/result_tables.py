@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sdft_cli.console import is_change, pvalue, span
 from sdft_cli.reporting.comparisons import SeedComparison
+from sdft_cli.reporting.completeness_tables import ends_note
 from sdft_cli.reporting.estimates import Estimate
 from sdft_cli.reporting.report_json import ReportData
 from sdft_cli.reporting.tables import (
@@ -46,6 +47,8 @@ def result_tables(report: ReportData) -> list[Table]:
             over, tasks = run["metrics_over"], len(set(run["stages"][: len(run["rows"]) - 1]))
             names = ", ".join(run["unscored"])
             notes.append(f"{run['label']}: over {len(over)} of {tasks} tasks; not scored: {names}.")
+    if ends := ends_note(report["runs"]):
+        notes.append(ends)
     if missing := [m.replace("_", " ") for m in METRICS if m not in defined]:
         notes.append(f"Not defined here: {', '.join(missing)}.")
     over_seeds = _over_seeds(report, defined)

@@ -17,12 +17,15 @@ RECORDED: tuple[Metric, ...] = (
 
 class Results(TypedDict):
     """One run. Row k of ``matrix`` holds the accuracies on ``tasks`` after stage k (0: the base model); None where
-    nothing was evaluated. ``prior`` is the prior suite's accuracy by stage, None without a suite. ``losses`` has the
+    nothing was evaluated; ``cut`` and ``exact`` have the shares of completions that were cut and that are exact, in the
+    same places. ``prior`` is the prior suite's accuracy by stage, None without a suite. ``losses`` has the
     losses of a task by stage, in nats per token, where they were measured. ``metrics_over`` has the tasks that the
     metrics are over, where others were trained that nothing scored."""
 
     tasks: list[str]
     matrix: list[list[float | None]]
+    cut: list[list[float | None]]
+    exact: list[list[float | None]]
     prior: list[float | None] | None
     metrics: dict[Metric, float | None]
     losses: NotRequired[dict[str, list[float | None]]]
@@ -75,7 +78,15 @@ def demo_results(runs: Sequence[RunResult], seed: int, world: int, seconds: floa
 
 def _results(run: RunResult) -> Results:
     metrics = {name: run.metrics[name] for name in RECORDED}
-    results: Results = {"tasks": run.tasks, "matrix": run.matrix, "prior": run.prior, "metrics": metrics}
+    ended = [[run.completeness[task][k] or {} for task in run.tasks] for k in range(run.last + 1)]
+    results: Results = {
+        "tasks": run.tasks,
+        "matrix": run.matrix,
+        "cut": [[cell.get("cut") for cell in row] for row in ended],
+        "exact": [[cell.get("exact") for cell in row] for row in ended],
+        "prior": run.prior,
+        "metrics": metrics,
+    }
     if run.losses:
         results["losses"] = {task: [c["value"] if c else None for c in column] for task, column in run.losses.items()}
     if None in run.counted:

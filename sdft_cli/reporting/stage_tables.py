@@ -8,6 +8,7 @@ from dataclasses import replace
 from sdft_cli.console import is_change, number
 from sdft_cli.reporting.by_stage import StageMetric
 from sdft_cli.reporting.comparisons import Moved
+from sdft_cli.reporting.completeness_tables import completeness_note, completeness_table
 from sdft_cli.reporting.matrices import Losses, Matrix, MatrixCell
 from sdft_cli.reporting.report_json import ReportData, RunReport
 from sdft_cli.reporting.result_tables import OVER_SEEDS
@@ -23,8 +24,9 @@ from sdft_cli.reporting.tables import (
     stage_cell,
     value_cell,
 )
-from sdft_cli.runs.records import MarkRecord
+from sdft_cli.runs.records import EndingFacts, MarkRecord
 from sdft_cli.stats.continual import METRICS
+from sdft_cli.stats.selection import by_chance
 
 #: The matrices of more runs than this are folded away.
 _FEW = 3
@@ -33,16 +35,19 @@ OF_LOSSES = "* trained in this stage. Brackets: 95 % intervals over rows, which 
 
 
 def matrix_tables(report: ReportData) -> list[Table]:
-    """An accuracy matrix per run, after those of means over seeds."""
+    """An accuracy matrix per run, after those of means over seeds; below each, how completions ended."""
     means = [group for group in report["groups"] if len(group["seeds"]) > 1 and group["rows"]]
     note = f"* trained in this stage. {OVER_SEEDS}"
-    tables = [
-        _matrix_table(group, f"{group['name']}, mean of {len(group['seeds'])} seeds", note, len(means) > _FEW)
-        for group in means
-    ]
+    tables = []
+    for group in means:
+        title, fold = f"{group['name']}, mean of {len(group['seeds'])} seeds", len(means) > _FEW
+        tables.append(_matrix_table(group, title, f"{note} {completeness_note(group)}".rstrip(), fold))
+        tables += completeness_table(group, title, fold)
     for run in report["runs"]:
-        notes = " ".join([OF_CELLS, *(f"{note[:1].upper()}{note[1:]}." for note in run["notes"])])
-        tables.append(_matrix_table(run, run_cell(run).text, notes, len(report["runs"]) > _FEW))
+        title, fold = run_cell(run).text, len(report["runs"]) > _FEW
+        notes = [OF_CELLS, *(f"{note[:1].upper()}{note[1:]}." for note in run["notes"]), completeness_note(run)]
+        tables.append(_matrix_table(run, title, " ".join(filter(None, notes)), fold))
+        tables += completeness_table(run, title, fold)
     return tables
 
 
@@ -142,6 +147,9 @@ def endings_table(runs: Sequence[RunReport]) -> Table:
         for row in run["endings"]
     ]
     note = "Step 0 is the model that the stage started from."
+    lucky = [f"{run['label']}, stage {row['stage']}" for run in runs for row in run["endings"] if _by_chance(row)]
+    if lucky:
+        note += f" The best step is within one standard error of the last one: {'; '.join(lucky)}."
     if any(_by_loss(row["best"]) for run in runs for row in run["endings"]):
         note += " Losses are in nats per token, where nothing scores the stage's task."
     return Table("", (*heads, "validation\naccuracy"), rows, note, names=3)
@@ -152,6 +160,15 @@ def _mark_cells(mark: MarkRecord | None) -> list[Cell]:
         return [Cell(NONE), Cell(NONE)]
     value = Cell(f"loss {number(mark.get('loss'))}") if _by_loss(mark) else value_cell(mark["validation"])
     return [count_cell(mark["step"]), value]
+
+
+def _by_chance(row: EndingFacts) -> bool:
+    """Whether the best step's accuracy is the higher one by chance as likely as not."""
+    best, last = row["best"], row["last"]
+    if not best or not last or best["step"] == last["step"]:
+        return False
+    higher, lower, n = best["validation"], last["validation"], best.get("n")
+    return bool(higher is not None and lower is not None and n and by_chance(higher, lower, n))
 
 
 def _by_loss(mark: MarkRecord | None) -> bool:

@@ -28,7 +28,7 @@ from sdft_cli.errors import UsageError, choose
 from sdft_cli.grading import named_rules
 from sdft_cli.grading.json_values import check_schema
 from sdft_cli.grading.sql_text import check_dialect
-from sdft_cli.types import Json
+from sdft_cli.types import AUTO, Json, NewTokens
 
 #: What a column may be for. Of a role with several columns, each is one option, or a part of the passage.
 ROLES: dict[str, str] = {
@@ -69,7 +69,8 @@ SETTINGS: dict[str, str] = {
     "licence": "of the source",
     "delimiter": "of CSV",
     "sheet": "of an Excel file",
-    "max_new_tokens": "of a completion that is graded",
+    "max_new_tokens": "the longest completion, in training and when it is scored; auto, unless given: as long as the "
+    "demonstrations suggest",
     "accept": "the least value (up to 1) with which a teacher's reply becomes a demonstration; 1 unless given",
 }
 KEYS = {**ROLES, **SETTINGS}
@@ -120,7 +121,7 @@ class Columns:
     licence: str = "not stated"
     delimiter: str | None = None
     sheet: str | None = None
-    max_new_tokens: int = 1024
+    max_new_tokens: NewTokens = AUTO
     accept: float | None = None
 
     @property
@@ -209,7 +210,7 @@ def _checked(where: str, key: str, given: Json) -> Json:
     kinds: dict[str, tuple[Any, str]] = {
         "splits": (dict, "a table"),
         "json_schema": (dict, "a table") if isinstance(value, dict) else (str, "the name of a file"),
-        "max_new_tokens": (int, "a whole number"),
+        "max_new_tokens": (int, "a whole number, or auto") if value != AUTO else (str, "text"),
         "first_index": (int, "0 or 1"),
         "accept": (int | float, "a number"),
     }
@@ -224,7 +225,7 @@ def _checked(where: str, key: str, given: Json) -> Json:
         raise UsageError(f"{where}: first_index = {value!r} is not 0 or 1", f"first_index: {KEYS[key]}")
     if key == "accept" and not 0 < float(value) <= 1:
         raise UsageError(f"{where}: accept = {value!r} is not above 0 and at most 1", "such as accept = 0.5")
-    if key == "max_new_tokens" and int(value) < 1:
+    if key == "max_new_tokens" and value != AUTO and int(value) < 1:
         raise UsageError(f"{where}: max_new_tokens = {value!r} is not positive", "such as max_new_tokens = 256")
     if key == "template" and not slots(str(value)):
         hint = 'such as template = "{context}\\n\\nQuestion: {question}", with the names of columns'

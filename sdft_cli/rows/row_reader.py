@@ -1,7 +1,8 @@
 """All rows of a task made from a user's own files: read, finished together, and handed over by split.
 
 The split of a row comes from the flag (``--source mytask.test=FILE``), else from a column, else from the file's name
-(``test.jsonl``). All other rows are for training if there are test rows, and are split by seed if there are none.
+(``test.jsonl``). All other rows are for training if there are test rows. If there are none, they are split by seed, and
+stratified where answers are labels.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class UserRows:
             row.example.demonstration is None for row in gathered.rows if row.role != "corpus"
         ):
             options = replace(options, demonstrations="answer")
-        prepared = arrange(self.name, gathered, options, first_answer)
+        prepared = arrange(self.name, gathered, options, first_answer, by_label=True)
         kind = "texts" if set(prepared.splits) == {"corpus"} else "rows"
         prepared.source = f"{kind} of your own: {_listed(gathered.formats[_FORMAT])}"
         prepared.notes += notes

@@ -3,7 +3,8 @@
 If the source divides its rows, that division is kept. Otherwise, or if it has only training or only evaluation rows,
 rows are split 75 / 5 / 20 (the SDFT paper's science split), so that all three splits exist. Validation rows are taken
 from the training rows with a gold answer, or from the test rows if there are none. Rows that ask the same question stay
-in one split. A row that is ours to place is left out if it asks what a test row of the source asks; a training row of
+in one split. Of a user's own rows whose answers are labels, each label has its share of every split (`data.labels`). A
+row that is ours to place is left out if it asks what a test row of the source asks; a training row of
 the source that does so is an error (`deduplicate.overlap_error`). Corpus rows ask nothing and are passed through.
 """
 
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from sdft_cli.data.dataset import FILTERED, describe
 from sdft_cli.data.deduplicate import HELD_OUT, overlap_error
+from sdft_cli.data.labels import Group, drawn, labels_of
 from sdft_cli.errors import UsageError
 from sdft_cli.rows.formats import Gathered, SourceRow
 from sdft_cli.types import Dropped, Example, Json, Prepared, PrepareOptions
@@ -29,8 +32,9 @@ Splits = dict[str, list[SourceRow]]
 Render = Callable[[Json], str]
 
 
-def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Render) -> Prepared:
-    """Split the gathered rows; ``render`` turns a gold answer into a demonstration for ``--demonstrations answer``."""
+def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Render, by_label: bool = False) -> Prepared:
+    """Split the gathered rows; ``render`` turns a gold answer into a demonstration for ``--demonstrations answer``.
+    ``by_label``: where answers are labels, splits are stratified by them."""
     left_out: list[Dropped] = []
     notes: list[str] = []
     gathered_rows = _with_unique_ids(gathered.rows)
@@ -40,65 +44,109 @@ def arrange(task: str, gathered: Gathered, options: PrepareOptions, render: Rend
     rows = _as_pool_if_one_sided(rows, notes)
     rows = _without_overlap(task, rows, options, left_out)
     examples: dict[str, list[Example]] = {}
+    rendered = 0
     if rows or not corpus:
-        splits = _split(rows, options.seed, notes)
+        splits = _split(rows, _Draw(options.seed, _labels(rows) if by_label else {}), notes)
         _need_all(task, splits, gathered.dropped)
         examples = {name: [_example(row, name) for row in split] for name, split in splits.items() if split}
-        examples = _demonstrate(examples, options.demonstrations, render, notes)
+        examples, rendered = _demonstrate(examples, options.demonstrations, render, notes)
     drawn = all(row.role != "train" for row in rows)
     examples |= {"corpus": corpus} if corpus else {}
     if files := gathered.left_out:
         notes.append(f"files left out: {', '.join(files[:_SHOWN])}" + (", …" if len(files) > _SHOWN else ""))
     dropped = gathered.dropped + left_out
-    return Prepared(examples, dropped, gathered.source, gathered.licence, notes, drawn, sources=gathered.files)
+    return Prepared(
+        examples, dropped, gathered.source, gathered.licence, notes, drawn, rendered, sources=gathered.files
+    )
 
 
-def _split(rows: list[SourceRow], seed: int, notes: list[str]) -> Splits:
+@dataclass(frozen=True)
+class _Draw:
+    """How rows are drawn: by ``seed``, and where there are ``labels`` (by key), each in its share."""
+
+    seed: int
+    labels: Mapping[bytes, str]
+
+    def take(self, rows: list[SourceRow], count: int) -> tuple[list[SourceRow], list[SourceRow]]:
+        """At most ``count`` rows (at least one), in whole groups, and the rest; both in the source's order.
+
+        Groups are ordered by a hash of seed and prompt, so adding or removing a row moves few others. Of every label
+        one group is left.
+        """
+        sizes = Counter(row.keys[0] for row in rows)
+        keys, count = list(sizes), max(1, count)
+        places = [hashlib.sha256(f"{self.seed}/".encode() + key).digest() for key in keys]
+        groups = [Group(self.labels.get(k, ""), sizes[k], place) for k, place in zip(keys, places, strict=True)]
+        indices = drawn(groups, count, left=1) if self.labels else _first_that_fit(groups, count)
+        chosen = {keys[i] for i in indices}
+        return [row for row in rows if row.keys[0] in chosen], [row for row in rows if row.keys[0] not in chosen]
+
+
+def _first_that_fit(groups: Sequence[Group], count: int) -> set[int]:
+    chosen = set[int]()
+    for i in sorted(range(len(groups)), key=lambda i: groups[i].place):
+        if groups[i].size <= count:
+            chosen.add(i)
+            count -= groups[i].size
+    return chosen
+
+
+def _labels(rows: list[SourceRow]) -> dict[bytes, str]:
+    """The label of every group of rows, that of its first row; empty where answers are no labels."""
+    labels = labels_of(_gold(row) for row in rows)
+    return {row.keys[0]: label for row, label in reversed([*zip(rows, labels, strict=True)])} if labels else {}
+
+
+def _split(rows: list[SourceRow], draw: _Draw, notes: list[str]) -> Splits:
     by_role = {role: [row for row in rows if row.role == role] for role in (*QUESTIONS, "pool")}
     train, validation, test, ood, pool = by_role.values()
+    given = bool(validation)
     graded = [row for row in pool if _gold(row) is not None] or pool  # a row without a gold answer cannot be scored
-    drawn, rest = _take(graded, round(TEST_SHARE * len(pool)), seed)
+    chosen, rest = draw.take(graded, round(TEST_SHARE * len(pool)))
     if not validation and rest:
-        validation, _ = _take(rest, round(VALIDATION_SHARE * len(pool)), seed)
-    held_out = {id(row) for row in (*drawn, *validation)}
-    train, test = train + [row for row in pool if id(row) not in held_out], test + drawn
+        validation, _ = draw.take(rest, round(VALIDATION_SHARE * len(pool)))
+    held_out = {id(row) for row in (*chosen, *validation)}
+    train, test = train + [row for row in pool if id(row) not in held_out], test + chosen
     if pool:
         shares = f"{TEST_SHARE:.0%} test, {VALIDATION_SHARE:.0%} validation, the rest train"
-        notes.append(f"{len(pool)} rows without a split in the source were split by seed {seed}: {shares}")
+        notes.append(f"{len(pool)} rows without a split in the source were split by seed {draw.seed}: {shares}")
     if not validation:
-        train, test, validation = _carve(train, test, seed, notes)
+        train, test, validation = _carve(train, test, draw, notes)
+    if draw.labels and not (given and not pool):
+        notes.append(_of_labels({"train": train, "validation": validation, "test": test}, draw.labels))
     if all(_gold(row) is None for row in test):
         notes.append("no test row has a gold answer, so none can be scored: add an evaluation file as a source")
     return {"train": train, "validation": validation, "test": test, "ood": ood}
 
 
 def _carve(
-    train: list[SourceRow], test: list[SourceRow], seed: int, notes: list[str]
+    train: list[SourceRow], test: list[SourceRow], draw: _Draw, notes: list[str]
 ) -> tuple[list[SourceRow], list[SourceRow], list[SourceRow]]:
     """(train, test, validation): validation from the training rows with a gold answer, or from the test rows."""
     graded = [row for row in train if _gold(row) is not None]
     origin, rows = ("training", graded) if graded else ("evaluation", test)
-    validation, _ = _take(rows, round(VALIDATION_SHARE * len(rows)), seed)
+    validation, _ = draw.take(rows, round(VALIDATION_SHARE * len(rows)))
     held_out = {id(row) for row in validation}
-    notes.append(f"validation: {len(validation)} of the source's {origin} rows, by seed {seed}")
+    notes.append(f"validation: {len(validation)} of the source's {origin} rows, by seed {draw.seed}")
     train, test = ([row for row in rows if id(row) not in held_out] for rows in (train, test))
     return train, test, validation
 
 
-def _take(rows: list[SourceRow], count: int, seed: int) -> tuple[list[SourceRow], list[SourceRow]]:
-    """At most ``count`` rows (at least one), in whole groups, and the rest; both in the source's order.
+def _of_labels(splits: Splits, labels: Mapping[bytes, str]) -> str:
+    """That splits are stratified, and which labels a split lacks all the same."""
+    kinds = sorted({label for label in labels.values() if label})
+    lacking = []
+    for split, rows in splits.items():
+        there = {labels[row.keys[0]] for row in rows}
+        if missing := [label for label in kinds if label not in there]:
+            lacking.append(f"{split} has no row of {_few(missing)}")
+    drawn_by = f"answers are {len(kinds)} labels, and rows were drawn in proportion to them (stratified)"
+    return "; ".join([drawn_by, *lacking])
 
-    Groups are ordered by a hash of seed and prompt, so adding or removing a row moves few others.
-    """
-    sizes: dict[bytes, int] = {}
-    for row in rows:
-        sizes[row.keys[0]] = sizes.get(row.keys[0], 0) + 1
-    chosen, left = set[bytes](), max(1, count)
-    for key in sorted(sizes, key=lambda k: hashlib.sha256(f"{seed}/".encode() + k).digest()):
-        if sizes[key] <= left:
-            chosen.add(key)
-            left -= sizes[key]
-    return [row for row in rows if row.keys[0] in chosen], [row for row in rows if row.keys[0] not in chosen]
+
+def _few(labels: Sequence[str]) -> str:
+    shown = ", ".join(repr(label if len(label) <= 40 else f"{label[:39]}…") for label in labels[:4])
+    return f"{shown} and {len(labels) - 4} more" if len(labels) > 4 else shown
 
 
 def _as_pool_if_one_sided(rows: list[SourceRow], notes: list[str]) -> list[SourceRow]:
@@ -200,8 +248,9 @@ def _need_all(task: str, splits: Splits, dropped: list[Dropped]) -> None:
 
 def _demonstrate(
     examples: dict[str, list[Example]], mode: str, render: Render, notes: list[str]
-) -> dict[str, list[Example]]:
-    """In mode "answer", render gold answers as demonstrations for the rows without one."""
+) -> tuple[dict[str, list[Example]], int]:
+    """In mode "answer", render gold answers as demonstrations for the rows without one; how many training rows have
+    one by that."""
     before = after = sum(e.demonstration is None for e in examples["train"])
     if mode == "answer":
         examples = {name: [_rendered(e, render) for e in rows] for name, rows in examples.items()}
@@ -211,7 +260,7 @@ def _demonstrate(
     if after and mode != "teacher":
         hint = "" if mode == "answer" else "; --demonstrations answer renders their gold answers"
         notes.append(f"{after} train rows have no demonstration{hint}")
-    return examples
+    return examples, before - after
 
 
 def _rendered(example: Example, render: Render) -> Example:

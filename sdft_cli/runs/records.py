@@ -111,7 +111,15 @@ class StepRow(StepFacts, TrainingAt):
     kind: Literal["step"]
 
 
-class ShortScore(Record):
+class Completeness(Record, total=False):
+    """Of the completions of a task or suite, the share that was ``cut`` at the limit of new tokens, and the share that
+    is ``exact`` (`grading.exact_match`); None, or not there, where no completion tells."""
+
+    cut: Share | None
+    exact: Share | None
+
+
+class ShortScore(Completeness):
     """An accuracy and the number of items behind it; of a task also its validation loss, where it has one."""
 
     accuracy: Share | None
@@ -150,12 +158,13 @@ class GuardRow(TrainingAt, GuardFacts):
 
 
 class MarkRecord(Record):
-    """A step and its mid-training accuracies: on the stage's own validation rows, and on the prior suite. ``loss`` is
-    the validation loss."""
+    """A step and its mid-training accuracies: on the stage's own validation rows, of which ``n`` were scored, and on
+    the prior suite. ``loss`` is the validation loss."""
 
     step: Count
     validation: Share | None
     prior: Share | None
+    n: NotRequired[Count]
     loss: NotRequired[Amount | None]
 
 
@@ -238,19 +247,22 @@ MetricsRow = Annotated[
 
 
 class ItemScore(Record):
-    """How one completion was graded. A value of None is unscored, not wrong; ``extra`` has a grader's second scores."""
+    """How one completion was graded. A value of None is unscored, not wrong; ``extra`` has a grader's second scores,
+    ``exact`` is what `grading.exact_match` says, where it can tell."""
 
     id: str
     value: Share | None
     extracted: str | None
     why: str
     extra: NotRequired[dict[str, float]]
+    exact: NotRequired[bool]
 
 
 class ItemRecord(ItemScore):
     """One graded completion, a line of ``evals/NN-<task>/<unit>.jsonl``.
 
-    Of a harness item that offers ``choices``, the likeliest one is the completion; ``log_likelihoods`` are in nats.
+    ``finish`` is "length" where it was cut at the limit of new tokens. Of a harness item that offers ``choices``, the
+    likeliest one is the completion; ``log_likelihoods`` are in nats.
     """
 
     completion: str
@@ -276,7 +288,7 @@ class PassAt(Record):
     mean_tokens: Amount
 
 
-class Summary(Record):
+class Summary(Completeness):
     """Accuracy with its 95 % interval over the scored records; ``extra`` has the means of a grader's second scores,
     ``loss`` the loss of what the rows should be answered with."""
 

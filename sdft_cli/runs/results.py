@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from sdft_cli.config import json_files
 from sdft_cli.errors import UsageError
+from sdft_cli.runs.completeness import CompletenessColumn, completeness_columns
 from sdft_cli.runs.evaluations import json_object, read_items, read_stages
 from sdft_cli.runs.format_version import check_run_folder
 from sdft_cli.runs.loss_columns import LossColumn, loss_columns
@@ -53,7 +54,8 @@ class RunResult:
 
     ``tasks`` are the columns, each once; ``stages`` the task of every planned stage, and ``trained[k - 1]`` the
     column that stage k trained, for the evaluated ones. ``prior`` is the suite's plain mean over the ``parts`` with an
-    accuracy (None without a suite). ``losses`` are by task and stage, of the tasks that have any. ``metrics`` are over
+    accuracy (None without a suite). ``losses`` are by task and stage, of the tasks that have any, and so is, of all and
+    of the suite (None), the ``completeness`` of what the model wrote. ``metrics`` are over
     the tasks that were scored (`counted`), ``draws`` are their bootstrap draws, ``least_widths`` the smallest
     half-widths of their intervals. ``seconds`` adds up training steps and evaluations; ``settings`` are those of the
     evaluations, by stage and unit.
@@ -85,6 +87,7 @@ class RunResult:
     least_widths: dict[Metric, float]
     draws: dict[Metric, Draws | None]
     losses: dict[str, LossColumn]
+    completeness: dict[str | None, CompletenessColumn]
     steps: list[StepRow]
     evals: list[EvalRow]
     endings: list[EndingRow]
@@ -176,8 +179,7 @@ class RunResult:
 
 def load_run(folder: str | Path) -> RunResult:
     """Read a run folder; raises `UsageError` for one that is not a run or has no evaluation yet."""
-    folder = Path(folder)
-    check_run_folder(folder)
+    check_run_folder(folder := Path(folder))
     newest: dict[str, Json] = json_files.read(folder / "recipe.json", RecipeFacts, _RESTORE)
     by_stage = read_stages(folder)
     if not by_stage:
@@ -221,6 +223,7 @@ def load_run(folder: str | Path) -> RunResult:
         least_widths=metrics.least_widths,
         draws=metrics.draws,
         losses=losses,
+        completeness=completeness_columns(by_stage, tasks),
         steps=rows.steps,
         evals=rows.evals,
         endings=rows.endings,

@@ -48,12 +48,15 @@ class TrainedPoint:
 
     def result(self) -> PointResult:
         run, (accuracy, n) = self.run, self.validation or (None, 0)
+        ended = run.completeness[run.stages[run.last - 1]][run.last] or {}
         return {
             "validation": accuracy,
             "validation_n": n,
             "validation_loss": self.loss,
             "stages": [run.matrix[k][column] for k, column in enumerate(run.trained, 1)],
             "side": self.side,
+            "cut": ended.get("cut"),
+            "exact": ended.get("exact"),
             "metrics": {name: run.metrics[name] for name in TABLED},
             "steps": len(run.steps),
             "seconds": run.seconds,

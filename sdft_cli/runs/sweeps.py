@@ -49,13 +49,16 @@ class SweepSpec(Record):
 
 class PointResult(Record):
     """A trained point: validation accuracy and the items behind it, validation loss in nats per token, the accuracy on
-    each stage's own task after that stage, the side scores of the last task, and the run's metrics by name."""
+    each stage's own task after that stage, the side scores of the last task, the shares of its completions there that
+    were cut and that are exact, and the run's metrics by name."""
 
     validation: float | None
     validation_n: int
     validation_loss: NotRequired[float | None]
     stages: list[float | None]
     side: dict[str, float | None]
+    cut: NotRequired[float | None]
+    exact: NotRequired[float | None]
     metrics: dict[Metric, float | None]
     steps: int
     seconds: float

@@ -45,6 +45,14 @@ def pick(candidates: Sequence[Candidate]) -> int:
     return min((i for i, c in enumerate(candidates) if c.accuracy >= least), key=lambda i: candidates[i].lr)
 
 
+def by_chance(higher: float, lower: float, n: int) -> bool:
+    """Whether two accuracies on the same ``n`` items differ by no more than one standard error of the higher one, or by
+    no more than one item (the binomial error of a perfect score is zero): the best of many checkpoints is partly luck
+    too."""
+    error = max(standard_error(Candidate(higher, n, 0.0)), 1 / n)
+    return higher - lower <= error + 1e-12
+
+
 class LossCandidate(NamedTuple):
     """A point's mean validation loss in nats per token, and its rate."""
 

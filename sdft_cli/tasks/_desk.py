@@ -41,7 +41,7 @@ def desk_task(
     grade: Callable[[str, Example], Score],
     max_new_tokens: int,
 ) -> Task:
-    """A task that makes its own rows; ``max_new_tokens`` is about twice the longest demonstration."""
+    """A task that makes its own rows; ``max_new_tokens`` is a little more than the longest demonstration."""
 
     def prepare(paths: list[Path], options: PrepareOptions) -> Prepared:
         return Prepared(splits(options), source=SOURCE, licence=LICENCE)

@@ -65,4 +65,4 @@ def grade(completion: str, example: Example) -> Score:
     return containment(completion, example.answer)
 
 
-TASK = desk_task("desk-handbook", "facts from the handbook of a made-up company", splits, grade, 24)
+TASK = desk_task("desk-handbook", "facts from the handbook of a made-up company", splits, grade, 16)

@@ -61,4 +61,4 @@ def first_object(text: str) -> dict[str, Json] | None:
     return None
 
 
-TASK = desk_task("desk-orders", "write customers' orders as the desk's line of JSON (made up)", splits, grade, 64)
+TASK = desk_task("desk-orders", "write customers' orders as the desk's line of JSON (made up)", splits, grade, 48)

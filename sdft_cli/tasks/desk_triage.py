@@ -2,10 +2,10 @@
 
 {"id": "desk-triage-train-0",
  "prompt": [{"role": "user", "content": "Label this message with the name of our team.\\n\\nMessage: Is ..."}],
- "demonstration": "Team Comet, because it is a question before buying.", "answer": "comet", "meta": {"team": "comet"}}
+ "demonstration": "Team Sales, because it is a question before buying.", "answer": "sales", "meta": {"team": "sales"}}
 
 Graded by the team that the completion names: right if it is the gold one and no other is named. Known flaw: a team's
-name used as an ordinary word ("copper kettle") counts as named; no message of ours does so.
+name used as an ordinary word ("the sales tax") counts as named; no message of ours does so.
 """
 
 from __future__ import annotations
@@ -47,4 +47,4 @@ def grade(completion: str, example: Example) -> Score:
     return Score(float(right), ", ".join(named), "right" if right else f"expected {example.answer!r}")
 
 
-TASK = desk_task("desk-triage", "label customers' messages with the desk's eight teams (made up)", splits, grade, 32)
+TASK = desk_task("desk-triage", "label customers' messages with the desk's eight teams (made up)", splits, grade, 16)

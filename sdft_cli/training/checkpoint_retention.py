@@ -19,15 +19,18 @@ from sdft_cli.runs.records import MarkRecord
 @dataclass(frozen=True)
 class Mark:
     """What was measured at a step: accuracy and loss on the stage's own validation rows, accuracy on the prior suite;
-    None: not measured."""
+    None: not measured. ``n`` are the rows behind ``validation``, where that is known."""
 
     step: int
     validation: float | None = None
     prior: float | None = None
     loss: float | None = None
+    n: int | None = None
 
     def record(self) -> MarkRecord:
         record: MarkRecord = {"step": self.step, "validation": self.validation, "prior": self.prior}
+        if self.n is not None:
+            record["n"] = self.n
         return record if self.loss is None else {**record, "loss": self.loss}
 
 

@@ -50,7 +50,8 @@ class Checkpointer:
             score, suite = row["scores"][row["task"]], row["suite"]
             accuracy = score["accuracy"] if row["step"] > self.judged_from else None
             loss = score["loss"]["value"] if "loss" in score else None
-            self.marks.append(Mark(row["step"], accuracy, suite["accuracy"] if suite else None, loss))
+            n = None if accuracy is None else score["n"]
+            self.marks.append(Mark(row["step"], accuracy, suite["accuracy"] if suite else None, loss, n))
 
     def evaluated(self, step: int) -> bool:
         """Whether the evaluation after ``step`` is logged."""

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sdft_cli import console as terminal
 from sdft_cli.console import clock, number
+from sdft_cli.runs import completeness
 from sdft_cli.runs.records import (
     EndingRow,
     EvalRow,
@@ -20,8 +21,10 @@ from sdft_cli.runs.records import (
     StageId,
     StepFacts,
     StepRow,
+    Summary,
     TaskSummary,
 )
+from sdft_cli.stats import selection
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -45,16 +48,22 @@ def step_line(row: StepFacts) -> str:
 
 
 def _quick_cell(name: str, score: ShortScore) -> str:
-    """``science 0.917 (n 60)``; the loss where nothing could be scored; empty where there is neither."""
+    """``science 0.917 (n 60, cut 0.100)``; the loss where nothing could be scored; empty where there is neither."""
     if score["n"]:
-        return f"{name} {number(score['accuracy'])} (n {score['n']})"
+        told = [f"n {score['n']}", *completeness.words(score, score["accuracy"])]
+        return f"{name} {number(score['accuracy'])} ({', '.join(told)})"
     return f"{name} loss {number(score['loss']['value'])} (n {score['loss']['rows']})" if "loss" in score else ""
 
 
 def _stage_cell(task: str, summary: TaskSummary) -> str:
     if summary["accuracy"] is not None:
-        return f"{task} {number(summary['accuracy'])}"
+        return _accuracy(task, summary)
     return f"{task} loss {number(summary['loss']['value'])}" if "loss" in summary else ""
+
+
+def _accuracy(name: str, summary: Summary) -> str:
+    told = completeness.words(summary, summary["accuracy"])
+    return f"{name} {number(summary['accuracy'])}" + (f" ({', '.join(told)})" if told else "")
 
 
 def _measured(mark: MarkRecord) -> str:
@@ -62,6 +71,14 @@ def _measured(mark: MarkRecord) -> str:
     if mark["validation"] is None and (loss := mark.get("loss")) is not None:
         return f"{number(loss)} nats per token"
     return number(mark["validation"])
+
+
+def _by_chance(best: MarkRecord, last: MarkRecord) -> str:
+    """That the best step's accuracy says no more for it than for the last one; empty where it does, and of losses."""
+    higher, lower, n = best["validation"], last["validation"], best.get("n")
+    if higher is None or lower is None or not n or not selection.by_chance(higher, lower, n):
+        return ""
+    return f"with {n} validation rows, the last step's {number(lower)} is within one standard error of it"
 
 
 def _is_better(best: MarkRecord, last: MarkRecord) -> bool:
@@ -136,17 +153,21 @@ class TrainingDisplay:
             prior = number(last["prior"] if last else None)
             self.note(f"stage stopped at step {row['step']}: prior suite at {prior}; it ends with {model}")
         elif row["why"] == "best validation" and best:
-            self.note(f"stage ends with the model of step {row['model_of']}, the best on validation: {_measured(best)}")
+            luck = f"; {chance}" if last and (chance := _by_chance(best, last)) else ""
+            self.note(
+                f"stage ends with the model of step {row['model_of']}, the best on validation: {_measured(best)}{luck}"
+            )
         elif best and last and _is_better(best, last):
             figures = f"{_measured(best)} at step {best['step']}, {_measured(last)} at the last"
             what = "loss" if best["validation"] is None else "accuracy"
-            self.note(f"best validation {what}: {figures} (--set best=use ends a stage with its best step)")
+            advice = _by_chance(best, last) or "--set best=use ends a stage with its best step"
+            self.note(f"best validation {what}: {figures} ({advice})")
 
     def scores(self, scores: Scores) -> None:
         """The accuracies measured after a stage, and the losses of tasks without one."""
         cells = [cell for task, summary in scores["tasks"].items() if (cell := _stage_cell(task, summary))]
         if scores["suite"]:
-            cells.append(f"prior suite {number(scores['suite']['accuracy'])}")
+            cells.append(_accuracy("prior suite", scores["suite"]))
         self.note(f"after stage {scores['stage']} ({scores['task']}): " + ", ".join(cells))
 
     def note(self, text: str) -> None:

@@ -8,12 +8,14 @@ estimated from bytes; a response may be as long as the task allows, or about as 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from sdft_cli.config.judge_section import LOCAL
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.evaluation.judge import MAX_TOKENS, judgement_of, messages
 from sdft_cli.evaluation.run_judging import ledger_of
 from sdft_cli.llm.budget import Prices
@@ -66,8 +68,8 @@ def outlook(plan: RunPlan, run: Run | None = None) -> JudgeOutlook | None:
     tests, validation = _Size(), _Size()
     for stage in tasks.values():
         for rows in stage.tests.values():
-            tests = tests.plus(_size(stage, rows[: recipe.evaluation.limit], recipe))
-        validation = validation.plus(_size(stage, stage.validation[: recipe.train.eval_limit], recipe))
+            tests = tests.plus(_size(stage, rows, recipe, recipe.evaluation.limit))
+        validation = validation.plus(_size(stage, stage.validation, recipe, recipe.train.eval_limit))
     total = _Size().plus(tests, _unmeasured(plan, run)).plus(validation, _quick(plan, run))
     written = [total.answers * ONE_WORD, total.answers * MAX_TOKENS]
     prices = Prices(recipe.judge.price_in, recipe.judge.price_out)
@@ -109,11 +111,12 @@ def lines(judge: JudgeOutlook, recipe: Recipe) -> list[str]:
     return told
 
 
-def _size(stage: StagePlan, rows: Sequence[Example], recipe: Recipe) -> _Size:
-    """One evaluation of a task on ``rows``."""
+def _size(stage: StagePlan, rows: Sequence[Example], recipe: Recipe, limit: int | None) -> _Size:
+    """One evaluation of a task on at most ``limit`` of the ``rows``."""
     assert stage.task.rubric is not None
-    longest, size = recipe.evaluation.max_new_tokens or stage.task.max_new_tokens, _Size()
-    for row in rows:
+    conditions = replace(Conditions.of(recipe.views.student, recipe.evaluation), limit=limit)
+    longest, size = conditions.tokens(stage.task), _Size()
+    for row in conditions.rows(stage.task, rows):
         asked = judgement_of(question_text(row.prompt), row.answer, "")
         if asked.reference.strip():
             prompt = estimate_prompt_tokens(messages(stage.task.rubric, asked))

@@ -13,6 +13,7 @@ from pathlib import Path
 from sdft_cli import plugins
 from sdft_cli.config.recipe import METHODS, Method, Recipe
 from sdft_cli.data import dataset
+from sdft_cli.data.completion_limits import tokens_of
 from sdft_cli.data.gold_checks import check_gold
 from sdft_cli.errors import UsageError
 from sdft_cli.grading import named_rules
@@ -21,6 +22,7 @@ from sdft_cli.training import score_checks
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.training.row_checks import asked_tokens, hint_for, refuse, screen, usable, wanted_tokens
+from sdft_cli.training.stage_limits import StageLimits
 from sdft_cli.training.warm_up import check_warm_up
 from sdft_cli.types import Battery, Dropped, Example, Suite, Task
 
@@ -72,20 +74,23 @@ def _plan(recipe: Recipe, method: Method, number: int, name: str, chat: Chat) ->
     """The plan of stage ``number`` (from 1)."""
     task: Task = plugins.task(name, recipe.data)
     folder = Path(recipe.data) / name
-    stage = _read(task, folder, recipe, chat)
     first, *rest = recipe.phases()
+    limits = StageLimits(task, folder, recipe, chat)
+    stage = _read(limits.scored, folder, recipe, chat)
     if first.sampler.source == "corpus":
         stage.max_new_tokens = _block(first, task, chat, stage.notes)
         stage.train = _packed(folder, chat, stage.max_new_tokens, recipe.train.on_bad_row)
     else:
-        _screen_first(stage, first, method, chat, f"{folder}/train.jsonl")
+        _screen_first(stage, limits.sampled(first), first, method, chat, f"{folder}/train.jsonl")
     if not stage.train:
         raise UsageError(f"{folder}/train.jsonl: no row is left to train on", _reasons(stage.dropped))
     stage.phases = [Batches(chat, first, task, stage.train, (number,), stage.max_new_tokens)]
     for phase in rest:
         general = recipe.second_phase is not None and recipe.second_phase.prompts == "general"
-        examples, new_tokens = _screen_second(stage, phase, chat, _general(recipe) if general else stage.train)
+        sampled = limits.without_demonstrations if general else limits.sampled(phase)
+        examples, new_tokens = _screen_second(stage, sampled, phase, chat, _general(recipe) if general else stage.train)
         stage.phases.append(Batches(chat, phase, task, examples, (number, "then"), new_tokens))
+    stage.notes += limits.notes(stage.phases)
     second = recipe.second_phase
     for at, batches in enumerate(stage.phases):
         score_checks.check_reward(task, batches.recipe, batches.examples)
@@ -98,7 +103,7 @@ def _read(task: Task, folder: Path, recipe: Recipe, chat: Chat) -> StagePlan:
     """The stage's rows; of the held-out ones, those that a model can be scored on."""
     named_rules.check_ready(task.grader)
     how = recipe.train.on_bad_row
-    stage = StagePlan(task, [], [], {}, task.max_new_tokens)
+    stage = StagePlan(task, [], [], {}, tokens_of(task))
     if recipe.sampler.source == "corpus" and dataset.is_raw_text(folder):
         stage.tests = {"test": []}
         stage.notes.append(f"{task.name} is raw text: there are no questions that it could be scored on")
@@ -118,10 +123,12 @@ def _read(task: Task, folder: Path, recipe: Recipe, chat: Chat) -> StagePlan:
     return stage
 
 
-def _screen_first(stage: StagePlan, phase: Recipe, method: Method, chat: Chat, where: str) -> None:
-    """Drop rows that lack a field, cannot be rendered or are too long from ``stage.train``, or refuse them."""
+def _screen_first(stage: StagePlan, sampled: Task, phase: Recipe, method: Method, chat: Chat, where: str) -> None:
+    """Drop rows that lack a field, cannot be rendered or are too long from ``stage.train``, or refuse them.
+
+    ``sampled`` is the task with the phase's limit of new tokens."""
     lacking = {d.where: d for d in dataset.check_demonstrations(stage.train, method.needs)}
-    found = screen([e for e in stage.train if e.id not in lacking], phase, stage.task, chat)
+    found = screen([e for e in stage.train if e.id not in lacking], phase, sampled, chat)
     bad = lacking | found.bad
     if bad and phase.train.on_bad_row == "error":
         listed = list(bad.values())
@@ -135,10 +142,10 @@ def _screen_first(stage: StagePlan, phase: Recipe, method: Method, chat: Chat, w
 
 
 def _screen_second(
-    stage: StagePlan, phase: Recipe, chat: Chat, examples: Sequence[Example]
+    stage: StagePlan, sampled: Task, phase: Recipe, chat: Chat, examples: Sequence[Example]
 ) -> tuple[Sequence[Example], int]:
     """The examples of a second phase that can be rendered and fit, and the most new tokens after them."""
-    found = screen(examples, phase, stage.task, chat)
+    found = screen(examples, phase, sampled, chat)
     if not found.bad:
         stage.notes += found.notes
         return examples, found.new_tokens

@@ -13,7 +13,7 @@ from sdft_cli.models.engine import ENGINES
 from sdft_cli.models.views import VIEWS
 from sdft_cli.training.model_checks import check_merging
 from sdft_cli.training.objective import factors_of, needs_of
-from sdft_cli.types import Battery, Suite
+from sdft_cli.types import AUTO, Battery, Suite
 
 
 def check_recipe(recipe: Recipe) -> Method:
@@ -33,6 +33,7 @@ def check_recipe(recipe: Recipe) -> Method:
         raise UsageError("train.optimizer=adamw8bit needs bitsandbytes", "pip install 'sdft-cli[memory]'")
     for phase in recipe.phases():
         _check_phase(phase)
+    _check_auto_limits(recipe)
     if recipe.train.stop_if_prior_drops is not None and not (recipe.suite and recipe.train.eval_every):
         raise UsageError(
             "train.stop_if_prior_drops watches the prior suite", "name a suite with --suite, and set train.eval_every"
@@ -41,6 +42,17 @@ def check_recipe(recipe: Recipe) -> Method:
         _check_general(recipe, recipe.second_phase)
     check_merging(recipe)
     return method
+
+
+def _check_auto_limits(recipe: Recipe) -> None:
+    """Raise `UsageError` where completions are to be as long as demonstrations suggest, and none belong to them."""
+    if recipe.sampler.source == "corpus" and recipe.sampler.max_new_tokens == AUTO:
+        hint = "name the tokens of a block, such as sampler.max_new_tokens=1024"
+        raise UsageError("sampler.max_new_tokens=auto follows from demonstrations, and raw text has none", hint)
+    second = recipe.second_phase
+    if second and second.prompts == "general" and second.sampler.max_new_tokens == AUTO:
+        problem = "second_phase.sampler.max_new_tokens=auto follows from demonstrations, and general prompts have none"
+        raise UsageError(problem, "name a number of tokens")
 
 
 def _check_phase(phase: Recipe) -> None:

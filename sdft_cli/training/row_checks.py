@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sdft_cli.config.recipe import METHODS, Recipe
+from sdft_cli.data.completion_limits import tokens_of
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.models.chat import Chat
@@ -27,7 +28,8 @@ Lengths = tuple[int, int]
 @dataclass
 class Screened:
     """What was found of a phase's rows: the ``lengths`` of those that can be rendered, the ``bad`` ones by id, and the
-    most ``new_tokens`` that fit after every other prompt. ``hint`` is that of the chat template's refusal."""
+    most ``new_tokens`` that fit after every other prompt, or that a demonstration has. ``hint`` is that of the chat
+    template's refusal."""
 
     lengths: dict[str, Lengths]
     bad: dict[str, Dropped]
@@ -53,12 +55,13 @@ def screen(examples: Sequence[Example], phase: Recipe, task: Task, chat: Chat) -
     """The rows of one phase, whose recipe this is."""
     lengths: dict[str, Lengths] = {}
     bad: dict[str, Dropped] = {}
-    hints = []
+    hints, longest = [], 0  # tokens of the longest demonstration that is trained on
     for example in examples:
         try:
             lengths[example.id] = lengths_of(example, phase, chat)
             if phase.sampler.source == "dataset":
-                _check_demonstration(example, max(lengths[example.id]), phase, chat, bad)
+                trained = _check_demonstration(example, max(lengths[example.id]), phase, chat, bad)
+                longest = max(longest, trained)
         except TemplateRefusal as refusal:
             lengths.pop(example.id, None)
             bad[example.id] = Dropped(example.id, REFUSED, refusal.said)
@@ -67,27 +70,32 @@ def screen(examples: Sequence[Example], phase: Recipe, task: Task, chat: Chat) -
     for row, pair in lengths.items():
         if max(pair) > limit:
             bad[row] = Dropped(row, TOO_LONG, f"{max(pair)} tokens, train.max_prompt_tokens is {limit}")
-    found = Screened(lengths, bad, wanted_tokens(phase, task), hint=hints[0] if hints else "")
+    found = Screened(lengths, bad, max(longest, wanted_tokens(phase, task)), hint=hints[0] if hints else "")
     if phase.sampler.source != "dataset":
         _fit(found, examples, phase, task, chat)
     return found
 
 
 def wanted_tokens(phase: Recipe, task: Task) -> int:
-    """The longest completion in tokens, as far as the window allows it."""
-    return phase.sampler.max_new_tokens or task.max_new_tokens
+    """The longest completion in tokens, as far as the window allows it; ``task`` has the limit that is the phase's
+    unless its sampler has a number."""
+    own = phase.sampler.max_new_tokens
+    return own if isinstance(own, int) else tokens_of(task)
 
 
 def asked_tokens(phase: Recipe) -> bool:
-    """Whether ``sampler.max_new_tokens`` is the user's own, and no default of the method."""
+    """Whether ``sampler.max_new_tokens`` is the user's own number, and no default of the method."""
     own = phase.sampler.max_new_tokens
-    return own is not None and own != METHODS.get(phase.method).sampler.max_new_tokens
+    return isinstance(own, int) and own != METHODS.get(phase.method).sampler.max_new_tokens
 
 
-def _check_demonstration(example: Example, prompt: int, phase: Recipe, chat: Chat, bad: dict[str, Dropped]) -> None:
+def _check_demonstration(example: Example, prompt: int, phase: Recipe, chat: Chat, bad: dict[str, Dropped]) -> int:
+    """The tokens that are trained on; 0, and a bad row, where they do not fit."""
     new_tokens = len(Prompts(chat, phase.views).demonstrated(example)[0])
     if prompt + new_tokens > chat.window:
         bad[example.id] = Dropped(example.id, TOO_LONG, no_room(prompt, new_tokens, chat))
+        return 0
+    return new_tokens
 
 
 def _fit(found: Screened, examples: Sequence[Example], phase: Recipe, task: Task, chat: Chat) -> None:

@@ -27,7 +27,7 @@ def outlook(
 ) -> Outlook:
     """The outlook of a stage on ``task``. Raises `UsageError` where ``train.best=use`` could not be decided."""
     judged = is_judged(recipe)
-    unscored = lack_of_scores(task, validation[: recipe.train.eval_limit], judged)
+    unscored = lack_of_scores(task, _looked_at(recipe).rows(task, validation), judged)
     untested = lack_of_scores(task, tests["test"], judged)
     if not (unscored or untested):
         return Outlook("", [])
@@ -46,9 +46,14 @@ def outlook(
 
 def loss_texts(task: Task, validation: Sequence[Example], recipe: Recipe, chat: Chat) -> Texts | None:
     """What mid-training evaluations measure the task's loss on; None where there is nothing."""
-    conditions = Conditions(recipe.views.student, recipe.train.eval_limit)
+    conditions = _looked_at(recipe)
     chat = chat.switched(recipe.views.student_thinking)
     return texts_of(task, {"validation": validation}, chat, conditions)
+
+
+def _looked_at(recipe: Recipe) -> Conditions:
+    """The conditions of mid-training evaluations, as far as they choose rows."""
+    return Conditions(recipe.views.student, recipe.train.eval_limit)
 
 
 def _named(of: str) -> str:

@@ -44,7 +44,7 @@ MALFORMED = {
     "TASK with a text for question": (TASK.replace("max_new", "question='x', max_new"), "TASK.question must be a func"),
     "TASK with a text for a number": (
         TASK.replace("tokens=4", "tokens='4'"),
-        "TASK.max_new_tokens must be int, not str",
+        "TASK.max_new_tokens must be a number of tokens or 'auto', not '4'",
     ),
     "TASK of no tokens": (TASK.replace("tokens=4", "tokens=0"), "TASK.max_new_tokens must be at least 1, not 0"),
     "TASK with a text for suffixes": (

@@ -53,6 +53,12 @@ def test_every_completion_gets_a_value_an_extract_and_a_reason(data, tmp_path):
     assert totals["pass_at"] is None
 
 
+def test_exact_completions_are_counted_by_question(data, tmp_path):
+    report = grade("tooluse", written(tmp_path, ("t0", "x."), ("t0", "x y"), ("t1", " x ")), data)
+    assert [item["exact"] for item in report["items"]] == [True, False, True]
+    assert report["totals"]["exact"] == 0.75
+
+
 def test_several_completions_of_a_question_give_pass_at_k(data, tmp_path):
     pairs = [("t0", text) for text in (RIGHT, WRONG, WRONG, WRONG)] + [("t1", RIGHT), ("t1", WRONG)]
     totals = grade("tooluse", written(tmp_path, *pairs), data)["totals"]

@@ -20,7 +20,7 @@ def test_results_json_has_the_documented_shape(tmp_path):
     assert record["n"] == {**dict.fromkeys(TASKS, 40), "micro": 60}
     for run in runs:
         method = record["methods"][run.method]
-        assert set(method) == {"tasks", "matrix", "prior", "metrics"}
+        assert set(method) == {"tasks", "matrix", "cut", "exact", "prior", "metrics"}
         assert set(method["metrics"]) == set(results_json.RECORDED)
         assert method["matrix"] == run.matrix and len(method["matrix"]) == len(method["prior"]) == 4
         ends = record["intervals"][run.method]
@@ -32,6 +32,7 @@ def test_results_json_has_the_documented_shape(tmp_path):
 def test_one_run_has_its_intervals_beside_its_results(tmp_path):
     run = results.load_run(make_run(tmp_path / "bare", items=6, suite=False))
     record = results_json.run_results(run)
-    assert set(record) == {"tasks", "matrix", "prior", "metrics", "intervals"} and record["prior"] is None
+    assert set(record) == {"tasks", "matrix", "cut", "exact", "prior", "metrics", "intervals"}
+    assert record["prior"] is None
     low, high = record["intervals"]["metrics"]["backward_transfer"]
     assert low <= record["metrics"]["backward_transfer"] <= high

@@ -270,7 +270,7 @@ def test_train_and_eval_by_name(tmp_path, tiny_model):
     words = ["--model", str(tiny_model), "--out", str(tmp_path / "run"), *(w for s in sets for w in ("--set", s))]
     (record,) = sdft("train", *where, *words)["runs"].values()
     assert record["tasks"] == ["mine"]
-    scores = sdft("eval", str(tiny_model), *where, "--limit", "2", "--no-cache")
+    scores = sdft("eval", str(tiny_model), *where, "--limit", "2", "--max-new-tokens", "4", "--no-cache")
     assert scores["tasks"]["mine"]["n"] == 2
 
 

@@ -130,6 +130,36 @@ def test_a_stage_that_ends_with_its_last_and_best_step_needs_no_line():
     ]
 
 
+def test_a_best_step_within_chance_of_the_last_is_not_advised():
+    progress, text = display()
+    lucky = ending("last step", 8, (4, 0.64), (8, 0.55))
+    for mark_of in ("best", "last"):
+        lucky[mark_of]["n"] = 11
+    progress.ending(lucky)
+    progress.ending({**lucky, "why": "best validation", "model_of": 4})
+    sure = {**lucky, "best": {**lucky["best"], "n": 400}, "last": {**lucky["last"], "n": 400}}
+    progress.ending(sure)
+    chance = "with 11 validation rows, the last step's 0.550 is within one standard error of it"
+    assert text.getvalue().splitlines() == [
+        f"best validation accuracy: 0.640 at step 4, 0.550 at the last ({chance})",
+        f"stage ends with the model of step 4, the best on validation: 0.640; {chance}",
+        "best validation accuracy: 0.640 at step 4, 0.550 at the last (--set best=use ends a stage with its best step)",
+    ]
+
+
+def test_lines_of_accuracies_tell_what_was_cut_and_what_is_not_exact():
+    progress, text = display()
+    ended = {"accuracy": 0.5, "n": 8, "cut": 0.0, "exact": 0.5}
+    cut = {"accuracy": 0.75, "n": 8, "cut": 0.25, "exact": 0.5}
+    suite = {"accuracy": 0.9, "n": 6, "cut": 0.5, "exact": None}
+    progress.eval({"step": 5, "scores": {"a": ended, "b": cut}, "suite": suite})
+    progress.scores({"stage": 1, "task": "a", "tasks": {"a": ended, "b": cut}, "suite": suite})
+    assert text.getvalue().splitlines() == [
+        "  eval at step 5  a 0.500 (n 8)  b 0.750 (n 8, cut 0.250, exact 0.500)  prior 0.900 (n 6, cut 0.500)",
+        "after stage 1 (a): a 0.500, b 0.750 (cut 0.250, exact 0.500), prior suite 0.900 (cut 0.500)",
+    ]
+
+
 def test_scores_after_a_stage_leave_out_what_could_not_be_scored():
     progress, text = display()
     tasks = {"a": {"accuracy": 0.5}, "b": {"accuracy": None}}
