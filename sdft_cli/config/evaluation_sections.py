@@ -66,3 +66,15 @@ class GuardSettings(Section):
     masked_start: float | None = Field(
         0.5, gt=0, lt=1, description="Share of the KL at the first tokens, which skip_first leaves out."
     )
+    no_difference: float | None = Field(
+        1e-4, ge=0, description="KL from the start, in nats per token, at or below which the teacher teaches nothing."
+    )
+    running_on: float | None = Field(
+        0.5, gt=0, le=1, description="Share of completions that are cut, where demonstrations are far shorter."
+    )
+    leaked_wording: float | None = Field(
+        0.25, gt=0, lt=1, description="Rise of the share of completions that repeat the teacher's instructions."
+    )
+    no_progress: int | None = Field(
+        3, ge=1, description="Evaluations in a row that are no better than the start, though the KL or the loss falls."
+    )

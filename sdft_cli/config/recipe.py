@@ -71,8 +71,7 @@ class Objective(Section):
     clip: Clip | None = Field(None, description="PPO's bounds on the ratio of new to old policy.")
     skip_first: int | Literal["auto"] = Field(
         0,
-        description="Tokens at the start of every completion that carry no loss; auto is 3, or 0 where too much of the "
-        "divergence lies at them.",
+        description="First tokens of a completion that carry no loss; auto: 3, or 0 where the KL lies at them.",
     )
     mask_truncated: bool = Field(False, description="Ignore completions that were cut off at the token limit.")
     reduction: Literal["token_mean", "sequence_mean"] = Field(

@@ -23,6 +23,11 @@ PAPER = (
     "Now answer with a response of your own, including the thinking process:"
 )
 OFFICIAL = "\n" + PAPER[:-1] + ".\n"
+#: The same words where a model looks for instructions, and the question as the student sees it (wording ours).
+SYSTEM = (
+    "This is an example for a response to the user's last message:\n{demonstration}\n\n"
+    "Answer that message with a response of your own."
+)
 #: OPSD's teacher (arXiv 2601.18734; wording ours): it sees the solution and must find its own way to it.
 REFERENCE = (
     "{question}\n\n=== Reference solution begins ===\n{demonstration}\n=== Reference solution ends ===\n\n"
@@ -34,8 +39,9 @@ ANSWER = (
     "{question}\n\nReference: the correct final answer is\n{demonstration}\n\n"
     "Solve the question by your own approach, and answer in the format it asks for."
 )
+_THINK = ", including the thinking process"
 #: For thinking models: the paper's last clause drives the length up.
-PLAIN = PAPER.replace(", including the thinking process", "")
+PLAIN = PAPER.replace(_THINK, "")
 
 
 def demonstration_text(example: Example) -> str:
@@ -86,12 +92,14 @@ Render = Callable[[Example, Attempts], list[Message] | None]
 @dataclass(frozen=True)
 class View:
     """One way to show an example. ``render(example, attempts)`` gives messages, or None where the example has nothing
-    to show in it: such a row carries no signal. A view that ``needs_attempts`` exists only once a batch is graded."""
+    to show in it: such a row carries no signal. A view that ``needs_attempts`` exists only once a batch is graded; one
+    that ``asks_to_think`` wants the thinking process in the answer."""
 
     name: str
     summary: str
     render: Render
     needs_attempts: bool = False
+    asks_to_think: bool = False
 
     def __call__(self, example: Example, attempts: Attempts = NOTHING_HAPPENED) -> list[Message] | None:
         return self.render(example, attempts)
@@ -104,7 +112,7 @@ def _shown(name: str, summary: str, template: str, slot: Callable[[Example], str
         text = slot(example)
         return rewrite_last_user(example.prompt, template, text) if text.strip() else None
 
-    return View(name, summary, render)
+    return View(name, summary, render, asks_to_think=_THINK in template)
 
 
 def _joined(*parts: Callable[[Example], str]) -> Callable[[Example], str]:
@@ -136,6 +144,19 @@ def _after_attempts(sibling_part: str, feedback_part: str, end: str) -> Render:
     return render
 
 
+def _in_system(example: Example, attempts: Attempts) -> list[Message] | None:
+    """The demonstration behind the prompt's own system text, or as one; a template's default one gives way to it."""
+    text = demonstration_text(example)
+    if not text.strip():
+        return None
+    shown = SYSTEM.replace("{demonstration}", text)
+    first, *rest = example.prompt
+    if first["role"] != "system":
+        return [{"role": "system", "content": shown}, *example.prompt]
+    said = [first["content"], shown] if first["content"].strip() else [shown]
+    return [{**first, "content": "\n\n".join(said)}, *rest]
+
+
 def _sibling_as_demonstration(example: Example, attempts: Attempts) -> list[Message] | None:
     return rewrite_last_user(example.prompt, PAPER, attempts.sibling) if attempts.sibling else None
 
@@ -150,6 +171,7 @@ _SHIPPED = (
     ),
     _shown("demonstration-official", "the same in the wording of the authors' code", OFFICIAL, demonstration_text),
     _shown("demonstration-plain", "the same without asking for the thinking process", PLAIN, demonstration_text),
+    View("demonstration-system", "the demonstration in the system message, the question as it is", _in_system),
     # Knowledge tasks: the slot holds the article and the answer (the paper's Figure 7 ablates each).
     _shown("context+demonstration", "article and demonstration", PAPER, _joined(_context, demonstration_text)),
     _shown("context", "the article alone", PAPER, _context),
@@ -171,6 +193,7 @@ _SHIPPED = (
         "a successful completion of the same prompt in the demonstration's place",
         _sibling_as_demonstration,
         needs_attempts=True,
+        asks_to_think=True,
     ),
 )
 #: Every view that can be named, by name; `plugins` adds those of methods' files and of users' own.

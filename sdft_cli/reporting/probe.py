@@ -164,7 +164,7 @@ def _about_divergence(task: TaskProbe) -> Iterator[str]:
         points = takeover["points"]
         rates = ", ".join(console.number(point["accuracy"], digits=2) for point in points)
         after = ", ".join(str(point["tokens"]) for point in points)
-        yield f"teacher takes over after {after} tokens of the student's: {rates} right"
+        yield f"teacher ({takeover['view']}) takes over after {after} tokens of the student's: {rates} right"
     if (shown := surprise["demonstrations"]) and (own_loss := surprise["own"]):
         yield (
             f"student's loss: {shown['value']:.2f} nats a token on demonstrations, {own_loss['value']:.2f} on its own "

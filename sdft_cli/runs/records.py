@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, NotRequired
 from pydantic import Field
 
 from sdft_cli.config.json_files import Amount, Count, Ends, LoggedRecord, Record, Share
-from sdft_cli.runs.token_records import BaseDivergence, TokenLoss
+from sdft_cli.runs.token_records import BaseDivergence, SkipFirstFacts, TokenLoss
 from sdft_cli.types import Json
 
 
@@ -67,7 +67,9 @@ class StepFacts(LoggedRecord, total=False):
     ``signal`` is the share of completions that carry one, ``silent`` the shares of those that carry none by cause (see
     `training.silence`), ``empty`` the share without any text; ``runs_past`` names what most of the completions that
     were cut contain, and were not stopped by. ``skipped_kl`` is ``kl`` at the first tokens, which ``skip_first`` leaves
-    out, and ``skipped_share`` their share of the sum over all tokens; both at a few steps.
+    out, and ``skipped_share`` their share of the sum over all tokens; ``leaked`` is the share of completions that
+    repeat the instructions around the teacher's demonstration, and ``leaked_as`` what they repeat most often. These
+    four are measured at a few steps.
     ``logprob_gap`` is the mean absolute difference of the sampled tokens' log-probs between sampler and trainer; None
     where the two are of different distributions (another temperature, top-k or top-p, another writer). Where samples
     are as old as the weights it is rounding, and the dropout of an adapter; anything above is a fault.
@@ -91,6 +93,8 @@ class StepFacts(LoggedRecord, total=False):
     runs_past: str
     skipped_kl: float
     skipped_share: float
+    leaked: float
+    leaked_as: str
     reward: float | None
     factors: dict[str, float]
     staleness: int
@@ -214,20 +218,6 @@ class ModelRow(TrainingAt, ModelFacts):
     """Logged when training begins, and where a later stage or a resumed run differs from the row before."""
 
     kind: Literal["model"]
-
-
-class SkipFirstFacts(Record):
-    """What ``objective.skip_first=auto`` came to before a phase's first step (`training.first_tokens`): ``share`` of
-    the KL that lies at the first tokens, and ``kl`` there, of ``rows`` completions (neither where none could be
-    measured); mean lengths of these and of demonstrations (None: there are none)."""
-
-    skip_first: Count
-    rows: Count
-    share: NotRequired[Share]
-    kl: NotRequired[Amount]
-    completion_tokens: Amount
-    demonstration_tokens: Amount | None
-    why: str
 
 
 class SkipFirstRow(TrainingAt, SkipFirstFacts):

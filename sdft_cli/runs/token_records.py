@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired
 
-from sdft_cli.config.json_files import Amount, Count, Ends, Record
+from sdft_cli.config.json_files import Amount, Count, Ends, Record, Share
 
 
 class TokenLoss(Record):
@@ -51,3 +51,17 @@ class BaseDivergence(Record):
     from_base: MeanValue
     completions: Count
     tokens: Count
+
+
+class SkipFirstFacts(Record):
+    """What ``objective.skip_first=auto`` came to before a phase's first step (`training.first_tokens`): ``share`` of
+    the KL that lies at the first tokens, and ``kl`` there, of ``rows`` completions, of which ``answer_tokens`` counted
+    on average (none of these where no completion could be measured); the mean length of demonstrations, if any."""
+
+    skip_first: Count
+    rows: Count
+    share: NotRequired[Share]
+    kl: NotRequired[Amount]
+    answer_tokens: NotRequired[Amount]
+    demonstration_tokens: Amount | None
+    why: str

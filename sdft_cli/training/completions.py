@@ -10,14 +10,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdft_cli.config.recipe import Sampler
+from sdft_cli.config.recipe import Recipe, Sampler
+from sdft_cli.evaluation.leakage import leakage
+from sdft_cli.models.batching import Row
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.chat_template import TemplateRefusal
 from sdft_cli.models.engine import Engine
+from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.records import StepFacts
 from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.types import Example, Rollout, Score
 
+SHOWN = 64  # examples that are looked at where all would be too many
 NGRAM = 4  # length of the runs whose repetition is counted
 
 
@@ -107,6 +111,19 @@ def describe(completions: Sequence[Completion], chat: Chat) -> StepFacts:
     return facts
 
 
+def wording(rows: Sequence[Row], examples: Sequence[Example], recipe: Recipe, chat: Chat) -> StepFacts:
+    """How many of the completions of ``rows`` repeat the instructions around the teacher's demonstration
+    (`evaluation.leakage`), where the student has written them; by ``examples`` a view's own wording is told from what
+    it shows."""
+    view = VIEWS.get(recipe.views.teacher or "")
+    if view is None or recipe.sampler.source != "student":
+        return {}
+    found = leakage([chat.decode(row.completion) for row in rows], examples[:SHOWN], view)
+    if found["share"] is None:
+        return {}
+    return {"leaked": found["share"], **({"leaked_as": found["phrases"][0]} if found["phrases"] else {})}
+
+
 def _empty(ids: Sequence[int], chat: Chat) -> bool:
     """Whether a completion has no text: a stop token and nothing but white space before it."""
     return len(ids) <= 8 and not chat.decode(list(ids)).strip()
@@ -127,7 +144,7 @@ def describe_demonstrations(examples: Sequence[Example], prompts: Prompts) -> di
     Those of several turns are left out: what the student writes is one turn.
     """
     shown = [e for e in examples if isinstance(e.demonstration, str) or len(e.demonstration or ()) == 1]
-    by_id = {e.id: written for e in shown[:64] if e.demonstration and (written := _written(e, prompts))}
+    by_id = {e.id: written for e in shown[:SHOWN] if e.demonstration and (written := _written(e, prompts))}
     if not by_id:
         return {}
     ids = list(by_id.values())

@@ -19,13 +19,16 @@ from torch import Tensor
 from sdft_cli.evaluation.divergences import first_share
 from sdft_cli.losses.fused import Scored
 from sdft_cli.models.batching import Layout, Row, group_rows, targets
-from sdft_cli.runs.records import SkipFirstFacts
+from sdft_cli.runs.records import StepFacts
+from sdft_cli.runs.token_records import SkipFirstFacts
 from sdft_cli.training.objective import StepObjective
 
 #: What the paper leaves out, and ``auto`` where nothing speaks against it.
 PAPER = 3
 #: Completions that are measured.
 ROWS = 16
+#: Tokens that are sampled at the least, lest a very short demonstration hide how completions begin.
+LEAST = 16
 #: Tokens: an answer of fewer is short.
 SHORT = 64
 #: The share of the KL from which on the first tokens are trained: in short answers the mask must cost next to nothing,
@@ -64,13 +67,24 @@ def answers(rows: Sequence[Row], thinking_length: Callable[[list[int]], int]) ->
     return weighed
 
 
+def skipped(rows: Sequence[Row], kl: float | None, kl_of: Callable[[list[Row]], list[Tensor]]) -> StepFacts:
+    """The KL at the tokens that ``skip_first`` leaves out of the loss, and its share of the sum over all tokens; ``kl``
+    is the mean at the trained ones, and ``kl_of`` gives it by row. Nothing where no token is left out."""
+    beginnings = [beginning for row in rows if (beginning := row.beginning())]
+    if not beginnings or kl is None:
+        return {}
+    each = kl_of(beginnings)
+    total, count = sum(float(kl_n.sum()) for kl_n in each), sum(map(len, each))
+    trained = kl * sum(weight != 0 for row in rows for weight in row.weights)
+    return {"skipped_kl": total / max(1, count), "skipped_share": total / max(total + trained, 1e-12)}
+
+
 def longest(new_tokens: int, demonstration_tokens: float | None, thinks: bool) -> int:
-    """How far completions are sampled to be measured: to the limit of ``new_tokens``, but no further than four times
-    a demonstration where one is known, for what a model that rambles writes beyond decides nothing. A model that may
-    think first is left all its tokens."""
+    """How far completions are sampled to be measured: as far as a demonstration goes, where one is known, for nothing
+    behind it counts (`choose`). A model that may think first is left all its ``new_tokens``."""
     if demonstration_tokens is None or thinks:
         return new_tokens
-    return min(new_tokens, max(SHORT, math.ceil(4 * demonstration_tokens)))
+    return min(new_tokens, max(LEAST, math.ceil(demonstration_tokens)))
 
 
 def choose(kl_rows: Sequence[Tensor], demonstration_tokens: float | None) -> SkipFirstFacts:
@@ -80,21 +94,22 @@ def choose(kl_rows: Sequence[Tensor], demonstration_tokens: float | None) -> Ski
     mean length of demonstrations, where there are any. What counts of a completion is no longer than that: there the
     answer ends, and a student that does not end it yet would make it look long.
     """
-    lengths = [len(kl_n) for kl_n in kl_rows]
+    # a model whose outputs are NaN is for guards; a KL below 0 is one of 0, rounded
+    sound = [kl_n.clamp(min=0) for kl_n in kl_rows if bool(kl_n.isfinite().all())]
+    lengths = [len(kl_n) for kl_n in sound]
     facts: SkipFirstFacts = {
         "skip_first": PAPER,
-        "rows": len(kl_rows),
-        "completion_tokens": sum(lengths) / max(1, len(lengths)),
+        "rows": len(sound),
         "demonstration_tokens": demonstration_tokens,
         "why": "no completion could be measured",
     }
-    if not kl_rows:
+    if not sound:
         return facts
     within = max(lengths) if demonstration_tokens is None else max(1, math.ceil(demonstration_tokens))
-    counted = [kl_n[None, :within] for kl_n in kl_rows]
+    counted = [kl_n[None, :within] for kl_n in sound]
     first = torch.cat([kl_1n[0, :PAPER] for kl_1n in counted])
     facts["share"], facts["kl"] = first_share(counted, PAPER), float(first.mean())
-    answer = sum(kl_1n.shape[1] for kl_1n in counted) / len(counted)
+    facts["answer_tokens"] = answer = sum(kl_1n.shape[1] for kl_1n in counted) / len(counted)
     silent = sum(length <= PAPER for length in lengths) / len(lengths)
     of = f"the first {PAPER}"
     lies = f"{100 * facts['share']:.0f} % of the KL to the teacher in answers of {answer:.0f} tokens lies at {of}"

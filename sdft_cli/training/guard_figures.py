@@ -9,7 +9,7 @@ from statistics import median
 from typing import Literal, get_args
 
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.runs.records import StepFacts
+from sdft_cli.runs.records import ShortScore, StepFacts
 
 LATEST = 5  # steps whose median is a figure's present value
 
@@ -17,7 +17,7 @@ LATEST = 5  # steps whose median is a figure's present value
 #: Keys of step rows that the rules look at.
 Figure = Literal[
     "loss", "kl", "reverse_kl", "entropy", "grad_norm", "logprob_gap", "completion_tokens", "truncated", "repeated",
-    "distinct", "reward", "signal", "empty", "skipped_kl", "skipped_share",
+    "distinct", "reward", "signal", "empty", "skipped_kl", "skipped_share", "leaked",
 ]
 # fmt: on
 _FIGURES: tuple[Figure, ...] = get_args(Figure)
@@ -27,18 +27,29 @@ _OF_SIGNAL: tuple[Figure, ...] = ("loss", "kl", "reverse_kl", "entropy", "grad_n
 
 class Figures:
     """What is watched in a phase, whose recipe this is. ``demonstrations`` has the figures of demonstrations
-    (`batches.Batches.demonstrations`); ``vocabulary`` is the number of the model's tokens, where it is known."""
+    (`batches.Batches.demonstrations`); ``vocabulary`` is the number of the model's tokens, ``steps`` that of the
+    phase's steps, and ``start`` the score on its own task that it begins with, where they are known."""
 
-    def __init__(self, recipe: Recipe, demonstrations: Mapping[str, float], vocabulary: int | None = None):
-        self.recipe, self.demonstrations, self.vocabulary = recipe, demonstrations, vocabulary
+    def __init__(
+        self,
+        recipe: Recipe,
+        demonstrations: Mapping[str, float],
+        vocabulary: int | None = None,
+        steps: int | None = None,
+        start: ShortScore | None = None,
+    ):
+        self.recipe, self.demonstrations, self.vocabulary, self.start = recipe, demonstrations, vocabulary, start
+        self.end = steps
+        self.scores: list[ShortScore] = []  # of the phase's own task, evaluation by evaluation
         self.window, self.source = recipe.guards.window, recipe.sampler.source
         self.first: dict[Figure, list[float]] = {key: [] for key in _FIGURES}
         self.latest: dict[Figure, deque[float]] = {key: deque(maxlen=LATEST) for key in _FIGURES}
         self.present: set[Figure] = set()  # what the last row had; a step without signal has no KL and no entropy
         self.silent, self.heard = 0, False  # steps in a row without signal, and whether there was one before
         self.causes: Mapping[str, float] = {}  # of the last row's completions without signal, with their shares
+        self.leaked_as = ""  # how the last row's completions repeat the teacher's instructions
         self.runs_past = ""  # what most of the last row's completions that were cut contain
-        self._steps = 0
+        self.steps = 0
 
     def take(self, row: StepFacts) -> None:
         """One more step."""
@@ -47,6 +58,7 @@ class Figures:
         self.silent = 0 if signal else self.silent + 1
         self.heard = self.heard or signal > 0
         self.causes, self.runs_past = row.get("silent", {}), row.get("runs_past", "")
+        self.leaked_as = row.get("leaked_as", "")
         for key in _FIGURES:
             value = row.get(key)
             if value is None or not math.isfinite(value) or (key in _OF_SIGNAL and not signal):
@@ -57,15 +69,20 @@ class Figures:
             self.latest[key].append(value)
             if len(self.first[key]) < self.window:
                 self.first[key].append(value)
-        self._steps += 1
+        self.steps += 1
 
     def _same_distribution(self, row: StepFacts) -> bool:
         """Whether sampler and trainer should agree on the batch: the same weights, and nothing done to the sampler's
         probabilities that is not done to the trainer's."""
         sampler, goal = self.recipe.sampler, self.recipe.objective
         plain = sampler.temperature == goal.logits_temperature and sampler.top_p == 1 and sampler.top_k == 0
-        fresh = self._steps % self.recipe.train.updates == 0 and not row.get("staleness")
+        fresh = self.steps % self.recipe.train.updates == 0 and not row.get("staleness")
         return plain and fresh
+
+    @property
+    def over(self) -> bool:
+        """Whether this was the phase's last step: what has not shown by now will not."""
+        return self.end is not None and self.steps >= self.end
 
     def has(self, key: Figure) -> bool:
         return bool(self.latest[key])

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from sdft_cli.training import silence
+from sdft_cli.training import learning_rules, silence
+from sdft_cli.training.guard_alarms import (
+    ALL,
+    SAMPLED,
+    Alarm,
+    Rules,
+    far_longer,
+    lengths,
+    lengths_since,
+    share,
+    ways_to_end,
+)
 from sdft_cli.training.guard_figures import LATEST, Figure, Figures
 
 GROWTH = 32  # tokens above the start that are no runaway yet: the lengths of short completions vary by factors
@@ -26,25 +35,12 @@ _DISTANCES: dict[Figure, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Alarm:
-    """A limit is passed. One that is not ``fatal`` only warns, however long it lasts. A ``hint`` stands in for the
-    guard's usual one, with ``{table}`` before the phase's keys."""
-
-    text: str
-    fatal: bool = True
-    hint: str = ""
-
-
-Rule = Callable[[Figures, float], Alarm | None]
-
-
 def repetition(f: Figures, limit: float) -> Alarm | None:
     """``limit``: share of 4-grams that occurred earlier in the same completion; repetitive demonstrations raise it."""
     bound = limit + (1 - limit) * f.demonstrations.get("repeated", 0.0)
     if f.now("repeated") <= bound:
         return None
-    return Alarm(f"{_share(f.now('repeated'))} of a completion's 4-grams are repeats (limit {_share(bound)})")
+    return Alarm(f"{share(f.now('repeated'))} of a completion's 4-grams are repeats (limit {share(bound)})")
 
 
 def truncation(f: Figures, limit: float) -> Alarm | None:
@@ -53,11 +49,13 @@ def truncation(f: Figures, limit: float) -> Alarm | None:
     start, now = f.least("truncated"), f.now("truncated")
     if now < limit:
         return None
-    text = f"{_share(now)} of completions are cut at the token limit, {_share(start)} at the start"
+    text = f"{share(now)} of completions are cut at the token limit, {share(start)} at the start"
     if start <= limit / 2:
         return Alarm(text)
     if not f.settled("truncated"):
         return None
+    if not f.runs_past and far_longer(f):
+        return Alarm(f"{text}; {lengths(f)}", False, ways_to_end(f))
     if f.runs_past:
         hint = f"add {f.runs_past} to eos_token_id in the model's generation_config.json, if a turn ends there"
         return Alarm(f"{text}; most contain {f.runs_past}, which is no stop id of this model", False, hint)
@@ -71,7 +69,7 @@ def length_runaway(f: Figures, limit: float) -> Alarm | None:
         return None
     start, now = f.most("completion_tokens"), f.now("completion_tokens")
     normal = max(start, f.demonstrations.get("completion_tokens", 0.0))
-    return Alarm(_lengths(f, now, start)) if now > max(limit * normal, normal + GROWTH) else None
+    return Alarm(lengths_since(f, start)) if now > max(limit * normal, normal + GROWTH) else None
 
 
 def length_collapse(f: Figures, limit: float) -> Alarm | None:
@@ -80,7 +78,7 @@ def length_collapse(f: Figures, limit: float) -> Alarm | None:
         return None
     start, now = f.most("completion_tokens"), f.now("completion_tokens")
     normal = min(start, f.demonstrations.get("completion_tokens", math.inf))
-    return Alarm(_lengths(f, now, start)) if now < limit * normal else None
+    return Alarm(lengths_since(f, start)) if now < limit * normal else None
 
 
 def entropy_collapse(f: Figures, limit: float) -> Alarm | None:
@@ -106,14 +104,14 @@ def no_signal(f: Figures, limit: float) -> Alarm | None:
     """``limit``: share of completions that have text and carry a signal. Equal rewards are normal for a while, and only
     stop a run that has never had others."""
     empty = f.now("empty") if f.has("empty") else 0.0
-    if len(f.latest["signal"]) < LATEST or min(f.now("signal"), 1 - empty) > limit:
+    if (len(f.latest["signal"]) < LATEST and not f.over) or min(f.now("signal"), 1 - empty) > limit:
         return None
     if 1 - empty <= limit:
-        text = f"{_share(empty)} of completions are empty: the model ends its turn at once"
+        text = f"{share(empty)} of completions are empty: the model ends its turn at once"
         return Alarm(text, hint="look at the prompts with `sdft train --dry-run`, or lower {table}train.lr")
     cause = max(f.causes, key=lambda name: f.causes[name], default="")
     reason, remedy = silence.CAUSES.get(cause, ("", ""))
-    text = f"{_share(1 - f.now('signal'))} of completions carry no signal, so nothing is learned" + (
+    text = f"{share(1 - f.now('signal'))} of completions carry no signal, so nothing is learned" + (
         f": {reason}" if reason else ""
     )
     if f.recipe.reward is None:
@@ -141,10 +139,14 @@ def uniform(f: Figures, limit: float) -> Alarm | None:
 
 def no_gradient(f: Figures, limit: float) -> Alarm | None:
     """``limit``: the norm of the gradient. Where the loss is 0 as well, there is nothing left to learn."""
-    if len(f.latest["grad_norm"]) < LATEST or f.now("grad_norm") > limit or abs(f.now("loss")) < MOVES:
+    kl = f.now("kl") if f.has("kl") else 0.0
+    if len(f.latest["grad_norm"]) < LATEST or f.now("grad_norm") > limit or max(abs(f.now("loss")), kl) < MOVES:
         return None
-    text = f"the gradient norm is {f.now('grad_norm'):.1g} at a loss of {f.now('loss'):.3g}: nothing is learned"
-    return Alarm(text, False, "raise lora.alpha, or train other parameters")
+    distance = f"a loss of {f.now('loss'):.3g}" + (f" and a KL of {kl:.3g} nats per token" if f.has("kl") else "")
+    text = f"the gradient norm is {f.now('grad_norm'):.1g} at {distance}: nothing is learned"
+    cap = f.recipe.objective.importance_cap
+    capped = "raise {table}objective.importance_cap" if cap is not None and cap < 1 else ""
+    return Alarm(text, False, capped or "raise lora.alpha, or train other parameters")
 
 
 def sampler_gap(f: Figures, limit: float) -> Alarm | None:
@@ -158,11 +160,11 @@ def sampler_gap(f: Figures, limit: float) -> Alarm | None:
 def masked_start(f: Figures, limit: float) -> Alarm | None:
     """``limit``: share of the KL that lies at the tokens which ``skip_first`` leaves out. It is an alarm where there is
     little else to learn from, or where all else has been learned and these have not."""
-    share, skip = f.latest["skipped_share"][-1], f.recipe.objective.skipped_tokens
+    left_out_share, skip = f.latest["skipped_share"][-1], f.recipe.objective.skipped_tokens
     left_out, before = f.latest["skipped_kl"][-1], f.first["skipped_kl"][0]
-    if share <= limit or left_out < LITTLE:
+    if left_out_share <= limit or left_out < LITTLE:
         return None
-    text = f"{_share(share)} of the KL to the teacher lies at the first {skip} tokens, which are not trained"
+    text = f"{share(left_out_share)} of the KL to the teacher lies at the first {skip} tokens, which are not trained"
     whole = f.has("truncated") and f.now("truncated") < 0.5
     if whole and f.now("completion_tokens") <= SHORT * skip:
         text += f"; completions have {f.now('completion_tokens'):.1f}"
@@ -176,9 +178,9 @@ def masked_start(f: Figures, limit: float) -> Alarm | None:
 def _symptom(f: Figures) -> str:
     """What tells a collapse from a task that has been learned; empty if nothing does."""
     if f.has("repeated") and f.now("repeated") > max(f.least("repeated"), f.demonstrations.get("repeated", 0.0)) + 0.25:
-        return f"{_share(f.now('repeated'))} of 4-grams are repeats"
+        return f"{share(f.now('repeated'))} of 4-grams are repeats"
     if f.has("truncated") and f.now("truncated") > f.least("truncated") + 0.25:
-        return f"{_share(f.now('truncated'))} of completions are cut"
+        return f"{share(f.now('truncated'))} of completions are cut"
     if f.has("distinct") and f.now("distinct") < f.demonstrations.get("distinct", 0.0) / 2:
         return "different prompts get the same completion"
     if f.has("reward") and f.now("reward") < f.least("reward") / 2:
@@ -186,32 +188,22 @@ def _symptom(f: Figures) -> str:
     if f.has("completion_tokens") and "completion_tokens" in f.demonstrations:
         now, ends = f.now("completion_tokens"), (f.most("completion_tokens"), f.demonstrations["completion_tokens"])
         if not min(ends) / 2 <= now <= max(ends) * 2:
-            return _lengths(f, now, ends[0])
+            return lengths_since(f, ends[0])
     return ""
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.0f} %"
-
-
-def _lengths(f: Figures, now: float, start: float) -> str:
-    text = f"completions have {now:.1f} tokens, {start:.1f} at the start"
-    return text + (f" and {f.demonstrations['completion_tokens']:.1f} in demonstrations" if f.demonstrations else "")
-
-
-_SAMPLED, _ALL = ("student", "teacher"), ("student", "teacher", "dataset", "corpus")
-#: Guard -> its rule, the figure it needs, and the sources of completions for which it means something.
 #: Of several that stop at once, the first names the stop.
-RULES: dict[str, tuple[Rule, Figure, tuple[str, ...]]] = {
+RULES: Rules = {
     "sampler-gap": (sampler_gap, "logprob_gap", ("student",)),
-    "uniform": (uniform, "entropy", _ALL),
-    "repetition": (repetition, "repeated", _SAMPLED),
-    "truncation": (truncation, "truncated", _SAMPLED),
+    "uniform": (uniform, "entropy", ALL),
+    "repetition": (repetition, "repeated", SAMPLED),
+    "truncation": (truncation, "truncated", SAMPLED),
     "length-runaway": (length_runaway, "completion_tokens", ("student",)),
     "length-collapse": (length_collapse, "completion_tokens", ("student",)),
     "entropy-collapse": (entropy_collapse, "entropy", ("student",)),
-    "divergence-spike": (divergence_spike, "loss", _ALL),
-    "no-signal": (no_signal, "signal", _ALL),
-    "no-gradient": (no_gradient, "grad_norm", _ALL),
-    "masked-start": (masked_start, "skipped_share", _ALL),
+    "divergence-spike": (divergence_spike, "loss", ALL),
+    "no-signal": (no_signal, "signal", ALL),
+    "no-gradient": (no_gradient, "grad_norm", ALL),
+    "masked-start": (masked_start, "skipped_share", ALL),
+    **learning_rules.RULES,
 }

@@ -12,13 +12,19 @@
     no-signal           no completion carries a signal: all are empty, masked, or without a teacher or an advantage
     no-gradient         the gradient is 0 and the loss is not; a warning only
     masked-start        most of the KL lies at the first tokens, which are not trained; a warning only
+    no-difference       the teacher has not differed from the student since the start; a warning only
+    running-on          completions run to the token limit, though demonstrations are short; a warning only
+    leaked-wording      completions repeat the instructions that only the teacher is shown; a warning only
+    no-progress         the KL or the loss falls, or nothing moves, and validation rows are answered no better than at
+                        the start; a warning only
 
 A figure is the median over the latest steps; its start is the median over the phase's first steps. A guard warns when
 its limit is passed, and stops the run when it has been passed for ``patience`` steps in a row. Its state is a function
 of the step rows alone: a resumed run rebuilds it from what was logged.
 
-Left out: whether answers are right. A task learned well brings KL and entropy to nearly 0 too, so low entropy alone is
-no collapse; a student that is confident, fluent, different from prompt to prompt and wrong shows only in evaluations.
+A task learned well brings KL and entropy to nearly 0 too, so low entropy alone is no collapse. A student that is
+confident, fluent, different from prompt to prompt and wrong shows only in evaluations, which `no-progress` looks at.
+How often its teacher is right, `sdft probe` measures.
 """
 
 from __future__ import annotations
@@ -30,9 +36,10 @@ from typing import Literal
 
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import SdftError
-from sdft_cli.runs.records import GuardFacts, StepFacts
+from sdft_cli.runs.records import GuardFacts, ShortScore, StepFacts
+from sdft_cli.training.guard_alarms import Alarm
 from sdft_cli.training.guard_figures import Figures
-from sdft_cli.training.guard_rules import RULES, Alarm
+from sdft_cli.training.guard_rules import RULES
 
 __all__ = ["RULES", "Guards", "NonFinite"]
 
@@ -51,23 +58,38 @@ _HINTS = {
     "no-signal": "look at the prompts with `sdft train --dry-run`, or set {table}objective.skip_first=0",
     "no-gradient": "raise lora.alpha, or train other parameters",
     "masked-start": "set {table}objective.skip_first=0",
+    "no-difference": "choose another {table}views.teacher",
+    "leaked-wording": "choose another {table}views.teacher",
+    "running-on": "set {table}objective.skip_first=0",
+    "no-progress": "see with `sdft probe` how often the teacher is right, or choose another {table}views.teacher",
 }
 
 
 class Guards:
-    """The guards of one phase, whose recipe this is; ``demonstrations`` and ``vocabulary`` as in `Figures`. ``table``
-    is put before the phase's keys in hints: "second_phase." for a second phase."""
+    """The guards of one phase, whose recipe this is; the others as in `Figures`. ``table`` is put before the phase's
+    keys in hints: "second_phase." for a second phase."""
 
     def __init__(
-        self, recipe: Recipe, demonstrations: Mapping[str, float], table: str = "", vocabulary: int | None = None
+        self,
+        recipe: Recipe,
+        demonstrations: Mapping[str, float],
+        table: str = "",
+        vocabulary: int | None = None,
+        steps: int | None = None,
+        start: ShortScore | None = None,
     ):
         self.recipe, self.table, settings = recipe, table, recipe.guards
-        self.figures = Figures(recipe, demonstrations, vocabulary)
+        self.figures = Figures(recipe, demonstrations, vocabulary, steps, start)
         limits = {name: getattr(settings, name.replace("-", "_")) for name in RULES if settings.enabled}
         self.limits = {n: x for n, x in limits.items() if x is not None and recipe.sampler.source in RULES[n][2]}
         self.passed: Counter[str] = Counter()  # steps in a row past a guard's limit
         self.calm: Counter[str] = Counter()  # steps in a row within it
         self.warned: set[str] = set()
+
+    def evaluated(self, score: ShortScore | None) -> None:
+        """The phase's own task has been evaluated; `look` at the step comes after it."""
+        if score is not None:
+            self.figures.scores.append(score)
 
     def look(self, row: StepFacts) -> list[GuardFacts]:
         """The findings after a step; stops come first."""

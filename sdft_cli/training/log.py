@@ -16,13 +16,13 @@ from sdft_cli.runs.records import (
     ModelFacts,
     ModelRow,
     Position,
-    SkipFirstFacts,
     SkipFirstRow,
     StageId,
     StepFacts,
     StepRow,
     TrainingAt,
 )
+from sdft_cli.runs.token_records import SkipFirstFacts
 from sdft_cli.training import first_tokens
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.preflight import StagePlan

@@ -91,7 +91,9 @@ class PhaseLoop:
         """Evaluate, unless a stop is asked for: then it is left to the resumed run."""
         try:
             with self.stop.exposing():
-                self.checkpointer.see(self.evaluate(at))
+                row = self.evaluate(at)
+                self.checkpointer.see(row)
+                self.guards.evaluated(row["scores"].get(at.stage.task))
         except KeyboardInterrupt:
             if self.stop.number is None:
                 raise

@@ -7,8 +7,8 @@ from typing import Literal, TypedDict
 
 from sdft_cli.evaluation.leakage import Leakage
 from sdft_cli.evaluation.summaries import Gain
-from sdft_cli.runs.records import SkipFirstFacts, Summary
-from sdft_cli.runs.token_records import Divergences, MeanValue
+from sdft_cli.runs.records import Summary
+from sdft_cli.runs.token_records import Divergences, MeanValue, SkipFirstFacts
 from sdft_cli.stats.intervals import Interval
 from sdft_cli.training.cost_estimates import Footprint, Percentiles
 from sdft_cli.types import Json

@@ -19,7 +19,7 @@ from sdft_cli.types import Rollout
 #: After how many of the student's tokens the teacher takes over.
 PREFIXES = (0, 1, 3, 8)
 #: Rows on which it does.
-TAKEOVER_ROWS = 24
+TAKEOVER_ROWS = 16
 
 
 def take_over(subject: Subject, view: MeasuredView, sampled: Sequence[Rollout]) -> Takeover | None:

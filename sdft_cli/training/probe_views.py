@@ -15,8 +15,8 @@ from sdft_cli.evaluation.leakage import leakage, leaked_phrases
 from sdft_cli.evaluation.summaries import Gain
 from sdft_cli.models.batching import Row
 from sdft_cli.models.views import VIEWS, demonstration_text, message_text
-from sdft_cli.runs.records import ItemRecord, SkipFirstFacts
-from sdft_cli.runs.token_records import Divergences
+from sdft_cli.runs.records import ItemRecord
+from sdft_cli.runs.token_records import Divergences, SkipFirstFacts
 from sdft_cli.stats import intervals
 from sdft_cli.training import first_tokens
 from sdft_cli.training.probe_record import Clean, ViewProbe
@@ -24,7 +24,7 @@ from sdft_cli.training.probe_subject import Subject, written_lengths
 from sdft_cli.types import Example, Rollout
 
 #: Rows on which views other than the recipe's own are measured.
-VIEW_ROWS = 24
+VIEW_ROWS = 16
 #: A view that cannot show this share of the rows is not measured: the others would carry no signal.
 LEAST_SHOWN = 0.9
 #: Numbers of first tokens whose share of the divergence is reported.
@@ -95,7 +95,7 @@ def measure_views(subject: Subject, found: Sequence[Candidate], student: Student
     """The figures of all views, whose completions are sampled together; the first is the recipe's own."""
     every = iter(subject.sample([prompt for candidate in found for prompt in candidate.prompts], greedy=True))
     written = [_answers(subject, candidate, [next(every) for _ in candidate.prompts], student) for candidate in found]
-    own, measured = written[0].clean, []
+    own, measured = written[0].clean, list[MeasuredView]()
     for candidate, answers in zip(found, written, strict=True):
         compared = _paired(own, answers.clean, subject.seed) if measured else None
         probe = _figures(subject, candidate, answers, student, compared)

@@ -65,7 +65,7 @@ def screen(examples: Sequence[Example], phase: Recipe, task: Task, chat: Chat) -
         except TemplateRefusal as refusal:
             lengths.pop(example.id, None)
             bad[example.id] = Dropped(example.id, REFUSED, refusal.said)
-            hints.append(refusal.hint)
+            hints.append(_hint_of(refusal, example, phase))
     limit = phase.train.max_prompt_tokens
     for row, pair in lengths.items():
         if max(pair) > limit:
@@ -74,6 +74,16 @@ def screen(examples: Sequence[Example], phase: Recipe, task: Task, chat: Chat) -
     if phase.sampler.source != "dataset":
         _fit(found, examples, phase, task, chat)
     return found
+
+
+def _hint_of(refusal: TemplateRefusal, example: Example, phase: Recipe) -> str:
+    """The refusal's hint, unless a system message is refused that the teacher's view has put there."""
+    view = VIEWS.get(phase.views.teacher or "")
+    shown = (view(example) if view else None) or example.prompt
+    roles = [[message["role"] for message in messages] for messages in (shown, example.prompt)]
+    if "system" in roles[0] and "system" not in roles[1]:
+        return f"this model has no system message, which views.teacher={phase.views.teacher} needs: choose another view"
+    return refusal.hint
 
 
 def wanted_tokens(phase: Recipe, task: Task) -> int:

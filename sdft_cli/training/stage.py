@@ -13,7 +13,7 @@ from sdft_cli.models.merging import merge
 from sdft_cli.runs import signals
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
-from sdft_cli.runs.records import EvalRow, ModelFacts, Position, StageId
+from sdft_cli.runs.records import EvalRow, ModelFacts, Position, ShortScore, StageId
 from sdft_cli.runs.signals import Held
 from sdft_cli.training.batches import Batches
 from sdft_cli.training.checkpoint_schedule import Checkpointer
@@ -125,11 +125,20 @@ class StageTrainer:
         if resumed and at.step > begin:
             trainer.restore(resumed.state)
         vocabulary = engine.policy.head().weight.shape[0]
-        guards = Guards(batches.recipe, batches.demonstrations(), "second_phase." if at.phase else "", vocabulary)
+        table, start = "second_phase." if at.phase else "", self._score_before(begin)
+        guards = Guards(batches.recipe, batches.demonstrations(), table, vocabulary, batches.steps, start)
+        scores = {row["step"]: row["scores"].get(self.stage.task) for row in self.run.metrics.evals(self.stage)}
         for row in self.run.metrics.steps(self.stage, after=begin):
+            guards.evaluated(scores.get(row["step"]))
             guards.look(row)  # what they had seen at the checkpoint; later rows have been dropped
         evaluate = partial(self._evaluate, engine)
         return PhaseLoop(trainer, guards, checkpointer, self.log, self.schedule, begin, evaluate, stop)
+
+    def _score_before(self, begin: int) -> ShortScore | None:
+        """The stage's task as it was last evaluated up to step ``begin`` of the stage, in mid-training or before."""
+        evals = self.run.metrics.read().evals
+        before = [row for row in evals if (row["stage"], row["step"]) <= (self.stage.number, begin)]
+        return before[-1]["scores"].get(self.stage.task) if before else None
 
     def _rollouts(self, phase: int, batches: Batches, engine: Engine) -> list[Rollout]:
         """The completions of a teacher that writes once, before the phase; stored before they are used."""

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,9 @@ from sdft_cli.losses.fused import Scored
 from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
 from sdft_cli.models.engine import Engine, Reporting
 from sdft_cli.models.policy import Policy
-from sdft_cli.runs.records import SkipFirstFacts, StepFacts
-from sdft_cli.training import first_tokens, in_flight
+from sdft_cli.runs.records import StepFacts
+from sdft_cli.runs.token_records import SkipFirstFacts
+from sdft_cli.training import completions, first_tokens, in_flight
 from sdft_cli.training.batches import Batch, Batches
 from sdft_cli.training.guards import NonFinite
 from sdft_cli.training.micro_batches import MicroBatchBudget
@@ -56,7 +58,8 @@ def build_trainer(
 
     A teacher that writes once has written ``stored``, or writes now. ``origin`` loads the weights that the teacher
     starts from where it does not start from the student. ``quiet(steps)`` says whether the caller will sample with the
-    engine, or save, after ``steps`` steps; ``looks(step)`` whether a step also measures what the loss leaves out.
+    engine, or save, after ``steps`` steps; ``looks(step)`` whether a step also measures what is not measured at every
+    one.
     ``skip_first`` is what ``objective.skip_first=auto`` has come to before; None: it is measured now.
     """
     if batches.recipe.sampler.source == "teacher" and stored is None:
@@ -126,7 +129,7 @@ class PhaseTrainer:
         batch = self.batch(step)
         sampled_at = time.perf_counter()
         loss, means = self.gradients(batch.rows, step)
-        skipped = _skipped(self, batch.rows, step, means) if self.looks(step) else StepFacts()
+        looked = _look(self, batch.rows, step, means) if self.looks(step) else StepFacts()
         lr = learning_rate(self.recipe.train, step, self.steps)
         norm = self.optimizer.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -142,7 +145,7 @@ class PhaseTrainer:
         facts: StepFacts = {
             "loss": loss,
             **means,
-            **skipped,
+            **looked,
             **batch.facts,
             **_age(batch, step % self.recipe.train.updates, self.recipe.train.updates),
             "tokens_per_second": sum(len(r.completion) for r in batch.rows) / seconds,
@@ -252,18 +255,15 @@ class PhaseTrainer:
             self.teacher.close()
 
 
-def _skipped(trainer: PhaseTrainer, rows: list[Row], step: int, means: StepFacts) -> StepFacts:
-    """The KL at the tokens that ``skip_first`` leaves out of the loss, and its share of the sum over all tokens;
-    ``means`` are those of the trained ones. Nothing without a teacher."""
-    objective, kl = StepObjective(trainer.recipe, step), means.get("kl")
-    beginnings = [beginning for row in rows if (beginning := row.beginning())]
-    if not (beginnings and objective.asks_teacher) or kl is None:
+def _look(trainer: PhaseTrainer, rows: list[Row], step: int, means: StepFacts) -> StepFacts:
+    """What is measured at a few steps only; ``means`` are those of the trained tokens. Nothing without a teacher."""
+    objective = StepObjective(trainer.recipe, step)
+    if not objective.asks_teacher:
         return {}
-    layout = trainer.policy.layout
-    each = first_tokens.kl_by_row(beginnings, trainer.sides, objective, trainer.budget.tokens, layout)
-    total, count = sum(float(kl_n.sum()) for kl_n in each), sum(map(len, each))
-    trained = kl * sum(weight != 0 for row in rows for weight in row.weights)
-    return {"skipped_kl": total / max(1, count), "skipped_share": total / max(total + trained, 1e-12)}
+    tokens, layout = trainer.budget.tokens, trainer.policy.layout
+    kl_of = partial(first_tokens.kl_by_row, sides=trainer.sides, objective=objective, tokens=tokens, layout=layout)
+    repeated = completions.wording(rows, trainer.batches.examples, trainer.recipe, trainer.policy.chat)
+    return {**first_tokens.skipped(rows, means.get("kl"), kl_of), **repeated}
 
 
 def _inputs(policy: Policy, prompts: list[list[int]], group: list[Row]) -> Inputs:

@@ -1,5 +1,6 @@
 """Views and chat templates: nothing is truncated, several turns get the right mask, unusable tokenizers are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_official_and_plain_wording() -> None:
     assert plain.endswith("with a response of your own:")
     both = views.VIEWS["context+demonstration"](ask("q", demonstration="d", context="article"))
     assert "question:\narticle\nd\n\n" in both[1]["content"]
+
+
+def test_a_demonstration_in_the_system_message_leaves_the_question_as_it_is() -> None:
+    view, example = views.VIEWS["demonstration-system"], ask("q {demonstration}", demonstration="d {question}")
+    (system, user), bare = view(example), replace(example, prompt=example.prompt[1:])
+    assert user == example.prompt[1] and system["role"] == "system"
+    assert system["content"].startswith(
+        "be kind\n\nThis is an example for a response to the user's last message:\nd {qu"
+    )
+    assert view(bare) == [{**system, "content": system["content"].removeprefix("be kind\n\n")}, user]
+    empty = replace(example, prompt=[{"role": "system", "content": " "}, user])
+    assert view(empty) == view(bare) and view(replace(example, demonstration=None)) is None
 
 
 def test_a_completion_continues_the_prompt_at_the_assistants_turn(chat: Chat) -> None:

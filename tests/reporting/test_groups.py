@@ -104,7 +104,7 @@ def test_seeds_are_pooled_only_if_they_agree_stage_by_stage_and_changed_alike(tm
 def test_auto_is_the_number_that_it_came_to(tmp_path):
     def chose(path, seed, *numbers, said="auto"):
         folder = run(path, seed=seed, objective__skip_first=said).folder
-        facts = {"rows": 16, "completion_tokens": 9.0, "demonstration_tokens": None, "why": "it was measured"}
+        facts = {"rows": 16, "demonstration_tokens": None, "why": "it was measured"}
         rows = [
             {"kind": "skip_first", "stage": k, "task": TASKS[k - 1], "step": 0, "skip_first": number, **facts}
             for k, number in enumerate(numbers, 1)

@@ -25,7 +25,7 @@ def view(name: str = "demonstration", right: float | None = 0.9, **more: Any) ->
     """A view whose teacher is ``right``; against a student at 0, and clean wherever it is right."""
     clean = more.pop("clean", right)
     low = None if right is None else right - 0.15
-    skip = {"skip_first": 3, "rows": 24, "completion_tokens": 100.0, "demonstration_tokens": 90.0, "why": "long"}
+    skip = {"skip_first": 3, "rows": 24, "answer_tokens": 90.0, "demonstration_tokens": 90.0, "why": "long"}
     figures = {
         "view": name,
         "demonstrates": True,

@@ -1,5 +1,6 @@
 """``objective.skip_first=auto``: what is measured before the first step, and what follows from it."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ CASES = {
     "two tokens each": (kl(0.0, 0.0, 2), 100.0, 0, "100 % of completions have no token after the first 3"),
     "a letter as the answer": (kl(0.3, 0.3, 80), 2.0, 0, "100 % of the KL"),
     "some end at once": (kl(0.0, 0.5, 60, 14) + kl(0.0, 0.0, 1, 2), 60.0, 0, "12 % of completions have no token after"),
+    "a broken model": (kl(math.nan, 0.3, 9), 9.0, 3, "no completion could be measured"),
+    "one token for ever": (kl(-1e-19, -1e-19, 12), 12.0, 3, "hardly differs at the first 3 tokens (0 nats"),
     "nothing to measure": ([], 10.0, 3, "no completion could be measured"),
 }
 # fmt: on
@@ -55,8 +58,8 @@ def test_what_auto_comes_to(case: str) -> None:
 
 
 def test_how_far_completions_are_sampled() -> None:
-    assert first_tokens.longest(1024, 10.0, False) == 64 and first_tokens.longest(1024, 100.5, False) == 402
-    assert first_tokens.longest(48, 10.0, False) == 48 and first_tokens.longest(1024, 400.0, False) == 1024
+    assert first_tokens.longest(1024, 10.0, False) == 16 and first_tokens.longest(1024, 100.5, False) == 101
+    assert first_tokens.longest(8, 10.0, False) == 8 and first_tokens.longest(1024, 4000.0, False) == 1024
     assert first_tokens.longest(1024, 10.0, True) == 1024 and first_tokens.longest(1024, None, False) == 1024
 
 

@@ -180,6 +180,17 @@ def test_rows_that_the_template_refuses_are_refused_in_one_line(world: Make, spl
     assert ["with-system" in d.where for d in stage.dropped] == [True]
 
 
+def test_a_view_that_needs_a_system_message_is_refused_where_the_template_has_none(world: Make) -> None:
+    w = world()
+    assert w.stage("views.teacher=demonstration-system").dropped == []
+    w.chat.tokenizer.chat_template = ALTERNATING
+    w = w._replace(chat=Chat(w.chat.tokenizer, window=512))
+    with pytest.raises(UsageError, match="no system role") as caught:
+        w.stage("views.teacher=demonstration-system")
+    assert "views.teacher=demonstration-system needs: choose another view" in caught.value.hint
+    assert "merge-system" not in caught.value.hint and "\n" not in caught.value.message
+
+
 # --- warm-up --------------------------------------------------------------------------------------------------------
 
 
