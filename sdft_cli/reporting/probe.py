@@ -123,11 +123,12 @@ def _views(task: TaskProbe) -> Table:
     rows = []
     for view in task["views"]:
         clean = view["clean"]["value"] if view["clean"] else None
-        shares = (view["teacher"]["accuracy"], view["lengths"]["ended"], view["leakage"]["share"], clean)
+        teacher, ended, leaked = view["teacher"], view["lengths"]["ended"], view["leakage"]["share"]
+        shares = (teacher["accuracy"], teacher.get("exact"), ended, leaked, clean)
         kl = view["kl"]["forward"]["value"] if view["kl"] else None
         cells = [console.number(share, digits=2) for share in (*shares, kl, view["first"].get("3"))]
         rows.append([view["view"], *cells, str(view["rows"])])
-    heads = ("teacher's view", "right", "ended", "leaks", "clean", "KL", "in first 3", "rows")
+    heads = ("teacher's view", "right", "exact", "ended", "leaks", "clean", "KL", "in first 3", "rows")
     return console.plain_table(heads, rows, WIDTH, names=1)
 
 
@@ -213,7 +214,7 @@ def _foot(report: ProbeReport) -> list[str]:
         f"teacher: the same weights with view {report['teacher_view']!r}; greedy unless it says temperature 1",
         "KL: nats per token, over the student's completions at temperature 1",
         *(["clean: right, ended by itself, and without words of the view"] if not report["quick"] else []),
-        *(f"note: {task['task']}: {task['note']}" for task in report["tasks"] if task["note"]),
+        *_task_notes(report),
     ]
 
 
@@ -237,3 +238,11 @@ def _held(memory: ProbeMemory) -> str:
     before = memory["before_bytes"]
     libraries = f", {before / GIB:.2f} of it by Python and its libraries before the model was loaded" if before else ""
     return f"by the whole process{libraries}; it includes what the probe itself sampled and scored"
+
+
+def _task_notes(report: ProbeReport) -> list[str]:
+    """The notes of tasks, each once."""
+    tasks: dict[str, list[str]] = {}
+    for task in report["tasks"]:
+        tasks.setdefault(task["note"], []).append(task["task"])
+    return [f"note: {', '.join(names)}: {note}" for note, names in tasks.items() if note]

@@ -151,14 +151,14 @@ def _about_teacher(task: TaskProbe) -> Iterator[Reason]:
     if gain is None:
         yield "unknown", "no row could be scored for both student and teacher", _needed(task)
         return
-    view = "check a row with `sdft train --dry-run`; try another --set views.teacher=VIEW or a stronger model"
+    view = _other_view(task) or "check a row with `sdft train --dry-run`, or try a stronger model"
     low, high = gain["interval"]
     difference = f"{console.number(gain['value'], signed=True)} {console.span(gain['interval'], signed=True)}"
     if high < 0:
         yield "teacher_worse", f"the teacher is worse than the student: {difference}", view
     elif low <= 0:
         message = f"the teacher is not clearly better than the student: {difference} includes 0"
-        yield "teacher_not_better", message, f"raise --limit for a narrower interval; {view}"
+        yield "teacher_not_better", message, _other_view(task) or f"raise --limit for a narrower interval; {view}"
     student, teacher = task["student"]["accuracy"], task["teacher"]["accuracy"]
     if teacher is not None and teacher < WEAK:
         yield "teacher_weak", f"the teacher is right on only {teacher:.0%} of the rows: it will teach errors", view
@@ -172,12 +172,19 @@ def _about_completions(task: TaskProbe) -> Iterator[Reason]:
     ended, leaked = own["lengths"]["ended"], own["leakage"]["share"]
     if ended is not None and 1 - ended >= MANY_CUT:
         message = f"{1 - ended:.0%} of the teacher's completions are cut at {task['max_new_tokens']} tokens"
-        hint = "the student will learn to run on: use a view whose completions end, or raise sampler.max_new_tokens"
-        yield "teacher_cut", message, hint
+        hint = _other_view(task) or "use a view whose completions end, or raise sampler.max_new_tokens"
+        yield "teacher_cut", f"{message}: the student will learn to run on", hint
     if leaked is not None and leaked >= MANY_LEAKED:
         said = ", ".join(f"{phrase!r}" for phrase in own["leakage"]["phrases"][:3])
         message = f"{leaked:.0%} of the teacher's completions repeat wording of the view {own['view']}: {said}"
-        yield "leakage", message, "the student will learn these words: use a view that leaks less (table of views)"
+        hint = _other_view(task) or "write a view in other words (CONTRIBUTING.md, 'Add a view or a grader')"
+        yield "leakage", f"{message}: the student will learn these words", hint
+
+
+def _other_view(task: TaskProbe) -> str:
+    """The hint to take the view that is better than the recipe's own; empty where none is."""
+    best = best_view(task["views"])
+    return "" if best is task["views"][0] else f"set views.teacher={best['view']}"
 
 
 def _about_rows(task: TaskProbe) -> Iterator[Reason]:

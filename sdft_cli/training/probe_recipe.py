@@ -52,7 +52,7 @@ def recommend(
         settings, notes = [*settings, *shared], [*notes, *said]
     rates, reason = probe_settings.rates(base, measured["memory"]["parameters"])
     settings.append(Setting(key="train.lr", value=rates[1], reason=f"{reason}; try its neighbours with a sweep"))
-    settings += probe_settings.optimization(base, min(task["rows_there"] for task in tasks))
+    settings += probe_settings.optimization(base, [task["rows_there"] for task in tasks])
     if any(task["dropped"] for task in tasks):
         settings.append(Setting(key="train.on_bad_row", value="drop", reason="some rows cannot be used"))
     settings += _given(base, {setting["key"] for setting in settings})

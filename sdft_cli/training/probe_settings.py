@@ -48,8 +48,9 @@ def _rounded(rate: float) -> float:
     return float(f"{rate:.2g}")
 
 
-def optimization(recipe: Recipe, rows: int) -> list[Setting]:
-    """Batch and length of a stage with so many ``rows``."""
+def optimization(recipe: Recipe, of_tasks: Sequence[int]) -> list[Setting]:
+    """Batch and length of stages with so many rows each; the smallest one decides."""
+    rows = min(of_tasks)
     train, default = recipe.train, METHODS.get(recipe.method).train
     if train.max_steps is not None:
         return [Setting(key="train.max_steps", value=train.max_steps, reason="as set, or as suits this model")]
@@ -57,9 +58,9 @@ def optimization(recipe: Recipe, rows: int) -> list[Setting]:
     set_by_hand = train.batch != default.get("batch", train.batch)
     batch = train.batch if set_by_hand else max(chosen, default=min(BATCHES))
     epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(STEPS * batch / rows)))
-    steps = math.ceil(rows * epochs / batch)
+    steps = " to ".join(str(math.ceil(n * epochs / batch)) for n in sorted({rows, max(of_tasks)}))
     reason = "as set" if set_by_hand else f"with {rows} rows, small enough for {STEPS} steps or so"
-    passes = f"{steps} steps over {rows} rows; more passes are where models begin to forget"
+    passes = f"{steps} steps a task; fewer hardly begin to learn, and more passes are where models begin to forget"
     return [
         Setting(key="train.batch", value=batch, reason=reason),
         Setting(key="train.epochs", value=epochs, reason=passes),
@@ -72,11 +73,19 @@ def skip_first(view: ViewProbe, takeover: Takeover | None) -> tuple[int, str]:
     facts = view["skip_first"]
     if facts is None:
         return 0, "nothing could be measured"
-    for point in takeover["points"] if takeover and takeover["view"] == view["view"] else []:
-        worse = point["change"] is not None and point["change"]["interval"][1] < 0
-        if worse and 0 < point["tokens"] <= facts["skip_first"]:
-            return 0, f"after {point['tokens']} tokens of the student's own the teacher is clearly worse"
-    return facts["skip_first"], facts["why"]
+    if (lost := lost_after(takeover)) is None or (takeover and takeover["view"] != view["view"]):
+        return facts["skip_first"], facts["why"]
+    reason = f"the teacher cannot make up for the student's own first {'token' if lost == 1 else f'{lost} tokens'}"
+    if facts["skip_first"] == 0:
+        return 0, f"{facts['why']}; {reason}"
+    return (0, reason) if lost <= facts["skip_first"] else (facts["skip_first"], facts["why"])
+
+
+def lost_after(takeover: Takeover | None) -> int | None:
+    """The fewest tokens of the student's own after which the teacher is clearly worse; None where it never is."""
+    points = takeover["points"] if takeover else []
+    worse = [p["tokens"] for p in points if p["change"] is not None and p["change"]["interval"][1] < 0]
+    return min(worse, default=None)
 
 
 def new_tokens(task: TaskProbe, view: ViewProbe) -> tuple[int, str] | None:

@@ -112,4 +112,7 @@ def test_a_teacher_that_runs_on_or_repeats_its_prompt_is_warned_about() -> None:
     assert {warning["what"] for warning in found} == {"teacher_cut", "leakage"}
     assert "50% of the teacher's completions are cut at 48 tokens" in found[0]["message"]
     assert "'classic example of', 'an example of'" in found[1]["message"]
+    better = view(PLAIN, 0.9, clean_gain=gain(0.6, 0.4, 0.8))
+    found = advise(task(view(lengths=written(ended=0.5), leakage=leaked, clean=0.3), better))
+    assert [warning["hint"] for warning in found] == [f"set views.teacher={PLAIN}"] * 2
     assert not kinds(task(view(lengths=written(ended=0.9), leakage={**leaked, "share": 0.1})))

@@ -113,9 +113,9 @@ def test_rates_fall_with_size_and_adapters_take_ten_times_as_much(
 def test_a_small_set_of_rows_gets_small_batches_and_more_passes(
     rows: int, sets: list[str], batch: int, epochs: int
 ) -> None:
-    found = {s["key"]: s["value"] for s in probe_settings.optimization(recipe(*sets), rows)}
+    found = {s["key"]: s["value"] for s in probe_settings.optimization(recipe(*sets), [rows, 2 * rows])}
     assert found == {"train.batch": batch, "train.epochs": epochs}
-    steps = probe_settings.optimization(recipe("max_steps=40", *sets), rows)
+    steps = probe_settings.optimization(recipe("max_steps=40", *sets), [rows])
     assert [(s["key"], s["value"]) for s in steps] == [("train.max_steps", 40)]
 
 
@@ -139,6 +139,10 @@ def test_tokens_after_which_the_teacher_cannot_recover_are_not_skipped() -> None
     for point, want in ((lost, 0), (noise, 3), (late, 3)):
         takeover = {"view": PAPER, "points": [start, point]}
         assert probe_settings.skip_first(view(), takeover)[0] == want
+    short = {**view()["skip_first"], "skip_first": 0, "why": "46 % lie there"}
+    early = {"view": PAPER, "points": [start, {**lost, "tokens": 1}, lost]}
+    reason = "46 % lie there; the teacher cannot make up for the student's own first token"
+    assert probe_settings.skip_first(view(skip_first=short), early) == (0, reason)
     assert probe_settings.skip_first(view(PLAIN), {"view": PAPER, "points": [start, lost]})[0] == 3  # of another view
 
 
