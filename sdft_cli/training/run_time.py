@@ -1,15 +1,16 @@
 """How long a run will take, estimated before it starts: tokens are counted, and two things are timed with the model.
 
 Those are reading (a token of a forward pass) and writing (a token of a completion, in a batch). A step's backward pass
-costs two forward passes more. Completions are taken to be halfway between the demonstrations' length and the limit. On
-a CPU it is processor time that counts, so a busy machine does not disturb the estimate. Left out: loading, checkpoints,
-a judge's verdicts and suites that another library measures.
+costs two forward passes more. Completions are taken to be halfway between the demonstrations' length (0 without any)
+and the limit. On a CPU it is processor time that counts, so a busy machine hardly disturbs the estimate. Left out:
+loading, checkpoints, a judge's verdicts and suites that another library measures.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 
@@ -23,10 +24,12 @@ from sdft_cli.training.batches import Batches
 from sdft_cli.training.preflight import StagePlan
 from sdft_cli.training.run_plan import RunPlan
 from sdft_cli.training.stage_start import load_engine
-from sdft_cli.types import Example, Suite
+from sdft_cli.types import Example, Suite, Task
 
 #: Prompts and new tokens of the trial.
 PROMPTS, TOKENS = 8, 8
+#: Rows whose lengths stand for those of all.
+_FEW = 32
 
 
 class Speed(NamedTuple):
@@ -43,10 +46,16 @@ def speed(plan: RunPlan, threads: int) -> Speed:
     engine = load_engine(plan.recipe, plan.location)
     torch.set_num_threads(threads)
     try:
-        return _timed(engine, [_prompt(plan, example) for example in plan.stages[0].train[:PROMPTS]], threads)
+        return _timed(engine, _prompts(plan), threads)
     finally:
         engine.close()
         torch.set_num_threads(before)
+
+
+def _prompts(plan: RunPlan) -> list[list[int]]:
+    """A few of the first task's prompts; raw text has none, and any will do."""
+    rows = [e for split in (plan.stages[0].train, *plan.stages[0].tests.values()) for e in split if e.prompt]
+    return [plan.chat.prompt_ids(e.prompt) for e in rows[:PROMPTS]] or [plan.chat.text_ids("Once upon a time")]
 
 
 def _timed(engine: Engine, prompts: list[list[int]], threads: int) -> Speed:
@@ -80,15 +89,15 @@ def _training(plan: RunPlan, stage: StagePlan, pace: Speed) -> float:
 
 
 def _phase(plan: RunPlan, stage: StagePlan, phase: Batches, pace: Speed) -> float:
-    recipe, few = phase.recipe, phase.examples[: 4 * PROMPTS]
+    recipe = phase.recipe
     rows = phase.steps * recipe.train.batch
     if recipe.sampler.source == "corpus":
         return rows * phase.max_new_tokens * 3 * pace.read
     student = fmean(length for length, _ in stage.lengths)
     teacher = fmean(length for _, length in stage.lengths)
     if recipe.sampler.source == "dataset":
-        return rows * (student + _demonstrated(plan, few)) * 3 * pace.read
-    written = _written(plan, few, phase.max_new_tokens)
+        return rows * (student + _demonstrated(plan, phase.examples)) * 3 * pace.read
+    written = _written(plan, phase.examples, phase.max_new_tokens)
     prompt, count = (student, rows) if recipe.sampler.source == "student" else (teacher, len(phase.examples))
     sampling = count * (prompt * pace.read + written * pace.write)
     scoring = (teacher + written if recipe.teacher else 0) + 3 * (student + written)
@@ -99,44 +108,48 @@ def _quick(plan: RunPlan, stage: StagePlan, pace: Speed) -> float:
     """Measuring on validation rows in mid-stage, without the suite."""
     train = stage.phases[0].recipe.train
     times = stage.steps // train.eval_every if train.eval_every else 0
-    return times * sum(_items(plan, s, s.validation, train.eval_limit, pace) for s in plan.stages) if times else 0.0
+    each = replace(_conditions(plan), limit=train.eval_limit)
+    return times * sum(_items(plan, s.task, s.validation, each, pace, s.train) for s in plan.stages) if times else 0.0
 
 
 def _testing(plan: RunPlan, stage: StagePlan, pace: Speed) -> float:
-    return sum(_items(plan, stage, rows, plan.recipe.evaluation.limit, pace) for rows in stage.tests.values())
-
-
-def _items(plan: RunPlan, stage: StagePlan, rows: Sequence[Example], limit: int | None, pace: Speed) -> float:
-    few = rows[: 4 * PROMPTS]
-    if not few:
-        return 0.0
-    most = Conditions.of(plan.recipe.views.student, plan.recipe.evaluation).tokens(stage.task)
-    prompt = fmean(len(_prompt(plan, example)) for example in few)
-    return min(len(rows), limit or len(rows)) * (prompt * pace.read + _written(plan, few, most) * pace.write)
+    conditions = _conditions(plan)
+    return sum(_items(plan, stage.task, rows, conditions, pace, stage.train) for rows in stage.tests.values())
 
 
 def _suite(plan: RunPlan, pace: Speed) -> float:
-    recipe = plan.recipe
-    suite = plugins.SUITES.get(recipe.suite) if recipe.suite else None
+    suite = plugins.SUITES.get(plan.recipe.suite) if plan.recipe.suite else None
     if not isinstance(suite, Suite):
         return 0.0
-    total = 0.0
-    for examples in suite.parts().values():
-        prompt = fmean(len(_prompt(plan, example)) for example in examples[: 4 * PROMPTS])
-        count = min(len(examples), recipe.evaluation.limit or len(examples))
-        total += count * (prompt * pace.read + suite.max_new_tokens / 2 * pace.write)
-    return total
+    return sum(_items(plan, suite, part, _conditions(plan), pace, part) for part in suite.parts().values())
 
 
-def _prompt(plan: RunPlan, example: Example) -> list[int]:
-    return plan.chat.prompt_ids(example.prompt)
+def _conditions(plan: RunPlan) -> Conditions:
+    return Conditions.of(plan.recipe.views.student, plan.recipe.evaluation)
+
+
+def _items(
+    plan: RunPlan,
+    graded: Task | Suite,
+    examples: Sequence[Example],
+    conditions: Conditions,
+    pace: Speed,
+    alike: Sequence[Example],
+) -> float:
+    """Scoring ``examples``; ``alike`` may have demonstrations where these have none."""
+    rows = conditions.rows(graded, examples)
+    if not rows:
+        return 0.0
+    prompt = fmean(len(plan.chat.view_ids(e, conditions.messages(e))) for e in rows[:_FEW])
+    written = _written(plan, alike, conditions.tokens(graded))
+    return len(rows) * (prompt * pace.read + written * pace.write)
 
 
 def _demonstrated(plan: RunPlan, examples: Sequence[Example]) -> float:
     """Mean tokens of the demonstrations that are text; 0 without any."""
-    texts = [e.demonstration for e in examples if isinstance(e.demonstration, str)]
+    texts = [e.demonstration for e in examples[:_FEW] if isinstance(e.demonstration, str)]
     return fmean(len(plan.chat.text_ids(text)) for text in texts) if texts else 0.0
 
 
 def _written(plan: RunPlan, examples: Sequence[Example], most: int) -> float:
-    return (min(most, _demonstrated(plan, examples) or most) + most) / 2
+    return (min(most, _demonstrated(plan, examples)) + most) / 2
