@@ -212,11 +212,11 @@ def test_recipes_at_equal_accuracy(pair, page):
     """The table, its figure and a sentence; the numbers are those of the file for other programs."""
     stages = pair["report"]["equal_accuracy"]["stages"]
     assert [stage["stage"] for stage in stages] == [1, 2, 3, None]
-    [sdft, sft] = next(level for level in stages[3]["levels"] if level["share"] == 0.9)["groups"]
+    [distilled, sft] = next(level for level in stages[3]["levels"] if level["share"] == 0.9)["groups"]
     change = sft["change"]["since_base"]["value"]
-    assert change < sdft["change"]["since_base"]["value"] <= 0
+    assert change < distilled["change"]["since_base"]["value"] <= 0
     [said] = [line for line in pair["report"]["summary"] if "at an equal validation accuracy of" in line]
-    assert said.endswith(f"sdft {number(sdft['change']['since_base']['value'], True)}, sft {number(change, True)}.")
+    assert said.endswith(f"sdft {number(distilled['change']['since_base']['value'], True)}, sft {number(change, True)}.")
     assert page.count("Prior change at equal accuracy on the new task</h2>") == 1
     markdown = (pair["out"] / "report.md").read_text()
     assert "![Prior change at equal accuracy on the new task](equal-accuracy.png)" in markdown
