@@ -216,7 +216,8 @@ def test_recipes_at_equal_accuracy(pair, page):
     change = sft["change"]["since_base"]["value"]
     assert change < distilled["change"]["since_base"]["value"] <= 0
     [said] = [line for line in pair["report"]["summary"] if "at an equal validation accuracy of" in line]
-    assert said.endswith(f"sdft {number(distilled['change']['since_base']['value'], True)}, sft {number(change, True)}.")
+    least = distilled["change"]["since_base"]["value"]
+    assert said.endswith(f"sdft {number(least, True)}, sft {number(change, True)}.")
     assert page.count("Prior change at equal accuracy on the new task</h2>") == 1
     markdown = (pair["out"] / "report.md").read_text()
     assert "![Prior change at equal accuracy on the new task](equal-accuracy.png)" in markdown
