@@ -31,7 +31,7 @@ DESK = Path(__file__).parents[1] / "desk" / "demo.toml"
 MICRO_TASKS = ("micro-tooluse", "micro-science", "micro-medical")
 #: A tiny model gains nothing from more threads, and its figures then do not depend on their number.
 MICRO_SETS = ("threads=1",)
-MICRO_QUICK = ("max_steps=2", "batch=8", "evaluation.limit=4", "eval_every=1", "eval_limit=4")
+MICRO_QUICK = ("max_steps=2", "batch=8", "evaluation.limit=4", "eval_every=2", "eval_limit=4")
 DESK_QUICK = ("max_steps=2", "evaluation.limit=4")
 
 
