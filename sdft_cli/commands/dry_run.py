@@ -19,6 +19,7 @@ from sdft_cli.runs.stage_recipes import changed_settings, in_short
 from sdft_cli.training import first_tokens, judge_costs
 from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
 from sdft_cli.training.disk_space import check_disk, free_bytes
+from sdft_cli.training.memory_outlook import Model, check_memory, outlook
 from sdft_cli.training.preflight import StagePlan, complaints, most
 from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.training.run_inputs import check_inputs
@@ -62,19 +63,24 @@ def dry_run(recipe: Recipe, out: Path | None = None, run: Run | None = None) -> 
         return DryRun(
             {"method": recipe.method, "model": recipe.model, "stages": [], **judged}, "\n".join([text, *judge])
         )
+    model = Model.of(recipe, planned.location)
+    check_memory(recipe, model)
     sizes = footprint(recipe, planned.location, len(plans), load_of(recipe, *most(plans)))
+    memory = outlook(recipe, model, *most(plans))
     stages = [_outlook(number, recipe, p) for number, p in zip(planned.todo, plans, strict=True)]
     begun = _begun(run, recipe)
-    model = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
+    head = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
     folder, notes = run.folder if run else out or RUNS, planned.notes
-    if slow := devices.slowness(*pretrained.placement(recipe.runtime)):
-        notes = [*notes, slow]
+    placed = pretrained.placement(recipe.runtime)
+    speed = devices.slowness(*placed) or devices.speed_up(*placed, sizes["parameters"])
+    notes = [*notes, *filter(None, [speed, memory.text])]
     check_disk(recipe, planned.location, folder)
     free = free_bytes(folder)
     disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"
-    lines = [*_views(recipe, planned.chat, plans[0]), "", model, *begun, *_lines(stages), *judge]
+    lines = [*_views(recipe, planned.chat, plans[0]), "", head, *begun, *_lines(stages), *judge]
     lines += [*_measured_later(plans), memory_text(sizes), disk]
     facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
+    facts |= {"memory_free_bytes": memory.free, "fits": memory.fits, "chosen": memory.changes}
     facts |= {"disk_free_bytes": free, "notes": notes, **judged}
     return DryRun(facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 

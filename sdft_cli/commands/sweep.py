@@ -25,9 +25,10 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.scorable import HINT
 from sdft_cli.reporting import sweep_table
 from sdft_cli.runs import results, sweeps
+from sdft_cli.runs.cores import cores
 from sdft_cli.runs.files import write_whole
 from sdft_cli.runs.folder import RUNS, Run, fresh_name
-from sdft_cli.runs.parallel_runs import Job, cores, train_all
+from sdft_cli.runs.parallel_runs import Job, train_all
 from sdft_cli.runs.signals import Stopped
 from sdft_cli.runs.sweep_points import TrainedPoint, choose, criterion_of, incomparable, over_seeds
 from sdft_cli.runs.sweeps import (

@@ -27,7 +27,8 @@ from sdft_cli.runs.stage_recipes import in_short
 from sdft_cli.training.disk_space import check_disk
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.log import TrainingLog
-from sdft_cli.training.preflight import complaints
+from sdft_cli.training.memory_outlook import Model, check_memory, outlook
+from sdft_cli.training.preflight import complaints, most
 from sdft_cli.training.run_inputs import check_inputs, settle
 from sdft_cli.training.run_plan import RunPlan, plan_run
 from sdft_cli.training.stage import StageTrainer
@@ -41,7 +42,7 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
     if resume and out:
         return _resume(Run.open(out), recipe, display)
     plan, folder = plan_run(recipe), out or fresh_name(recipe)
-    check_disk(recipe, plan.location, folder)
+    _check_room(plan, folder, display)
     check_judge(recipe, plan.tasks, display.note)
     run = Run.create(folder, recipe)
     with run.locked():
@@ -58,7 +59,7 @@ def _resume(run: Run, recipe: Recipe, display: TrainingDisplay) -> Run:
     with run.locked():
         run.checkpoints.recover()
         plan = plan_run(recipe, run)
-        check_disk(recipe, plan.location, run.folder)
+        _check_room(plan, run.folder, display)
         check_judge(recipe, plan.tasks, display.note)
         _train_stages(run, plan, display)
     return run
@@ -74,10 +75,22 @@ def extend(folder: Path, recipe: Recipe, display: TrainingDisplay) -> Run:
         raise UsageError(f"--stop-if-prior-drops: {problem}", "leave it out, or start a new run with it")
     with run.locked():
         plan = plan_run(recipe, run)
-        check_disk(recipe, plan.location, folder)
+        _check_room(plan, folder, display)
         check_judge(recipe, plan.tasks, display.note)
         _train_stages(run, plan, display)
     return run
+
+
+def _check_room(plan: RunPlan, folder: Path, display: TrainingDisplay) -> None:
+    """Raise `UsageError` where the run in ``folder`` will not fit on the disk, or into memory; say so where it may not
+    fit."""
+    check_disk(plan.recipe, plan.location, folder)
+    if plan.todo:
+        model = Model.of(plan.recipe, plan.location)
+        check_memory(plan.recipe, model)
+        memory = outlook(plan.recipe, model, *most([plan.stages[number - 1] for number in plan.todo]))
+        if not memory.fits:
+            display.note(memory.text)
 
 
 def check_finished(run: Run) -> None:

@@ -80,7 +80,7 @@ class Runtime(Section):
         "auto", description="Precision of the weights; auto is bfloat16 on a GPU, else float32."
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    threads: int | None = Field(None, ge=1, description="CPU threads; torch's default if not set.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; one per core that may be used if not set.")
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
         "auto", description="auto is the fastest that gives the results of eager, for which every model is written."
     )

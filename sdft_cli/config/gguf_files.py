@@ -55,10 +55,16 @@ def plain_folder(file: Path) -> str:
 
 
 def cache() -> Path:
-    """The folder of all converted models: below $SDFT_CACHE, else below $XDG_CACHE_HOME, else in ~/.cache."""
+    """The folder of all converted models."""
+    return cache_root() / "gguf"
+
+
+def cache_root() -> Path:
+    """The folder of everything that is fetched or converted once: $SDFT_CACHE, else ``sdft`` below $XDG_CACHE_HOME,
+    else below ~/.cache."""
     if own := os.environ.get("SDFT_CACHE"):
-        return Path(own).expanduser().absolute() / "gguf"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "sdft" / "gguf"
+        return Path(own).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "sdft"
 
 
 def _stamp(file: Path) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sdft_cli.config import json_files
+from sdft_cli.config import gguf_files, json_files
 from sdft_cli.config.adapter_settings import adapter_config
 from sdft_cli.config.model_locations import ADAPTER, EMBEDDED, is_adapter, locate
 from sdft_cli.errors import UsageError
@@ -225,7 +225,9 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def _is_model(location: str) -> bool:
-    return (Path(location).expanduser() / "config.json").is_file() or is_adapter(location)
+    """Whether a folder or a GGUF file with a model is there."""
+    place = Path(location).expanduser()
+    return (place / "config.json").is_file() or is_adapter(location) or gguf_files.find(place) is not None
 
 
 def _is_path(location: str) -> bool:

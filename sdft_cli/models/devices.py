@@ -10,6 +10,7 @@ import torch
 
 from sdft_cli.errors import UsageError
 from sdft_cli.runs import folder
+from sdft_cli.runs.cores import cores
 
 #: Instructions that multiply bf16, as `torch.cpu.get_capabilities` calls them on x86 and ARM.
 _BF16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
@@ -18,6 +19,8 @@ _WITHOUT_BF16 = {
     "ATEN_CPU_CAPABILITY": ("DEFAULT", "AVX2"),
     "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"),
 }
+#: Parameters from which on products of matrices take most of a step.
+MULTIPLIED_FROM = 1 << 26
 
 
 def find(name: str) -> torch.device:
@@ -50,6 +53,15 @@ def _choices() -> str:
     return "choices: " + ", ".join(["auto", "cpu", *(f"cuda:{number}" for number in gpus)])
 
 
+def set_threads(wanted: int | None) -> None:
+    """Let torch use ``wanted`` CPU threads. None: one for each physical core, which is torch's own choice, unless
+    OMP_NUM_THREADS names a number; but no more than a container's limit allows, which torch does not know."""
+    if wanted is None and "OMP_NUM_THREADS" not in os.environ:
+        wanted = min(torch.get_num_threads(), cores())
+    if wanted is not None:
+        torch.set_num_threads(wanted)
+
+
 @functools.cache
 def slowness(device: torch.device, dtype: torch.dtype) -> str:
     """A sentence on a precision that the device computes slowly; empty where there is nothing to say."""
@@ -58,6 +70,16 @@ def slowness(device: torch.device, dtype: torch.dtype) -> str:
             "this processor has no bf16 instructions: bfloat16 is several times slower here than runtime.dtype=float32"
         )
     return ""
+
+
+def speed_up(device: torch.device, dtype: torch.dtype, parameters: int) -> str:
+    """A sentence on a precision that would be faster; empty where there is nothing to say."""
+    if device.type != "cpu" or dtype != torch.float32 or parameters < MULTIPLIED_FROM or not _has_matrix_units():
+        return ""
+    return (
+        "this processor has matrix units for bfloat16 (AMX): with runtime.dtype=bfloat16 a step takes about two thirds "
+        "of the time"
+    )
 
 
 def processor() -> dict[str, str | int | None]:
@@ -75,11 +97,24 @@ def processor_text() -> str:
 
 def _multiplies_bf16() -> bool:
     """Whether the CPU multiplies bf16 itself, as far as torch can tell and may use it."""
-    if any(os.environ.get(variable, "").upper() in values for variable, values in _WITHOUT_BF16.items()):
+    if _forbidden():
         return False
-    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities = _capabilities()
     if capabilities:
         return any(capabilities.get(name) for name in _BF16)
     return bool(
         getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
     )  # an older torch, which knows x86 alone
+
+
+def _has_matrix_units() -> bool:
+    return not _forbidden() and bool(_capabilities().get("amx_bf16"))
+
+
+def _forbidden() -> bool:
+    return any(os.environ.get(variable, "").upper() in values for variable, values in _WITHOUT_BF16.items())
+
+
+def _capabilities() -> Mapping[str, object]:
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities

@@ -30,8 +30,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the only progress bar on the screen is ours
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
+    devices.set_threads(runtime.threads)
     device, dtype = placement(runtime)
     _say_once(devices.slowness(device, dtype))
     if device.type == "cuda":

@@ -68,13 +68,15 @@ class RunExcerpts:
 
 def excerpts(groups: Sequence[Group]) -> list[RunExcerpts]:
     """Items of every run that has any; of many runs, only of each method's first."""
+    return [RunExcerpts(label, units) for label, run in shown_runs(groups) if (units := of_run(run))]
+
+
+def shown_runs(groups: Sequence[Group]) -> list[tuple[str, RunResult]]:
+    """The runs to show completions of, under their labels in the report."""
     runs = [run for group in groups for run in group.runs]
     first = {run.method: run for run in reversed(runs)}
-    return [
-        RunExcerpts(label, units)
-        for label, run in zip(labels(groups), runs, strict=True)
-        if (len(runs) <= FEW_RUNS or first[run.method] is run) and (units := of_run(run))
-    ]
+    pairs = zip(labels(groups), runs, strict=True)
+    return [(label, run) for label, run in pairs if len(runs) <= FEW_RUNS or first[run.method] is run]
 
 
 def of_run(run: RunResult, longest: int = LONGEST) -> list[UnitExcerpts]:
@@ -101,7 +103,7 @@ def _unit(name: str, run: RunResult, task: str | None, longest: int) -> UnitExce
     ids = _by_kind(items, trained, run.last)
     chosen: list[Excerpt] = []
     for kind, most in KINDS.items():
-        remaining = sorted(set(ids[kind] or ()) - {item.id for item in chosen}, key=_hash)
+        remaining = sorted(set(ids[kind] or ()) - {item.id for item in chosen}, key=hash_of)
         for i in remaining[:most]:
             chosen.append(_excerpt(kind, i, {stage: items[k].get(i) for k, stage in stages.items()}, longest))
     counts = {kind: None if of_kind is None else len(of_kind) for kind, of_kind in ids.items()}
@@ -126,20 +128,17 @@ def _by_kind(items: Items, trained: int | None, last: int) -> dict[str, Sequence
 
 
 def _excerpt(kind: str, identity: str, by_stage: Mapping[str, ItemRecord | None], longest: int) -> Excerpt:
-    answers = [
-        Answer(
-            stage,
-            item["value"],
-            as_text(item.get("why"), longest),
-            None if item.get("extracted") is None else as_text(item["extracted"], longest),
-            as_text(item.get("completion"), longest),
-        )
-        for stage, item in by_stage.items()
-        if item
-    ]
+    answers = [answer(stage, item, longest) for stage, item in by_stage.items() if item]
     last = next(item for item in reversed(list(by_stage.values())) if item)
     prompt, gold = as_text(last.get("prompt"), longest), as_text(last.get("answer"), longest)
     return Excerpt(kind, identity, prompt, gold, answers)
+
+
+def answer(stage: str, item: ItemRecord, longest: int) -> Answer:
+    """What the model called ``stage`` wrote for an item."""
+    extracted = None if item.get("extracted") is None else as_text(item["extracted"], longest)
+    completion = as_text(item.get("completion"), longest)
+    return Answer(stage, item["value"], as_text(item.get("why"), longest), extracted, completion)
 
 
 def as_text(value: object, longest: int) -> str:
@@ -152,5 +151,6 @@ def as_text(value: object, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]} … ({len(text)} characters)"
 
 
-def _hash(identity: str) -> str:
+def hash_of(identity: str) -> str:
+    """What decides which items are shown."""
     return hashlib.sha256(identity.encode()).hexdigest()

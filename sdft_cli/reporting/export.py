@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from sdft_cli.console import span, visible
-from sdft_cli.reporting.estimates import Estimate
+from sdft_cli.reporting.equal_accuracy import SINCE, EqualAccuracy
+from sdft_cli.reporting.estimates import Estimate, estimate
+from sdft_cli.reporting.excerpts import Excerpt
 from sdft_cli.reporting.plots import Drawn
 from sdft_cli.reporting.report_json import Report, ReportData, RunReport
 from sdft_cli.reporting.sections import ORDER
@@ -43,8 +45,14 @@ def interval(cell: Cell) -> str:
 # --- Markdown ------------------------------------------------------------------------------------------------------
 
 
-def markdown_report(report: Report, sections: Mapping[str, TableGroup], drawn: Sequence[Drawn]) -> str:
-    """Title, summary, warnings, tables and links to the figures."""
+def markdown_report(
+    report: Report,
+    sections: Mapping[str, TableGroup],
+    drawn: Sequence[Drawn],
+    beside: Mapping[str, Sequence[Excerpt]],
+) -> str:
+    """Title, summary, warnings, tables, links to the figures, and ``beside``: the same prompts, answered by several
+    models."""
     parts = [f"# {plain(report['title'])}", *map(plain, report["summary"])]
     parts += [f"> {plain(warning)}" for warning in report["warnings"]]
     figures = {figure.name: figure for figure in drawn}
@@ -55,6 +63,8 @@ def markdown_report(report: Report, sections: Mapping[str, TableGroup], drawn: S
             parts.append(f"![{figures[name].title}]({name}.png)")
         if name in sections:
             parts.append(markdown_section(sections[name]))
+        if name == "excerpts" and beside:
+            parts.append(markdown_excerpts(beside))
     return "\n\n".join(parts) + "\n"
 
 
@@ -67,6 +77,18 @@ def markdown_section(section: TableGroup) -> str:
     if any(table.folded for table in section.tables):
         parts.append("See report.html for the other tables.")
     return "\n\n".join(filter(None, parts))
+
+
+def markdown_excerpts(beside: Mapping[str, Sequence[Excerpt]]) -> str:
+    """Prompts by unit, and what each model wrote."""
+    parts = ["## The same prompts before and after training"]
+    for unit, items in beside.items():
+        parts.append(f"### {plain(unit)}")
+        for item in items:
+            gold = f" (gold answer: {plain(item.gold)})" if item.gold else ""
+            answers = [f"* **{plain(a.stage)}**: {plain(a.completion) or '(nothing)'}" for a in item.answers]
+            parts += [f"{plain(item.prompt)}{gold}", "\n".join(answers)]
+    return "\n\n".join(parts)
 
 
 def markdown(table: Table) -> str:
@@ -149,6 +171,25 @@ def seeds_csv(report: ReportData) -> str:
         for metric in METRICS
     ]
     return _csv(["group", "seeds", "metric", "mean", "low", "high"], rows)
+
+
+def equal_accuracy_csv(compared: EqualAccuracy) -> str:
+    """A line per stage, accuracy and recipe: the steps to it, the prior change there, and its difference from the
+    recipe in ``minus``. A recipe that does not reach the accuracy has no values; ``highest`` tells how far the lowest
+    of its seeds comes."""
+    columns = ("step", "since_start", "since_base", "difference_since_start", "difference_since_base")
+    rows: list[list[str | float | None]] = []
+    for stage in compared["stages"]:
+        for level in stage["levels"]:
+            for one in level["groups"]:
+                difference = one["difference"] or {"since_start": estimate(None), "since_base": estimate(None)}
+                values = [one["step"], *(side[key] for side in (one["change"], difference) for key in SINCE)]
+                row: list[str | float | None] = [stage["name"], level["accuracy"], level["share"], one["group"]]
+                row += [len(one["seeds"]), one["reached"], min(one["highest"]), one["minus"]]
+                rows.append(row + [number for value in values for number in _triple(value)])
+    ends = [f"{name}{end}" for name in columns for end in ("", "_low", "_high")]
+    heads = ("stage", "accuracy", "share", "group", "seeds", "reached", "highest", "minus", *ends)
+    return _csv(heads, rows)
 
 
 def loss_csv(report: ReportData) -> str:

@@ -10,7 +10,7 @@ from importlib import resources
 
 from sdft_cli import console
 from sdft_cli.reporting import export
-from sdft_cli.reporting.excerpts import KINDS, RunExcerpts
+from sdft_cli.reporting.excerpts import KINDS, Excerpt, RunExcerpts
 from sdft_cli.reporting.plots import Drawn
 from sdft_cli.reporting.report_json import Report
 from sdft_cli.reporting.sections import ORDER
@@ -18,9 +18,14 @@ from sdft_cli.reporting.tables import TableGroup
 
 
 def render(
-    report: Report, sections: Mapping[str, TableGroup], drawn: Sequence[Drawn], excerpts: Sequence[RunExcerpts]
+    report: Report,
+    sections: Mapping[str, TableGroup],
+    drawn: Sequence[Drawn],
+    excerpts: Sequence[RunExcerpts],
+    beside: Mapping[str, Sequence[Excerpt]],
 ) -> str:
-    """The page's HTML. Model output in it is only ever text (autoescape), without control characters."""
+    """The page's HTML, with ``beside``: the same prompts, answered by several models. Model output in it is only ever
+    text (autoescape), without control characters."""
     import jinja2
     from markupsafe import Markup
 
@@ -42,7 +47,13 @@ def render(
     # Markup: a figure is our own drawing, and the names in it are drawn as outlines, not written as text
     figures = {figure.name: (figure, Markup(figure.svg)) for figure in drawn}
     return environment.from_string(source).render(
-        report=report, order=ORDER, sections=sections, figures=figures, excerpts=excerpts, kinds=list(KINDS)
+        report=report,
+        order=ORDER,
+        sections=sections,
+        figures=figures,
+        excerpts=excerpts,
+        kinds=list(KINDS),
+        beside=beside,
     )
 
 

@@ -62,6 +62,14 @@ PLOTS = (
         every=True,
     ),
     Plot(
+        "equal-accuracy",
+        "Prior change at equal accuracy on the new task",
+        "At one place from left to right, recipes are equally good at the new task; higher lines forget less.",
+        scatter.learning_paths,
+        lambda run: bool(run.evals and run.prior),
+        shows=scatter.has_paths,
+    ),
+    Plot(
         "loss",
         "Loss of demonstrations",
         "Lower is better; it is no accuracy.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Literal
 
 from rich import box
@@ -12,10 +13,21 @@ from rich.table import Table
 from sdft_cli import console
 from sdft_cli.config.recipe_text import number_text, value_text
 from sdft_cli.training.cost_estimates import GIB, memory_text
-from sdft_cli.training.probe_record import Pace, ProbeReport, Recommendation, TaskProbe, TrainingTime, WrittenLengths
+from sdft_cli.training.probe_record import (
+    Pace,
+    ProbeMemory,
+    ProbeReport,
+    Recommendation,
+    TaskProbe,
+    TrainingTime,
+    WrittenLengths,
+)
 
 #: Columns of wrapped text.
 WIDTH = 80
+#: The share of the processor time it could use that a program gets on a quiet machine, as well as timers can tell.
+QUIET = 0.8
+
 _SIDES: tuple[tuple[str, Literal["student", "student_sampled", "teacher"]], ...] = (
     ("student", "student"),
     ("student, temperature 1", "student_sampled"),
@@ -191,21 +203,41 @@ def _one_phase(training: TrainingTime) -> str:
 def _foot(report: ProbeReport) -> list[str]:
     memory = report["memory"]
     seconds = "unknown" if report["seconds"] is None else f"about {console.clock(report['seconds'])}"
-    held = {"gpu": "on the GPU", "process": "by the whole process"}[memory["peak_of"]]
-    if memory["peak_of"] == "process" and (before := memory["before_bytes"]):
-        held += f", {before / GIB:.2f} GiB of it before the model was loaded"
     others = ", ".join(f"{peak / GIB:.2f} GiB with {name}" for name, peak in report["other_peaks"].items())
     return [
         f"\ntraining: {report['steps']} steps, {seconds} on this machine, without evaluations and checkpoints",
+        *_busy(report),
         memory_text(memory),
         *([f"        predicted peak of other methods: {others}"] if others else []),
-        f"        measured in this probe: {memory['peak_bytes'] / GIB:.2f} GiB {held}",
+        f"        measured in this probe: {memory['peak_bytes'] / GIB:.2f} GiB {_held(memory)}",
         f"this probe took {console.clock(report['probe_seconds'])}",
         f"teacher: the same weights with view {report['teacher_view']!r}; greedy unless it says temperature 1",
         "KL: nats per token, over the student's completions at temperature 1",
         *(["clean: right, ended by itself, and without words of the view"] if not report["quick"] else []),
         *_task_notes(report),
     ]
+
+
+def _busy(report: ProbeReport) -> list[str]:
+    """A line where other programs held up the steps that were timed."""
+    trainings = [each for task in report["tasks"] for each in (task["training"], *task["other_training"].values())]
+    shares = [phase["machine_share"] for training in trainings for phase in training["phases"]]
+    known = [share for share in shares if share is not None]
+    if not known or (share := fmean(known)) >= QUIET:
+        return []
+    return [
+        f"the machine was busy: the timed steps got {100 * share:.0f} % of the processor time that they could use; "
+        "the times above are those of a machine that does nothing else"
+    ]
+
+
+def _held(memory: ProbeMemory) -> str:
+    """What the measured peak is of."""
+    if memory["peak_of"] == "gpu":
+        return "allocated on the GPU, without what torch reserves beyond that, and without the CUDA context"
+    before = memory["before_bytes"]
+    libraries = f", {before / GIB:.2f} of it by Python and its libraries before the model was loaded" if before else ""
+    return f"by the whole process{libraries}; it includes what the probe itself sampled and scored"
 
 
 def _task_notes(report: ProbeReport) -> list[str]:

@@ -7,6 +7,7 @@ Left out: curves over training steps, which figures read from the runs themselve
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import TypedDict
@@ -17,6 +18,7 @@ from sdft_cli.evaluation import comparable
 from sdft_cli.reporting import comparisons, gain_shares, groups
 from sdft_cli.reporting.by_stage import StageMetrics, stage_metrics
 from sdft_cli.reporting.comparisons import SeedComparison, UnitChanges
+from sdft_cli.reporting.equal_accuracy import EqualAccuracy, at_equal_accuracy
 from sdft_cli.reporting.estimates import Estimate, estimate, seed_accuracy, seed_mean
 from sdft_cli.reporting.groups import Group
 from sdft_cli.reporting.matrices import (
@@ -37,6 +39,7 @@ from sdft_cli.stats import across_seeds, bootstrap, continual
 from sdft_cli.stats.continual import Metric
 from sdft_cli.types import Json
 
+_IN_HUB_CACHE = re.compile(r"models--(.+?)--(.+)[/\\]snapshots[/\\][0-9a-f]+$")
 MEANINGS: dict[Metric, str] = {
     "average_accuracy": "Mean accuracy on the trained tasks after the last stage.",
     "learning_accuracy": "Mean accuracy on each task right after the last stage that trained it.",
@@ -102,6 +105,7 @@ class ReportData(TypedDict):
     groups: list[GroupReport]
     pair: SeedComparison | None
     difference: dict[Metric, Estimate] | None
+    equal_accuracy: EqualAccuracy
     normalised: dict[str, list[list[float | None]]]
     meanings: dict[Metric, str]
     draws: int
@@ -117,8 +121,11 @@ class Report(ReportData):
     files: list[str]
 
 
-def gather(run_groups: Sequence[Group], single: Mapping[str, float] | None = None) -> ReportData:
-    """The numbers of runs by group; ``single`` has the accuracies of models that were trained on one task alone."""
+def gather(
+    run_groups: Sequence[Group], single: Mapping[str, float] | None = None, levels: Sequence[float] = ()
+) -> ReportData:
+    """The numbers of runs by group; ``single`` has the accuracies of models that were trained on one task alone.
+    ``levels`` are those of `at_equal_accuracy`."""
     labels = groups.labels(run_groups)
     pairs = [(group, run) for group in run_groups for run in group.runs]
     runs = [run for _, run in pairs]
@@ -127,6 +134,7 @@ def gather(run_groups: Sequence[Group], single: Mapping[str, float] | None = Non
         "groups": [_group(group) for group in run_groups],
         "pair": _pair(*run_groups) if len(run_groups) == 2 else None,
         "difference": comparisons.difference(*runs) if len(runs) == 2 else None,
+        "equal_accuracy": at_equal_accuracy(run_groups, levels),
         "normalised": dict(zip(labels, gain_shares.shares(runs), strict=True)),
         "meanings": MEANINGS,
         "draws": bootstrap.DRAWS,
@@ -191,9 +199,13 @@ def _pair(a: Group, b: Group) -> SeedComparison | None:
 
 
 def portable(value: object) -> object:
-    """A copy in which absolute paths keep only their last part, because a report is made to be passed on."""
+    """A copy in which absolute paths keep only their last part, because a report is made to be passed on; a model in
+    the hub's cache is its hub id."""
     if isinstance(value, Mapping):
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [portable(item) for item in value]
-    return f"…/{PurePath(value).name}" if isinstance(value, str) and os.path.isabs(value) else value
+    if not isinstance(value, str) or not os.path.isabs(value):
+        return value
+    cached = _IN_HUB_CACHE.search(value)
+    return f"{cached[1]}/{cached[2]}" if cached else f"…/{PurePath(value).name}"

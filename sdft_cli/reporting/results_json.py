@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
+from sdft_cli.config.recipe import Recipe
 from sdft_cli.runs.results import RunResult
 from sdft_cli.stats.continual import Metric
 from sdft_cli.stats.intervals import Interval
@@ -47,13 +48,15 @@ class RunResults(Results):
 
 
 class DemoResults(TypedDict):
-    """``results.json``: results and intervals by method, and ``n``, the number of test items per task and suite."""
+    """``results.json``: results and intervals by method, and ``n``, the number of test items per task and suite.
+    ``world`` is that of the embedded model, ``model`` any other."""
 
     methods: dict[str, Results]
     n: dict[str, int]
     intervals: dict[str, Intervals]
     seed: int
-    world: int
+    world: NotRequired[int]
+    model: NotRequired[str]
     seconds: float
 
 
@@ -62,18 +65,18 @@ def run_results(run: RunResult) -> RunResults:
     return {**_results(run), "intervals": _intervals(run)}
 
 
-def demo_results(runs: Sequence[RunResult], seed: int, world: int, seconds: float) -> DemoResults:
-    """All of ``results.json``, from one run per method."""
+def demo_results(runs: Sequence[RunResult], recipe: Recipe, seconds: float) -> DemoResults:
+    """All of ``results.json``, from one run per method; ``recipe`` is one of theirs."""
     n = {task: run.task_n(task) for run in runs for task in run.tasks}
     n |= {run.suite: run.suite_n for run in runs if run.suite}
-    return {
+    record: DemoResults = {
         "methods": {run.method: _results(run) for run in runs},
         "n": n,
         "intervals": {run.method: _intervals(run) for run in runs},
-        "seed": seed,
-        "world": world,
+        "seed": recipe.seed,
         "seconds": seconds,
     }
+    return {**record, "world": recipe.world} if recipe.model == "micro" else {**record, "model": recipe.model}
 
 
 def _results(run: RunResult) -> Results:

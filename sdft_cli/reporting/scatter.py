@@ -1,4 +1,5 @@
-"""Figures of points and cells, as matplotlib Figures: new against prior accuracy (Pareto), and the forgetting map."""
+"""Figures of points and cells, as matplotlib Figures: new against prior accuracy (Pareto), prior change on the way to
+the new task, and the forgetting map."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sdft_cli.console import number
 from sdft_cli.reporting.by_stage import mean_accuracies
-from sdft_cli.reporting.drawing import COLOURS, FAINT, INK, End, Look, label_ends, looks, panels, point
+from sdft_cli.reporting.drawing import COLOURS, FAINT, INK, End, Look, label_ends, looks, panels, point, wants_legend
+from sdft_cli.reporting.equal_accuracy import Paths, blocks, paths_of
 from sdft_cli.reporting.estimates import Estimate, estimate, seed_accuracy
 from sdft_cli.reporting.groups import Group, suites_of
 from sdft_cli.reporting.matrices import Matrix, matrix, mean_matrix
@@ -63,6 +65,35 @@ def has_end(run: RunResult) -> bool:
     """Whether a run has a place in `pareto` after its last stage."""
     trained = run.metrics["average_accuracy"] is not None
     return bool(trained and run.prior and run.prior[0] is not None and run.prior[-1] is not None)
+
+
+def has_paths(groups: Sequence[Group]) -> bool:
+    """Whether two groups have paths through the same stage, so that `learning_paths` has a panel."""
+    return any(len(paths_of(members, stage)[0]) > 1 for stage, _, members in blocks(groups))
+
+
+def learning_paths(groups: Sequence[Group]) -> Figure:
+    """Change of the prior suite since the base model against accuracy on the new task, at every evaluation during
+    training: a panel per stage and one for the whole sequence, a line per group (of several seeds: their mean).
+
+    Where the base model was not evaluated, the change is that since the stage's start."""
+    drawn = [(at, name, paths) for at, name, group in blocks(groups) if len(paths := paths_of(group, at)[0]) > 1]
+    styles = {group.name: look for group, look in zip(groups, looks([g.title for g in groups]), strict=True)}
+    legend = list(styles.values()) if wants_legend([look.name for look in styles.values()]) else []
+    foot = "point: an evaluation during training, on few items; ring: the stage's start; thin lines: seeds"
+    with panels(len(drawn), 2, (5.2, 3.2), foot, legend) as (figure, axes):
+        for axis, (stage, name, paths) in zip(axes, drawn, strict=True):
+            axis.set_title(name)
+            axis.grid(axis="x", color=FAINT, alpha=0.25)
+            since = "base" if all(p.base is not None for of in paths.values() for p in of.values()) else "start"
+            ends = [_learning_path(axis, of_group, styles[group], since) for group, of_group in paths.items()]
+            which = "the new task" if stage else "all tasks, mean"
+            axis.set(
+                xlabel=f"validation accuracy on {which}",
+                ylabel="prior change" if since == "base" else "prior suite, change in the stage",
+            )
+            label_ends(axis, [] if legend else ends)
+    return figure
 
 
 def forgetting(groups: Sequence[Group]) -> Figure:
@@ -134,6 +165,26 @@ def _path_end(group: Group, place: Place, look: Look) -> End | None:
 def _front(ends: Sequence[Point]) -> list[Point]:
     """The ends that no other end beats in both accuracies, from left to right."""
     return sorted({(x, y) for x, y in ends if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in ends)})
+
+
+# --- prior change on the way to the new task ---------------------------------------------------------------------
+
+
+def _learning_path(axis: Axes, paths: Paths, look: Look, since: str) -> End:
+    """One group in one panel: each seed, and the mean of the evaluations that all seeds have."""
+    zeros = [
+        path.base if since == "base" and path.base is not None else path.points[0].prior for path in paths.values()
+    ]
+    pairs = zip(paths.values(), zeros, strict=True)
+    of_seeds = [{point.step: (point.new, point.prior - zero) for point in path.points} for path, zero in pairs]
+    for points in of_seeds if len(of_seeds) > 1 else ():
+        axis.plot(*zip(*points.values(), strict=True), color=look.colour, linewidth=0.7, alpha=0.35, zorder=1)
+    shared = [step for step in of_seeds[0] if all(step in points for points in of_seeds)]
+    means = [tuple(fmean(points[step][k] for points in of_seeds) for k in (0, 1)) for step in shared]
+    xs, ys = [x for x, _ in means], [y for _, y in means]
+    axis.plot(xs, ys, color=look.colour, linestyle=look.dash, linewidth=1.4, marker=look.marker, markersize=3.5)
+    axis.plot(xs[:1], ys[:1], marker="o", markersize=8, markerfacecolor="none", color=INK, zorder=5)
+    return xs[-1], ys[-1], look.name, look.colour
 
 
 # --- heat map ----------------------------------------------------------------------------------------------------

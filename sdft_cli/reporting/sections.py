@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sdft_cli.reporting.equal_accuracy_tables import equal_accuracy_group
 from sdft_cli.reporting.measure_tables import measures_table, pass_at_table, skill_tables
 from sdft_cli.reporting.report_json import ReportData
 from sdft_cli.reporting.result_tables import result_tables
@@ -18,13 +19,15 @@ from sdft_cli.reporting.tables import TableGroup, nonempty
 
 #: Sections of tables, figures and excerpts by name, from top to bottom. Tables and a figure may share a section.
 ORDER = (
-    *("results", "sequence", "accuracy", "pareto", "forgetting", "matrix", "loss", "curves", "changes", "skills"),
-    *("measures", "pass-at-k", "training", "endings", "guards", "excerpts", "recipe", "environment"),
+    *("results", "sequence", "accuracy", "pareto", "equal-accuracy", "forgetting", "matrix", "loss", "curves"),
+    *("changes", "skills", "measures", "pass-at-k", "training", "endings", "guards", "excerpts"),
+    *("recipe", "environment"),
 )
 
 
 def sections(report: ReportData) -> dict[str, TableGroup]:
-    """All tables of a report by section; sections without a table are left out."""
+    """All tables of a report by section; sections without a table are left out, but for the one at
+    equal accuracy, which then says why it has none."""
     runs = report["runs"]
     remarks = " ".join(f"{remark}." for remark in dict.fromkeys(remark for run in runs for remark in run["remarks"]))
     moved = "Did this checkpoint change? “Since learned” compares the end with the last stage that trained the task."
@@ -34,6 +37,7 @@ def sections(report: ReportData) -> dict[str, TableGroup]:
     )
     groups = {
         "results": TableGroup("Results", result_tables(report)),
+        "equal-accuracy": equal_accuracy_group(report["equal_accuracy"]),
         "matrix": TableGroup("Accuracy after every stage", matrix_tables(report), remarks),
         "loss": TableGroup("Loss of demonstrations after every stage", loss_tables(report), likelihood),
         "curves": TableGroup("Metrics after every stage", nonempty(metrics_table(runs), fold=True)),
@@ -46,4 +50,4 @@ def sections(report: ReportData) -> dict[str, TableGroup]:
         "recipe": TableGroup("Recipe", [*settings_tables(report, "recipe"), *nonempty(chosen_table(runs))]),
         "environment": TableGroup("Environment", settings_tables(report, "environment")),
     }
-    return {name: group for name, group in groups.items() if group.tables}
+    return {name: group for name, group in groups.items() if group.tables or (name == "equal-accuracy" and group.intro)}

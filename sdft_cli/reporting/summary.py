@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdft_cli.console import is_change, number, pvalue, span
+from sdft_cli.reporting.equal_accuracy_tables import sentence
 from sdft_cli.reporting.report_json import ReportData, RunReport
 from sdft_cli.stats.continual import Metric
 from sdft_cli.stats.intervals import overlap
@@ -31,11 +32,13 @@ def title(report: ReportData) -> str:
 def sentences(report: ReportData) -> list[str]:
     """The report in plain words."""
     runs, groups = report["runs"], report["groups"]
-    lines = [_measured(report)]
+    lines = [_measured(report), *_base(report)]
     if len(groups) <= _FEW and any(len(group["seeds"]) > 1 for group in groups):
         lines += _over_seeds(report)
     elif len(runs) <= _FEW:
         lines += [_outcome(run) for run in runs]
+    if len(groups) <= _FEW and (equal := sentence(report["equal_accuracy"])):
+        lines.append(equal)
     different = runs[0]["group"] != runs[-1]["group"] and runs[0]["metrics_over"] == runs[-1]["metrics_over"]
     if len(runs) == 2 and different:
         lines.append(_overlaps(*runs))
@@ -68,6 +71,12 @@ def warnings(report: ReportData) -> list[str]:
 def _sequences(report: ReportData) -> list[list[str]]:
     """The distinct task sequences."""
     return [list(stages) for stages in dict.fromkeys(tuple(run["stages"]) for run in report["runs"])]
+
+
+def _base(report: ReportData) -> list[str]:
+    """Which model was trained; nothing of the embedded one, which its tasks tell, or where the runs differ."""
+    models = {str(run["recipe"].get("model", "")) for run in report["runs"]} - {"", "micro"}
+    return [f"The base model is {models.pop().removeprefix('…/')}."] if len(models) == 1 else []
 
 
 def _measured(report: ReportData) -> str:

@@ -26,14 +26,10 @@ from rich.text import Text
 from sdft_cli import console
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.runs import signals
+from sdft_cli.runs.cores import cores
 from sdft_cli.runs.records import MetricsRow, StepRow
 from sdft_cli.runs.signals import Stopped
 from sdft_cli.types import Json
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass

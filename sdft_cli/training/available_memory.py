@@ -7,9 +7,13 @@ from typing import Literal
 
 import torch
 
-#: The files of a memory limit in cgroup v2 and v1: the limit, what is used, and the name of file cache in memory.stat.
-_CGROUP_V2 = ("memory.max", "memory.current", "inactive_file")
-_CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+from sdft_cli.runs import cgroups
+
+#: The files of a memory limit, by version: the limit, what is used, and the name of file cache in memory.stat.
+_FILES = {
+    2: ("memory.max", "memory.current", "inactive_file"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -29,29 +33,28 @@ def resident(what: Literal["VmRSS", "VmHWM"] = "VmRSS") -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{what}:")), 0)
 
 
+def free_swap() -> int:
+    """Bytes of swap that are free; 0 where that cannot be found out."""
+    return _meminfo("SwapFree") or 0
+
+
 def _available() -> int | None:
+    return _meminfo("MemAvailable")
+
+
+def _meminfo(name: str) -> int | None:
+    """A figure of Linux's /proc/meminfo in bytes; None elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
 
 
-def _cgroup(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+def _cgroup(root: Path = cgroups.ROOT, own: Path = cgroups.OWN) -> int | None:
     """Bytes left by the tightest memory limit on this process (cgroup v2 or v1); file cache counts as free."""
-    try:
-        entries = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return None
-    left = []
-    for _, controllers, path in entries:
-        if controllers not in ("", "memory"):
-            continue
-        mount = root / controllers if controllers else root
-        names = _CGROUP_V1 if controllers else _CGROUP_V2
-        group = mount / path.strip("/")
-        left += [bytes_ for folder in (group, *group.parents) if (bytes_ := _left(folder, *names)) is not None]
-    return min(left, default=None)
+    left = (_left(folder, *_FILES[version]) for folder, version in cgroups.groups("memory", root, own))
+    return min((bytes_ for bytes_ in left if bytes_ is not None), default=None)
 
 
 def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:

@@ -6,10 +6,13 @@ torch comes in when something is estimated, not with the texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.training.memory_model import Counts, Lasting, Load, counts_of, dims, lasting, predict
+
+if TYPE_CHECKING:
+    from sdft_cli.models.protocols import CausalLM
 
 GIB = 1 << 30
 
@@ -91,27 +94,34 @@ def _on_disk(recipe: Recipe, counts: Counts, held: Lasting, stages: int, width: 
 
 def load_of(recipe: Recipe, longest: Sequence[tuple[int, int]], new_tokens: int) -> Load:
     """The largest load of a step, from prompt lengths (student's, teacher's), each followed by ``new_tokens``."""
-    prompt = max((max(pair) for pair in longest), default=0)
-    length, batch, budget = prompt + new_tokens, recipe.train.batch, recipe.train.micro_batch_budget
-    rows = max(1, min(batch, budget // max(1, length)))
+    both = max((max(pair) for pair in longest), default=0) + new_tokens
+    student = max((length for length, _ in longest), default=0) + new_tokens
+    batch, budget = recipe.train.batch, recipe.train.micro_batch_budget
+    rows = max(1, min(batch, budget // max(1, both)))
     sampled = min(batch, recipe.engine.max_batch) if recipe.sampler.source == "student" else 0
     recompute = recipe.train.gradient_checkpointing == "on"
-    return Load(rows * length, rows * new_tokens, length, rows < batch, sampled, recompute)
+    return Load(rows * student, rows * new_tokens, both, rows < batch, sampled, recompute, rows)
 
 
 def memory_text(needs: Footprint) -> str:
     """A line for the terminal about memory."""
-    adapter = "" if needs["trained"] == needs["parameters"] else " (of an adapter)"
+    parts, adapter = needs["parts"], "" if needs["trained"] == needs["parameters"] else " (of an adapter)"
+    lasting = ", ".join(f"{name.replace('_', ' ')} {parts[name] / GIB:.2f}" for name in Lasting._fields if parts[name])
+    rest = needs["predicted_peak_bytes"] - needs["memory_bytes"]
     return (
-        f"memory: predicted peak {needs['predicted_peak_bytes'] / GIB:.2f} GiB, of which "
-        f"{needs['memory_bytes'] / GIB:.2f} GiB for weights, gradients, optimizer and teacher{adapter}; "
-        f"micro-batches of up to {needs['load']['tokens']} tokens"
+        f"memory: predicted peak {needs['predicted_peak_bytes'] / GIB:.2f} GiB beyond Python and its libraries: "
+        f"{needs['memory_bytes'] / GIB:.2f} that outlast a step ({lasting}){adapter}, and {rest / GIB:.2f} for "
+        f"activations, loss or sampling with micro-batches of up to {needs['load']['tokens']} tokens"
     )
 
 
-def _counts(recipe: Recipe, location: str) -> Counts:
-    """Of the model as it will be trained, made without its weights."""
+def counts_of_model(recipe: Recipe, location: str) -> tuple[CausalLM, Counts]:
+    """The model as it will be trained, made without its weights, and its counts."""
     from sdft_cli.models import pretrained
 
     core, adapted = pretrained.shapes(location, recipe.lora)
-    return counts_of(core if adapted is None else adapted)
+    return core, counts_of(core if adapted is None else adapted)
+
+
+def _counts(recipe: Recipe, location: str) -> Counts:
+    return counts_of_model(recipe, location)[1]

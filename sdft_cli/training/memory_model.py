@@ -24,8 +24,11 @@ LOSS_TENSORS, LOSS_ROWS = {"forward_kl": 4, "reverse_kl": 4, "jsd": 5, "nll": 3}
 SAMPLER_TENSORS = 5
 #: Numbers updated at once where a parameter is moved in pieces (`optimizer.PIECE`), and fp32 tensors of that size.
 PIECE, PIECE_TENSORS = 1 << 24, 5
-#: On a CPU the C library keeps freed blocks of up to 32 MB: temporary tensors take 1.2 to 2 times their size.
-HEAP = {"cpu": 1.5}
+#: Trained parameters from which on the optimizer makes no copies on a CPU either (`optimizer.FUSED_FROM`).
+FUSED_FROM = 1 << 24
+#: On a CPU the C library keeps freed blocks of up to 32 MB, so what comes and goes in a step takes more than its size:
+#: 1.2 to 2 times, and the most with adapters, whose products are made and freed between those that are kept.
+HEAP, HEAP_LORA = {"cpu": 1.5}, {"cpu": 1.9}
 #: The share of the memory left to a step's passes that their prediction may fill: it errs by up to a quarter, mostly
 #: upwards. What outlasts a step is known exactly.
 MARGIN = 0.85
@@ -58,9 +61,10 @@ class Counts(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What a step computes at once: ``tokens`` of its largest micro-batch, of which ``positions`` have a loss; the
-    ``length`` of its longest row; whether gradients ``accumulate`` over several micro-batches; ``rows`` sampled
-    together; and whether activations are recomputed (``recompute``, gradient checkpointing)."""
+    """What a step computes at once: ``tokens`` of its largest micro-batch as the student sees them, of which
+    ``positions`` have a loss; the ``length`` of its longest row, under any view; whether gradients ``accumulate`` over
+    several micro-batches; ``rows`` sampled together; whether activations are recomputed (``recompute``, gradient
+    checkpointing); and the rows ``in_pass`` of that micro-batch."""
 
     tokens: int
     positions: int
@@ -68,6 +72,7 @@ class Load(NamedTuple):
     accumulate: bool = False
     rows: int = 0
     recompute: bool = False
+    in_pass: int = 1
 
 
 class Lasting(NamedTuple):
@@ -217,7 +222,8 @@ def rollout(d: Dims, counts: Counts, width: int, load: Load, device: str) -> int
 def updating(recipe: Recipe, counts: Counts, width: int, device: str) -> int:
     """Bytes that an optimizer step needs temporarily."""
     if counts.lora or width == 4:
-        return 0 if device == "cuda" or recipe.train.optimizer == "adamw8bit" else 2 * 4 * counts.largest
+        fused = device == "cuda" or counts.trained >= FUSED_FROM
+        return 0 if fused or recipe.train.optimizer == "adamw8bit" else 2 * 4 * counts.largest
     return PIECE_TENSORS * 4 * min(counts.largest, PIECE)
 
 
@@ -226,12 +232,11 @@ def predict(recipe: Recipe, d: Dims, counts: Counts, width: int, load: Load, dev
     outlasting = lasting(recipe, counts, width)
     kept, adds = activations(counts.lora, d, width, load)
     held, scratch = loss(recipe, counts.lora, d, width, load, device)
-    accumulated = outlasting.gradients if load.accumulate else 0
-    # at the loss, where the backward pass starts, all activations are there; where it ends, all gradients are
-    at_loss = accumulated + kept + held + max(scratch, adds)
-    passes = max(at_loss, outlasting.gradients + kept // max(1, d.layers) + adds)
     sampled, update = rollout(d, counts, width, load, device), updating(recipe, counts, width, device)
-    step = outlasting.gradients + update
-    most = max(passes, step) + sampled if prefetches(recipe) else max(passes, sampled, step)
-    temporary = int((most - outlasting.gradients) * HEAP.get(device, 1.0))
-    return Prediction(outlasting, kept + adds, held + scratch, sampled, update, sum(outlasting) + temporary)
+    heap, gradients = (HEAP_LORA if counts.lora else HEAP).get(device, 1.0), outlasting.gradients
+    # at the loss, where the backward pass starts, all activations are there; where it ends, all gradients are
+    at_loss = (gradients if load.accumulate else 0) + heap * (kept + held + max(scratch, adds))
+    step = max(at_loss, gradients + heap * max(kept / max(1, d.layers) + adds, update))
+    most = step + heap * sampled if prefetches(recipe) else max(step, heap * sampled)
+    peak = sum(outlasting) - gradients + int(most)
+    return Prediction(outlasting, kept + adds, held + scratch, sampled, update, peak)

@@ -78,10 +78,11 @@ class MicroBatchBudget:
         packed, groups = self.policy.layout.packed, group_rows(rows, self.tokens, self.policy.layout)
         if not groups:
             return 0
-        largest = max(groups, key=lambda group: _tokens(group, packed))
+        largest = max(groups, key=lambda group: _student_tokens(group, packed))
         positions = sum(sum(map(bool, row.weights)) for row in largest)
         length = max(row.length for row in largest)
-        load = Load(_tokens(largest, packed), positions, length, len(groups) > 1, recompute=self.recomputes)
+        tokens = _student_tokens(largest, packed)
+        load = Load(tokens, positions, length, len(groups) > 1, recompute=self.recomputes, in_pass=len(largest))
         sizes, width = memory_model.dims(self.policy.core.config), self.policy.dtype.itemsize
         step = memory_model.predict(self.recipe, sizes, self.counts, width, load, self.policy.device.type)
         return step.lasting.optimizer + step.lasting.gradients + int(step.temporary / MARGIN)
@@ -135,4 +136,10 @@ class MicroBatchBudget:
 
 def _tokens(group: Sequence[Row], packed: bool) -> int:
     lengths = [row.length for row in group]
+    return sum(lengths) if packed else len(lengths) * max(lengths)
+
+
+def _student_tokens(group: Sequence[Row], packed: bool) -> int:
+    """Tokens of the pass whose activations are kept: the teacher's are not."""
+    lengths = [len(row.student_prompt) + len(row.completion) for row in group]
     return sum(lengths) if packed else len(lengths) * max(lengths)

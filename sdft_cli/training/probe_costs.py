@@ -1,12 +1,12 @@
 """What training would cost: real steps of a method, timed without moving a weight, and the memory of the probe itself.
 
-Times are those of training steps; evaluations, checkpoints and loading come on top.
+Times are those of training steps on a machine that does nothing else (`stopwatch`), also where this one does;
+evaluations, checkpoints and loading come on top.
 """
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,6 +21,7 @@ from sdft_cli.training.micro_batches import DoesNotFit
 from sdft_cli.training.preflight import StagePlan
 from sdft_cli.training.probe_record import Pace, TrainingTime
 from sdft_cli.training.probe_subject import Subject
+from sdft_cli.training.stopwatch import Stopwatch
 from sdft_cli.training.trainer import build_trainer
 from sdft_cli.types import Example
 
@@ -81,6 +82,7 @@ def _pace(subject: Subject, phase: Batches) -> Pace:
             "step_seconds": None,
             "rollout_seconds": None,
             "once_seconds": None,
+            "machine_share": None,
             "signal": None,
         }
 
@@ -92,9 +94,9 @@ def _timed(subject: Subject, phase: Batches) -> Pace:
     count = min(len(phase.examples), 2 * max(1, still.batch // recipe.sampler.n))
     examples = random.Random(subject.seed).sample(list(phase.examples), count)
     batches = Batches(subject.policy.chat, recipe, phase.task, examples, phase.where, phase.max_new_tokens)
-    began = time.perf_counter()
-    written = batches.write_once(subject.engine) if recipe.sampler.source == "teacher" else []
-    once = (time.perf_counter() - began) * len(phase.examples) / count if written else 0.0
+    with Stopwatch(subject.engine) as writing:
+        written = batches.write_once(subject.engine) if recipe.sampler.source == "teacher" else []
+    once = writing.elapsed.alone * len(phase.examples) / count if written else 0.0
 
     def weights() -> dict[str, Tensor]:
         return {name: param.detach() for name, param in subject.policy.model.named_parameters()}
@@ -105,16 +107,21 @@ def _timed(subject: Subject, phase: Batches) -> Pace:
         subject.policy, subject.engine, batches, stored=written, origin=weights, skip_first=first_tokens.PAPER
     )
     trainer.step(0)
-    row = trainer.step(still.updates)  # the first step of the next batch: a batch is used for ``updates`` steps
+    second = still.updates  # the first step of the next batch: a batch is used for ``updates`` steps
+    with Stopwatch(subject.engine) as sampling:
+        trainer.batch(second)
+    with Stopwatch(subject.engine) as passes:
+        row = trainer.step(second)
     trainer.close()
-    rollout = row["rollout_seconds"] / still.updates
-    step = row["seconds"] - row["rollout_seconds"] + rollout
+    rollout = sampling.elapsed.alone / still.updates
+    step = passes.elapsed.alone + rollout
     return {
         "steps": phase.steps,
         "seconds": phase.steps * step + once,
         "step_seconds": step,
         "rollout_seconds": rollout,
         "once_seconds": once,
+        "machine_share": (sampling.elapsed + passes.elapsed).share,
         "signal": row["signal"],
     }
 

@@ -99,10 +99,11 @@ class Surprise(TypedDict):
 
 
 class Pace(TypedDict):
-    """Steps of a phase and the seconds that they will take.
+    """Steps of a phase and the seconds that they will take on a machine that does nothing else.
 
     ``once_seconds`` are for the completions that a teacher writes before the first step, ``signal`` is the share of the
-    timed batch that carried one. All are None where a step does not fit into memory.
+    timed batch that carried one. ``machine_share`` is the share of the processor time it could use that the timed step
+    was given, 1 on a quiet machine. All are None where a step does not fit into memory.
     """
 
     steps: int
@@ -110,6 +111,7 @@ class Pace(TypedDict):
     step_seconds: float | None
     rollout_seconds: float | None
     once_seconds: float | None
+    machine_share: float | None
     signal: float | None
 
 

@@ -32,6 +32,7 @@ def hand_on(*given: object, **named: object) -> None:
 #: mode → (the command line, the function it is handed on to).
 MODES = {
     "demo": ("demo", "commands.demo.demo"),
+    "demo, model": ("demo --model model", "commands.demo.demo"),
     "prepare": (f"prepare --tasks {A}", "commands.prepare.prepare"),
     "prepare, sources": ("prepare --source mine=rows.jsonl", "commands.prepare.prepare"),
     "prepare, teacher": ("prepare --source mine=rows.jsonl --teacher big", "commands.prepare.prepare"),
@@ -94,9 +95,11 @@ FLAGS: dict[str, dict[str, str]] = {
     "demo": {
         "out": "--out o",
         "methods": "--methods sft",
+        "model": "--model other",
         "seed": "--seed 1",
         "world": "--world 1",
         "quick": "--quick",
+        "sets": "--set train.batch=8",
     },
     "prepare": {
         "tasks": "--tasks micro-science,mine",
@@ -188,7 +191,7 @@ FLAGS: dict[str, dict[str, str]] = {
         "out": "--out o",
         "no_cache": "--no-cache",
     },
-    "compare": {"targets": "", "by": "", "force": "--force"},
+    "compare": {"targets": "", "by": "", "at_accuracy": "--at-accuracy 0.8", "force": "--force"},
     "grade": {
         "task": "",
         "completions": "--completions other.jsonl",
@@ -197,7 +200,13 @@ FLAGS: dict[str, dict[str, str]] = {
         "judge_key_env": "--judge-key-env MY_KEY",
         "data": "--data d",
     },
-    "report": {"runs": "three", "out": "--out o", "single": "--single one", "force": "--force"},
+    "report": {
+        "runs": "three",
+        "out": "--out o",
+        "single": "--single one",
+        "at_accuracy": "--at-accuracy 0.8",
+        "force": "--force",
+    },
     "methods": {},
     "tasks": {},
     "graders": {},
@@ -220,6 +229,7 @@ REFUSED = {
     **{("prepare, submit", flag): "paces single requests" for flag in ("rpm", "tpm", "concurrency")},
     **{(mode, "demonstrations"): "--demonstrations answer leaves nothing for a teacher" for mode in ASKED},
     **{(mode, "model"): "--model measures the rows" for mode in ("prepare, dry", "prepare, show", "prepare, submit")},
+    ("demo, model", "world"): "--world 1: only the embedded model's tasks have hidden rules",
     ("prepare, dry", "show"): "--show asks the teacher",
     ("prepare, show", "dry_run"): "--dry-run sends nothing",
     ("prepare, submit", "show"): "--show asks now",

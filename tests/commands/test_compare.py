@@ -151,7 +151,10 @@ def test_other_settings_are_refused_and_forced(tmp_path):
     a, b = evaluation(tmp_path / "a", rows([1.0])), evaluation(tmp_path / "b", rows([0.0]), limit=9)
     with pytest.raises(UsageError, match=r"row limit differs: none \(A\), 9 \(B\)"):
         compare.compare(a, b)
+    with pytest.raises(UsageError, match="--at-accuracy compares runs"):
+        compare.compare(a, b, forced=True, levels=[0.5])
     comparison = compare.compare(a, b, forced=True)
+    assert comparison["equal_accuracy"] is None
     assert "--force was given" in comparison["warnings"][0] and comparison["units"]
 
 
@@ -277,6 +280,29 @@ def test_the_command(sdft, pair, seeds):
     assert json.loads(out)["by"] == "method"
 
 
+def test_recipes_are_compared_at_equal_accuracy(sdft, pair, seeds):
+    code, out, _ = sdft("compare", *map(str, seeds), "--by", "method", "--at-accuracy", "0.5,0.4")
+    assert code == 0 and "Prior change at equal accuracy on the new task" in out and "All levels" not in out
+    _, out, _ = sdft("compare", *map(str, seeds), "--by", "method", "--at-accuracy", "0.5,0.4", "--json")
+    stages = json.loads(out)["equal_accuracy"]["stages"]
+    assert [stage["stage"] for stage in stages] == [1, 2, 3, None]
+    assert all([level["accuracy"] for level in stage["levels"]] == [0.4, 0.5] for stage in stages)
+    _, out, _ = sdft("compare", *map(str, seeds), "--by", "method")
+    assert "All levels: whole sequence" in out and out.count("95 % t-intervals. Difference: minus") == 1
+    code, out, _ = sdft("compare", *pair, "--json")
+    ends = json.loads(out)["equal_accuracy"]["stages"][0]["levels"][-1]["groups"]
+    assert [one["group"] for one in ends] == ["A", "B"] and ends[1]["difference"]["since_base"]["value"] < 0
+
+
+def test_without_evaluations_during_training_a_line_says_what_is_lacking(sdft, tmp_path):
+    folders = [
+        make_run(tmp_path / f"{m}-{s}", m, items=6, seed=s, suite=False) for m in ("sdft", "sft") for s in (0, 1)
+    ]
+    code, out, _ = sdft("compare", *map(str, folders), "--by", "method")
+    said = "not compared at equal accuracy: no prior suite was evaluated"
+    assert code == 0 and said in " ".join(out.split())
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -284,6 +310,8 @@ def test_the_command(sdft, pair, seeds):
         (["compare", "a", "b", "c"], "--by method"),
         (["compare", "./a", "./b"], "no model folder at ./a"),
         (["compare", "a", "b", "--by", "method"], "a is not a run folder"),
+        (["compare", "a", "b", "--at-accuracy", "80"], "--at-accuracy 80 is no list of accuracies"),
+        (["compare", "a", "b", "--at-accuracy", "high"], "such as 0.6,0.8"),
     ],
 )
 def test_bad_usage(sdft, words, says):

@@ -99,7 +99,7 @@ def test_the_shipped_base_is_a_better_teacher_and_stays_unchanged(sdft, micro_da
     assert tooluse["prompts"]["rows"] == 480 and tooluse["prompts"]["too_long"] == 0
     assert tooluse["prompts"]["teacher"]["p50"] > tooluse["prompts"]["student"]["p50"] > 0
     pace = tooluse["training"]["phases"][0]
-    assert 0 < pace["rollout_seconds"] < pace["step_seconds"]
+    assert 0 < pace["rollout_seconds"] < pace["step_seconds"] and 0 < pace["machine_share"] <= 1
     assert tooluse["training"]["seconds"] == pytest.approx(tooluse["training"]["steps"] * pace["step_seconds"])
     assert facts["steps"] == 2 * recipe("micro", micro_data).train.max_steps
     assert facts["seconds"] == pytest.approx(tooluse["training"]["seconds"] + science["training"]["seconds"])

@@ -67,8 +67,9 @@ class Reader(HTMLParser):
 
 def test_files(pair):
     names = sorted(path.name for path in pair["out"].iterdir())
-    pictures = ["accuracy", "forgetting", "pareto", "sequence", "training"]
-    tables = ["accuracy.csv", "report.html", "report.json", "report.md", "runs.csv", "seeds.csv", "tables.tex"]
+    pictures = ["accuracy", "equal-accuracy", "forgetting", "pareto", "sequence", "training"]
+    tables = ["accuracy.csv", "equal_accuracy.csv", "runs.csv", "seeds.csv", "tables.tex"]
+    tables += ["report.html", "report.json", "report.md"]
     assert names == sorted([*(f"{name}.{kind}" for name in pictures for kind in ("png", "svg")), *tables])
     assert json.loads((pair["out"] / "report.json").read_text()) == json.loads(json.dumps(pair["report"]))
     assert sorted([*pair["report"]["files"], "report.json"]) == names
@@ -205,6 +206,33 @@ def test_markdown_is_plain(pair):
     text = (pair["out"] / "report.md").read_text()
     assert "![Accuracy during training](accuracy.png)" in text and "| backward transfer |" in text
     assert not re.search(r"(?<!\\)[<>](?!\s)", text)  # "> " begins a warning
+
+
+def test_recipes_at_equal_accuracy(pair, page):
+    """The table, its figure and a sentence; the numbers are those of the file for other programs."""
+    stages = pair["report"]["equal_accuracy"]["stages"]
+    assert [stage["stage"] for stage in stages] == [1, 2, 3, None]
+    [distilled, sft] = next(level for level in stages[3]["levels"] if level["share"] == 0.9)["groups"]
+    change = sft["change"]["since_base"]["value"]
+    assert change < distilled["change"]["since_base"]["value"] <= 0
+    [said] = [line for line in pair["report"]["summary"] if "at an equal validation accuracy of" in line]
+    least = distilled["change"]["since_base"]["value"]
+    assert said.endswith(f"sdft {number(least, True)}, sft {number(change, True)}.")
+    assert page.count("Prior change at equal accuracy on the new task</h2>") == 1
+    markdown = (pair["out"] / "report.md").read_text()
+    assert "![Prior change at equal accuracy on the new task](equal-accuracy.png)" in markdown
+    assert "| whole sequence |" in markdown and "whole sequence" in (pair["out"] / "tables.tex").read_text()
+    rows = (pair["out"] / "equal_accuracy.csv").read_text().splitlines()
+    assert len(rows) == 1 + sum(len(level["groups"]) for stage in stages for level in stage["levels"])
+
+
+def test_levels_that_are_asked_for_are_honoured_or_refused(sdft, pair, tmp_path):
+    folders = [str(run.folder) for run in pair["runs"]]
+    code, out, _ = sdft("report", *folders, "--out", str(tmp_path / "out"), "--at-accuracy", "0.3,0.99", "--json")
+    levels = [level["accuracy"] for level in json.loads(out)["equal_accuracy"]["stages"][0]["levels"]]
+    assert code == 0 and levels == [0.3, 0.99]
+    code, out, err = sdft("report", folders[0], "--out", str(tmp_path / "one"), "--at-accuracy", "0.5")
+    assert code == 2 and "--at-accuracy: no two recipes" in err and not (tmp_path / "one").exists()
 
 
 def test_seeds_are_tested_over_seeds(tmp_path):

@@ -73,7 +73,9 @@ def test_a_run_leaves_what_the_design_promises(whole: Path) -> None:
     assert len(loaded.matrix) == 3 and loaded.finished and loaded.prior is not None and len(loaded.prior) == 3
     steps = [r for r in rows(whole) if r["kind"] == "step"]
     assert [r["global_step"] for r in steps] == list(range(1, 17))
-    assert {"eval", "ending", "model", "note"} == {r["kind"] for r in rows(whole)} - {"step"}  # of the warm-up
+    assert {"eval", "ending", "model", "note", "skip_first"} == {r["kind"] for r in rows(whole)} - {
+        "step"
+    }  # of the warm-up
     assert [(r["stage"], r["model_of"], r["why"]) for r in loaded.endings] == [(1, 8, "last step"), (2, 8, "last step")]
 
 

@@ -195,7 +195,7 @@ def test_grade_with_a_judge(medical: Path, tmp_path: Path) -> None:
         report = sdft(*words, "--judge", "grader", "--judge-base-url", server.url)
     assert [item["value"] for item in report["items"]] == [1.0, 0.0, None]
     assert report["totals"]["accuracy"] == 0.5 and "1 replies could not be read" in report["note"]
-    assert set(report["items"][0]) == {"id", "value", "extracted", "why", "extra"}
+    assert set(report["items"][0]) == {"id", "value", "extracted", "why", "extra", "exact"}
 
 
 def test_a_task_without_a_rubric_takes_no_judge(micro_data: Path, tmp_path: Path) -> None:

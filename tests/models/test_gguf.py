@@ -13,6 +13,7 @@ from support.real_model import make_model
 from sdft_cli.config import gguf_files
 from sdft_cli.config.model_locations import absolute, locate
 from sdft_cli.errors import UsageError
+from sdft_cli.models.base_models import move
 
 pytest.importorskip("gguf")
 TEXTS = ["the quick brown fox", "jumps over it 123 times", "déjà vu 北京"]
@@ -68,6 +69,17 @@ def test_a_file_is_the_model_it_holds(tmp_path: Path, cache: Path, capfd) -> Non
     alone.mkdir()
     shutil.move(file, alone)
     assert absolute(str(alone)) == str(alone) and not list(cache.glob(".making-*"))
+
+
+def test_a_run_of_a_file_is_gone_on_with(tmp_path: Path, cache: Path) -> None:
+    """As `sdft demo` and `sdft sweep` do with every run: its folder has a recipe, and the model is where it says."""
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF")
+    assert move(str(file), None, tmp_path / "run") == str(file)
+    assert move(str(tmp_path), None, tmp_path / "run") == str(tmp_path)
+    file.unlink()
+    with pytest.raises(UsageError, match="any more"):
+        move(str(file), None, tmp_path / "run")
 
 
 def test_which_file_is_meant(tmp_path: Path, cache: Path) -> None:

@@ -61,7 +61,7 @@ def make_run(
         }
         scores["suite"] = _suite(where, rng, items, rates[1][stage]) if suite else None
         write_json(where / "scores.json", scores)
-    _curves(folder / "metrics.jsonl", rng, stages, min(last + 1, len(stages)), rates, steps, method)
+    _curves(folder / "metrics.jsonl", rng, stages, min(last + 1, len(stages)), rates, steps, method, suite)
     return folder
 
 
@@ -117,8 +117,12 @@ def _curves(
     rates: tuple[Sequence[Sequence[float]], Sequence[float]],
     steps: int,
     method: str,
+    suite: bool,
 ) -> None:
     tasks, n, rows = list(dict.fromkeys(stages)), 60, []
+    first = {"stage": 1, "task": stages[0], "step": 0, "phase": 0, "global_step": 0}
+    before = {t: {"accuracy": round(p * n) / n, "n": n} for t, p in zip(tasks, rates[0][0], strict=True)}
+    rows.append({"kind": "eval", **first, "scores": before, "suite": _few(rates[1][0]) if suite else None})
     for stage in range(1, begun + 1):
         reached = min(stage, len(rates[0]) - 1)
         for step in range(10, steps + 1, 10):
@@ -136,10 +140,13 @@ def _curves(
                 now = [a * left + b * (1 - left) for a, b in zip(rates[0][reached - 1], rates[0][reached], strict=True)]
                 prior = rates[1][reached - 1] * left + rates[1][reached] * (1 - left)
                 scores = {t: {"accuracy": round(p * n) / n, "n": n} for t, p in zip(tasks, now, strict=True)}
-                rows.append(
-                    {"kind": "eval", **at, "scores": scores, "suite": {"accuracy": round(prior * 80) / 80, "n": 80}}
-                )
+                rows.append({"kind": "eval", **at, "scores": scores, "suite": _few(prior) if suite else None})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _few(rate: float) -> dict[str, Any]:
+    """The suite's score on the few items of an evaluation during training."""
+    return {"accuracy": round(rate * 80) / 80, "n": 80}
 
 
 def unscore(folder: Path, task: str, stages: Sequence[int] | None = None, why: str = "no judge was asked") -> None:

@@ -17,6 +17,7 @@ from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.models.policy import Policy
 from sdft_cli.training import cost_estimates, memory_model
+from sdft_cli.training import optimizer as optimizing
 from sdft_cli.training.memory_model import Counts, Dims, Load
 from sdft_cli.training.optimizer import MasterAdamW
 from sdft_cli.training.teacher import CompressedTeacher, is_compressed, make_teacher
@@ -76,6 +77,10 @@ def test_lasting_bytes_are_those_held_after_a_step(
         average = [v for v in teacher.average.values() if storage != "cpu"]  # that is in the host's memory
         held = [*teacher.parameters().values(), *average]
     assert want.teacher == size(held)
+
+
+def test_constants_are_those_of_the_optimizer() -> None:
+    assert (memory_model.PIECE, memory_model.FUSED_FROM) == (optimizing.PIECE, optimizing.FUSED_FROM)
 
 
 @pytest.mark.parametrize("rank", [0, 4])
