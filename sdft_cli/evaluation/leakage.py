@@ -25,8 +25,8 @@ from sdft_cli.types import Example, Message
 
 #: Length of the runs that count whatever their words are.
 NGRAM = 3
-#: What so large a share of the completions without the view has is the model's own way of writing. A single one that has
-#: a word by chance must not clear it of all leaks.
+#: What so large a share of the completions without the view has is the model's own way of writing. A word that a single
+#: one of them has by chance is not cleared by it.
 FAMILIAR = 0.1
 #: Phrases that a result shows.
 SHOWN = 5
