@@ -8,7 +8,6 @@ loading, checkpoints, a judge's verdicts and suites that another library measure
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -24,6 +23,7 @@ from sdft_cli.training.batches import Batches
 from sdft_cli.training.preflight import StagePlan
 from sdft_cli.training.run_plan import RunPlan
 from sdft_cli.training.stage_start import load_engine
+from sdft_cli.training.stopwatch import Stopwatch
 from sdft_cli.types import Example, Suite, Task
 
 #: Prompts and new tokens of the trial.
@@ -46,7 +46,7 @@ def speed(plan: RunPlan, threads: int) -> Speed:
     engine = load_engine(plan.recipe, plan.location)
     torch.set_num_threads(threads)
     try:
-        return _timed(engine, _prompts(plan), threads)
+        return _timed(engine, _prompts(plan))
     finally:
         engine.close()
         torch.set_num_threads(before)
@@ -58,22 +58,19 @@ def _prompts(plan: RunPlan) -> list[list[int]]:
     return [plan.chat.prompt_ids(e.prompt) for e in rows[:PROMPTS]] or [plan.chat.text_ids("Once upon a time")]
 
 
-def _timed(engine: Engine, prompts: list[list[int]], threads: int) -> Speed:
+def _timed(engine: Engine, prompts: list[list[int]]) -> Speed:
     engine.sample(prompts[:1], Sampler(), 2, 0)  # the first call chooses how to decode
-    first, _ = _seconds(engine, prompts, 1, threads)
-    whole, written = _seconds(engine, prompts, 1 + TOKENS, threads)
+    first, _ = _seconds(engine, prompts, 1)
+    whole, written = _seconds(engine, prompts, 1 + TOKENS)
     read = first / sum(map(len, prompts))
     return Speed(read, max(0.0, whole - first) / written if written else read)
 
 
-def _seconds(engine: Engine, prompts: list[list[int]], limit: int, threads: int) -> tuple[float, int]:
+def _seconds(engine: Engine, prompts: list[list[int]], limit: int) -> tuple[float, int]:
     """How long sampling takes, and how many tokens it writes after the first of each completion."""
-    on_cpu = engine.policy.device.type == "cpu"
-    clock = time.process_time if on_cpu else time.perf_counter
-    began = clock()
-    rollouts = engine.sample(prompts, Sampler(), limit, 0)
-    seconds = clock() - began
-    return seconds / (threads if on_cpu else 1), sum(len(rollout.ids) - 1 for rollout in rollouts)
+    with Stopwatch(engine) as watch:
+        rollouts = engine.sample(prompts, Sampler(), limit, 0)
+    return watch.elapsed.alone, sum(len(rollout.ids) - 1 for rollout in rollouts)
 
 
 def seconds(plan: RunPlan, pace: Speed) -> float:

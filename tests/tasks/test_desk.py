@@ -29,7 +29,7 @@ def test_no_prompt_occurs_twice_and_all_are_short(name: str) -> None:
     questions = [question for split in splits if split != "corpus" for question in asked(splits[split])]
     assert len(questions) == len(set(questions))
     assert max(map(len, questions)) < 300  # far fewer than 150 tokens in any tokenizer of English
-    assert {len(splits[split]) for split in ("test",)} == {96}
+    assert len(splits["test"]) == 96
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -85,14 +85,16 @@ def test_an_order_says_everything_that_its_line_of_json_holds() -> None:
             assert all(row.answer[key] in message for key in ("customer", "city", "item", "day"))
 
 
-@pytest.mark.parametrize("change", [{"quantity": "2"}, {"quantity": 3}, {"day": "Mon"}, {"note": "x"}, {"city": None}])
+@pytest.mark.parametrize(
+    "change", [{"quantity": "2"}, {"quantity": 3}, {"day": "Mon"}, {"note": "x"}, {"city": None}, {"quantity": True}]
+)
 def test_one_wrong_field_makes_an_order_wrong(change: dict[str, object]) -> None:
     row = Example("x", [], answer={"customer": "A", "city": "B", "item": "rug", "quantity": 2, "day": "Monday"})
     grade = plugins.TASKS.get("desk-orders").grade
     right = grade(f"Here it is:\n```json\n{json.dumps(row.answer, indent=2)}\n```", row)
     wrong = grade(json.dumps({**row.answer, **change}), row)
     assert right.value == 1.0 and wrong.value == 0.0
-    assert wrong.why == f"wrong: {next(iter(change))}"
+    assert next(iter(change)) in wrong.why
 
 
 def test_every_fact_is_asked_about_in_training_and_in_tests() -> None:
