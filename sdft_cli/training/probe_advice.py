@@ -1,4 +1,4 @@
-"""What follows from a probe: which view serves a task best, whether self-distillation will work, and warnings.
+"""What follows from a probe: which view serves a task best, whether self-distillation can work, and warnings.
 
 The rules, with their thresholds as constants; those for the settings of a recipe are in `probe_settings`. A difference
 counts only if its 95 % interval leaves out zero.
@@ -99,11 +99,11 @@ def _words(kind: VerdictKind, task: TaskProbe, best: ViewProbe) -> tuple[str, st
     if kind == "student_solves":
         return f"the student already solves {_rate(student)} of the rows", "leave the task out"
     if kind == "sdft":
-        return f"SDFT will work: {rates}{_clean_words(best)}", "train with the recipe below"
+        return f"SDFT can work: {rates}{_clean_words(best)}", "train with the recipe below"
     if kind == "sdft_with_another_view":
         clean = f"clean on {console.number(clean_share(best), digits=2)} of them"
         before = f"{console.number(clean_share(own), digits=2)} with {own['view']}"
-        sentence = f"SDFT will work with the view {best['view']}: {rates}; its completions are {clean}, {before}"
+        sentence = f"SDFT can work with the view {best['view']}: {rates}; its completions are {clean}, {before}"
         return sentence, f"set views.teacher={best['view']}"
     if kind == "teacher_limits":
         limit = f"SDFT can help, but the teacher limits it to about {_rate(teacher)}: {rates}"

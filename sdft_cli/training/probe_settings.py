@@ -9,8 +9,9 @@ from sdft_cli.config.recipe import METHODS, Recipe
 from sdft_cli.training.probe_record import Setting, Takeover, TaskProbe, ViewProbe
 
 #: Learning rates to try under full fine-tuning, by the most parameters that they are for. The last line is the grid of
-#: arXiv 2601.19897 (7B); 5e-5 was right for 135M parameters and 1e-4 for 2M in our own runs, and what lies between is
-#: interpolated: the smaller the model, the higher the rate.
+#: arXiv 2601.19897 (7B); 1e-4 was right for 2M parameters in our own runs, both 5e-5 and 1e-4 have taught
+#: one of 135M (one seed each, on different tasks), and what lies between is interpolated: the smaller the model, the
+#: higher the rate.
 RATES: tuple[tuple[float, tuple[float, float, float]], ...] = (
     (1e7, (5e-5, 1e-4, 2e-4)),
     (1e9, (2e-5, 5e-5, 1e-4)),

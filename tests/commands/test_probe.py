@@ -170,7 +170,7 @@ def test_the_screen_begins_with_the_verdict(advised: tuple[dict, Path], capsys: 
     show(advised[0])
     out = capsys.readouterr().out
     order = [
-        "SDFT will work",
+        "SDFT can work",
         "recipe (",
         "views.teacher",
         "rates to try",
