@@ -39,18 +39,27 @@ class Stopwatch:
     that does the work."""
 
     def __init__(self, engine: Engine):
-        self.by_processor = engine.policy.device.type == "cpu" and engine.name == "transformers"
+        self.device = engine.policy.device
+        self.by_processor = self.device.type == "cpu" and engine.name == "transformers"
         self.elapsed = Elapsed()
 
     def __enter__(self) -> Stopwatch:
+        self._settle()
         self._began = _Clocks.read()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:  # after one, a device may not answer
+            self._settle()
         now = _Clocks.read()
         clock, thread, process, children = (b - a for a, b in zip(self._began, now, strict=True))
         used = max(thread, process / min(torch.get_num_threads(), _cores())) + children
         self.elapsed = Elapsed(clock, min(clock, used) if self.by_processor else clock)
+
+    def _settle(self) -> None:
+        """Wait for what a GPU was given to do: its work outlasts the call that asks for it."""
+        if self.device.type == "cuda" and torch.cuda.is_initialized():
+            torch.cuda.synchronize(self.device)
 
 
 class _Clocks(NamedTuple):
