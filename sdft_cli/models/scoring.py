@@ -178,8 +178,10 @@ class _Trial:
         self.allowed = packing.TOLERANCE if self.wide else packing.TOLERANCE_16
         window = getattr(core.config.get_text_config(), "max_position_embeddings", None) or LONGEST
         longest = max(4, min(LONGEST, window, self.limit or LONGEST))
-        # from 3 on, as the first ids are often the padding's, on which some models' positions depend
-        ids_L = (torch.arange(longest) + 3) % embedding.weight.shape[0]
+        # ordinary tokens: the first ids are often the padding's, on which some models' positions depend, and others that
+        # are hardly trained, for which SmolLM2's logits in bf16 move by their whole norm with the attention
+        vocabulary = embedding.weight.shape[0]
+        ids_L = (torch.arange(longest) + max(3, vocabulary // 3)) % vocabulary
         ids_L = ids_L.to(embedding.weight.device)
         self.rows = [ids_L[: longest * 3 // 8], ids_L, ids_L[: max(2, longest // 6)].flip(0)]
         self.lengths = [len(ids) for ids in self.rows]

@@ -166,6 +166,13 @@ def _about_divergence(task: TaskProbe) -> Iterator[str]:
         rates = ", ".join(console.number(point["accuracy"], digits=2) for point in points)
         after = ", ".join(str(point["tokens"]) for point in points)
         yield f"teacher ({takeover['view']}) takes over after {after} tokens of the student's: {rates} right"
+    if sampled := task["temperatures"]:
+        rates = ", ".join(console.number(point["accuracy"], digits=2) for point in sampled["points"])
+        at = ", ".join(f"{point['temperature']:g}" for point in sampled["points"])
+        yield (
+            f"teacher ({sampled['view']}) sampled at temperature {at}: {rates} right; greedily "
+            f"{console.number(sampled['greedy'], digits=2)}"
+        )
     if (shown := surprise["demonstrations"]) and (own_loss := surprise["own"]):
         yield (
             f"student's loss: {shown['value']:.2f} nats a token on demonstrations, {own_loss['value']:.2f} on its own "

@@ -26,11 +26,11 @@ from sdft_cli.models import pretrained
 from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.views import VIEWS
-from sdft_cli.training import available_memory, probe_costs, probe_demonstrations, probe_views
+from sdft_cli.training import available_memory, probe_costs, probe_demonstrations, probe_temperatures, probe_views
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
 from sdft_cli.training.preflight import StagePlan, most, notes_of, plan
 from sdft_cli.training.probe_advice import best_view
-from sdft_cli.training.probe_record import Measured, ProbeMemory, PromptLengths, Takeover, TaskProbe
+from sdft_cli.training.probe_record import Measured, ProbeMemory, PromptLengths, Takeover, TaskProbe, Temperatures
 from sdft_cli.training.probe_subject import Subject, written_lengths
 from sdft_cli.training.probe_takeover import PREFIXES, TAKEOVER_ROWS, take_over
 from sdft_cli.training.probe_views import Candidate, MeasuredView, Student
@@ -107,7 +107,9 @@ class _Probe:
         names = ", ".join(candidate.name for candidate in candidates)
         self._note(stage, f"teacher, greedy, shown {names}")
         views = probe_views.measure_views(subject, candidates, student)
-        takeover = None if self.quick else self._takeover(subject, views, student.sampled)
+        best = self._best(views)
+        temperatures = self._temperatures(subject, best)
+        takeover = None if self.quick else self._takeover(subject, best, student.sampled)
         surprise, demonstrations = probe_demonstrations.measure(subject, greedy)
         sampled = subject.grade([row.example for row in subject.rows], student.sampled)
         if self.judge:
@@ -127,6 +129,7 @@ class _Probe:
             "kl": own["kl"],
             "views": [view.probe for view in views],
             "takeover": takeover,
+            "temperatures": temperatures,
             "surprise": surprise,
             "lengths": {
                 "student": written_lengths(greedy),
@@ -154,10 +157,16 @@ class _Probe:
         sampled = subject.sample(prompts)
         return greedy, Student(subject.grade([row.example for row in subject.rows], greedy), sampled)
 
-    def _takeover(self, subject: Subject, views: Sequence[MeasuredView], sampled: Sequence[Rollout]) -> Takeover | None:
+    def _best(self, views: Sequence[MeasuredView]) -> MeasuredView:
         best = best_view([view.probe for view in views])
-        view = next(view for view in views if view.probe is best)
-        self._note(subject.stage, f"teacher, shown {best['view']}, takes over from the student")
+        return next(view for view in views if view.probe is best)
+
+    def _temperatures(self, subject: Subject, view: MeasuredView) -> Temperatures | None:
+        self._note(subject.stage, f"teacher, shown {view.candidate.name}, sampled")
+        return probe_temperatures.measure(subject, view, self.recipe.sampler.temperature, only_own=self.quick)
+
+    def _takeover(self, subject: Subject, view: MeasuredView, sampled: Sequence[Rollout]) -> Takeover | None:
+        self._note(subject.stage, f"teacher, shown {view.candidate.name}, takes over from the student")
         return take_over(subject, view, sampled)
 
     def _note(self, stage: StagePlan, text: str) -> None:

@@ -12,6 +12,8 @@ from sdft_cli import console
 from sdft_cli.evaluation import scorable
 from sdft_cli.runs.records import Summary
 from sdft_cli.training.probe_record import Advice, TaskProbe, Verdict, VerdictKind, ViewProbe
+from sdft_cli.training.probe_settings import sampled_words, temperature
+from sdft_cli.training.probe_temperatures import keeps
 
 #: Accuracy of a teacher below which it teaches errors as often as not: a student ends near its teacher.
 WEAK = 0.5
@@ -142,7 +144,8 @@ def _needed(task: TaskProbe) -> str:
 
 def advise(task: TaskProbe) -> list[Advice]:
     """The warnings about one task."""
-    reasons = [*_about_teacher(task), *_about_completions(task), *_about_rows(task), *_about_steps(task)]
+    about = (_about_teacher, _about_completions, _about_sampling, _about_rows, _about_steps)
+    reasons = [reason for part in about for reason in part(task)]
     return [{"task": task["task"], "what": what, "message": message, "hint": hint} for what, message, hint in reasons]
 
 
@@ -185,6 +188,18 @@ def _other_view(task: TaskProbe) -> str:
     """The hint to take the view that is better than the recipe's own; empty where none is."""
     best = best_view(task["views"])
     return "" if best is task["views"][0] else f"set views.teacher={best['view']}"
+
+
+def _about_sampling(task: TaskProbe) -> Iterator[Reason]:
+    """Of the best view: what is learned is the teacher as it is sampled."""
+    found = task["temperatures"]
+    if not found or keeps(found["points"][0], found["greedy"]):
+        return
+    lower, _ = temperature(task) or (found["points"][0]["temperature"], "")
+    hint = f"set sampler.temperature={lower:g} objective.logits_temperature={lower:g}"
+    if lower >= found["points"][0]["temperature"]:
+        hint = "set a lower sampler.temperature, and objective.logits_temperature to the same"
+    yield "teacher_flat", f"{sampled_words(found)} the rows: the student will learn what is sampled", hint
 
 
 def _about_rows(task: TaskProbe) -> Iterator[Reason]:

@@ -91,12 +91,30 @@ def _shared(recipe: Recipe, tasks: Sequence[TaskProbe], verdicts: Sequence[Verdi
         settings.append(Setting(key="objective.skip_first", value=skip, reason=reason))
         values = [(task, value) for task, value, _ in skips]
         notes += probe_settings.compromise(values, skip, "objective.skip_first")
+    settings += _temperature(recipe, tasks)
     limits = [(task["task"], probe_settings.new_tokens(task, each)) for task, each in shown]
     found = [(task, *limit) for task, limit in limits if limit]
     if len(found) == len(tasks):
         _, longest, reason = max(found, key=lambda each: each[1])
         settings.append(Setting(key="sampler.max_new_tokens", value=longest, reason=reason))
     return settings, notes
+
+
+def _temperature(recipe: Recipe, tasks: Sequence[TaskProbe]) -> list[Setting]:
+    """A lower temperature where the teacher needs it; the lowest that a task asks for, which costs the others least."""
+    found = [(task["task"], probe_settings.temperature(task)) for task in tasks]
+    asked = [(task, *each) for task, each in found if each]
+    if not asked:
+        return []
+    task, lowest, reason = min(asked, key=lambda each: each[1])
+    if lowest >= recipe.sampler.temperature:
+        return []
+    reason = reason if len(tasks) == 1 else f"{task}: {reason}"
+    equal = "as the sampler's, so that the distributions compared are those that are sampled from"
+    return [
+        Setting(key="sampler.temperature", value=lowest, reason=reason),
+        Setting(key="objective.logits_temperature", value=lowest, reason=equal),
+    ]
 
 
 def _view(tasks: Sequence[TaskProbe], verdicts: Sequence[Verdict]) -> tuple[str, str, list[str]]:

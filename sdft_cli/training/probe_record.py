@@ -90,6 +90,25 @@ class Takeover(TypedDict):
     points: list[TakeoverPoint]
 
 
+class TemperaturePoint(TypedDict):
+    """The teacher's completions, sampled at a ``temperature``; ``ended`` is the share that ended by itself."""
+
+    temperature: float
+    accuracy: float | None
+    interval: Interval | None
+    n: int
+    ended: float | None
+
+
+class Temperatures(TypedDict):
+    """Accuracies of the teacher, with ``view``, when it is sampled: at the recipe's own temperature, then at lower ones
+    until it keeps enough of its ``greedy`` accuracy on the same rows (`probe_temperatures`)."""
+
+    view: str
+    greedy: float
+    points: list[TemperaturePoint]
+
+
 class Surprise(TypedDict):
     """Negative log-likelihoods under the student's view: of the ``demonstrations``, and of the student's ``own`` greedy
     completions. The further apart, the further off-policy are the demonstrations."""
@@ -129,7 +148,8 @@ class TaskProbe(TypedDict):
 
     ``lengths`` are those of student, student_sampled and demonstrations. ``dropped`` counts the rows that training
     would refuse, by reason. ``training`` is that of the recipe's method, ``other_training`` that of SFT and SDFT with
-    its other settings, as far as the rows allow them. ``takeover`` is None where it was left out.
+    its other settings, as far as the rows allow them. ``takeover`` is None where it was left out, and ``temperatures``
+    where nothing could be scored.
     """
 
     task: str
@@ -144,6 +164,7 @@ class TaskProbe(TypedDict):
     kl: Divergences | None
     views: list[ViewProbe]
     takeover: Takeover | None
+    temperatures: Temperatures | None
     surprise: Surprise
     lengths: dict[str, WrittenLengths]
     prompts: PromptLengths

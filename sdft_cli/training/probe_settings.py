@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from sdft_cli.config.recipe import METHODS, Recipe
-from sdft_cli.training.probe_record import Setting, Takeover, TaskProbe, ViewProbe
+from sdft_cli.training.probe_record import Setting, Takeover, TaskProbe, Temperatures, ViewProbe
+from sdft_cli.training.probe_temperatures import keeps
 
 #: Learning rates to try under full fine-tuning, by the most parameters that they are for. The last line is the grid of
 #: arXiv 2601.19897 (7B); 1e-4 was right for 2M parameters in our own runs, both 5e-5 and 1e-4 have taught
@@ -80,6 +81,22 @@ def skip_first(view: ViewProbe, takeover: Takeover | None) -> tuple[int, str]:
     if facts["skip_first"] == 0:
         return 0, f"{facts['why']}; {reason}"
     return (0, reason) if lost <= facts["skip_first"] else (facts["skip_first"], facts["why"])
+
+
+def temperature(task: TaskProbe) -> tuple[float, str] | None:
+    """The highest temperature at which the sampled teacher keeps enough of its greedy accuracy, or else the one where
+    it is right most often; and the reason. None where nothing was scored."""
+    if not (found := task["temperatures"]) or not found["greedy"]:
+        return None
+    kept = [point for point in found["points"] if keeps(point, found["greedy"])]
+    best = kept[0] if kept else max(found["points"], key=lambda point: point["accuracy"] or 0.0)
+    return best["temperature"], f"{sampled_words(found)} {best['n']} rows"
+
+
+def sampled_words(found: Temperatures) -> str:
+    """At which temperature the teacher is how often right."""
+    rates = [f"{point['accuracy'] or 0:.2f} at temperature {point['temperature']:g}" for point in found["points"]]
+    return f"sampled, the teacher is right {', '.join(rates)}, greedily {found['greedy']:.2f} of"
 
 
 def lost_after(takeover: Takeover | None) -> int | None:

@@ -93,11 +93,16 @@ class Subject:
         return ids if len(ids) <= self.policy.chat.window - self.stage.max_new_tokens else None
 
     def sample(
-        self, prompts: list[list[int]], greedy: bool = False, max_new_tokens: int | None = None
+        self,
+        prompts: list[list[int]],
+        greedy: bool = False,
+        max_new_tokens: int | None = None,
+        sampler: Sampler | None = None,
     ) -> list[Rollout]:
-        """At temperature 1, the student's own distribution, whatever the method samples at."""
+        """At temperature 1 unless ``sampler`` says otherwise: the model's own distribution, whatever the method samples
+        at."""
         longest = self.stage.max_new_tokens if max_new_tokens is None else max_new_tokens
-        return self.engine.sample(prompts, Sampler(), longest, self.seed, greedy) if prompts else []
+        return self.engine.sample(prompts, sampler or Sampler(), longest, self.seed, greedy) if prompts else []
 
     def grade(self, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> list[ItemRecord]:
         """Graded by the task, or judged where there is a judge and a rubric for it."""

@@ -66,6 +66,7 @@ def task(
         "kl": None,
         "views": list(views),
         "takeover": None,
+        "temperatures": None,
         "surprise": {"demonstrations": None, "own": None},
         "lengths": {"student": written(), "student_sampled": written(), "demonstrations": written(ended=None)},
         "prompts": {**prompts, "window": 8192, "student": {}, "teacher": {}},

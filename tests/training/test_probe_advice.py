@@ -116,3 +116,16 @@ def test_a_teacher_that_runs_on_or_repeats_its_prompt_is_warned_about() -> None:
     found = advise(task(view(lengths=written(ended=0.5), leakage=leaked, clean=0.3), better))
     assert [warning["hint"] for warning in found] == [f"set views.teacher={PLAIN}"] * 2
     assert not kinds(task(view(lengths=written(ended=0.9), leakage={**leaked, "share": 0.1})))
+
+
+def test_a_teacher_that_is_right_greedily_alone_is_warned_about() -> None:
+    points = [
+        {"temperature": t, "accuracy": right, "interval": None, "n": 16, "ended": 1.0}
+        for t, right in ((1.0, 0.12), (0.5, 0.7))
+    ]
+    found = advise(task(temperatures={"view": PAPER, "greedy": 0.8, "points": points}))
+    assert [warning["what"] for warning in found] == ["teacher_flat"]
+    assert found[0]["hint"] == "set sampler.temperature=0.5 objective.logits_temperature=0.5"
+    assert "0.12 at temperature 1" in found[0]["message"]
+    kept = [{**points[0], "accuracy": 0.7}]
+    assert not kinds(task(temperatures={"view": PAPER, "greedy": 0.8, "points": kept}))

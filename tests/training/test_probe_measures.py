@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdft_cli.config.recipe import Sampler
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.models import pretrained
 from sdft_cli.models.engine import ENGINES
 from sdft_cli.models.views import VIEWS
-from sdft_cli.training import probe_demonstrations, probe_views
+from sdft_cli.training import probe_demonstrations, probe_temperatures, probe_views
 from sdft_cli.training.preflight import plan
 from sdft_cli.training.probe_subject import Subject
 from sdft_cli.training.probe_takeover import continued, take_over
@@ -78,6 +79,27 @@ def test_points_of_a_takeover_begin_with_the_teacher_alone(subject: Subject, stu
     first, *later = takeover["points"]
     assert first["accuracy"] == views[0].probe["teacher"]["accuracy"] and first["change"] is None
     assert [point["over"] for point in later] == [0, 1, 1] and all(point["change"]["n"] == ROWS for point in later)
+
+
+def test_the_teacher_is_sampled_at_its_own_temperature_and_at_lower_ones(subject: Subject, views) -> None:
+    own = views[0]
+    found = probe_temperatures.measure(subject, own, 1.0, only_own=False)
+    assert found is not None and found["greedy"] == own.probe["teacher"]["accuracy"]
+    tried = [point["temperature"] for point in found["points"]]
+    assert tried == [1.0, 0.7, 0.5, 0.3][: len(tried)]
+    kept = [point["accuracy"] >= 0.8 * found["greedy"] for point in found["points"]]
+    assert not any(kept[:-1]) and (kept[-1] or len(tried) == 4)
+    examples = [row.example for row in subject.rows]
+    for point in found["points"]:
+        sampler = Sampler(temperature=point["temperature"])
+        drawn = subject.engine.sample(own.candidate.prompts, sampler, NEW_TOKENS, subject.seed)
+        grades = [
+            subject.stage.task.grade(subject.policy.chat.decode(r.ids), e).value
+            for r, e in zip(drawn, examples, strict=True)
+        ]
+        assert point["accuracy"] == pytest.approx(sum(grades) / ROWS)
+    alone = probe_temperatures.measure(subject, own, 2.0, only_own=True)
+    assert alone is not None and [point["temperature"] for point in alone["points"]] == [2.0]
 
 
 def test_losses_equal_plain_log_probs(subject: Subject) -> None:

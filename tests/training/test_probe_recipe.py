@@ -10,6 +10,7 @@ from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.training import probe_settings
 from sdft_cli.training.probe_advice import verdict
 from sdft_cli.training.probe_recipe import recommend
+from sdft_cli.training.recipe_checks import check_recipe
 
 PAPER, PLAIN = "demonstration", "demonstration-plain"
 
@@ -172,3 +173,49 @@ def test_the_file_is_a_recipe_with_what_was_given_and_what_is_advised(tmp_path: 
     assert "note: add --set guards.repetition=none, which a file cannot say" in found["toml"]
     assert "#   sdft sweep FILE --grid lr=2e-4,5e-4,1e-3" in found["toml"]
     assert max(map(len, (line for line in found["toml"].splitlines() if "data = " not in line))) <= 80
+
+
+# --- the temperature -------------------------------------------------------------------------------------------------
+
+
+def sampled(greedy: float, **rates: float) -> dict:
+    """The teacher's accuracies by temperature (``t07=0.4`` is 0.4 at 0.7), beside the greedy one."""
+    points = [
+        {"temperature": int(name[1:]) / 10, "accuracy": rate, "interval": None, "n": 16, "ended": 1.0}
+        for name, rate in rates.items()
+    ]
+    return {"view": PAPER, "greedy": greedy, "points": points}
+
+
+@pytest.mark.parametrize(
+    ("found", "want"),
+    [
+        (sampled(0.9, t10=0.75), None),  # 0.83 of the greedy accuracy is kept: the method's own temperature stays
+        (sampled(0.8, t10=0.12, t07=0.38, t05=0.69), 0.5),
+        (sampled(1.0, t10=0.0, t07=0.3, t05=0.6, t03=0.7), 0.3),  # none keeps enough: the best of them
+        (None, None),
+    ],
+)
+def test_a_teacher_that_is_flat_is_sampled_at_a_lower_temperature(found: dict | None, want: float | None) -> None:
+    settings = recommended(task(temperatures=found))
+    got = values(settings)
+    assert got.get("sampler.temperature") == got.get("objective.logits_temperature") == want
+    if want:
+        reason = next(s["reason"] for s in settings["settings"] if s["key"] == "sampler.temperature")
+        assert "at temperature 1, " in reason and "of 16 rows" in reason
+
+
+def test_several_tasks_take_the_lowest_temperature_that_one_needs() -> None:
+    easy, hard = sampled(0.9, t10=0.4, t07=0.8), sampled(0.9, t10=0.1, t07=0.2, t05=0.8)
+    found = recommended(task(temperatures=easy, name="easy"), task(temperatures=hard, name="hard"))
+    assert values(found)["sampler.temperature"] == 0.5
+    assert next(s["reason"] for s in found["settings"] if s["key"] == "sampler.temperature").startswith("hard: ")
+
+
+def test_the_recipe_with_a_temperature_can_be_trained(tmp_path: Path) -> None:
+    """Its importance weights need both temperatures to be equal."""
+    found = recommended(task(temperatures=sampled(0.8, t10=0.1, t07=0.1, t05=0.7)))
+    (tmp_path / "r.toml").write_text(found["toml"])
+    read = assemble(tmp_path / "r.toml", {}, [])
+    assert read.sampler.temperature == read.objective.logits_temperature == 0.5
+    check_recipe(read.model_copy(update={"tasks": ("tooluse",)}))
