@@ -69,6 +69,9 @@ class GuardSettings(Section):
     no_difference: float | None = Field(
         1e-4, ge=0, description="KL from the start, in nats per token, at or below which the teacher teaches nothing."
     )
+    noisy_samples: float | None = Field(
+        2.0, ge=0, description="Entropy at the start, in nats per token, from which samples are mostly noise."
+    )
     running_on: float | None = Field(
         0.5, gt=0, le=1, description="Share of completions that are cut, where demonstrations are shorter."
     )

@@ -39,8 +39,11 @@ KINDS = (
          "press interviews", "company cars", "unpaid leave", "guest parking", "catering", "office furniture"),
         _PEOPLE,
         "{a} approves {s}",
-        ("Who approves {s}?", "Whose approval do I need for {s}?", "Who signs off on {s}?", "Who decides about {s}?"),
-        ("Who has to agree to {s}?", "Which person approves {s}?"),
+        ("Who approves {s}?", "Whose approval do I need for {s}?", "Who signs off on {s}?", "Who decides about {s}?",
+         "Who says yes or no to {s}?", "Whom do I ask for approval of {s}?", "Who can allow {s}?",
+         "Please tell me who approves {s}."),
+        ("Who has to agree to {s}?", "Which person approves {s}?", "Whose signature do I need for {s}?",
+         "I need approval of {s}. Who gives it?"),
         "I am new here and want to ask for {s}. To whom do I write?",
         "What does {a} approve?",
     ),
@@ -50,8 +53,11 @@ KINDS = (
          "visitor badges", "umbrellas", "travel adapters", "archive boxes", "microphones"),
         _ROOMS,
         "{s} are kept in {a}",
-        ("Where are {s} kept?", "In which room are {s}?", "Where can I find {s}?", "Which room holds {s}?"),
-        ("Where do I have to go for {s}?", "Where do we keep {s}?"),
+        ("Where are {s} kept?", "In which room are {s}?", "Where can I find {s}?", "Which room holds {s}?",
+         "Where are {s} stored?", "What room do I go to for {s}?", "In what room do we store {s}?",
+         "Please tell me where {s} are."),
+        ("Where do I have to go for {s}?", "Where do we keep {s}?", "Which room has {s}?",
+         "I am looking for {s}. Where are they?"),
         "A visitor is at the door and asks about {s}. Which room do I send her to?",
         "What is kept in {a}?",
     ),
@@ -62,8 +68,11 @@ KINDS = (
         _DAYS,
         "{s} must be handed in within {a}",
         ("How long do I have to hand in {s}?", "Within how many days must {s} be handed in?",
-         "What is the deadline for {s}?", "How soon must {s} be handed in?"),
-        ("How much time is there for {s}?", "After how many days are {s} too late?"),
+         "What is the deadline for {s}?", "How soon must {s} be handed in?",
+         "How many days are there for {s}?", "By when do I have to hand in {s}?",
+         "How many days do we have to hand in {s}?", "Please tell me the deadline for {s}."),
+        ("How much time is there for {s}?", "After how many days are {s} too late?",
+         "What is the time limit for {s}?", "I have to hand in {s}. How long may that take?"),
         "It happened today, so I have to think of {s}. How many days are left?",
         "What must be handed in within {a}?",
     ),
@@ -74,14 +83,16 @@ KINDS = (
         _FORMS,
         "{a} is for {s}",
         ("Which form do I need for {s}?", "What form is for {s}?", "Which form do I fill in for {s}?",
-         "How do I apply for {s}?"),
-        ("What is the right form for {s}?", "Which paper do I hand in for {s}?"),
+         "How do I apply for {s}?", "Which form is used for {s}?", "What form must I fill in for {s}?",
+         "Which form goes with {s}?", "Please tell me the form for {s}."),
+        ("What is the right form for {s}?", "Which paper do I hand in for {s}?", "What form do we have for {s}?",
+         "I would like {s}. Which form is that?"),
         "My colleague would like {s} and asks me for the form. Which one is it?",
         "What is {a} for?",
     ),
 )  # fmt: skip
-#: Facts on a page: one of each kind.
-PAGES = len(_PEOPLE)
+#: Pages, with one fact of each kind. A model of 135 million parameters has to learn them within minutes on a laptop.
+PAGES = 4
 
 
 @dataclass(frozen=True)

@@ -178,8 +178,8 @@ class _Trial:
         self.allowed = packing.TOLERANCE if self.wide else packing.TOLERANCE_16
         window = getattr(core.config.get_text_config(), "max_position_embeddings", None) or LONGEST
         longest = max(4, min(LONGEST, window, self.limit or LONGEST))
-        # ordinary tokens: the first ids are often the padding's, on which some models' positions depend, and others that
-        # are hardly trained, for which SmolLM2's logits in bf16 move by their whole norm with the attention
+        # ordinary tokens: the first ids are often the padding's, on which some models' positions depend, and special
+        # ones that are hardly trained: in bf16, SmolLM2's logits for these move by their whole norm with the attention
         vocabulary = embedding.weight.shape[0]
         ids_L = (torch.arange(longest) + max(3, vocabulary // 3)) % vocabulary
         ids_L = ids_L.to(embedding.weight.device)

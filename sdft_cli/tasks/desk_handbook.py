@@ -5,7 +5,7 @@
  "demonstration": "The handbook says: Odile Marsh.", "context": "Odile Marsh approves overtime. Spare keys are ...",
  "answer": "Odile Marsh", "meta": {"kind": "approval"}}
 
-Train and validation ask about all forty-eight facts in four wordings, ``test`` in two others; ``ood`` reaches a fact
+Train and validation ask about all sixteen facts in eight wordings, ``test`` in four others; ``ood`` reaches a fact
 through a situation, or asks back from the fact to its subject; ``corpus`` has the pages. Graded by mention: right if
 the completion contains the gold answer's words. Known flaw: an answer that lists several persons or rooms counts as
 right if the gold one is among them.
@@ -21,7 +21,7 @@ from sdft_cli.tasks._desk import desk_task
 from sdft_cli.types import Example, PrepareOptions, Score
 
 QUESTION = "Question for the handbook: {question}"
-VALIDATION = 32
+VALIDATION = 24
 Asked = tuple[Page, Fact, str, str]  # page, fact, question, answer
 
 

@@ -13,6 +13,7 @@
     no-gradient         the gradient is 0 and the loss is not; a warning only
     masked-start        most of the KL lies at the first tokens, which are not trained; a warning only
     no-difference       the teacher has not differed from the student since the start; a warning only
+    noisy-samples       the student is so unsure that it writes noise; a warning only
     running-on          completions run to the token limit, though demonstrations are short; a warning only
     leaked-wording      completions repeat the instructions that only the teacher is shown; a warning only
     no-progress         the KL or the loss falls, or nothing moves, and validation rows are answered no better than at
@@ -59,6 +60,7 @@ _HINTS = {
     "no-gradient": "raise lora.alpha, or train other parameters",
     "masked-start": "set {table}objective.skip_first=0",
     "no-difference": "choose another {table}views.teacher",
+    "noisy-samples": "lower {table}sampler.temperature and {table}objective.logits_temperature together",
     "leaked-wording": "choose another {table}views.teacher",
     "running-on": "set {table}objective.skip_first=0",
     "no-progress": "see with `sdft probe` how often the teacher is right, or choose another {table}views.teacher",

@@ -25,6 +25,20 @@ def no_difference(f: Figures, limit: float) -> Alarm | None:
     return Alarm(f"{text}: there is nothing to learn", False, "choose another {table}views.teacher")
 
 
+def noisy_samples(f: Figures, limit: float) -> Alarm | None:
+    """``limit``: nats per token, at the sampling temperature. A student as unsure as that writes mostly noise, and its
+    teacher, who is the same model, hardly less: how right the teacher is greedily says little then. Of a vocabulary
+    that is drawn from evenly, `uniform` tells."""
+    if not (f.settled("entropy") or f.over) or f.least("entropy") < limit:
+        return None
+    text = f"the student's samples are noisy (entropy {f.least('entropy'):.2g} nats per token at the start)"
+    lower = f"{f.recipe.sampler.temperature / 2:g}"
+    ways = f"set {{table}}sampler.temperature={lower} {{table}}objective.logits_temperature={lower}"
+    return Alarm(
+        f"{text}: the teacher's, which are learned from, may be no better", False, f"{ways}, or see `sdft probe`"
+    )
+
+
 def running_on(f: Figures, limit: float) -> Alarm | None:
     """``limit``: share of completions that are cut at the token limit although demonstrations are shorter: the student
     has not learned to end, or unlearns it. What `truncation` reports is left to it."""
@@ -116,6 +130,7 @@ def _views(f: Figures) -> str:
 #: As in `guard_rules.RULES`.
 RULES: Rules = {
     "no-difference": (no_difference, "kl", ALL),
+    "noisy-samples": (noisy_samples, "entropy", ("student",)),
     "running-on": (running_on, "truncated", ("student",)),
     "leaked-wording": (leaked_wording, "leaked", ("student",)),
     "no-progress": (no_progress, "loss", ALL),

@@ -193,6 +193,15 @@ def test_a_teacher_that_never_differs_is_worth_a_warning() -> None:
     assert findings([SOUND, *rows], []) == []  # it has taught
 
 
+def test_a_student_that_writes_noise_is_worth_a_warning() -> None:
+    noise = [{**SOUND, "entropy": 3.1}] * 12
+    ((step, guard, level, text, hint),) = findings(noise, [])
+    assert (step, guard, level) == (10, "noisy-samples", "warn") and "entropy 3.1 nats per token" in text
+    assert hint.startswith("set sampler.temperature=0.5 objective.logits_temperature=0.5, or see `sdft probe`;")
+    assert findings([{**SOUND, "entropy": 1.2}] * 12, []) == []
+    assert findings([SOUND, *noise], []) == []  # it has become so: that is for other guards
+
+
 def test_a_gradient_that_the_importance_cap_removes_is_named() -> None:
     rows = [{**SOUND, "loss": 1e-10, "grad_norm": 1e-10}] * 8
     ((_, guard, _, text, hint),) = findings(rows, [], objective={"importance_cap": 1e-9})
