@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sides import make_trainer
 from turns import Turn
-from workload import Case, config, make, tokenizer
+from workload import Case, config, loaded, tokenizer
 
 if TYPE_CHECKING:
     from sdft_cli.models.batching import Row
@@ -68,7 +68,7 @@ def model_checks(case: Case, folder: Path, data: Path, packed: float, sampled: f
     config(case, tokenizer()).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     from_pretrained = transformers.AutoModelForCausalLM.from_pretrained
-    transformers.AutoModelForCausalLM.from_pretrained = lambda *_, **__: make(case)[0]
+    transformers.AutoModelForCausalLM.from_pretrained = lambda *_, **settings: loaded(case, settings)
     try:
         trainer = make_trainer(Turn(None), case, folder, data, "sdft")
     finally:

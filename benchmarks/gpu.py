@@ -36,7 +36,7 @@ os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")  # as in `pretraine
 from checks import checks
 from sides import ours, trl_sdft
 from turns import Side, Turn
-from workload import Case, config, make, tokenizer, write_data
+from workload import Case, config, loaded, tokenizer, write_data
 
 GB = 1e9
 RANK = 64
@@ -101,9 +101,9 @@ def queued(turn: Turn, side: str, case: Case, model: Path, data: Path) -> None:
 
     turn.pipe.recv()
 
-    def from_pretrained(*_: Any, **__: Any) -> Any:
-        fresh = make(case)[0]
-        fresh.config._name_or_path = str(model)
+    def from_pretrained(*_: Any, **settings: Any) -> Any:
+        fresh = loaded(case, settings)
+        (fresh[0] if isinstance(fresh, tuple) else fresh).config._name_or_path = str(model)
         return fresh
 
     for kind in (transformers.AutoModelForCausalLM, transformers.Qwen2ForCausalLM):

@@ -10,6 +10,7 @@ in distribution and not one by one.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +98,13 @@ def make(case: Case) -> tuple[Any, dict[str, float]]:
         _separate(model, case.layers)
         ids_BL = torch.randint(0, words.pad_token_id, (16, 64))  # without the special tokens, which come last
     return model, set_end_probability(model, words.eos_token_id, case.end_probability, ids_BL)
+
+
+def loaded(case: Case, settings: Mapping[str, Any]) -> Any:
+    """The case's model as `from_pretrained` with ``settings`` would give it, with what that says of its checkpoint."""
+    model = make(case)[0]
+    nothing: dict[str, set[str]] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+    return (model, nothing) if settings.get("output_loading_info") else model
 
 
 def tokenizer() -> Any:

@@ -92,7 +92,7 @@ KINDS = (
     ),
 )  # fmt: skip
 #: Pages, with one fact of each kind. A model of 135 million parameters has to learn them within minutes on a laptop.
-PAGES = 4
+PAGES = 2
 
 
 @dataclass(frozen=True)

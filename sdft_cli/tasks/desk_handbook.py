@@ -2,10 +2,10 @@
 
 {"id": "desk-handbook-train-0",
  "prompt": [{"role": "user", "content": "Question for the handbook: Who approves overtime?"}],
- "demonstration": "The handbook says: Odile Marsh.", "context": "Odile Marsh approves overtime. Spare keys are ...",
+ "demonstration": "The answer is Odile Marsh.", "context": "Odile Marsh approves overtime. Spare keys are ...",
  "answer": "Odile Marsh", "meta": {"kind": "approval"}}
 
-Train and validation ask about all sixteen facts in eight wordings, ``test`` in four others; ``ood`` reaches a fact
+Train and validation ask about all eight facts in eight wordings, ``test`` in four others; ``ood`` reaches a fact
 through a situation, or asks back from the fact to its subject; ``corpus`` has the pages. Graded by mention: right if
 the completion contains the gold answer's words. Known flaw: an answer that lists several persons or rooms counts as
 right if the gold one is among them.
@@ -21,7 +21,7 @@ from sdft_cli.tasks._desk import desk_task
 from sdft_cli.types import Example, PrepareOptions, Score
 
 QUESTION = "Question for the handbook: {question}"
-VALIDATION = 24
+VALIDATION = 16
 Asked = tuple[Page, Fact, str, str]  # page, fact, question, answer
 
 
@@ -51,7 +51,7 @@ def _rows(asked: list[Asked], split: str) -> list[Example]:
         Example(
             f"desk-handbook-{split}-{i}",
             [{"role": "user", "content": QUESTION.format(question=question)}],
-            demonstration=f"The handbook says: {answer}.",
+            demonstration=f"The answer is {answer}.",
             context=page.text,
             answer=answer,
             meta={"kind": fact.kind.name, "backwards": answer == fact.subject},
