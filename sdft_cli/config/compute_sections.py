@@ -82,5 +82,7 @@ class Runtime(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int | None = Field(None, ge=1, description="CPU threads; one per core that may be used if not set.")
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
-        "auto", description="auto is the fastest that gives the results of eager, for which every model is written."
+        "auto",
+        description="auto is the fastest that gives the results of eager, for which every model is written; "
+        "flex_attention needs a GPU.",
     )

@@ -99,7 +99,10 @@ def _gap(ours_PV: Tensor, theirs_PV: Tensor) -> float:
 
 
 def raise_if_out_of_memory(policy: Policy, error: Exception) -> None:
-    """`SdftError` where ``error`` says nothing about the model, but that there is too little memory."""
+    """`SdftError` where ``error`` says nothing about the model, but that there is too little memory; ``error`` itself
+    where the device has failed and nothing that follows can be trusted."""
+    if isinstance(error, torch.AcceleratorError):
+        raise error
     if isinstance(error, torch.OutOfMemoryError):
         raise SdftError(
             f"{policy.name}: the model and a few tokens do not fit into the memory of {policy.device}: "

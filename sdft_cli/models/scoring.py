@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: What may go wrong in a forward pass that a model was not made for.
 MISFITS = (TypeError, ValueError, RuntimeError, ImportError, AttributeError, LookupError, AssertionError)
+#: What says nothing about the model: too little memory, or a device that is in no state to compute anything more.
+BROKEN = (torch.OutOfMemoryError, torch.AcceleratorError)
 #: Tokens of the longest row of the trial; the others are its beginning, and shorter still.
 LONGEST = 24
 #: How far the logits of a beginning may move when tokens are added behind it, as a share of their norm. A model that
@@ -190,7 +192,7 @@ class _Trial:
         """Logits [L, V] of every row, passed alone, by the model itself; `Unsupported` where they cannot be right."""
         try:
             logits = [self.core(input_ids=ids_L[None], use_cache=False).logits[0].float() for ids_L in self.rows]
-        except torch.OutOfMemoryError:
+        except BROKEN:
             raise
         except MISFITS as error:
             reason = str(error).strip().partition("\n")[0]
@@ -212,7 +214,7 @@ class _Trial:
             try:
                 hidden = [states(self.core, through, ids_L[None])[0] for ids_L in self.rows]
                 return through, _form(self.core, torch.cat(hidden), torch.cat(reference), self.exact)
-            except torch.OutOfMemoryError:
+            except BROKEN:
                 raise
             except (*MISFITS, Unsupported) as error:
                 reason = reason if isinstance(reason, Unsupported) else error
@@ -223,7 +225,7 @@ class _Trial:
         try:
             ours_NV = head(self.core, form).logits(self._hidden(through, layout))
             return self.distance(list(ours_NV.split(self.lengths)), reference) <= self.allowed
-        except torch.OutOfMemoryError:
+        except BROKEN:
             raise
         except MISFITS:
             return False  # the decoder does not take the keywords, or this machine lacks the kernel

@@ -7,6 +7,7 @@ import torch
 from support.architectures import ARCHITECTURES, random_model
 
 from sdft_cli.config.recipe import Lora, Runtime
+from sdft_cli.engines._ladder import Ladder
 from sdft_cli.models import packing, pretrained, scoring
 from sdft_cli.models.batching import Layout, Row, collate, group_rows, targets
 from sdft_cli.models.policy import Policy
@@ -126,3 +127,19 @@ def test_tokens_that_were_never_trained_do_not_decide(tiny_model: Path) -> None:
         core.get_input_embeddings().weight[2:32] = torch.nan  # the trial pads with 1
     core.set_attn_implementation("sdpa")
     assert scoring.examine(core).layout.packed
+
+
+def test_a_device_that_has_failed_is_no_misfit(tiny_model: Path) -> None:
+    """After an illegal access nothing on the device can be trusted, least of all a slower way to compute."""
+
+    def fails(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    policy = pretrained.load(str(tiny_model), Runtime())
+    policy.core.set_attn_implementation("sdpa")
+    hook = policy.core.get_input_embeddings().register_forward_pre_hook(fails)
+    with pytest.raises(torch.AcceleratorError):
+        scoring.examine(policy.core)
+    with pytest.raises(torch.AcceleratorError):
+        Ladder(policy)
+    hook.remove()
