@@ -149,3 +149,42 @@ def test_a_fused_divergence_takes_a_tenth_of_the_memory_and_no_more_time(tmp_pat
         assert row["bytes"]["fused"] <= row["bytes"]["naive"] / 10, row
         seconds = row["cpu_seconds"]  # of one thread: wall time would depend on what else is running
         assert seconds["fused"] <= seconds["naive"] * 1.1, row  # a tenth for noise
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_on_a_cpu_with_tiny_shapes(tmp_path: Path) -> None:
+    """Ours and TRL's; it checks losses, packing and log-probs on the way."""
+    told = bench("gpu.py", "--device", "cpu", "--tiny", "--only", "0.5B full", "--turns", "1", "--out", tmp_path)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert all(check["ok"] for check in found["checks"]), told
+    assert set(found["cases"]) == {"0.5B full ours", "0.5B full trl"}
+    assert all(case["seconds"] > 0 for case in found["cases"].values()), told
+
+
+@pytest.mark.slow
+def test_the_smoke_test_runs_on_a_cpu(tmp_path: Path) -> None:
+    bench("smoke.py", "--device", "cpu", "--out", tmp_path, "--budget", "600", "--jobs", "2", "--only", "sdft", "sft")
+    found = json.loads((tmp_path / "smoke.json").read_text())
+    assert {job["status"] for job in found["jobs"].values()} == {"ok"}
+
+
+@pytest.mark.slow
+def test_the_evidence_on_a_real_model_runs_with_a_tiny_one(tiny_model: Path, tmp_path: Path) -> None:
+    """One run of every group, with two steps a stage."""
+    names = [
+        "seq-sft-1e-5-s0",
+        "one-lora-sdft-5e-4-s0",
+        "view-answer-s0",
+        "temp-0.3-desk-orders-s0",
+        "probe-desk-triage",
+    ]
+    told = bench(
+        "evidence.py", "--model", tiny_model, "--out", tmp_path, "--device", "cpu", "--quick",
+        "--order", "seq0,one0,view0,temp0,probe", "--only", *names,
+    )  # fmt: skip
+    assert all(name in told for name in names)
+    for name in names[:4]:
+        facts = json.loads((tmp_path / "runs" / name / "base.json").read_text())
+        assert facts["kl"]["forward"]["value"] >= 0 and len(facts["chats"]) == 14
+    advised = sorted(path.name for path in (tmp_path / "runs").glob("probe-*"))
+    assert advised == [f"probe-desk-triage-{what}-s{seed}" for what in ("1e-4", "advised") for seed in (0, 1)]

@@ -26,6 +26,8 @@ AROUND = (0.5, 1.0, 2.0)
 #: Steps below which a stage has hardly begun to learn, passes over the rows (arXiv 2601.19897 takes 1 to 4), and the
 #: batches to choose from.
 STEPS, EPOCHS, MOST_EPOCHS, BATCHES = 60, 2, 4, (32, 16, 8)
+#: Passes over few rows where every pass samples completions anew: what is repeated is the prompt, not the text.
+MOST_EPOCHS_SAMPLED = 10
 #: Room for a completion: so many times the longest demonstration, or the teacher's own length where that is more.
 ROOM, LEAST_TOKENS, TOKENS_STEP = 1.5, 16, 8
 #: A limit on new tokens that is so many times what is needed is lowered.
@@ -59,7 +61,8 @@ def optimization(recipe: Recipe, of_tasks: Sequence[int]) -> list[Setting]:
     chosen = [size for size in BATCHES if rows * EPOCHS / size >= STEPS]
     set_by_hand = train.batch != default.get("batch", train.batch)
     batch = train.batch if set_by_hand else max(chosen, default=min(BATCHES))
-    epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(STEPS * batch / rows)))
+    most = MOST_EPOCHS_SAMPLED if recipe.sampler.source == "student" else MOST_EPOCHS
+    epochs = min(most, max(EPOCHS, math.ceil(STEPS * batch / rows)))
     steps = " to ".join(str(math.ceil(n * epochs / batch)) for n in sorted({rows, max(of_tasks)}))
     reason = "as set" if set_by_hand else f"with {rows} rows, small enough for {STEPS} steps or so"
     passes = f"{steps} steps a task; fewer hardly begin to learn, and more passes are where models begin to forget"

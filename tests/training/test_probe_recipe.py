@@ -109,13 +109,15 @@ def test_rates_fall_with_size_and_adapters_take_ten_times_as_much(
 
 @pytest.mark.parametrize(
     ("rows", "sets", "batch", "epochs"),
-    [(5000, [], 32, 2), (600, [], 16, 2), (220, [], 8, 3), (60, [], 8, 4), (220, ["batch=4"], 4, 2)],
+    [(5000, [], 32, 2), (600, [], 16, 2), (220, [], 8, 3), (60, [], 8, 8), (20, [], 8, 10), (220, ["batch=4"], 4, 2)],
 )
 def test_a_small_set_of_rows_gets_small_batches_and_more_passes(
     rows: int, sets: list[str], batch: int, epochs: int
 ) -> None:
     found = {s["key"]: s["value"] for s in probe_settings.optimization(recipe(*sets), [rows, 2 * rows])}
     assert found == {"train.batch": batch, "train.epochs": epochs}
+    given = {s["key"]: s["value"] for s in probe_settings.optimization(recipe(*sets, method="sft"), [rows])}
+    assert given == {"train.batch": batch, "train.epochs": min(4, epochs)}  # the same texts again and again
     steps = probe_settings.optimization(recipe("max_steps=40", *sets), [rows])
     assert [(s["key"], s["value"]) for s in steps] == [("train.max_steps", 40)]
 
