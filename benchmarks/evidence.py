@@ -11,7 +11,7 @@ of one group have one rule: the same batch, steps and evaluations, and a grid of
     oneN    offline-distill, sft-from-teacher and SDFT with an adapter on desk-triage, seed N
     viewN   SDFT on desk-triage with other views
     tempN   SDFT on desk-triage and desk-orders at other temperatures
-    probe   the recipe that `sdft probe` advises for each task, as it is and with a neighbouring rate, two seeds
+    probe   the recipe that `sdft probe` advises for each task, as it is, three seeds
     old     the defaults before there was a probe: the paper's view, skip_first=3, temperature 1
 
 On a GPU that many processes share, NVIDIA's MPS triples what they get done: start ``nvidia-cuda-mps-control -d`` first.
@@ -20,6 +20,7 @@ On a GPU that many processes share, NVIDIA's MPS triples what they get done: sta
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -45,7 +46,7 @@ RATES = {
     "lora": ("5e-4", "1e-3"),
 }
 VIEWS = ("demonstration", "demonstration-official", "demonstration-system", "answer")
-TEMPERATURES = ("1", "0.7", "0.3")
+TEMPERATURES = ("1", "0.7", "0.5", "0.3")
 ORDER = "seq0,probe,temp0,old,seq1,one0,view0,seq2,one1,view1"
 #: Each a chat of one or two turns of the user's.
 CHATS = (
@@ -128,11 +129,7 @@ class Plan:
             recipe, limit = self.out / f"advised-{task}.toml", "2" if self.given.quick else "48"
             probe = ["probe", "--tasks", task, *self.common, "--limit", limit, "--write-recipe", str(recipe)]
             often = ["eval_every=20", "eval_limit=64"]
-            runs = [
-                self._train(f"probe-{task}-{name}-s{seed}", "sdft", (task,), [*often, *sets], seed, recipe)
-                for name, sets in (("advised", []), ("1e-4", ["lr=1e-4"]))
-                for seed in (0, 1)
-            ]
+            runs = [self._train(f"probe-{task}-s{seed}", None, (task,), often, seed, recipe) for seed in (0, 1, 2)]
             yield Job(f"probe-{task}", [probe, *runs])
 
     def old(self, _: int) -> Iterator[Job]:
@@ -148,13 +145,20 @@ class Plan:
         return Job(name, [train], self.out / "runs" / name, prior and bool(self.given.prior))
 
     def _train(
-        self, name: str, method: str, tasks: tuple[str, ...], sets: list[str], seed: int, recipe: Path | None = None
+        self,
+        name: str,
+        method: str | None,
+        tasks: tuple[str, ...],
+        sets: list[str],
+        seed: int,
+        recipe: Path | None = None,
     ) -> list[str]:
         sets = [*sets, "checkpoint_every=0", "best=off", "micro_batch_tokens=2560"]
         if self.given.quick:
             sets += ["max_steps=2", "eval_every=1", "eval_limit=4", "evaluation.limit=2"]
         flags = [x for each in sets for x in ("--set", each)]
-        start = ["train", *([str(recipe)] if recipe else []), "--method", method, "--tasks", ",".join(tasks)]
+        start = ["train", *([str(recipe)] if recipe else []), *(["--method", method] if method else [])]
+        start += ["--tasks", ",".join(tasks)]
         run = ["--out", str(self.out / "runs" / name), "--seed", str(seed), "--suite", "everyday"]
         return [*start, *run, *self.common, *flags]
 
@@ -235,8 +239,6 @@ def compare(run: Path, given: argparse.Namespace) -> None:
     from sdft_cli.evaluation import divergences
     from sdft_cli.models.batching import Row
 
-    while not (given.out / "base.json").exists():
-        time.sleep(0.5)
     known = json.loads((given.out / "base.json").read_text())
     policy, base = load(last_model(run), given), load(given.model, given)
     rows = [Row(prompt, ids, [1.0] * len(ids), prompt) for prompt, ids in known["rows"] if ids]
@@ -312,7 +314,8 @@ def run(queue: list[Job], given: argparse.Namespace) -> int:
     while queue or running:
         if time.monotonic() - began > given.until:
             for pid in running:
-                os.killpg(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it is no session yet, or none any more
+                    os.killpg(pid, signal.SIGKILL)
             left = [job.name for job, _ in running.values()] + [job.name for job in queue]
             print(f"time is up; not done: {', '.join(left)}")
             return failed + len(left)
@@ -354,11 +357,12 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "sdft_cli", *prepare], check=True, stdout=subprocess.DEVNULL)
     import_everything()
     jobs = [job for job in Plan(given).jobs() if not given.only or any(word in job.name for word in given.only)]
-    base = [Job("base")]
+    if run([Job("base")], given):
+        return 1  # the others compare with it
     if given.prior:
         where = ["--out", str(given.out / "prior" / "base"), *json.loads(given.prior)]
-        base.append(Job("base-prior", [["eval", str(given.model), *where]]))
-    return min(1, run([*base, *jobs], given))
+        jobs.insert(0, Job("base-prior", [["eval", str(given.model), *where]]))
+    return min(1, run(jobs, given))
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def run(waiting: list[Job], folder: Path, at_once: int, deadline: float) -> None
 
 def judge(job: Job, code: int, folder: Path) -> None:
     """What the end of a command says; the job's next one begins where there is one."""
-    if code == 0 or (job.facts["dies"] and code == -signal.SIGKILL):
+    if code == (-signal.SIGKILL if job.facts["dies"] else 0):
         if job.commands:
             start(job, folder)
         else:

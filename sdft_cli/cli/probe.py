@@ -47,7 +47,10 @@ def probe(
     sets: Sets = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Leave out other views, the teacher taking over, and the cost of other methods."),
+        typer.Option(
+            "--quick",
+            help="Leave out other views, lower temperatures, the teacher taking over, and the cost of other methods.",
+        ),
     ] = False,
     write_recipe: Annotated[
         Path | None, typer.Option("--write-recipe", help="Write the recommended recipe to this new file (TOML).")

@@ -84,5 +84,5 @@ class Runtime(Section):
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
         "auto",
         description="auto is the fastest that gives the results of eager, for which every model is written; "
-        "flex_attention needs a GPU.",
+        "flex_attention cannot be trained on a CPU.",
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdft_cli.engines._decoding import BatchDecoder
 from sdft_cli.errors import SdftError, UsageError
-from sdft_cli.models import packing
+from sdft_cli.models import devices, packing
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.protocols import ModelConfig
 
@@ -101,8 +101,7 @@ def _gap(ours_PV: Tensor, theirs_PV: Tensor) -> float:
 def raise_if_out_of_memory(policy: Policy, error: Exception) -> None:
     """`SdftError` where ``error`` says nothing about the model, but that there is too little memory; ``error`` itself
     where the device has failed and nothing that follows can be trusted."""
-    if isinstance(error, torch.AcceleratorError):
-        raise error
+    devices.raise_if_failed(error)
     if isinstance(error, torch.OutOfMemoryError):
         raise SdftError(
             f"{policy.name}: the model and a few tokens do not fit into the memory of {policy.device}: "

@@ -38,6 +38,16 @@ def find(name: str) -> torch.device:
     return device
 
 
+def raise_if_failed(error: Exception) -> None:
+    """Raise ``error`` again if the device has failed: after an illegal access, say, every later call fails too. That a
+    kernel is missing for it is an error of the same class, and leaves it sound."""
+    if isinstance(error, torch.AcceleratorError):
+        try:
+            torch.cuda.synchronize()
+        except (RuntimeError, AssertionError):
+            raise error from None
+
+
 def _check_gpu(name: str, device: torch.device) -> None:
     if not torch.cuda.is_available():
         built = "finds no GPU" if torch.backends.cuda.is_built() else "is built without CUDA"

@@ -32,8 +32,6 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     logging.disable_progress_bar()  # the only progress bar on the screen is ours
     devices.set_threads(runtime.threads)
     device, dtype = placement(runtime)
-    if runtime.attention == "flex_attention" and device.type == "cpu":
-        raise UsageError("runtime.attention=flex_attention has no backward pass on a CPU", "set runtime.attention=auto")
     _say_once(devices.slowness(device, dtype))
     if device.type == "cuda":
         # cuDNN makes a plan for every new length, hence for every sampled token; torch prefers it since 2.11

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sdft_cli.losses.fused import Head
-from sdft_cli.models import packing, rope
+from sdft_cli.models import devices, packing, rope
 from sdft_cli.models.batching import PADDED, Layout
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: What may go wrong in a forward pass that a model was not made for.
 MISFITS = (TypeError, ValueError, RuntimeError, ImportError, AttributeError, LookupError, AssertionError)
-#: What says nothing about the model: too little memory, or a device that is in no state to compute anything more.
-BROKEN = (torch.OutOfMemoryError, torch.AcceleratorError)
 #: Tokens of the longest row of the trial; the others are its beginning, and shorter still.
 LONGEST = 24
 #: How far the logits of a beginning may move when tokens are added behind it, as a share of their norm. A model that
@@ -192,9 +190,10 @@ class _Trial:
         """Logits [L, V] of every row, passed alone, by the model itself; `Unsupported` where they cannot be right."""
         try:
             logits = [self.core(input_ids=ids_L[None], use_cache=False).logits[0].float() for ids_L in self.rows]
-        except BROKEN:
+        except torch.OutOfMemoryError:
             raise
         except MISFITS as error:
+            devices.raise_if_failed(error)
             reason = str(error).strip().partition("\n")[0]
             raise Unsupported(f"its forward pass fails: {reason}", "try another runtime.dtype or model") from error
         if not all(bool(each.isfinite().all()) for each in logits):
@@ -214,9 +213,10 @@ class _Trial:
             try:
                 hidden = [states(self.core, through, ids_L[None])[0] for ids_L in self.rows]
                 return through, _form(self.core, torch.cat(hidden), torch.cat(reference), self.exact)
-            except BROKEN:
+            except torch.OutOfMemoryError:
                 raise
             except (*MISFITS, Unsupported) as error:
+                devices.raise_if_failed(error)
                 reason = reason if isinstance(reason, Unsupported) else error
         raise reason if isinstance(reason, Unsupported) else Unsupported(f"it has no readable hidden states: {reason}")
 
@@ -225,9 +225,10 @@ class _Trial:
         try:
             ours_NV = head(self.core, form).logits(self._hidden(through, layout))
             return self.distance(list(ours_NV.split(self.lengths)), reference) <= self.allowed
-        except BROKEN:
+        except torch.OutOfMemoryError:
             raise
-        except MISFITS:
+        except MISFITS as error:
+            devices.raise_if_failed(error)
             return False  # the decoder does not take the keywords, or this machine lacks the kernel
 
     def distance(self, ours: list[Tensor], theirs: list[Tensor]) -> float:

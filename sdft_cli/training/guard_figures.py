@@ -74,10 +74,14 @@ class Figures:
     def _same_distribution(self, row: StepFacts) -> bool:
         """Whether sampler and trainer should agree on the batch: the same weights, and nothing done to the sampler's
         probabilities that is not done to the trainer's."""
-        sampler, goal = self.recipe.sampler, self.recipe.objective
-        plain = sampler.temperature == goal.logits_temperature and sampler.top_p == 1 and sampler.top_k == 0
         fresh = self.steps % self.recipe.train.updates == 0 and not row.get("staleness")
-        return plain and fresh
+        return self.plain and fresh
+
+    @property
+    def plain(self) -> bool:
+        """Whether what is sampled from is what the trainer computes, so that figures of the one hold for the other."""
+        sampler, goal = self.recipe.sampler, self.recipe.objective
+        return sampler.temperature == goal.logits_temperature and sampler.top_p == 1 and sampler.top_k == 0
 
     @property
     def over(self) -> bool:

@@ -60,7 +60,6 @@ _HINTS = {
     "no-gradient": "raise lora.alpha, or train other parameters",
     "masked-start": "set {table}objective.skip_first=0",
     "no-difference": "choose another {table}views.teacher",
-    "noisy-samples": "lower {table}sampler.temperature and {table}objective.logits_temperature together",
     "leaked-wording": "choose another {table}views.teacher",
     "running-on": "set {table}objective.skip_first=0",
     "no-progress": "see with `sdft probe` how often the teacher is right, or choose another {table}views.teacher",

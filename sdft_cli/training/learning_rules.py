@@ -26,17 +26,19 @@ def no_difference(f: Figures, limit: float) -> Alarm | None:
 
 
 def noisy_samples(f: Figures, limit: float) -> Alarm | None:
-    """``limit``: nats per token, at the sampling temperature. A student as unsure as that writes mostly noise, and its
-    teacher, who is the same model, hardly less: how right the teacher is greedily says little then. Of a vocabulary
-    that is drawn from evenly, `uniform` tells."""
-    if not (f.settled("entropy") or f.over) or f.least("entropy") < limit:
+    """``limit``: nats per token, of the distribution that is sampled from. A student as unsure as that writes mostly
+    noise, and its teacher, the same model shown more, may be hardly surer: how often that is right greedily says little
+    then. Of a vocabulary that is drawn from evenly, `uniform` tells."""
+    taught = f.recipe.objective.target == "teacher" and f.recipe.views.teacher not in (None, f.recipe.views.student)
+    if not taught or not f.plain or not (f.settled("entropy") or f.over):
         return None
-    text = f"the student's samples are noisy (entropy {f.least('entropy'):.2g} nats per token at the start)"
+    start, even = f.least("entropy"), f.recipe.guards.uniform
+    if start < limit or (even is not None and f.vocabulary and start >= even * math.log(f.vocabulary)):
+        return None
+    text = f"the student's samples are mostly noise (entropy {start:.2g} nats per token at the start)"
     lower = f"{f.recipe.sampler.temperature / 2:g}"
     ways = f"set {{table}}sampler.temperature={lower} {{table}}objective.logits_temperature={lower}"
-    return Alarm(
-        f"{text}: the teacher's, which are learned from, may be no better", False, f"{ways}, or see `sdft probe`"
-    )
+    return Alarm(f"{text}: the teacher's distribution may be no surer", False, f"{ways}, or see `sdft probe`")
 
 
 def running_on(f: Figures, limit: float) -> Alarm | None:

@@ -3,7 +3,8 @@
 On rows of each task's train split: accuracy of the student and of the teacher (the same weights under the teacher's
 view; that the teacher solves what the student does not is the assumption of arXiv 2601.19897, section 3.2) for every
 view that the rows can show (`probe_views`), the divergence between the two on the student's own completions and where
-it lies, the teacher's accuracy when it takes over from the student (`probe_takeover`), how far the demonstrations are
+it lies, the teacher's accuracy when it is sampled (`probe_temperatures`) and when it takes over from the student
+(`probe_takeover`), how far the demonstrations are
 from what the student writes (`probe_demonstrations`), lengths of prompts, and the cost of real steps (`probe_costs`).
 It holds for the model as it is: the teacher of a later stage starts from weights that are trained by then. No weight
 changes. What follows from it is in `probe_advice`.
@@ -44,7 +45,7 @@ DEMONSTRATION = "demonstration"
 
 def measure(recipe: Recipe, limit: int, quick: bool = False) -> Measured:
     """Probe every task of ``recipe`` on at most ``limit`` train rows each; if ``quick``, the recipe's own view and
-    method alone, without taking over.
+    method alone, at its own temperature, without taking over.
 
     Rows that training would refuse are left out and counted, whatever ``train.on_bad_row`` says.
     """
@@ -151,6 +152,8 @@ class _Probe:
         seconds = (time.monotonic() - began) / len(prompts)
         still = len(prompts) + sum(len(candidate.prompts) for candidate in candidates)
         still += 0 if self.quick else (len(PREFIXES) - 1) * min(TAKEOVER_ROWS, len(prompts))
+        tried = 1 if self.quick else 1 + len(probe_temperatures.LOWER)
+        still += tried * min(probe_temperatures.ROWS, len(prompts))
         judged = ", each judged" if self.judge and stage.task.rubric else ""
         time_left = console.clock(still * seconds)
         self._note(stage, f"student, temperature 1; {still} completions to go{judged}: about {time_left}")
@@ -162,8 +165,9 @@ class _Probe:
         return next(view for view in views if view.probe is best)
 
     def _temperatures(self, subject: Subject, view: MeasuredView) -> Temperatures | None:
-        self._note(subject.stage, f"teacher, shown {view.candidate.name}, sampled")
-        return probe_temperatures.measure(subject, view, self.recipe.sampler.temperature, only_own=self.quick)
+        if view.probe["teacher"]["accuracy"] is not None:
+            self._note(subject.stage, f"teacher, shown {view.candidate.name}, sampled")
+        return probe_temperatures.measure(subject, view, only_own=self.quick)
 
     def _takeover(self, subject: Subject, view: MeasuredView, sampled: Sequence[Rollout]) -> Takeover | None:
         self._note(subject.stage, f"teacher, shown {view.candidate.name}, takes over from the student")

@@ -193,13 +193,14 @@ def _other_view(task: TaskProbe) -> str:
 def _about_sampling(task: TaskProbe) -> Iterator[Reason]:
     """Of the best view: what is learned is the teacher as it is sampled."""
     found = task["temperatures"]
-    if not found or keeps(found["points"][0], found["greedy"]):
+    if not found or not found["keys"] or keeps(found["points"][0], found["greedy"]):
         return
-    lower, _ = temperature(task) or (found["points"][0]["temperature"], "")
-    hint = f"set sampler.temperature={lower:g} objective.logits_temperature={lower:g}"
+    lower, words = temperature(task) or (found["points"][0]["temperature"], sampled_words(found))
+    hint = "set " + " ".join(f"{key}={lower:g}" for key in found["keys"])
     if lower >= found["points"][0]["temperature"]:
-        hint = "set a lower sampler.temperature, and objective.logits_temperature to the same"
-    yield "teacher_flat", f"{sampled_words(found)} the rows: the student will learn what is sampled", hint
+        tried = len(found["points"]) > 1
+        hint = "improve the demonstrations, or use a larger model" if tried else f"lower {' and '.join(found['keys'])}"
+    yield "teacher_flat", f"{words}: the student will learn what is sampled", hint
 
 
 def _about_rows(task: TaskProbe) -> Iterator[Reason]:

@@ -14,7 +14,7 @@ from sdft_cli.config.recipe import METHODS, Recipe
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.config.recipe_text import number_text, recipe_text
 from sdft_cli.models.views import VIEWS
-from sdft_cli.training import probe_settings
+from sdft_cli.training import probe_settings, probe_temperatures
 from sdft_cli.training.probe_advice import clean_share, helps
 from sdft_cli.training.probe_costs import with_method
 from sdft_cli.training.probe_record import Measured, Recommendation, Setting, TaskProbe, Verdict, ViewProbe
@@ -79,7 +79,8 @@ def _method(recipe: Recipe, taught: bool) -> tuple[str, str]:
 
 
 def _shared(recipe: Recipe, tasks: Sequence[TaskProbe], verdicts: Sequence[Verdict]) -> tuple[list[Setting], list[str]]:
-    """What the tasks share: the view, the tokens to skip and the longest completion; and notes on compromises."""
+    """What the tasks share: the view, the tokens to skip, the temperature and the longest completion; and notes on
+    compromises."""
     view, why, notes = _view(tasks, verdicts)
     shown = [(task, next((v for v in task["views"] if v["view"] == view), task["views"][0])) for task in tasks]
     settings = [Setting(key="views.teacher", value=view, reason=why)]
@@ -111,10 +112,8 @@ def _temperature(recipe: Recipe, tasks: Sequence[TaskProbe]) -> list[Setting]:
         return []
     reason = reason if len(tasks) == 1 else f"{task}: {reason}"
     equal = "as the sampler's, so that the distributions compared are those that are sampled from"
-    return [
-        Setting(key="sampler.temperature", value=lowest, reason=reason),
-        Setting(key="objective.logits_temperature", value=lowest, reason=equal),
-    ]
+    reasons = {"sampler.temperature": reason, "objective.logits_temperature": equal}
+    return [Setting(key=key, value=lowest, reason=reasons[key]) for key in probe_temperatures.keys(recipe)]
 
 
 def _view(tasks: Sequence[TaskProbe], verdicts: Sequence[Verdict]) -> tuple[str, str, list[str]]:

@@ -102,9 +102,11 @@ class TemperaturePoint(TypedDict):
 
 class Temperatures(TypedDict):
     """Accuracies of the teacher, with ``view``, when it is sampled: at the recipe's own temperature, then at lower ones
-    until it keeps enough of its ``greedy`` accuracy on the same rows (`probe_temperatures`)."""
+    until it keeps enough of its ``greedy`` accuracy on the same rows (`probe_temperatures`). ``keys`` are those of the
+    recipe that set the temperature it is learned at; there are none where no teacher is learned from."""
 
     view: str
+    keys: list[str]
     greedy: float
     points: list[TemperaturePoint]
 

@@ -66,6 +66,8 @@ def optimization(recipe: Recipe, of_tasks: Sequence[int]) -> list[Setting]:
     steps = " to ".join(str(math.ceil(n * epochs / batch)) for n in sorted({rows, max(of_tasks)}))
     reason = "as set" if set_by_hand else f"with {rows} rows, small enough for {STEPS} steps or so"
     passes = f"{steps} steps a task; fewer hardly begin to learn, and more passes are where models begin to forget"
+    if epochs > MOST_EPOCHS:
+        passes = f"{steps} steps a task; each pass samples completions anew"
     return [
         Setting(key="train.batch", value=batch, reason=reason),
         Setting(key="train.epochs", value=epochs, reason=passes),
@@ -93,13 +95,16 @@ def temperature(task: TaskProbe) -> tuple[float, str] | None:
         return None
     kept = [point for point in found["points"] if keeps(point, found["greedy"])]
     best = kept[0] if kept else max(found["points"], key=lambda point: point["accuracy"] or 0.0)
-    return best["temperature"], f"{sampled_words(found)} {best['n']} rows"
+    return best["temperature"], sampled_words(found)
 
 
 def sampled_words(found: Temperatures) -> str:
-    """At which temperature the teacher is how often right."""
-    rates = [f"{point['accuracy'] or 0:.2f} at temperature {point['temperature']:g}" for point in found["points"]]
-    return f"sampled, the teacher is right {', '.join(rates)}, greedily {found['greedy']:.2f} of"
+    """At which temperature the teacher is right how often."""
+    first, *others = (f"on {point['accuracy'] or 0:.2f}" for point in found["points"])
+    at, *lower = (f"{point['temperature']:g}" for point in found["points"])
+    rates = [f"{first} of {found['points'][0]['n']} rows sampled at temperature {at}"]
+    rates += [f"{rate} at {temperature}" for rate, temperature in zip(others, lower, strict=True)]
+    return f"the teacher is right {', '.join(rates)}; greedily on {found['greedy']:.2f}"
 
 
 def lost_after(takeover: Takeover | None) -> int | None:

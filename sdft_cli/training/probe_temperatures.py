@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdft_cli.config.recipe import Sampler
+from sdft_cli.config.recipe import Recipe, Sampler
 from sdft_cli.evaluation import summaries
 from sdft_cli.runs.records import ItemRecord
 from sdft_cli.training.probe_record import TemperaturePoint, Temperatures
@@ -21,15 +21,31 @@ from sdft_cli.types import Rollout
 
 #: Temperatures to try below the recipe's own, from the highest.
 LOWER = (0.7, 0.5, 0.3)
-#: The share of its greedy accuracy that a teacher must keep when it is sampled.
+#: The share of its greedy accuracy that a teacher must keep when it is sampled; as counted on so few rows, because a
+#: temperature that is a little too low costs little.
 KEPT = 0.8
 #: Rows on which it is sampled.
 ROWS = 16
 
 
-def measure(subject: Subject, view: MeasuredView, own: float, only_own: bool) -> Temperatures | None:
-    """The teacher's accuracy at the recipe's ``own`` temperature and, unless ``only_own``, at lower ones until it keeps
-    enough of the greedy one; None where the view can show no row or nothing is scored."""
+def keys(recipe: Recipe) -> list[str]:
+    """The keys that set the temperature at which a teacher is learned from; none where there is no such teacher.
+
+    A teacher that writes the completions is learned as it samples, one that scores the student's as its tempered
+    distribution, which the student then has to be sampled from as well."""
+    written, scored = recipe.sampler.source == "teacher", recipe.objective.target == "teacher"
+    if not written and not (scored and recipe.sampler.source == "student"):
+        return []
+    return ["sampler.temperature", *(["objective.logits_temperature"] if scored else [])]
+
+
+def measure(subject: Subject, view: MeasuredView, only_own: bool) -> Temperatures | None:
+    """The teacher's accuracy at the temperature that it is learned at and, unless ``only_own``, at lower ones until it
+    keeps enough of the greedy one; None where the view can show no row or nothing is scored."""
+    recipe = subject.recipe
+    written = recipe.sampler.source == "teacher"
+    own = recipe.sampler.temperature if written else recipe.objective.logits_temperature
+    sampler = recipe.sampler if written else Sampler()  # what is scored is the whole distribution
     count = sum(i < ROWS for i in view.candidate.at)
     greedy = summaries.summarize(view.records[:count])["accuracy"] if count else None
     if greedy is None:
@@ -37,11 +53,16 @@ def measure(subject: Subject, view: MeasuredView, own: float, only_own: bool) ->
     examples, prompts = [subject.rows[i].example for i in view.candidate.at[:count]], view.candidate.prompts[:count]
     points = []
     for temperature in (own, *(() if only_own else (t for t in LOWER if t < own))):
-        rollouts = subject.sample(prompts, sampler=Sampler(temperature=temperature))
-        points.append(_point(temperature, subject.grade(examples, rollouts), rollouts))
-        if keeps(points[-1], greedy):
+        rollouts = subject.sample(prompts, sampler=sampler.model_copy(update={"temperature": temperature}))
+        point = _point(temperature, subject.grade(examples, rollouts), rollouts)
+        if point["accuracy"] is None:
             break
-    return {"view": view.candidate.name, "greedy": greedy, "points": points}
+        points.append(point)
+        if keeps(point, greedy):
+            break
+    if not points:
+        return None
+    return {"view": view.candidate.name, "keys": keys(recipe), "greedy": greedy, "points": points}
 
 
 def keeps(point: TemperaturePoint, greedy: float) -> bool:

@@ -25,7 +25,9 @@ def check_recipe(recipe: Recipe) -> Method:
         plugins.task(task, recipe.data)
     if recipe.suite and isinstance(suite := plugins.SUITES.get(recipe.suite), Battery):
         suite.settings(recipe.evaluation)  # raises where something it needs is missing
-    pretrained.placement(recipe.runtime)  # raises for a device that is not there
+    device, _ = pretrained.placement(recipe.runtime)  # raises for a device that is not there
+    if recipe.runtime.attention == "flex_attention" and device.type == "cpu":
+        raise UsageError("runtime.attention=flex_attention has no backward pass on a CPU", "set runtime.attention=auto")
     engine = ENGINES.get(recipe.engine.name)
     if ready := getattr(engine, "check", None):
         ready(recipe.engine)  # raises where something it needs is missing

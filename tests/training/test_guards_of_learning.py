@@ -196,10 +196,18 @@ def test_a_teacher_that_never_differs_is_worth_a_warning() -> None:
 def test_a_student_that_writes_noise_is_worth_a_warning() -> None:
     noise = [{**SOUND, "entropy": 3.1}] * 12
     ((step, guard, level, text, hint),) = findings(noise, [])
-    assert (step, guard, level) == (10, "noisy-samples", "warn") and "entropy 3.1 nats per token" in text
+    assert (
+        (step, guard, level) == (10, "noisy-samples", "warn")
+        and "entropy 3.1 nats per token" in text
+        and "teacher's distribution" in text
+    )
     assert hint.startswith("set sampler.temperature=0.5 objective.logits_temperature=0.5, or see `sdft probe`;")
     assert findings([{**SOUND, "entropy": 1.2}] * 12, []) == []
     assert findings([SOUND, *noise], []) == []  # it has become so: that is for other guards
+    assert (
+        findings(noise, [], objective={"logits_temperature": 0.5, "importance_cap": None}) == []
+    )  # not what is sampled
+    assert findings(noise, [], views={"teacher": "prompt"}) == []  # its teacher is shown nothing more
 
 
 def test_a_gradient_that_the_importance_cap_removes_is_named() -> None:

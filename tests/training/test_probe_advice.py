@@ -12,6 +12,7 @@ def kinds(of: dict) -> set[str]:
 
 # --- the view --------------------------------------------------------------------------------------------------------
 
+KEYS = ["sampler.temperature", "objective.logits_temperature"]
 PAPER, PLAIN, ANSWER = "demonstration", "demonstration-plain", "answer"
 #: No better than a student at 0.
 USELESS = {"right": 0.05, "gain": gain(0.05, -0.1, 0.2)}
@@ -119,13 +120,19 @@ def test_a_teacher_that_runs_on_or_repeats_its_prompt_is_warned_about() -> None:
 
 
 def test_a_teacher_that_is_right_greedily_alone_is_warned_about() -> None:
-    points = [
-        {"temperature": t, "accuracy": right, "interval": None, "n": 16, "ended": 1.0}
-        for t, right in ((1.0, 0.12), (0.5, 0.7))
-    ]
-    found = advise(task(temperatures={"view": PAPER, "greedy": 0.8, "points": points}))
-    assert [warning["what"] for warning in found] == ["teacher_flat"]
-    assert found[0]["hint"] == "set sampler.temperature=0.5 objective.logits_temperature=0.5"
-    assert "0.12 at temperature 1" in found[0]["message"]
-    kept = [{**points[0], "accuracy": 0.7}]
-    assert not kinds(task(temperatures={"view": PAPER, "greedy": 0.8, "points": kept}))
+    def found(*rates: tuple[float, float], keys: list[str] = KEYS) -> list[dict]:
+        points = [
+            {"temperature": heat, "accuracy": right, "interval": None, "n": 16, "ended": 1.0} for heat, right in rates
+        ]
+        return advise(task(temperatures={"view": PAPER, "keys": keys, "greedy": 0.8, "points": points}))
+
+    (warning,) = found((1.0, 0.12), (0.5, 0.7))
+    assert warning["what"] == "teacher_flat"
+    assert warning["hint"] == "set sampler.temperature=0.5 objective.logits_temperature=0.5"
+    assert "right on 0.12 of 16 rows sampled at temperature 1, on 0.70 at 0.5; greedily on 0.80" in warning["message"]
+    assert not found((1.0, 0.7))  # it keeps enough
+    assert not found((1.0, 0.1), (0.5, 0.7), keys=[])  # nothing is learned from it, as in SFT
+    (warning,) = found((1.0, 0.1))  # --quick
+    assert warning["hint"] == "lower sampler.temperature and objective.logits_temperature"
+    (warning,) = found((1.0, 0.1), (0.5, 0.1), (0.3, 0.0))
+    assert warning["hint"] == "improve the demonstrations, or use a larger model"

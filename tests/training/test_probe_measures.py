@@ -82,24 +82,44 @@ def test_points_of_a_takeover_begin_with_the_teacher_alone(subject: Subject, stu
 
 
 def test_the_teacher_is_sampled_at_its_own_temperature_and_at_lower_ones(subject: Subject, views) -> None:
-    own = views[0]
-    found = probe_temperatures.measure(subject, own, 1.0, only_own=False)
-    assert found is not None and found["greedy"] == own.probe["teacher"]["accuracy"]
-    tried = [point["temperature"] for point in found["points"]]
-    assert tried == [1.0, 0.7, 0.5, 0.3][: len(tried)]
-    kept = [point["accuracy"] >= 0.8 * found["greedy"] for point in found["points"]]
-    assert not any(kept[:-1]) and (kept[-1] or len(tried) == 4)
+    right = [{**record, "value": 1.0} for record in views[0].records]  # greedily; sampled, an untrained model never is
+    own = views[0]._replace(records=right)
+    found = probe_temperatures.measure(subject, own, only_own=False)
+    assert found is not None and found["greedy"] == 1.0
+    assert found["keys"] == ["sampler.temperature", "objective.logits_temperature"]
+    assert [point["temperature"] for point in found["points"]] == [1.0, 0.7, 0.5, 0.3]
     examples = [row.example for row in subject.rows]
     for point in found["points"]:
         sampler = Sampler(temperature=point["temperature"])
         drawn = subject.engine.sample(own.candidate.prompts, sampler, NEW_TOKENS, subject.seed)
-        grades = [
-            subject.stage.task.grade(subject.policy.chat.decode(r.ids), e).value
-            for r, e in zip(drawn, examples, strict=True)
-        ]
+        texts = [subject.policy.chat.decode(rollout.ids) for rollout in drawn]
+        grades = [subject.stage.task.grade(*each).value for each in zip(texts, examples, strict=True)]
         assert point["accuracy"] == pytest.approx(sum(grades) / ROWS)
-    alone = probe_temperatures.measure(subject, own, 2.0, only_own=True)
-    assert alone is not None and [point["temperature"] for point in alone["points"]] == [2.0]
+        assert point["ended"] == sum(rollout.finish == "stop" for rollout in drawn) / ROWS
+    alone = probe_temperatures.measure(subject, own, only_own=True)
+    assert alone is not None and alone["points"] == found["points"][:1]
+    wrong = [{**record, "value": 0.0} for record in right]  # there is nothing to keep: one temperature is enough
+    least = probe_temperatures.measure(subject, own._replace(records=wrong), only_own=False)
+    assert least is not None and least["points"] == found["points"][:1]
+    unscored = [{**record, "value": None} for record in right]
+    assert probe_temperatures.measure(subject, own._replace(records=unscored), only_own=False) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "want"),
+    [
+        ("sdft", ["sampler.temperature", "objective.logits_temperature"]),
+        ("opsd", ["sampler.temperature", "objective.logits_temperature"]),
+        ("offline-distill", ["sampler.temperature", "objective.logits_temperature"]),
+        ("sft-from-teacher", ["sampler.temperature"]),
+        ("sft", []),
+        ("grpo", []),
+        ("reinvoke", []),
+    ],
+)
+def test_the_keys_of_the_temperature_that_a_teacher_is_learned_at(method: str, want: list[str]) -> None:
+    recipe = assemble(None, {"tasks": ["micro-tooluse"], "method": method}, [])
+    assert probe_temperatures.keys(recipe) == want
 
 
 def test_losses_equal_plain_log_probs(subject: Subject) -> None:

@@ -186,7 +186,8 @@ def sampled(greedy: float, **rates: float) -> dict:
         {"temperature": int(name[1:]) / 10, "accuracy": rate, "interval": None, "n": 16, "ended": 1.0}
         for name, rate in rates.items()
     ]
-    return {"view": PAPER, "greedy": greedy, "points": points}
+    keys = ["sampler.temperature", "objective.logits_temperature"]
+    return {"view": PAPER, "keys": keys, "greedy": greedy, "points": points}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,15 @@ def test_a_teacher_that_is_flat_is_sampled_at_a_lower_temperature(found: dict | 
     assert got.get("sampler.temperature") == got.get("objective.logits_temperature") == want
     if want:
         reason = next(s["reason"] for s in settings["settings"] if s["key"] == "sampler.temperature")
-        assert "at temperature 1, " in reason and "of 16 rows" in reason
+        assert reason.startswith("the teacher is right on 0.") and " of 16 rows sampled at temperature 1, on " in reason
+
+
+def test_a_method_whose_teacher_writes_has_no_divergence_to_temper() -> None:
+    found = task(temperatures=sampled(0.8, t10=0.1, t05=0.7))
+    got = values(recommended(found, base=recipe(method="sft-from-teacher")))
+    assert got["sampler.temperature"] == 0.5 and "objective.logits_temperature" not in got
+    got = values(recommended(found, base=recipe(method="sft")))  # it becomes sdft
+    assert got["sampler.temperature"] == got["objective.logits_temperature"] == 0.5
 
 
 def test_several_tasks_take_the_lowest_temperature_that_one_needs() -> None:
