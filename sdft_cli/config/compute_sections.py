@@ -83,6 +83,5 @@ class Runtime(Section):
     threads: int | None = Field(None, ge=1, description="CPU threads; one per core that may be used if not set.")
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
         "auto",
-        description="auto is the fastest that gives the results of eager, for which every model is written; "
-        "flex_attention cannot be trained on a CPU.",
+        description="auto is the fastest that gives the results of eager, for which every model is written.",
     )

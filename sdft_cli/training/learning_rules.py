@@ -30,7 +30,7 @@ def noisy_samples(f: Figures, limit: float) -> Alarm | None:
     noise, and its teacher, the same model shown more, may be hardly surer: how often that is right greedily says little
     then. Of a vocabulary that is drawn from evenly, `uniform` tells."""
     taught = f.recipe.objective.target == "teacher" and f.recipe.views.teacher not in (None, f.recipe.views.student)
-    if not taught or not f.plain or not (f.settled("entropy") or f.over):
+    if not taught or not f.plain or not f.settled("entropy"):
         return None
     start, even = f.least("entropy"), f.recipe.guards.uniform
     if start < limit or (even is not None and f.vocabulary and start >= even * math.log(f.vocabulary)):
