@@ -157,6 +157,13 @@ def _in_system(example: Example, attempts: Attempts) -> list[Message] | None:
     return [{**first, "content": "\n\n".join(said)}, *rest]
 
 
+def _asked_again(example: Example, attempts: Attempts) -> list[Message] | None:
+    """The demonstration as an answer that has been given, and the question once more. There is no wording of ours that
+    a student could take over, and the teacher begins as the demonstration does."""
+    text, at = demonstration_text(example), max(i for i, m in enumerate(example.prompt) if m["role"] == "user")
+    return [*example.prompt, {"role": "assistant", "content": text}, example.prompt[at]] if text.strip() else None
+
+
 def _sibling_as_demonstration(example: Example, attempts: Attempts) -> list[Message] | None:
     return rewrite_last_user(example.prompt, PAPER, attempts.sibling) if attempts.sibling else None
 
@@ -172,6 +179,7 @@ _SHIPPED = (
     _shown("demonstration-official", "the same in the wording of the authors' code", OFFICIAL, demonstration_text),
     _shown("demonstration-plain", "the same without asking for the thinking process", PLAIN, demonstration_text),
     View("demonstration-system", "the demonstration in the system message, the question as it is", _in_system),
+    View("demonstration-turn", "the question answered by the demonstration, and asked again", _asked_again),
     # Knowledge tasks: the slot holds the article and the answer (the paper's Figure 7 ablates each).
     _shown("context+demonstration", "article and demonstration", PAPER, _joined(_context, demonstration_text)),
     _shown("context", "the article alone", PAPER, _context),

@@ -125,7 +125,7 @@ def _views(f: Figures) -> str:
     now = f.recipe.views.teacher or ""
     if not now.startswith("demonstration"):
         return "choose another {table}views.teacher"
-    others = [name for name in ("demonstration-system", "demonstration-plain") if name != now]
+    others = [name for name in ("demonstration-turn", "demonstration-plain") if name != now]
     return f"set {{table}}views.teacher={' or '.join(others)}"
 
 

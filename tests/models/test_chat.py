@@ -55,6 +55,17 @@ def test_a_demonstration_in_the_system_message_leaves_the_question_as_it_is() ->
     assert view(empty) == view(bare) and view(replace(example, demonstration=None)) is None
 
 
+def test_a_demonstration_as_a_turn_is_an_answer_given_before_the_same_question() -> None:
+    view, example = views.VIEWS["demonstration-turn"], ask("q", demonstration="d")
+    system, user = example.prompt
+    assert view(example) == [system, user, {"role": "assistant", "content": "d"}, user]
+    longer = replace(
+        example, prompt=[system, {"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}, user]
+    )
+    assert view(longer) == [*longer.prompt, {"role": "assistant", "content": "d"}, user]
+    assert view(replace(example, demonstration=" ")) is None and view(replace(example, demonstration=None)) is None
+
+
 def test_a_completion_continues_the_prompt_at_the_assistants_turn(chat: Chat) -> None:
     example = ask("which number comes after five ?", demonstration="six !")
     ids, mask = chat.completion(example)

@@ -175,9 +175,9 @@ def test_a_student_that_repeats_the_teachers_instructions() -> None:
     ((step, guard, level, text, hint),) = findings(rows(0.05, 0.2, 0.7, 0.9), [])
     assert (step, guard, level) == (21, "leaked-wording", "warn")
     assert "70 % of completions repeat the teacher's instructions ('a classic example of'), 5 % at the start" in text
-    assert hint.startswith("set views.teacher=demonstration-system or demonstration-plain;")
+    assert hint.startswith("set views.teacher=demonstration-turn or demonstration-plain;")
     (found,) = findings(rows(0.0, 1.0), [], views={"teacher": "demonstration-plain"})
-    assert found[4].startswith("set views.teacher=demonstration-system;")
+    assert found[4].startswith("set views.teacher=demonstration-turn;")
     assert findings(rows(0.8, 0.9, 1.0), []) == []  # its own way to write
 
 

@@ -156,11 +156,12 @@ def test_every_view_that_the_rows_can_show_is_measured_once(subject: Subject, vi
     assert names[0] == "demonstration"
     assert set(names[1:]) == {
         *("demonstration-official", "demonstration-plain", "demonstration-system", "reference"),
+        "demonstration-turn",
         *("answer", "answer-as-demonstration"),
     }  # without an article, context+demonstration is the demonstration, and the context shows nothing
     shows = {view.probe["view"] for view in views if view.probe["demonstrates"]}
     assert shows == set(names) - {"answer", "answer-as-demonstration"}
-    assert [view.probe["clean_gain"] is None for view in views] == [True, *[False] * 6]
+    assert [view.probe["clean_gain"] is None for view in views] == [True, *[False] * (len(names) - 1)]
 
 
 def test_clean_is_right_and_ended_and_in_words_of_its_own(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
