@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sdft_cli.engines._decoding import BatchDecoder, FastDecoder, ForwardDecoder
 from sdft_cli.engines._fast_layers import FastLayers
-from sdft_cli.engines._trial import UNFIT, Trial, in_a_line, raise_if_out_of_memory
+from sdft_cli.engines._trial import UNFIT, Trial, in_a_line, raise_if_no_misfit
 from sdft_cli.engines._unpadded import Reading, UnpaddedDecoder
 from sdft_cli.errors import UsageError
 from sdft_cli.models import packing, rope
@@ -68,7 +68,7 @@ class Ladder:
             try:
                 problem = self.trial.problem(rung.prepare()())
             except UNFIT as error:
-                raise_if_out_of_memory(self.policy, error)
+                raise_if_no_misfit(self.policy, error)
                 problem = rung.unfit or in_a_line(error)
             if not problem:
                 return rung, why

@@ -42,7 +42,7 @@ class Trial:
         try:
             self.wanted = [self._plain(row, length) for row, length in zip(self.rows, self.lengths, strict=True)]
         except UNFIT as error:
-            raise_if_out_of_memory(policy, error)
+            raise_if_no_misfit(policy, error)
             raise UsageError(
                 f"{policy.name}: a forward pass of {len(self.rows[0])} tokens fails: {in_a_line(error)}",
                 "this model cannot be sampled from as it is: check its config, or use another model",
@@ -98,7 +98,7 @@ def _gap(ours_PV: Tensor, theirs_PV: Tensor) -> float:
     return float((ours_PV - theirs_PV).norm() / theirs_PV.norm().clamp(min=1e-6))
 
 
-def raise_if_out_of_memory(policy: Policy, error: Exception) -> None:
+def raise_if_no_misfit(policy: Policy, error: Exception) -> None:
     """`SdftError` where ``error`` says nothing about the model, but that there is too little memory; ``error`` itself
     where the device has failed and nothing that follows can be trusted."""
     devices.raise_if_failed(error)

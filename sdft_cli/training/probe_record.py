@@ -70,14 +70,19 @@ class ViewProbe(TypedDict):
     skip_first: SkipFirstFacts | None
 
 
-class TakeoverPoint(TypedDict):
+class Rate(TypedDict):
+    """An accuracy on ``n`` rows; None where nothing was scored."""
+
+    accuracy: float | None
+    interval: Interval | None
+    n: int
+
+
+class TakeoverPoint(Rate):
     """The teacher goes on greedily after the student's first ``tokens``. ``over`` counts the rows whose student had
     ended by then, so that there was nothing left to take over."""
 
     tokens: int
-    accuracy: float | None
-    interval: Interval | None
-    n: int
     over: int
     change: Gain | None
 
@@ -90,13 +95,10 @@ class Takeover(TypedDict):
     points: list[TakeoverPoint]
 
 
-class TemperaturePoint(TypedDict):
+class TemperaturePoint(Rate):
     """The teacher's completions, sampled at a ``temperature``; ``ended`` is the share that ended by itself."""
 
     temperature: float
-    accuracy: float | None
-    interval: Interval | None
-    n: int
     ended: float | None
 
 

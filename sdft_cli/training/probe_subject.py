@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sdft_cli.config.recipe import Recipe, Sampler
 from sdft_cli.errors import UsageError
-from sdft_cli.evaluation import answers
+from sdft_cli.evaluation import answers, summaries
 from sdft_cli.evaluation.judge import Judge, judged
 from sdft_cli.models.batching import Row
 from sdft_cli.models.chat_template import TemplateRefusal
@@ -21,7 +21,7 @@ from sdft_cli.runs.records import ItemRecord
 from sdft_cli.training.batches import seed_of
 from sdft_cli.training.cost_estimates import percentiles
 from sdft_cli.training.preflight import StagePlan
-from sdft_cli.training.probe_record import WrittenLengths
+from sdft_cli.training.probe_record import Rate, WrittenLengths
 from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.types import Example, Rollout
 
@@ -109,6 +109,13 @@ class Subject:
         task = self.stage.task
         records = answers.graded(examples, rollouts, self.policy.chat, task.grade)
         return judged(self.judge, task.name, task.rubric, records) if self.judge and task.rubric else records
+
+
+def rate(records: Sequence[ItemRecord]) -> Rate:
+    """How many of the graded completions are right."""
+    summary = summaries.summarize(records)
+    ends = summary["interval"]
+    return {"accuracy": summary["accuracy"], "interval": (ends[0], ends[1]) if ends else None, "n": summary["n"]}
 
 
 def written_lengths(rollouts: Sequence[Rollout]) -> WrittenLengths:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sdft_cli.evaluation import summaries
 from sdft_cli.runs.records import ItemRecord
 from sdft_cli.training.probe_record import Takeover, TakeoverPoint
-from sdft_cli.training.probe_subject import Subject
+from sdft_cli.training.probe_subject import Subject, rate
 from sdft_cli.training.probe_views import MeasuredView
 from sdft_cli.types import Rollout
 
@@ -62,13 +62,9 @@ def continued(
 def _point(
     tokens: int, records: Sequence[ItemRecord], alone: Sequence[ItemRecord], over: int, seed: int
 ) -> TakeoverPoint:
-    summary = summaries.summarize(records)
-    ends = summary["interval"]
     return {
         "tokens": tokens,
-        "accuracy": summary["accuracy"],
-        "interval": (ends[0], ends[1]) if ends else None,
-        "n": summary["n"],
+        **rate(records),
         "over": over,
         "change": summaries.gain(alone, records, seed) if tokens else None,
     }

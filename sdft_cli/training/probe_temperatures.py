@@ -9,15 +9,11 @@ is greedily.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sdft_cli.config.recipe import Recipe, Sampler
 from sdft_cli.evaluation import summaries
-from sdft_cli.runs.records import ItemRecord
 from sdft_cli.training.probe_record import TemperaturePoint, Temperatures
-from sdft_cli.training.probe_subject import Subject, written_lengths
+from sdft_cli.training.probe_subject import Subject, rate, written_lengths
 from sdft_cli.training.probe_views import MeasuredView
-from sdft_cli.types import Rollout
 
 #: Temperatures to try below the recipe's own, from the highest.
 LOWER = (0.7, 0.5, 0.3)
@@ -51,10 +47,14 @@ def measure(subject: Subject, view: MeasuredView, only_own: bool) -> Temperature
     if greedy is None:
         return None
     examples, prompts = [subject.rows[i].example for i in view.candidate.at[:count]], view.candidate.prompts[:count]
-    points = []
+    points: list[TemperaturePoint] = []
     for temperature in (own, *(() if only_own else (t for t in LOWER if t < own))):
         rollouts = subject.sample(prompts, sampler=sampler.model_copy(update={"temperature": temperature}))
-        point = _point(temperature, subject.grade(examples, rollouts), rollouts)
+        point: TemperaturePoint = {
+            "temperature": temperature,
+            **rate(subject.grade(examples, rollouts)),
+            "ended": written_lengths(rollouts)["ended"],
+        }
         if point["accuracy"] is None:
             break
         points.append(point)
@@ -68,15 +68,3 @@ def measure(subject: Subject, view: MeasuredView, only_own: bool) -> Temperature
 def keeps(point: TemperaturePoint, greedy: float) -> bool:
     """Whether the sampled teacher keeps enough of its ``greedy`` accuracy."""
     return (point["accuracy"] or 0.0) >= KEPT * greedy
-
-
-def _point(temperature: float, records: Sequence[ItemRecord], rollouts: Sequence[Rollout]) -> TemperaturePoint:
-    summary = summaries.summarize(records)
-    ends = summary["interval"]
-    return {
-        "temperature": temperature,
-        "accuracy": summary["accuracy"],
-        "interval": (ends[0], ends[1]) if ends else None,
-        "n": summary["n"],
-        "ended": written_lengths(rollouts)["ended"],
-    }

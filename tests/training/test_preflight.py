@@ -21,6 +21,7 @@ from sdft_cli.models.chat import Chat
 from sdft_cli.training.idle_settings import without_effect
 from sdft_cli.training.optimizer import learning_rate
 from sdft_cli.training.preflight import StagePlan, notes_of, plan
+from sdft_cli.training.recipe_checks import check_recipe
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
 DEMONSTRATION = "it is twelve ."
@@ -288,3 +289,10 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
         code, _, err = sdft("train", *words, *more, "--set", "keep_checkpoints=3")
         assert code == 2 and "GiB on disk, and 0.00 GiB are free there" in err and "keep_checkpoints" in err
         assert not (tmp_path / "run").exists()
+
+
+def test_an_attention_that_cannot_be_trained_on_a_cpu_is_refused_before_anything_is_read() -> None:
+    recipe = assemble(None, {"tasks": ["micro-tooluse"], "data": "nowhere"}, ["attention=flex_attention", "device=cpu"])
+    with pytest.raises(UsageError, match="flex_attention has no backward pass on a CPU") as refused:
+        check_recipe(recipe)
+    assert refused.value.hint == "set runtime.attention=auto"
