@@ -25,6 +25,7 @@ import importlib
 import json
 import os
 import pkgutil
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,20 @@ RATES = {
 VIEWS = ("demonstration", "demonstration-official", "demonstration-system", "answer")
 TEMPERATURES = ("1", "0.7", "0.5", "0.3")
 ORDER = "seq0,probe,temp0,old,seq1,one0,view0,seq2,one1,view1"
+#: View, lr, temperatures of the sampler and of the divergence, and what else.
+LOOKS = {
+    "plain-5e-5": ("demonstration-plain", "5e-5", "0.5", "0.5", ""),
+    "plain-1e-4": ("demonstration-plain", "1e-4", "0.5", "0.5", ""),
+    "plain-1e-4-frozen": ("demonstration-plain", "1e-4", "0.5", "0.5", "frozen"),
+    "plain-5e-5-frozen": ("demonstration-plain", "5e-5", "0.5", "0.5", "frozen"),
+    "s5l1-1e-4": ("demonstration-plain", "1e-4", "0.5", "1", ""),
+    "s5l1-2e-4": ("demonstration-plain", "2e-4", "0.5", "1", ""),
+    "s5l1-1e-4-frozen": ("demonstration-plain", "1e-4", "0.5", "1", "frozen"),
+    "s3l1-1e-4": ("demonstration-plain", "1e-4", "0.3", "1", ""),
+    "turn-1e-4": ("demonstration-turn", "1e-4", "0.5", "0.5", ""),
+    "turn-1e-4-frozen": ("demonstration-turn", "1e-4", "0.5", "0.5", "frozen"),
+    "lora-1e-3": ("demonstration-plain", "1e-3", "0.5", "0.5", "lora"),
+}
 #: Each a chat of one or two turns of the user's.
 CHATS = (
     ("Hi! Can you tell me what the capital of France is?",),
@@ -76,7 +91,7 @@ class Plan:
         self.given, self.out = given, given.out
         self.common = ["--model", str(given.model), "--data", str(given.out / "data"), "--set", "threads=1"]
         self.common += ["--set", f"device={given.device}", "--set", "engine.max_batch=512"]
-        every = max(1, given.steps // 4)
+        every = max(1, given.steps // 2)
         self.size = [f"batch={given.batch}", f"max_steps={given.steps}", f"eval_every={every}", "eval_limit=64"]
         heat = f"{given.temperature:g}"
         self.tempered = [f"sampler.temperature={heat}", f"logits_temperature={heat}"]
@@ -91,9 +106,10 @@ class Plan:
             "temp": self.temp,
             "probe": self.probe,
             "old": self.old,
+            "look": self.look,
         }
         found: list[Job] = []
-        for what in self.given.order.split(","):
+        for what in filter(None, self.given.order.split(",")):
             name = what.rstrip("0123456789")
             found += groups[name](int(what[len(name) :] or 0))
         return found
@@ -129,8 +145,24 @@ class Plan:
             recipe, limit = self.out / f"advised-{task}.toml", "2" if self.given.quick else "48"
             probe = ["probe", "--tasks", task, *self.common, "--limit", limit, "--write-recipe", str(recipe)]
             often = ["eval_every=20", "eval_limit=64"]
-            runs = [self._train(f"probe-{task}-s{seed}", None, (task,), often, seed, recipe) for seed in (0, 1, 2)]
+            runs = [self._train(f"probe-{task}-s{seed}", None, (task,), often, seed, recipe) for seed in range(self.given.seeds)]
             yield Job(f"probe-{task}", [probe, *runs])
+
+    def look(self, seed: int) -> Iterator[Job]:
+        """Three tasks in a row with SDFT: temperatures of sampler and divergence, views, and the base as teacher."""
+        frozen = ["teacher.start=base", "teacher.update_rate=0"]
+        for name, (view, lr, sampled, compared, more) in LOOKS.items():
+            sets = [f"lr={lr}", f"views.teacher={view}", "skip_first=0", *(frozen if "frozen" in more else [])]
+            sets += [f"sampler.temperature={sampled}", f"logits_temperature={compared}"]
+            sets += ["rank=32"] if "lora" in more else []
+            sets += ["importance_cap=none"] if sampled != compared else []
+            yield self._job(f"look-{name}-s{seed}", "sdft", TASKS, sets, seed)
+
+    def planned(self, line: str) -> Job:
+        """The job of a line of ``--plan``: name, method, sets, seed, and perhaps tasks and prior."""
+        given = json.loads(line)
+        tasks = tuple(given.get("tasks", TASKS))
+        return self._job(given["name"], given["method"], tasks, given["sets"], given["seed"], given.get("prior", False))
 
     def old(self, _: int) -> Iterator[Job]:
         for task in TASKS:
@@ -193,13 +225,12 @@ def work(job: Job, given: argparse.Namespace) -> int:
         compare(job.measured, given)
     if job.prior and job.measured and not worst:
         where = ["--out", str(given.out / "prior" / job.name), *json.loads(given.prior)]
-        worst = max(worst, cli(["eval", str(last_model(job.measured)), *where]))
+        worst = max(worst, cli(["eval", str(last_model(max((job.measured / "stages").iterdir()))), *where]))
     return worst
 
 
-def last_model(run: Path) -> Path:
-    """The model after the last stage."""
-    stage = max((run / "stages").iterdir())
+def last_model(stage: Path) -> Path:
+    """The model after a stage."""
     return max(step for step in stage.iterdir() if step.name.startswith("step-")) / "model"
 
 
@@ -233,23 +264,40 @@ def measure_base(given: argparse.Namespace) -> None:
 
 
 def compare(run: Path, given: argparse.Namespace) -> None:
-    """KL(base || model) on what the base has written, how far the weights are, and chats: a run's ``base.json``."""
-    import torch
-
+    """KL(base || model) on what the base has written after each stage, and chats with the last model."""
     from sdft_cli.evaluation import divergences
     from sdft_cli.models.batching import Row
 
     known = json.loads((given.out / "base.json").read_text())
-    policy, base = load(last_model(run), given), load(given.model, given)
+    base = load(given.model, given)
     rows = [Row(prompt, ids, [1.0] * len(ids), prompt) for prompt, ids in known["rows"] if ids]
-    kl = divergences.summarize(divergences.per_token(policy, rows, 8192, base.core), 0)
-    moved = None
-    if policy.peft is None:
-        with torch.no_grad():
-            pairs = zip(policy.core.parameters(), base.core.parameters(), strict=True)
-            moved = sum(float((a.float() - b.float()).pow(2).sum()) for a, b in pairs) ** 0.5
-    facts = {"kl": kl, "distance": moved, "chats": chats(policy, given)}
-    (run / "base.json").write_text(json.dumps(facts))
+    found: dict[str, Any] = {}
+    for stage in sorted((run / "stages").iterdir()):
+        policy = load(last_model(stage), given)
+        found[stage.name] = divergences.summarize(divergences.per_token(policy, rows, 8192, base.core), 0)
+    (run / "base.json").write_text(json.dumps({"kl": found, "chats": chats(policy, given)}))
+
+
+def brief(scores: dict[str, Any]) -> str:
+    """Accuracies in hundredths: the tasks, and the suite."""
+    marks = " ".join(f"{task['accuracy'] * 100:.0f}" for task in scores["tasks"].values())
+    return f"{marks} | {scores['suite']['accuracy'] * 100:.0f}" if scores.get("suite") else marks
+
+
+def told(run: Path) -> str:
+    """Accuracy of every task and of the suite at every evaluation, in two digits; KL to the base after the stages."""
+    text = []
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        each = json.loads(line)
+        if each["kind"] == "eval":
+            text.append(f"{each['stage']}.{each['step']} " + brief({"tasks": each["scores"], "suite": each["suite"]}))
+    for scores in sorted((run / "evals").glob("*/scores.json")):
+        found = json.loads(scores.read_text())
+        text.append(f"{scores.parent.name[:2]} {brief(found)}")
+    if (facts := run / "base.json").exists():
+        stages = json.loads(facts.read_text())["kl"].values()
+        text.append("KL " + " ".join(f"{stage['forward']['value']:.2f}" for stage in stages))
+    return " ; ".join(text)
 
 
 def chats(policy: Any, given: argparse.Namespace) -> list[list[dict[str, str]]]:
@@ -287,6 +335,23 @@ def import_everything() -> None:
             importlib.import_module(module.name)
 
 
+class Planned:
+    """The jobs of a file's lines, those that are added later too."""
+
+    def __init__(self, plan: Plan, file: Path | None):
+        self.plan, self.file, self.taken = plan, file, 0
+
+    def __iter__(self) -> Iterator[Job]:
+        return self
+
+    def __next__(self) -> Job:
+        lines = self.file.read_text().splitlines() if self.file and self.file.exists() else []
+        if len(lines) <= self.taken:
+            raise StopIteration
+        self.taken += 1
+        return self.plan.planned(lines[self.taken - 1])
+
+
 def start(job: Job, given: argparse.Namespace) -> int:
     """The process that does the job, in a session of its own."""
     if pid := os.fork():
@@ -307,11 +372,13 @@ def start(job: Job, given: argparse.Namespace) -> int:
         os._exit(code)
 
 
-def run(queue: list[Job], given: argparse.Namespace) -> int:
-    """Every job, or as many as the time allows; returns how many failed or were not done."""
+def run(queue: list[Job], given: argparse.Namespace, more: Iterator[Job]) -> int:
+    """Every job, or as many as the time allows, and those that ``more`` yields; returns how many failed or were not
+    done."""
     began, failed = time.monotonic(), 0
     running: dict[int, tuple[Job, float]] = {}
-    while queue or running:
+    while queue or running or given.wait:
+        queue += iter(lambda: next(more, None), None)
         if time.monotonic() - began > given.until:
             for pid in running:
                 with contextlib.suppress(ProcessLookupError):  # it is no session yet, or none any more
@@ -331,6 +398,11 @@ def run(queue: list[Job], given: argparse.Namespace) -> int:
         failed += bool(code)
         now = time.monotonic()
         print(f"{now - began:6.0f} s  {job.name}: {now - since:.0f} s{f', exit {code}' if code else ''}", flush=True)
+        for each in sorted((given.out / "runs").glob(f"{job.name}*")):
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                print(f"    {each.name}  {told(each)}", flush=True)
+            if given.lean and not code:
+                shutil.rmtree(each / "stages", ignore_errors=True)
     return failed
 
 
@@ -347,6 +419,10 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=48, help="steps of a stage")
     parser.add_argument("--temperature", type=float, default=0.5, help="SDFT's, for sampling and in the divergence")
+    parser.add_argument("--plan", type=Path, help="a file with one more job a line, also while it runs")
+    parser.add_argument("--wait", action="store_true", help="wait for more lines of --plan until --until")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the group probe")
+    parser.add_argument("--lean", action="store_true", help="remove a run's models once they are measured")
     parser.add_argument("--quick", action="store_true", help="two steps and few rows, to see whether everything runs")
     given = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -356,13 +432,16 @@ def main() -> int:
     if not (given.out / "data").exists():
         subprocess.run([sys.executable, "-m", "sdft_cli", *prepare], check=True, stdout=subprocess.DEVNULL)
     import_everything()
-    jobs = [job for job in Plan(given).jobs() if not given.only or any(word in job.name for word in given.only)]
-    if run([Job("base")], given):
+    plan = Plan(given)
+    jobs = [job for job in plan.jobs() if not given.only or any(word in job.name for word in given.only)]
+    waits, given.wait = given.wait, False
+    if run([Job("base")], given, iter(())):
         return 1  # the others compare with it
     if given.prior:
         where = ["--out", str(given.out / "prior" / "base"), *json.loads(given.prior)]
         jobs.insert(0, Job("base-prior", [["eval", str(given.model), *where]]))
-    return min(1, run(jobs, given))
+    given.wait = waits
+    return min(1, run(jobs, given, Planned(plan, given.plan)))
 
 
 if __name__ == "__main__":

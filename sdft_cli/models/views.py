@@ -23,6 +23,8 @@ PAPER = (
     "Now answer with a response of your own, including the thinking process:"
 )
 OFFICIAL = "\n" + PAPER[:-1] + ".\n"
+#: Of the wordings tried, the one that a small model follows best when it is sampled, and not only greedily (ours).
+VERBATIM = "{question}\n\nReply with exactly this:\n{demonstration}"
 #: The same words where a model looks for instructions, and the question as the student sees it (wording ours).
 SYSTEM = (
     "This is an example for a response to the user's last message:\n{demonstration}\n\n"
@@ -178,6 +180,7 @@ _SHIPPED = (
     ),
     _shown("demonstration-official", "the same in the wording of the authors' code", OFFICIAL, demonstration_text),
     _shown("demonstration-plain", "the same without asking for the thinking process", PLAIN, demonstration_text),
+    _shown("demonstration-verbatim", "the demonstration, to be repeated as it is", VERBATIM, demonstration_text),
     View("demonstration-system", "the demonstration in the system message, the question as it is", _in_system),
     View("demonstration-turn", "the question answered by the demonstration, and asked again", _asked_again),
     # Knowledge tasks: the slot holds the article and the answer (the paper's Figure 7 ablates each).
