@@ -8,10 +8,12 @@ its output goes to ``logs/``. After ``--until`` seconds, what is still running i
 of one group have one rule: the same batch, steps and evaluations, and a grid of rates for each method.
 
     seqN    SFT and SDFT on the three tasks of the desk in a row, seed N; then KL to the base, chats and ``--prior``
-    oneN    offline-distill, sft-from-teacher and SDFT with an adapter on desk-triage, seed N
+    demoN   the same with the steps and batch of `sdft demo`
+    oneN    on desk-triage alone: SDFT at other temperatures, with another divergence, for longer and with an adapter;
+            offline-distill and sft-from-teacher
     viewN   SDFT on desk-triage with other views
-    tempN   SDFT on desk-triage and desk-orders at other temperatures
-    probe   the recipe that `sdft probe` advises for each task, as it is, three seeds
+    rowN    SDFT on the three tasks in a row with other teachers and views
+    probe   the recipe that `sdft probe` advises for each task, as it is, ``--seeds`` seeds
     old     the defaults before there was a probe: the paper's view, skip_first=3, temperature 1
 
 On a GPU that many processes share, NVIDIA's MPS triples what they get done: start ``nvidia-cuda-mps-control -d`` first.
@@ -30,39 +32,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from evidence_jobs import ORDER, TASKS, Job, Plan
 
 for _key, _value in {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}.items():
     os.environ.setdefault(_key, _value)
 
-TASKS = ("desk-triage", "desk-orders", "desk-handbook")
-RATES = {
-    "sft": ("1e-5", "2e-5", "5e-5"),
-    "sdft": ("5e-5", "1e-4", "2e-4"),
-    "offline-distill": ("2e-5", "5e-5", "1e-4"),
-    "sft-from-teacher": ("1e-5", "2e-5", "5e-5"),
-    "lora": ("5e-4", "1e-3"),
-}
-VIEWS = ("demonstration", "demonstration-official", "demonstration-system", "answer")
-TEMPERATURES = ("1", "0.7", "0.5", "0.3")
-ORDER = "seq0,probe,temp0,old,seq1,one0,view0,seq2,one1,view1"
-#: View, lr, temperatures of the sampler and of the divergence, and what else.
-LOOKS = {
-    "plain-5e-5": ("demonstration-plain", "5e-5", "0.5", "0.5", ""),
-    "plain-1e-4": ("demonstration-plain", "1e-4", "0.5", "0.5", ""),
-    "plain-1e-4-frozen": ("demonstration-plain", "1e-4", "0.5", "0.5", "frozen"),
-    "plain-5e-5-frozen": ("demonstration-plain", "5e-5", "0.5", "0.5", "frozen"),
-    "s5l1-1e-4": ("demonstration-plain", "1e-4", "0.5", "1", ""),
-    "s5l1-2e-4": ("demonstration-plain", "2e-4", "0.5", "1", ""),
-    "s5l1-1e-4-frozen": ("demonstration-plain", "1e-4", "0.5", "1", "frozen"),
-    "s3l1-1e-4": ("demonstration-plain", "1e-4", "0.3", "1", ""),
-    "turn-1e-4": ("demonstration-turn", "1e-4", "0.5", "0.5", ""),
-    "turn-1e-4-frozen": ("demonstration-turn", "1e-4", "0.5", "0.5", "frozen"),
-    "lora-1e-3": ("demonstration-plain", "1e-3", "0.5", "0.5", "lora"),
-}
 #: Each a chat of one or two turns of the user's.
 CHATS = (
     ("Hi! Can you tell me what the capital of France is?",),
@@ -71,128 +48,6 @@ CHATS = (
     ("Explain in two sentences why the sky is blue.",),
     ("Give me three names for a small bakery.",),
 )
-
-
-@dataclass
-class Job:
-    """Commands that are run one after the other in one process. ``measured`` is the run whose last model is compared
-    with the base afterwards, ``prior`` whether it also takes the harness's benchmarks."""
-
-    name: str
-    commands: list[list[str]] = field(default_factory=list)
-    measured: Path | None = None
-    prior: bool = False
-
-
-class Plan:
-    """The jobs of every group."""
-
-    def __init__(self, given: argparse.Namespace):
-        self.given, self.out = given, given.out
-        self.common = ["--model", str(given.model), "--data", str(given.out / "data"), "--set", "threads=1"]
-        self.common += ["--set", f"device={given.device}", "--set", "engine.max_batch=512"]
-        every = max(1, given.steps // 2)
-        self.size = [f"batch={given.batch}", f"max_steps={given.steps}", f"eval_every={every}", "eval_limit=64"]
-        heat = f"{given.temperature:g}"
-        self.tempered = [f"sampler.temperature={heat}", f"logits_temperature={heat}"]
-        self.plain = ["views.teacher=demonstration-plain", "skip_first=0"]
-
-    def jobs(self) -> list[Job]:
-        """In the order of ``--order``."""
-        groups: dict[str, Callable[[int], Iterator[Job]]] = {
-            "seq": self.seq,
-            "one": self.one,
-            "view": self.view,
-            "temp": self.temp,
-            "probe": self.probe,
-            "old": self.old,
-            "look": self.look,
-        }
-        found: list[Job] = []
-        for what in filter(None, self.given.order.split(",")):
-            name = what.rstrip("0123456789")
-            found += groups[name](int(what[len(name) :] or 0))
-        return found
-
-    def seq(self, seed: int) -> Iterator[Job]:
-        for method, sets in (("sdft", [*self.plain, *self.tempered]), ("sft", [])):
-            for lr in RATES[method]:
-                yield self._job(f"seq-{method}-{lr}-s{seed}", method, TASKS, [f"lr={lr}", *sets], seed, prior=True)
-
-    def one(self, seed: int) -> Iterator[Job]:
-        teacher = self.plain[:1]
-        for method, sets in (("offline-distill", self.tempered[1:]), ("sft-from-teacher", [])):
-            for lr in RATES[method]:
-                settings = [f"lr={lr}", *teacher, self.tempered[0], *sets]
-                yield self._job(f"one-{method}-{lr}-s{seed}", method, TASKS[:1], settings, seed)
-        for lr in RATES["lora"]:
-            settings = [f"lr={lr}", "rank=32", *self.plain, *self.tempered]
-            yield self._job(f"one-lora-sdft-{lr}-s{seed}", "sdft", TASKS[:1], settings, seed)
-
-    def view(self, seed: int) -> Iterator[Job]:
-        for view in VIEWS:
-            settings = ["lr=1e-4", f"views.teacher={view}", "skip_first=0", *self.tempered]
-            yield self._job(f"view-{view}-s{seed}", "sdft", TASKS[:1], settings, seed)
-
-    def temp(self, seed: int) -> Iterator[Job]:
-        for task in TASKS[:2]:
-            for heat in TEMPERATURES:
-                settings = ["lr=1e-4", *self.plain, f"sampler.temperature={heat}", f"logits_temperature={heat}"]
-                yield self._job(f"temp-{heat}-{task}-s{seed}", "sdft", (task,), settings, seed)
-
-    def probe(self, _: int) -> Iterator[Job]:
-        for task in TASKS:
-            recipe, limit = self.out / f"advised-{task}.toml", "2" if self.given.quick else "48"
-            probe = ["probe", "--tasks", task, *self.common, "--limit", limit, "--write-recipe", str(recipe)]
-            often = ["eval_every=20", "eval_limit=64"]
-            runs = [self._train(f"probe-{task}-s{seed}", None, (task,), often, seed, recipe) for seed in range(self.given.seeds)]
-            yield Job(f"probe-{task}", [probe, *runs])
-
-    def look(self, seed: int) -> Iterator[Job]:
-        """Three tasks in a row with SDFT: temperatures of sampler and divergence, views, and the base as teacher."""
-        frozen = ["teacher.start=base", "teacher.update_rate=0"]
-        for name, (view, lr, sampled, compared, more) in LOOKS.items():
-            sets = [f"lr={lr}", f"views.teacher={view}", "skip_first=0", *(frozen if "frozen" in more else [])]
-            sets += [f"sampler.temperature={sampled}", f"logits_temperature={compared}"]
-            sets += ["rank=32"] if "lora" in more else []
-            sets += ["importance_cap=none"] if sampled != compared else []
-            yield self._job(f"look-{name}-s{seed}", "sdft", TASKS, sets, seed)
-
-    def planned(self, line: str) -> Job:
-        """The job of a line of ``--plan``: name, method, sets, seed, and perhaps tasks and prior."""
-        given = json.loads(line)
-        tasks = tuple(given.get("tasks", TASKS))
-        return self._job(given["name"], given["method"], tasks, given["sets"], given["seed"], given.get("prior", False))
-
-    def old(self, _: int) -> Iterator[Job]:
-        for task in TASKS:
-            settings = ["lr=1e-4", "views.teacher=demonstration", "skip_first=3", *self.size]
-            yield self._job(f"old-{task}", "sdft", (task,), settings, 0)
-
-    def _job(
-        self, name: str, method: str, tasks: tuple[str, ...], sets: list[str], seed: int, prior: bool = False
-    ) -> Job:
-        sized = sets if any(s.startswith("batch=") for s in sets) else [*sets, *self.size]
-        train = self._train(name, method, tasks, [*sized, "guards.enabled=false"], seed)
-        return Job(name, [train], self.out / "runs" / name, prior and bool(self.given.prior))
-
-    def _train(
-        self,
-        name: str,
-        method: str | None,
-        tasks: tuple[str, ...],
-        sets: list[str],
-        seed: int,
-        recipe: Path | None = None,
-    ) -> list[str]:
-        sets = [*sets, "checkpoint_every=0", "best=off", "micro_batch_tokens=2560"]
-        if self.given.quick:
-            sets += ["max_steps=2", "eval_every=1", "eval_limit=4", "evaluation.limit=2"]
-        flags = [x for each in sets for x in ("--set", each)]
-        start = ["train", *([str(recipe)] if recipe else []), *(["--method", method] if method else [])]
-        start += ["--tasks", ",".join(tasks)]
-        run = ["--out", str(self.out / "runs" / name), "--seed", str(seed), "--suite", "everyday"]
-        return [*start, *run, *self.common, *flags]
 
 
 # --- what a child does -----------------------------------------------------------------------------------------------
@@ -335,23 +190,6 @@ def import_everything() -> None:
             importlib.import_module(module.name)
 
 
-class Planned:
-    """The jobs of a file's lines, those that are added later too."""
-
-    def __init__(self, plan: Plan, file: Path | None):
-        self.plan, self.file, self.taken = plan, file, 0
-
-    def __iter__(self) -> Iterator[Job]:
-        return self
-
-    def __next__(self) -> Job:
-        lines = self.file.read_text().splitlines() if self.file and self.file.exists() else []
-        if len(lines) <= self.taken:
-            raise StopIteration
-        self.taken += 1
-        return self.plan.planned(lines[self.taken - 1])
-
-
 def start(job: Job, given: argparse.Namespace) -> int:
     """The process that does the job, in a session of its own."""
     if pid := os.fork():
@@ -372,13 +210,11 @@ def start(job: Job, given: argparse.Namespace) -> int:
         os._exit(code)
 
 
-def run(queue: list[Job], given: argparse.Namespace, more: Iterator[Job]) -> int:
-    """Every job, or as many as the time allows, and those that ``more`` yields; returns how many failed or were not
-    done."""
+def run(queue: list[Job], given: argparse.Namespace) -> int:
+    """Every job, or as many as the time allows; returns how many failed or were not done."""
     began, failed = time.monotonic(), 0
     running: dict[int, tuple[Job, float]] = {}
-    while queue or running or given.wait:
-        queue += iter(lambda: next(more, None), None)
+    while queue or running:
         if time.monotonic() - began > given.until:
             for pid in running:
                 with contextlib.suppress(ProcessLookupError):  # it is no session yet, or none any more
@@ -418,9 +254,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=48, help="steps of a stage")
-    parser.add_argument("--temperature", type=float, default=0.5, help="SDFT's, for sampling and in the divergence")
-    parser.add_argument("--plan", type=Path, help="a file with one more job a line, also while it runs")
-    parser.add_argument("--wait", action="store_true", help="wait for more lines of --plan until --until")
+    parser.add_argument("--temperature", type=float, default=0.7, help="SDFT's, for sampling and in the divergence")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the group probe")
     parser.add_argument("--lean", action="store_true", help="remove a run's models once they are measured")
     parser.add_argument("--quick", action="store_true", help="two steps and few rows, to see whether everything runs")
@@ -432,16 +266,13 @@ def main() -> int:
     if not (given.out / "data").exists():
         subprocess.run([sys.executable, "-m", "sdft_cli", *prepare], check=True, stdout=subprocess.DEVNULL)
     import_everything()
-    plan = Plan(given)
-    jobs = [job for job in plan.jobs() if not given.only or any(word in job.name for word in given.only)]
-    waits, given.wait = given.wait, False
-    if run([Job("base")], given, iter(())):
+    jobs = [job for job in Plan(given).jobs() if not given.only or any(word in job.name for word in given.only)]
+    if run([Job("base")], given):
         return 1  # the others compare with it
     if given.prior:
         where = ["--out", str(given.out / "prior" / "base"), *json.loads(given.prior)]
         jobs.insert(0, Job("base-prior", [["eval", str(given.model), *where]]))
-    given.wait = waits
-    return min(1, run(jobs, given, Planned(plan, given.plan)))
+    return min(1, run(jobs, given))
 
 
 if __name__ == "__main__":

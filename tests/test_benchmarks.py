@@ -172,19 +172,26 @@ def test_the_smoke_test_runs_on_a_cpu(tmp_path: Path) -> None:
 def test_the_evidence_on_a_real_model_runs_with_a_tiny_one(tiny_model: Path, tmp_path: Path) -> None:
     """One run of every group, with two steps a stage."""
     names = [
-        "seq-sft-1e-5-s0",
-        "one-lora-sdft-5e-4-s0",
+        "seq-sft-2e-5-s0",
+        "demo-sdft-5e-5-s0",
+        "one-lora-s0",
         "view-answer-s0",
-        "temp-0.3-desk-orders-s0",
+        "row-turn-base-s0",
         "probe-desk-triage",
     ]
     told = bench(
         "evidence.py", "--model", tiny_model, "--out", tmp_path, "--device", "cpu", "--quick",
-        "--order", "seq0,one0,view0,temp0,probe", "--only", *names,
+        "--lean", "--order", "seq0,demo0,one0,view0,row0,probe", "--only", *names,
     )  # fmt: skip
     assert all(name in told for name in names)
-    for name in names[:4]:
-        facts = json.loads((tmp_path / "runs" / name / "base.json").read_text())
-        assert facts["kl"]["forward"]["value"] >= 0 and len(facts["chats"]) == 14
+    for name in names[:-1]:
+        run = tmp_path / "runs" / name
+        facts, stages = (
+            json.loads((run / "base.json").read_text()),
+            json.loads((run / "recipe.json").read_text())["tasks"],
+        )
+        assert len(facts["kl"]) == len(stages) and len(facts["chats"]) == 14
+        assert all(kl["forward"]["value"] >= 0 for kl in facts["kl"].values())
+        assert not (run / "stages").exists()  # --lean
     advised = sorted(path.name for path in (tmp_path / "runs").glob("probe-*"))
     assert advised == [f"probe-desk-triage-s{seed}" for seed in (0, 1, 2)]

@@ -166,6 +166,9 @@ def _about_divergence(task: TaskProbe) -> Iterator[str]:
         rates = ", ".join(console.number(point["accuracy"], digits=2) for point in points)
         after = ", ".join(str(point["tokens"]) for point in points)
         yield f"teacher ({takeover['view']}) takes over after {after} tokens of the student's: {rates} right"
+    if sampled_views := [(view["view"], view["sampled"]) for view in task["views"] if view["sampled"]]:
+        rates = ", ".join(f"{console.number(point['accuracy'], digits=2)} with {view}" for view, point in sampled_views)
+        yield f"teacher sampled at temperature {sampled_views[0][1]['temperature']:g}: {rates} right"
     if sampled := task["temperatures"]:
         rates = ", ".join(console.number(point["accuracy"], digits=2) for point in sampled["points"])
         at = ", ".join(f"{point['temperature']:g}" for point in sampled["points"])

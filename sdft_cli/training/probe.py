@@ -30,7 +30,7 @@ from sdft_cli.models.views import VIEWS
 from sdft_cli.training import available_memory, probe_costs, probe_demonstrations, probe_temperatures, probe_views
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
 from sdft_cli.training.preflight import StagePlan, most, notes_of, plan
-from sdft_cli.training.probe_advice import best_view
+from sdft_cli.training.probe_advice import CONTENDERS, best_view, contenders
 from sdft_cli.training.probe_record import Measured, ProbeMemory, PromptLengths, Takeover, TaskProbe, Temperatures
 from sdft_cli.training.probe_subject import Subject, written_lengths
 from sdft_cli.training.probe_takeover import PREFIXES, TAKEOVER_ROWS, take_over
@@ -108,7 +108,7 @@ class _Probe:
         names = ", ".join(candidate.name for candidate in candidates)
         self._note(stage, f"teacher, greedy, shown {names}")
         views = probe_views.measure_views(subject, candidates, student)
-        best = self._best(views)
+        best = self._best(subject, views)
         temperatures = self._temperatures(subject, best)
         takeover = None if self.quick else self._takeover(subject, best, student.sampled)
         surprise, demonstrations = probe_demonstrations.measure(subject, greedy)
@@ -152,7 +152,7 @@ class _Probe:
         seconds = (time.monotonic() - began) / len(prompts)
         still = len(prompts) + sum(len(candidate.prompts) for candidate in candidates)
         still += 0 if self.quick else (len(PREFIXES) - 1) * min(TAKEOVER_ROWS, len(prompts))
-        tried = 1 if self.quick else 1 + len(probe_temperatures.LOWER)
+        tried = 1 if self.quick else CONTENDERS + len(probe_temperatures.LOWER)
         still += tried * min(probe_temperatures.ROWS, len(prompts))
         judged = ", each judged" if self.judge and stage.task.rubric else ""
         time_left = console.clock(still * seconds)
@@ -160,7 +160,15 @@ class _Probe:
         sampled = subject.sample(prompts)
         return greedy, Student(subject.grade([row.example for row in subject.rows], greedy), sampled)
 
-    def _best(self, views: Sequence[MeasuredView]) -> MeasuredView:
+    def _best(self, subject: Subject, views: Sequence[MeasuredView]) -> MeasuredView:
+        """The view to train with, once those that are about equal greedily have been sampled."""
+        equal = contenders([view.probe for view in views])
+        if len(equal) > 1 and probe_temperatures.keys(self.recipe):
+            self._note(subject.stage, f"teacher, sampled, shown {', '.join(probe['view'] for probe in equal)}")
+            for view in views:
+                if view.probe in equal:
+                    temperature = probe_temperatures.learned_at(self.recipe)
+                    view.probe["sampled"] = probe_temperatures.at(subject, view, temperature)
         best = best_view([view.probe for view in views])
         return next(view for view in views if view.probe is best)
 

@@ -13,7 +13,7 @@ from sdft_cli.evaluation import scorable
 from sdft_cli.runs.records import Summary
 from sdft_cli.training.probe_record import Advice, TaskProbe, Verdict, VerdictKind, ViewProbe
 from sdft_cli.training.probe_settings import sampled_words, temperature
-from sdft_cli.training.probe_temperatures import keeps
+from sdft_cli.training.probe_temperatures import KEPT, keeps
 
 #: Accuracy of a teacher below which it teaches errors as often as not: a student ends near its teacher.
 WEAK = 0.5
@@ -21,6 +21,8 @@ WEAK = 0.5
 SOLVED, SOLVED_AT_LEAST = 0.95, 0.8
 #: A gain that would be worth training for: if the interval leaves room for it, more rows may decide.
 WORTHWHILE = 0.1
+#: The most views whose teachers are sampled, to choose among those that are about equal greedily.
+CONTENDERS = 3
 #: The share of rows that are too long from which on that is worth a word.
 MANY_TOO_LONG = 0.05
 #: The share of a teacher's completions that are cut, or repeat the view, from which on that is worth a word.
@@ -42,14 +44,33 @@ def best_view(views: Sequence[ViewProbe]) -> ViewProbe:
     """The view to train with; the first one is the recipe's own, and stays unless another is better beyond noise.
 
     Views are compared by their clean completions: right, ended by themselves, and without the view's wording. A student
-    learns all of that, so a teacher that is right but rambles is no good one. A view that shows the demonstration goes
-    before one that does not: its teacher follows the demonstration's form, which others cannot know.
+    learns all of that, so a teacher that is right but rambles is no good one. Among those that are about equal so, the
+    one whose teacher is right most often when it is sampled: that is what is learned.
     """
-    own = views[0]
+    own, equal = views[0], contenders(views)
+    best = max(equal, key=clean_share, default=own)
+    if own not in equal and helps(own) and not (best["clean_gain"] and best["clean_gain"]["interval"][0] > 0):
+        return own
+    best = max(equal, key=_sampled, default=own)
+    return own if own in equal and _sampled(own) >= KEPT * _sampled(best) else best
+
+
+def contenders(views: Sequence[ViewProbe]) -> list[ViewProbe]:
+    """The views that help and have about as many clean completions as the best of them: the recipe's own, if it is one
+    of them, then the others in order, `CONTENDERS` at most.
+
+    A view that shows the demonstration goes before one that does not: its teacher follows the demonstration's form,
+    which others cannot know."""
     helping = [view for view in views if helps(view)]
-    best = max([view for view in helping if view["demonstrates"]] or helping, key=clean_share, default=own)
-    better = best["clean_gain"] is not None and best["clean_gain"]["interval"][0] > 0
-    return best if better or not helps(own) else own
+    helping = [view for view in helping if view["demonstrates"]] or helping
+    most = max(map(clean_share, helping), default=0.0)
+    equal = [view for view in helping if clean_share(view) >= KEPT * most]
+    return sorted(equal, key=lambda view: (view is views[0], clean_share(view)), reverse=True)[:CONTENDERS]
+
+
+def _sampled(view: ViewProbe) -> float:
+    """How often the view's teacher is right when it is sampled; 0 where that was not measured."""
+    return (view["sampled"]["accuracy"] or 0.0) if view["sampled"] else 0.0
 
 
 def clean_share(view: ViewProbe) -> float:
@@ -106,6 +127,9 @@ def _words(kind: VerdictKind, task: TaskProbe, best: ViewProbe) -> tuple[str, st
         clean = f"clean on {console.number(clean_share(best), digits=2)} of them"
         before = f"{console.number(clean_share(own), digits=2)} with {own['view']}"
         sentence = f"SDFT can work with the view {best['view']}: {rates}; its completions are {clean}, {before}"
+        if best["sampled"] and own["sampled"]:
+            sampled = [console.number(_sampled(view), digits=2) for view in (best, own)]
+            sentence += f"; sampled, it is right on {sampled[0]}, on {sampled[1]} with {own['view']}"
         return sentence, f"set views.teacher={best['view']}"
     if kind == "teacher_limits":
         limit = f"SDFT can help, but the teacher limits it to about {_rate(teacher)}: {rates}"

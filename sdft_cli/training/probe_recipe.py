@@ -144,6 +144,8 @@ def _figures(task: str, view: ViewProbe) -> str:
     parts = [f"right {accuracy:.2f}" if accuracy is not None else "not scored"]
     parts += [f"ended by itself {ended:.2f}"] if ended is not None else []
     parts += [f"leaks {leaked:.2f}"] if leaked is not None else []
+    if (sampled := view["sampled"]) and sampled["accuracy"] is not None:
+        parts += [f"sampled at temperature {sampled['temperature']:g} right {sampled['accuracy']:.2f}"]
     return f"{task + ': ' if task else ''}its teacher is {', '.join(parts)}"
 
 

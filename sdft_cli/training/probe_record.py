@@ -64,6 +64,7 @@ class ViewProbe(TypedDict):
     leakage: Leakage
     clean: Clean | None
     clean_gain: Gain | None
+    sampled: TemperaturePoint | None
     kl: Divergences | None
     first: dict[str, float]
     masked: float | None

@@ -11,8 +11,7 @@ from sdft_cli.training.probe_temperatures import keeps
 
 #: Learning rates to try under full fine-tuning, by the most parameters that they are for. The last line is the grid of
 #: arXiv 2601.19897 (7B); 1e-4 was right for 2M parameters in our own runs, both 5e-5 and 1e-4 have taught
-#: one of 135M (one seed each, on different tasks), and what lies between is interpolated: the smaller the model, the
-#: higher the rate.
+#: one of 135M, and what lies between is interpolated: the smaller the model, the higher the rate.
 RATES: tuple[tuple[float, tuple[float, float, float]], ...] = (
     (1e7, (5e-5, 1e-4, 2e-4)),
     (1e9, (2e-5, 5e-5, 1e-4)),
@@ -26,8 +25,10 @@ AROUND = (0.5, 1.0, 2.0)
 #: Steps below which a stage has hardly begun to learn, passes over the rows (arXiv 2601.19897 takes 1 to 4), and the
 #: batches to choose from.
 STEPS, EPOCHS, MOST_EPOCHS, BATCHES = 60, 2, 4, (32, 16, 8)
-#: Passes over few rows where every pass samples completions anew: what is repeated is the prompt, not the text.
-MOST_EPOCHS_SAMPLED = 10
+#: The same where every pass samples completions anew, so that what is repeated is the prompt and not the text. On
+#: SmolLM2 48 steps at the middle rate came half of the way; 144 at a lower one, 14 passes over the rows, the whole way,
+#: and cost less of what the model knew before (docs/real-model.md).
+STEPS_SAMPLED, EPOCHS_SAMPLED, MOST_EPOCHS_SAMPLED = 100, 5, 20
 #: Room for a completion: so many times the longest demonstration, or the teacher's own length where that is more.
 ROOM, LEAST_TOKENS, TOKENS_STEP = 1.5, 16, 8
 #: A limit on new tokens that is so many times what is needed is lowered.
@@ -58,13 +59,15 @@ def optimization(recipe: Recipe, of_tasks: Sequence[int]) -> list[Setting]:
     train, default = recipe.train, METHODS.get(recipe.method).train
     if train.max_steps is not None:
         return [Setting(key="train.max_steps", value=train.max_steps, reason="as set, or as suits this model")]
-    chosen = [size for size in BATCHES if rows * EPOCHS / size >= STEPS]
+    anew = recipe.sampler.source == "student"
+    enough, usual = (STEPS_SAMPLED, EPOCHS_SAMPLED) if anew else (STEPS, EPOCHS)
+    chosen = [size for size in BATCHES if rows * usual / size >= enough]
     set_by_hand = train.batch != default.get("batch", train.batch)
     batch = train.batch if set_by_hand else max(chosen, default=min(BATCHES))
-    most = MOST_EPOCHS_SAMPLED if recipe.sampler.source == "student" else MOST_EPOCHS
-    epochs = min(most, max(EPOCHS, math.ceil(STEPS * batch / rows)))
+    most = MOST_EPOCHS_SAMPLED if anew else MOST_EPOCHS
+    epochs = min(most, max(EPOCHS, math.ceil(enough * batch / rows)))
     steps = " to ".join(str(math.ceil(n * epochs / batch)) for n in sorted({rows, max(of_tasks)}))
-    reason = "as set" if set_by_hand else f"with {rows} rows, small enough for {STEPS} steps or so"
+    reason = "as set" if set_by_hand else f"with {rows} rows, small enough for {enough} steps or so"
     passes = f"{steps} steps a task; fewer hardly begin to learn, and more passes are where models begin to forget"
     if epochs > MOST_EPOCHS:
         passes = f"{steps} steps a task; each pass samples completions anew"

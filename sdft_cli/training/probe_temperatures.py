@@ -29,7 +29,7 @@ def keys(recipe: Recipe) -> list[str]:
 
     A teacher that writes the completions is learned as it samples, one that scores the student's as its tempered
     distribution, which the student then has to be sampled from as well."""
-    written, scored = recipe.sampler.source == "teacher", recipe.objective.target == "teacher"
+    written, scored = _writes(recipe), recipe.objective.target == "teacher"
     if not written and not (scored and recipe.sampler.source == "student"):
         return []
     return ["sampler.temperature", *(["objective.logits_temperature"] if scored else [])]
@@ -38,23 +38,14 @@ def keys(recipe: Recipe) -> list[str]:
 def measure(subject: Subject, view: MeasuredView, only_own: bool) -> Temperatures | None:
     """The teacher's accuracy at the temperature that it is learned at and, unless ``only_own``, at lower ones until it
     keeps enough of the greedy one; None where the view can show no row or nothing is scored."""
-    recipe = subject.recipe
-    written = recipe.sampler.source == "teacher"
-    own = recipe.sampler.temperature if written else recipe.objective.logits_temperature
-    sampler = recipe.sampler if written else Sampler()  # what is scored is the whole distribution
-    count = sum(i < ROWS for i in view.candidate.at)
-    greedy = summaries.summarize(view.records[:count])["accuracy"] if count else None
+    own = learned_at(subject.recipe)
+    greedy = summaries.summarize(view.records[: _rows(view)])["accuracy"] if _rows(view) else None
     if greedy is None:
         return None
-    examples, prompts = [subject.rows[i].example for i in view.candidate.at[:count]], view.candidate.prompts[:count]
     points: list[TemperaturePoint] = []
     for temperature in (own, *(() if only_own else (t for t in LOWER if t < own))):
-        rollouts = subject.sample(prompts, sampler=sampler.model_copy(update={"temperature": temperature}))
-        point: TemperaturePoint = {
-            "temperature": temperature,
-            **rate(subject.grade(examples, rollouts)),
-            "ended": written_lengths(rollouts)["ended"],
-        }
+        point = view.probe["sampled"] if temperature == own else None
+        point = point or at(subject, view, temperature)
         if point["accuracy"] is None:
             break
         points.append(point)
@@ -62,7 +53,30 @@ def measure(subject: Subject, view: MeasuredView, only_own: bool) -> Temperature
             break
     if not points:
         return None
-    return {"view": view.candidate.name, "keys": keys(recipe), "greedy": greedy, "points": points}
+    return {"view": view.candidate.name, "keys": keys(subject.recipe), "greedy": greedy, "points": points}
+
+
+def learned_at(recipe: Recipe) -> float:
+    """The temperature at which the teacher's distribution is learned."""
+    return recipe.sampler.temperature if _writes(recipe) else recipe.objective.logits_temperature
+
+
+def at(subject: Subject, view: MeasuredView, temperature: float) -> TemperaturePoint:
+    """The teacher, sampled at a temperature on the first `ROWS` rows that the view can show."""
+    # what is scored is the whole distribution, what is written is cut as the recipe cuts it
+    sampler = subject.recipe.sampler if _writes(subject.recipe) else Sampler()
+    rows, prompts = view.candidate.at[: _rows(view)], view.candidate.prompts[: _rows(view)]
+    rollouts = subject.sample(prompts, sampler=sampler.model_copy(update={"temperature": temperature}))
+    records = subject.grade([subject.rows[i].example for i in rows], rollouts)
+    return {"temperature": temperature, **rate(records), "ended": written_lengths(rollouts)["ended"]}
+
+
+def _rows(view: MeasuredView) -> int:
+    return sum(i < ROWS for i in view.candidate.at)
+
+
+def _writes(recipe: Recipe) -> bool:
+    return recipe.sampler.source == "teacher"
 
 
 def keeps(point: TemperaturePoint, greedy: float) -> bool:

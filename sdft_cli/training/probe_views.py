@@ -135,6 +135,7 @@ def _figures(
         "leakage": leakage(texts, examples, VIEWS[candidate.name], unprompted),
         "clean": _share(answers.clean),
         "clean_gain": compared,
+        "sampled": None,
         "kl": shares.kl,
         "first": shares.first,
         "masked": shares.masked,

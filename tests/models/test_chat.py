@@ -39,6 +39,8 @@ def test_official_and_plain_wording() -> None:
     official, plain = (views.VIEWS[f"demonstration-{k}"](example)[1]["content"] for k in ("official", "plain"))
     assert official.startswith("\nq\n\n") and official.endswith("including the thinking process.\n")
     assert plain.endswith("with a response of your own:")
+    verbatim = views.VIEWS["demonstration-verbatim"](example)
+    assert verbatim is not None and verbatim[1]["content"] == "q\n\nReply with exactly this:\nd"
     both = views.VIEWS["context+demonstration"](ask("q", demonstration="d", context="article"))
     assert "question:\narticle\nd\n\n" in both[1]["content"]
 

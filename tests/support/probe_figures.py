@@ -37,6 +37,7 @@ def view(name: str = "demonstration", right: float | None = 0.9, **more: Any) ->
         "leakage": {"share": 0.0, "completions": 24, "phrases": []},
         "clean": None if clean is None else {"value": clean, "interval": (0.0, 1.0), "n": 24},
         "clean_gain": None,
+        "sampled": None,
         "kl": None,
         "first": {"1": 0.1, "3": 0.2, "8": 0.4},
         "masked": 0.2,

@@ -3,7 +3,12 @@
 import pytest
 from support.probe_figures import gain, task, view, written
 
-from sdft_cli.training.probe_advice import advise, best_view, verdict
+from sdft_cli.training.probe_advice import advise, best_view, contenders, verdict
+
+
+def at(right: float) -> dict:
+    """The teacher sampled at temperature 1."""
+    return {"temperature": 1.0, "accuracy": right, "interval": None, "n": 16, "ended": 1.0}
 
 
 def kinds(of: dict) -> set[str]:
@@ -13,7 +18,7 @@ def kinds(of: dict) -> set[str]:
 # --- the view --------------------------------------------------------------------------------------------------------
 
 KEYS = ["sampler.temperature", "objective.logits_temperature"]
-PAPER, PLAIN, ANSWER = "demonstration", "demonstration-plain", "answer"
+PAPER, PLAIN, ANSWER, TURN = "demonstration", "demonstration-plain", "answer", "demonstration-turn"
 #: No better than a student at 0.
 USELESS = {"right": 0.05, "gain": gain(0.05, -0.1, 0.2)}
 
@@ -31,6 +36,13 @@ USELESS = {"right": 0.05, "gain": gain(0.05, -0.1, 0.2)}
         # the gold answer alone does not show what an answer should look like: only where no demonstration helps
         ([view(PAPER, **USELESS), view(PLAIN, 0.6), view(ANSWER, 1.0, demonstrates=False)], PLAIN),
         ([view(PAPER, **USELESS), view(ANSWER, 1.0, demonstrates=False)], ANSWER),
+        # about equal greedily: the one whose teacher is right more often when it is sampled, which is what is learned
+        ([view(PAPER, **USELESS), view(PLAIN, 1.0, sampled=at(0.4)), view(TURN, 0.9, sampled=at(0.7))], TURN),
+        ([view(PLAIN, 1.0, sampled=at(0.4)), view(TURN, 0.9, sampled=at(0.7))], TURN),
+        # the recipe's own keeps its place where it is nearly as good
+        ([view(PLAIN, 0.9, sampled=at(0.6)), view(TURN, 1.0, sampled=at(0.7))], PLAIN),
+        # what is much less clean greedily is not looked at
+        ([view(PLAIN, 1.0, sampled=at(0.4)), view(TURN, 0.5, sampled=at(0.5))], PLAIN),
         # where nothing helps, or nothing is scored, there is nothing to choose
         ([view(PAPER, **USELESS), view(PLAIN, **USELESS)], PAPER),
         ([view(PAPER, None), view(PLAIN, None)], PAPER),
@@ -136,3 +148,18 @@ def test_a_teacher_that_is_right_greedily_alone_is_warned_about() -> None:
     assert warning["hint"] == "lower sampler.temperature and objective.logits_temperature"
     (warning,) = found((1.0, 0.1), (0.5, 0.1), (0.3, 0.0))
     assert warning["hint"] == "improve the demonstrations, or use a larger model"
+
+
+def test_few_views_are_sampled_and_the_recipes_own_among_them() -> None:
+    """Each costs completions: those that are about as clean as the best."""
+    others = [view(f"v{k}", right) for k, right in enumerate((1.0, 0.95, 0.9, 0.5))]
+    assert [v["view"] for v in contenders([view(PAPER, 0.85), *others])] == [PAPER, "v0", "v1"]
+    assert [v["view"] for v in contenders([view(PAPER, 0.5), *others])] == ["v0", "v1", "v2"]
+    assert [v["view"] for v in contenders([view(PAPER, **USELESS), view(ANSWER, 0.9, demonstrates=False)])] == [ANSWER]
+    assert contenders([view(PAPER, **USELESS)]) == []
+
+
+def test_the_verdict_says_how_often_the_sampled_teacher_is_right() -> None:
+    found = verdict(task(view(PLAIN, 1.0, sampled=at(0.4)), view(TURN, 1.0, sampled=at(0.7))))
+    assert found["view"] == TURN
+    assert "sampled, it is right on 0.70, on 0.40 with demonstration-plain" in found["sentence"]

@@ -108,16 +108,26 @@ def test_rates_fall_with_size_and_adapters_take_ten_times_as_much(
 
 
 @pytest.mark.parametrize(
-    ("rows", "sets", "batch", "epochs"),
-    [(5000, [], 32, 2), (600, [], 16, 2), (220, [], 8, 3), (60, [], 8, 8), (20, [], 8, 10), (220, ["batch=4"], 4, 2)],
+    ("rows", "sets", "batch", "anew", "again"),
+    [
+        (5000, [], 32, 2, 2),
+        (640, [], (32, 16), 5, 2),
+        (600, [], 16, 3, 2),
+        (220, [], 8, 4, 3),
+        (60, [], 8, 14, 4),
+        (20, [], 8, 20, 4),
+        (220, ["batch=4"], 4, 2, 2),
+    ],
 )
 def test_a_small_set_of_rows_gets_small_batches_and_more_passes(
-    rows: int, sets: list[str], batch: int, epochs: int
+    rows: int, sets: list[str], batch: int | tuple[int, int], anew: int, again: int
 ) -> None:
+    """More of them where completions are sampled anew than where the same texts are seen again."""
+    sampled, fixed = batch if isinstance(batch, tuple) else (batch, batch)
     found = {s["key"]: s["value"] for s in probe_settings.optimization(recipe(*sets), [rows, 2 * rows])}
-    assert found == {"train.batch": batch, "train.epochs": epochs}
+    assert found == {"train.batch": sampled, "train.epochs": anew}
     given = {s["key"]: s["value"] for s in probe_settings.optimization(recipe(*sets, method="sft"), [rows])}
-    assert given == {"train.batch": batch, "train.epochs": min(4, epochs)}  # the same texts again and again
+    assert given == {"train.batch": fixed, "train.epochs": again}
     steps = probe_settings.optimization(recipe("max_steps=40", *sets), [rows])
     assert [(s["key"], s["value"]) for s in steps] == [("train.max_steps", 40)]
 
@@ -166,7 +176,7 @@ def test_the_file_is_a_recipe_with_what_was_given_and_what_is_advised(tmp_path: 
                 "views": base.views.model_copy(update={"teacher": PAPER}),
                 "objective": base.objective.model_copy(update={"skip_first": 3}),
                 "sampler": base.sampler.model_copy(update={"max_new_tokens": 24}),
-                "train": base.train.model_copy(update={"lr": 5e-4, "batch": 8, "epochs": 2, "on_bad_row": "drop"}),
+                "train": base.train.model_copy(update={"lr": 5e-4, "batch": 8, "epochs": 3, "on_bad_row": "drop"}),
                 "guards": read.guards,
             }
         ).model_dump()
