@@ -13,7 +13,7 @@ from sdft_cli.evaluation import scorable
 from sdft_cli.runs.records import Summary
 from sdft_cli.training.probe_record import Advice, TaskProbe, Verdict, VerdictKind, ViewProbe
 from sdft_cli.training.probe_settings import sampled_words, temperature
-from sdft_cli.training.probe_temperatures import KEPT, keeps
+from sdft_cli.training.probe_temperatures import keeps
 
 #: Accuracy of a teacher below which it teaches errors as often as not: a student ends near its teacher.
 WEAK = 0.5
@@ -21,6 +21,8 @@ WEAK = 0.5
 SOLVED, SOLVED_AT_LEAST = 0.95, 0.8
 #: A gain that would be worth training for: if the interval leaves room for it, more rows may decide.
 WORTHWHILE = 0.1
+#: Views with this share of the best one's clean completions, or of its accuracy when sampled, are about equal to it.
+ABOUT_EQUAL = 0.8
 #: The most views whose teachers are sampled, to choose among those that are about equal greedily.
 CONTENDERS = 3
 #: The share of rows that are too long from which on that is worth a word.
@@ -52,7 +54,7 @@ def best_view(views: Sequence[ViewProbe]) -> ViewProbe:
     if own not in equal and helps(own) and not (best["clean_gain"] and best["clean_gain"]["interval"][0] > 0):
         return own
     best = max(equal, key=_sampled, default=own)
-    return own if own in equal and _sampled(own) >= KEPT * _sampled(best) else best
+    return own if own in equal and _sampled(own) >= ABOUT_EQUAL * _sampled(best) else best
 
 
 def contenders(views: Sequence[ViewProbe]) -> list[ViewProbe]:
@@ -64,7 +66,7 @@ def contenders(views: Sequence[ViewProbe]) -> list[ViewProbe]:
     helping = [view for view in views if helps(view)]
     helping = [view for view in helping if view["demonstrates"]] or helping
     most = max(map(clean_share, helping), default=0.0)
-    equal = [view for view in helping if clean_share(view) >= KEPT * most]
+    equal = [view for view in helping if clean_share(view) >= ABOUT_EQUAL * most]
     return sorted(equal, key=lambda view: (view is views[0], clean_share(view)), reverse=True)[:CONTENDERS]
 
 
