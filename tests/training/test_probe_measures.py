@@ -96,6 +96,10 @@ def test_the_teacher_is_sampled_at_its_own_temperature_and_at_lower_ones(subject
         grades = [subject.stage.task.grade(*each).value for each in zip(texts, examples, strict=True)]
         assert point["accuracy"] == pytest.approx(sum(grades) / ROWS)
         assert point["ended"] == sum(rollout.finish == "stop" for rollout in drawn) / ROWS
+    known = {"temperature": 1.0, "accuracy": 0.9, "interval": None, "n": ROWS, "ended": 1.0}  # from comparing views
+    told = own._replace(probe={**own.probe, "sampled": known})
+    again = probe_temperatures.measure(subject, told, only_own=False)
+    assert again is not None and again["points"] == [known]  # is not sampled anew
     alone = probe_temperatures.measure(subject, own, only_own=True)
     assert alone is not None and alone["points"] == found["points"][:1]
     wrong = [{**record, "value": 0.0} for record in right]  # there is nothing to keep: one temperature is enough
@@ -156,7 +160,7 @@ def test_every_view_that_the_rows_can_show_is_measured_once(subject: Subject, vi
     assert names[0] == "demonstration"
     assert set(names[1:]) == {
         *("demonstration-official", "demonstration-plain", "demonstration-system", "reference"),
-        "demonstration-turn",
+        *("demonstration-turn", "demonstration-verbatim"),
         *("answer", "answer-as-demonstration"),
     }  # without an article, context+demonstration is the demonstration, and the context shows nothing
     shows = {view.probe["view"] for view in views if view.probe["demonstrates"]}
