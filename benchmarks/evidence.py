@@ -234,8 +234,9 @@ def run(queue: list[Job], given: argparse.Namespace) -> int:
         failed += bool(code)
         now = time.monotonic()
         print(f"{now - began:6.0f} s  {job.name}: {now - since:.0f} s{f', exit {code}' if code else ''}", flush=True)
-        for each in sorted((given.out / "runs").glob(f"{job.name}*")):
-            with contextlib.suppress(OSError, KeyError, ValueError):
+        runs = given.out / "runs"
+        for each in sorted({*runs.glob(job.name), *runs.glob(f"{job.name}-s*")}):
+            with contextlib.suppress(OSError, KeyError, ValueError, TypeError):  # unfinished, or not scored
                 print(f"    {each.name}  {told(each)}", flush=True)
             if given.lean and not code:
                 shutil.rmtree(each / "stages", ignore_errors=True)

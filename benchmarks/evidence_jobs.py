@@ -15,12 +15,13 @@ DEMO_RATES = {"sft": ("3e-5", "5e-5"), "sdft": ("5e-5", "1e-4")}
 #: to answer, so the teacher is the base model.
 BASE = ("teacher.start=base", "teacher.update_rate=0")
 SDFT = ("views.teacher=demonstration-verbatim", "skip_first=0", *BASE)
-#: On desk-triage: a method and its settings; a temperature is the sampler's and the divergence's.
+#: On desk-triage: a method and its settings; temperatures are 0.5 unless they are given.
 ONE = {
     "sdft-1": ("sdft", ("lr=5e-5", "sampler.temperature=1", "logits_temperature=1")),
     "sdft-0.7": ("sdft", ("lr=5e-5", "sampler.temperature=0.7", "logits_temperature=0.7")),
     "sdft-0.5": ("sdft", ("lr=5e-5", "sampler.temperature=0.5", "logits_temperature=0.5")),
     "sdft-0.3": ("sdft", ("lr=5e-5", "sampler.temperature=0.3", "logits_temperature=0.3")),
+    "sdft-plain": ("sdft", ("lr=5e-5", "views.teacher=demonstration-plain")),
     "sdft-fast": ("sdft", ("lr=1e-4",)),
     "sdft-long": ("sdft", ("lr=2e-5", "max_steps=144", "eval_every=72")),
     "sdft-reverse": ("sdft", ("lr=5e-5", "divergence=reverse_kl")),

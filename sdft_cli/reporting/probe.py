@@ -166,16 +166,13 @@ def _about_divergence(task: TaskProbe) -> Iterator[str]:
         rates = ", ".join(console.number(point["accuracy"], digits=2) for point in points)
         after = ", ".join(str(point["tokens"]) for point in points)
         yield f"teacher ({takeover['view']}) takes over after {after} tokens of the student's: {rates} right"
-    if sampled_views := [(view["view"], view["sampled"]) for view in task["views"] if view["sampled"]]:
-        rates = ", ".join(f"{console.number(point['accuracy'], digits=2)} with {view}" for view, point in sampled_views)
-        yield f"teacher sampled at temperature {sampled_views[0][1]['temperature']:g}: {rates} right"
-    if sampled := task["temperatures"]:
-        rates = ", ".join(console.number(point["accuracy"], digits=2) for point in sampled["points"])
-        at = ", ".join(f"{point['temperature']:g}" for point in sampled["points"])
-        yield (
-            f"teacher ({sampled['view']}) sampled at temperature {at}: {rates} right; greedily "
-            f"{console.number(sampled['greedy'], digits=2)}"
-        )
+    for view in task["views"]:
+        if sampled := view["sampled"]:
+            at = ", ".join(f"{point['temperature']:g}" for point in sampled["points"])
+            right = ", ".join(console.number(point["accuracy"], digits=2) for point in sampled["points"])
+            clean = ", ".join(console.number(point["clean"], digits=2) for point in sampled["points"])
+            shares = f"{right} right, {clean} clean; greedily {console.number(sampled['greedy'], digits=2)} right"
+            yield f"teacher ({view['view']}) sampled at temperature {at}: {shares}"
     if (shown := surprise["demonstrations"]) and (own_loss := surprise["own"]):
         yield (
             f"student's loss: {shown['value']:.2f} nats a token on demonstrations, {own_loss['value']:.2f} on its own "

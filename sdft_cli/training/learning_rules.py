@@ -37,8 +37,9 @@ def noisy_samples(f: Figures, limit: float) -> Alarm | None:
         return None
     text = f"the student's samples are mostly noise (entropy {start:.2g} nats per token at the start)"
     lower = f"{f.recipe.sampler.temperature / 2:g}"
-    ways = f"set {{table}}sampler.temperature={lower} {{table}}objective.logits_temperature={lower}"
-    return Alarm(f"{text}: the teacher's distribution may be no surer", False, f"{ways}, or see `sdft probe`")
+    lower = f"{{table}}sampler.temperature={lower} {{table}}objective.logits_temperature={lower}"
+    ways = f"see with `sdft probe` how often the sampled teacher is right; where that is rare, set {lower}"
+    return Alarm(f"{text}: the teacher's distribution may be no surer", False, ways)
 
 
 def running_on(f: Figures, limit: float) -> Alarm | None:
@@ -125,7 +126,7 @@ def _views(f: Figures) -> str:
     now = f.recipe.views.teacher or ""
     if not now.startswith("demonstration"):
         return "choose another {table}views.teacher"
-    others = [name for name in ("demonstration-turn", "demonstration-plain") if name != now]
+    others = [name for name in ("demonstration-verbatim", "demonstration-turn") if name != now]
     return f"set {{table}}views.teacher={' or '.join(others)}"
 
 

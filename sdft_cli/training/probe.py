@@ -31,7 +31,7 @@ from sdft_cli.training import available_memory, probe_costs, probe_demonstration
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
 from sdft_cli.training.preflight import StagePlan, most, notes_of, plan
 from sdft_cli.training.probe_advice import CONTENDERS, best_view, contenders
-from sdft_cli.training.probe_record import Measured, ProbeMemory, PromptLengths, Takeover, TaskProbe, Temperatures
+from sdft_cli.training.probe_record import Measured, ProbeMemory, PromptLengths, Takeover, TaskProbe
 from sdft_cli.training.probe_subject import Subject, written_lengths
 from sdft_cli.training.probe_takeover import PREFIXES, TAKEOVER_ROWS, take_over
 from sdft_cli.training.probe_views import Candidate, MeasuredView, Student
@@ -108,8 +108,8 @@ class _Probe:
         names = ", ".join(candidate.name for candidate in candidates)
         self._note(stage, f"teacher, greedy, shown {names}")
         views = probe_views.measure_views(subject, candidates, student)
-        best = self._best(subject, views)
-        temperatures = self._temperatures(subject, best)
+        best = self._best(subject, views, student)
+        temperatures = probe_temperatures.follow(subject, best, student, only_own=self.quick)
         takeover = None if self.quick else self._takeover(subject, best, student.sampled)
         surprise, demonstrations = probe_demonstrations.measure(subject, greedy)
         sampled = subject.grade([row.example for row in subject.rows], student.sampled)
@@ -152,7 +152,7 @@ class _Probe:
         seconds = (time.monotonic() - began) / len(prompts)
         still = len(prompts) + sum(len(candidate.prompts) for candidate in candidates)
         still += 0 if self.quick else (len(PREFIXES) - 1) * min(TAKEOVER_ROWS, len(prompts))
-        tried = 1 if self.quick else CONTENDERS + len(probe_temperatures.LOWER)
+        tried = 1 if self.quick else CONTENDERS * (1 + len(probe_temperatures.LOWER))
         still += tried * min(probe_temperatures.ROWS, len(prompts))
         judged = ", each judged" if self.judge and stage.task.rubric else ""
         time_left = console.clock(still * seconds)
@@ -160,22 +160,17 @@ class _Probe:
         sampled = subject.sample(prompts)
         return greedy, Student(subject.grade([row.example for row in subject.rows], greedy), sampled)
 
-    def _best(self, subject: Subject, views: Sequence[MeasuredView]) -> MeasuredView:
+    def _best(self, subject: Subject, views: Sequence[MeasuredView], student: Student) -> MeasuredView:
         """The view to train with, once those that are about equal greedily have been sampled."""
-        equal = contenders([view.probe for view in views])
-        if len(equal) > 1 and probe_temperatures.keys(self.recipe):
-            self._note(subject.stage, f"teacher, sampled, shown {', '.join(probe['view'] for probe in equal)}")
-            for view in views:
-                if view.probe in equal:
-                    temperature = probe_temperatures.learned_at(self.recipe)
-                    view.probe["sampled"] = probe_temperatures.at(subject, view, temperature)
-        best = best_view([view.probe for view in views])
+        figures = [view.probe for view in views]
+        asked = contenders(figures) or [best_view(figures)]
+        sampled = [view for view in views if any(view.probe is each for each in asked)]
+        if any(view.probe["teacher"]["accuracy"] is not None for view in sampled):
+            names = ", ".join(view.candidate.name for view in sampled)
+            self._note(subject.stage, f"teacher, sampled, shown {names}")
+        probe_temperatures.measure(subject, sampled, student, only_own=self.quick)
+        best = best_view(figures)
         return next(view for view in views if view.probe is best)
-
-    def _temperatures(self, subject: Subject, view: MeasuredView) -> Temperatures | None:
-        if view.probe["teacher"]["accuracy"] is not None:
-            self._note(subject.stage, f"teacher, shown {view.candidate.name}, sampled")
-        return probe_temperatures.measure(subject, view, only_own=self.quick)
 
     def _takeover(self, subject: Subject, view: MeasuredView, sampled: Sequence[Rollout]) -> Takeover | None:
         self._note(subject.stage, f"teacher, shown {view.candidate.name}, takes over from the student")

@@ -1,12 +1,12 @@
 """What follows from a probe: which view serves a task best, whether self-distillation can work, and warnings.
 
 The rules, with their thresholds as constants; those for the settings of a recipe are in `probe_settings`. A difference
-counts only if its 95 % interval leaves out zero.
+counts only if its 95 % interval leaves out zero, but for that between sampled teachers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sdft_cli import console
 from sdft_cli.evaluation import scorable
@@ -21,8 +21,10 @@ WEAK = 0.5
 SOLVED, SOLVED_AT_LEAST = 0.95, 0.8
 #: A gain that would be worth training for: if the interval leaves room for it, more rows may decide.
 WORTHWHILE = 0.1
-#: Views with this share of the best one's clean completions, or of its accuracy when sampled, are about equal to it.
+#: Views with this share of the best one's clean completions are about equal to it.
 ABOUT_EQUAL = 0.8
+#: How many more of its sampled completions must be clean for a view to take the place of the recipe's own: 4 of 16.
+SAMPLED_BETTER = 0.25
 #: The most views whose teachers are sampled, to choose among those that are about equal greedily.
 CONTENDERS = 3
 #: The share of rows that are too long from which on that is worth a word.
@@ -47,14 +49,18 @@ def best_view(views: Sequence[ViewProbe]) -> ViewProbe:
 
     Views are compared by their clean completions: right, ended by themselves, and without the view's wording. A student
     learns all of that, so a teacher that is right but rambles is no good one. Among those that are about equal so, the
-    one whose teacher is right most often when it is sampled: that is what is learned.
+    one whose teacher has the most when it is sampled, because that is what is learned; on so few rows, a fixed margin
+    (`SAMPLED_BETTER`) stands for the interval.
     """
     own, equal = views[0], contenders(views)
-    best = max(equal, key=clean_share, default=own)
-    if own not in equal and helps(own) and not (best["clean_gain"] and best["clean_gain"]["interval"][0] > 0):
-        return own
-    best = max(equal, key=_sampled, default=own)
-    return own if own in equal and _sampled(own) >= ABOUT_EQUAL * _sampled(best) else best
+    cleaner = [view for view in equal if view["clean_gain"] and view["clean_gain"]["interval"][0] > 0]
+    if not helps(own):
+        return max(equal, key=_sampled_of(equal), default=own)
+    if cleaner:
+        return max(cleaner, key=_sampled_of(equal))
+    best = max(equal, key=_sampled_of(equal), default=own)
+    known = own["sampled"] and best["sampled"] and any(view is own for view in equal)
+    return best if known and _sampled_of(equal)(best) >= _sampled_of(equal)(own) + SAMPLED_BETTER else own
 
 
 def contenders(views: Sequence[ViewProbe]) -> list[ViewProbe]:
@@ -70,9 +76,22 @@ def contenders(views: Sequence[ViewProbe]) -> list[ViewProbe]:
     return sorted(equal, key=lambda view: (view is views[0], clean_share(view)), reverse=True)[:CONTENDERS]
 
 
-def _sampled(view: ViewProbe) -> float:
-    """How often the view's teacher is right when it is sampled; 0 where that was not measured."""
-    return (view["sampled"]["accuracy"] or 0.0) if view["sampled"] else 0.0
+def sampled_share(view: ViewProbe) -> float:
+    """The share of its sampled completions that are clean, at the lowest temperature tried; 0 where that was not
+    measured."""
+    return view["sampled"]["points"][-1]["clean"] if view["sampled"] else 0.0
+
+
+def _sampled_of(equal: Sequence[ViewProbe]) -> Callable[[ViewProbe], float]:
+    """The share of a view's sampled completions that are clean, at the lowest temperature at which all were sampled; 0
+    where that was not measured."""
+    measured = [len(view["sampled"]["points"]) for view in equal if view["sampled"]]
+    last = min(measured, default=0) - 1
+
+    def clean(view: ViewProbe) -> float:
+        return view["sampled"]["points"][last]["clean"] if view["sampled"] and last >= 0 else 0.0
+
+    return clean
 
 
 def clean_share(view: ViewProbe) -> float:
@@ -130,8 +149,9 @@ def _words(kind: VerdictKind, task: TaskProbe, best: ViewProbe) -> tuple[str, st
         before = f"{console.number(clean_share(own), digits=2)} with {own['view']}"
         sentence = f"SDFT can work with the view {best['view']}: {rates}; its completions are {clean}, {before}"
         if best["sampled"] and own["sampled"]:
-            sampled = [console.number(_sampled(view), digits=2) for view in (best, own)]
-            sentence += f"; sampled, it is right on {sampled[0]}, on {sampled[1]} with {own['view']}"
+            share = _sampled_of((best, own))
+            shares = [console.number(share(view), digits=2) for view in (best, own)]
+            sentence += f"; when they are sampled, on {shares[0]}, {shares[1]} with {own['view']}"
         return sentence, f"set views.teacher={best['view']}"
     if kind == "teacher_limits":
         limit = f"SDFT can help, but the teacher limits it to about {_rate(teacher)}: {rates}"
@@ -221,7 +241,7 @@ def _about_sampling(task: TaskProbe) -> Iterator[Reason]:
     found = task["temperatures"]
     if not found or not found["keys"] or keeps(found["points"][0], found["greedy"]):
         return
-    lower, words = temperature(task) or (found["points"][0]["temperature"], sampled_words(found))
+    lower, words = temperature(found) or (found["points"][0]["temperature"], sampled_words(found))
     hint = "set " + " ".join(f"{key}={lower:g}" for key in found["keys"])
     if lower >= found["points"][0]["temperature"]:
         tried = len(found["points"]) > 1

@@ -15,7 +15,7 @@ from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.config.recipe_text import number_text, recipe_text
 from sdft_cli.models.views import VIEWS
 from sdft_cli.training import probe_settings, probe_temperatures
-from sdft_cli.training.probe_advice import clean_share, helps
+from sdft_cli.training.probe_advice import clean_share, helps, sampled_share
 from sdft_cli.training.probe_costs import with_method
 from sdft_cli.training.probe_record import Measured, Recommendation, Setting, TaskProbe, Verdict, ViewProbe
 from sdft_cli.types import Json
@@ -92,7 +92,7 @@ def _shared(recipe: Recipe, tasks: Sequence[TaskProbe], verdicts: Sequence[Verdi
         settings.append(Setting(key="objective.skip_first", value=skip, reason=reason))
         values = [(task, value) for task, value, _ in skips]
         notes += probe_settings.compromise(values, skip, "objective.skip_first")
-    settings += _temperature(recipe, tasks)
+    settings += _temperature(recipe, shown)
     limits = [(task["task"], probe_settings.new_tokens(task, each)) for task, each in shown]
     found = [(task, *limit) for task, limit in limits if limit]
     if len(found) == len(tasks):
@@ -101,9 +101,12 @@ def _shared(recipe: Recipe, tasks: Sequence[TaskProbe], verdicts: Sequence[Verdi
     return settings, notes
 
 
-def _temperature(recipe: Recipe, tasks: Sequence[TaskProbe]) -> list[Setting]:
-    """A lower temperature where the teacher needs it; the lowest that a task asks for, which costs the others least."""
-    found = [(task["task"], probe_settings.temperature(task)) for task in tasks]
+def _temperature(recipe: Recipe, shown: Sequence[tuple[TaskProbe, ViewProbe]]) -> list[Setting]:
+    """A lower temperature where the teacher, with the view shown, needs it; the lowest that a task asks for, which
+    costs the others least."""
+    tasks = [task for task, _ in shown]
+    sampled = [(task, view["sampled"] or task["temperatures"]) for task, view in shown]
+    found = [(task["task"], probe_settings.temperature(points)) for task, points in sampled]
     asked = [(task, *each) for task, each in found if each]
     if not asked:
         return []
@@ -117,15 +120,16 @@ def _temperature(recipe: Recipe, tasks: Sequence[TaskProbe]) -> list[Setting]:
 
 
 def _view(tasks: Sequence[TaskProbe], verdicts: Sequence[Verdict]) -> tuple[str, str, list[str]]:
-    """The view that helps in most tasks and has the most clean completions over all, among those that are best for one;
-    the reason; and notes on tasks that another would serve better."""
+    """The view that helps in most tasks and has the most clean completions over all (greedy ones, to a tenth, then
+    sampled ones), among those that are best for one; the reason; and notes on tasks that another would serve better."""
     wanted = {v["task"]: v["view"] for v in verdicts}
     names = list(dict.fromkeys(name for name in wanted.values() if name)) or [tasks[0]["views"][0]["view"]]
     by_task = [{view["view"]: view for view in task["views"]} for task in tasks]
 
-    def merit(name: str) -> tuple[int, float]:
+    def merit(name: str) -> tuple[int, float, float]:
         views = [of_task[name] for of_task in by_task if name in of_task]
-        return sum(map(helps, views)), sum(map(clean_share, views)) / max(1, len(views))
+        shares = [sum(map(share, views)) / max(1, len(views)) for share in (clean_share, sampled_share)]
+        return sum(map(helps, views)), round(shares[0], 1), shares[1]
 
     best = max(names, key=merit)
     notes = [
@@ -144,8 +148,9 @@ def _figures(task: str, view: ViewProbe) -> str:
     parts = [f"right {accuracy:.2f}" if accuracy is not None else "not scored"]
     parts += [f"ended by itself {ended:.2f}"] if ended is not None else []
     parts += [f"leaks {leaked:.2f}"] if leaked is not None else []
-    if (sampled := view["sampled"]) and sampled["accuracy"] is not None:
-        parts += [f"sampled at temperature {sampled['temperature']:g} right {sampled['accuracy']:.2f}"]
+    if sampled := view["sampled"]:
+        last = sampled["points"][-1]
+        parts += [f"sampled at temperature {last['temperature']:g} right {last['accuracy'] or 0:.2f}"]
     return f"{task + ': ' if task else ''}its teacher is {', '.join(parts)}"
 
 

@@ -48,10 +48,11 @@ class ViewProbe(TypedDict):
     """A view as the teacher's, on the ``rows`` that it can show; ``shown`` is their share of the rows tried.
 
     ``gain`` is against the student without the view, ``clean_gain`` the clean share minus that of the recipe's own view
-    (None for that view itself); both are paired on the rows that both have. ``first`` has, for the numbers of tokens in
-    `probe_views.FIRST`, the share of the forward KL that lies at so many first tokens of the student's completions,
-    and ``masked`` that of the tokens that ``objective.skip_first`` leaves out. ``skip_first`` is what ``auto`` would
-    come to (`first_tokens`). Tokens are counted from the end of a completion's thinking.
+    (None for that view itself); both are paired on the rows that both have. ``sampled`` is the teacher when it is
+    sampled; None for views that are not in question. ``first`` has, for the numbers of tokens in `probe_views.FIRST`,
+    the share of the forward KL that lies at so many first tokens of the student's completions, and ``masked`` that of
+    the tokens that ``objective.skip_first`` leaves out. ``skip_first`` is what ``auto`` would come to (`first_tokens`).
+    Tokens are counted from the end of a completion's thinking.
     """
 
     view: str
@@ -64,7 +65,7 @@ class ViewProbe(TypedDict):
     leakage: Leakage
     clean: Clean | None
     clean_gain: Gain | None
-    sampled: TemperaturePoint | None
+    sampled: Temperatures | None
     kl: Divergences | None
     first: dict[str, float]
     masked: float | None
@@ -97,10 +98,12 @@ class Takeover(TypedDict):
 
 
 class TemperaturePoint(Rate):
-    """The teacher's completions, sampled at a ``temperature``; ``ended`` is the share that ended by itself."""
+    """The teacher's completions, sampled at a ``temperature``; ``ended`` is the share that ended by itself, ``clean``
+    the share of those that are right as well and repeat nothing of the view."""
 
     temperature: float
     ended: float | None
+    clean: float
 
 
 class Temperatures(TypedDict):

@@ -25,9 +25,9 @@ AROUND = (0.5, 1.0, 2.0)
 #: Steps below which a stage has hardly begun to learn, passes over the rows (arXiv 2601.19897 takes 1 to 4), and the
 #: batches to choose from.
 STEPS, EPOCHS, MOST_EPOCHS, BATCHES = 60, 2, 4, (32, 16, 8)
-#: The same where every pass samples completions anew, so that what is repeated is the prompt and not the text. On
-#: SmolLM2 48 steps at the middle rate came half of the way; 144 at a lower one, 14 passes over the rows, the whole way,
-#: and cost less of what the model knew before (docs/real-model.md).
+#: The same where every pass samples completions anew, so that what is repeated is the prompt and not the text. After
+#: 48 steps at the middle rate, SmolLM2 was right on half of the test rows; after 144 at a lower one, 14 passes over the
+#: rows, on two thirds, and had lost less of what it knew before (one seed; docs/real-model.md).
 STEPS_SAMPLED, EPOCHS_SAMPLED, MOST_EPOCHS_SAMPLED = 100, 5, 20
 #: Room for a completion: so many times the longest demonstration, or the teacher's own length where that is more.
 ROOM, LEAST_TOKENS, TOKENS_STEP = 1.5, 16, 8
@@ -67,9 +67,10 @@ def optimization(recipe: Recipe, of_tasks: Sequence[int]) -> list[Setting]:
     most = MOST_EPOCHS_SAMPLED if anew else MOST_EPOCHS
     epochs = min(most, max(EPOCHS, math.ceil(enough * batch / rows)))
     steps = " to ".join(str(math.ceil(n * epochs / batch)) for n in sorted({rows, max(of_tasks)}))
-    reason = "as set" if set_by_hand else f"with {rows} rows, small enough for {enough} steps or so"
+    small = f"small enough for {enough} steps or so" if chosen else "the smallest"
+    reason = "as set" if set_by_hand else f"with {rows} rows, {small}"
     passes = f"{steps} steps a task; fewer hardly begin to learn, and more passes are where models begin to forget"
-    if epochs > MOST_EPOCHS:
+    if anew:
         passes = f"{steps} steps a task; each pass samples completions anew"
     return [
         Setting(key="train.batch", value=batch, reason=reason),
@@ -91,10 +92,10 @@ def skip_first(view: ViewProbe, takeover: Takeover | None) -> tuple[int, str]:
     return (0, reason) if lost <= facts["skip_first"] else (facts["skip_first"], facts["why"])
 
 
-def temperature(task: TaskProbe) -> tuple[float, str] | None:
+def temperature(found: Temperatures | None) -> tuple[float, str] | None:
     """The highest temperature at which the sampled teacher keeps enough of its greedy accuracy, or else the one where
     it is right most often; and the reason. None where nothing was scored."""
-    if not (found := task["temperatures"]) or not found["greedy"]:
+    if not found or not found["greedy"]:
         return None
     kept = [point for point in found["points"] if keeps(point, found["greedy"])]
     best = kept[0] if kept else max(found["points"], key=lambda point: point["accuracy"] or 0.0)

@@ -9,18 +9,19 @@ is greedily.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sdft_cli.config.recipe import Recipe, Sampler
 from sdft_cli.evaluation import summaries
 from sdft_cli.training.probe_record import TemperaturePoint, Temperatures
 from sdft_cli.training.probe_subject import Subject, rate, written_lengths
-from sdft_cli.training.probe_views import MeasuredView
+from sdft_cli.training.probe_views import MeasuredView, Student, answers, share
 
 #: Temperatures to try below the recipe's own, from the highest.
 LOWER = (0.7, 0.5, 0.3)
-#: The share of its greedy accuracy that a teacher must keep when it is sampled. Half is enough: what it gets wrong it
-#: gets wrong in many ways, what it gets right in one, and that one the student learns. A lower temperature than needed
-#: costs what the model knew before (docs/real-model.md).
-KEPT = 0.5
+#: The share of its greedy accuracy that a teacher must keep when it is sampled, as counted on so few rows. At a
+#: temperature that is lower than needed, the model moves further and learns no more (docs/real-model.md).
+KEPT = 2 / 3
 #: Rows on which it is sampled.
 ROWS = 16
 
@@ -36,40 +37,59 @@ def keys(recipe: Recipe) -> list[str]:
     return ["sampler.temperature", *(["objective.logits_temperature"] if scored else [])]
 
 
-def measure(subject: Subject, view: MeasuredView, only_own: bool) -> Temperatures | None:
-    """The teacher's accuracy at the temperature that it is learned at and, unless ``only_own``, at lower ones until it
-    keeps enough of the greedy one; None where the view can show no row or nothing is scored."""
-    own = learned_at(subject.recipe)
-    greedy = summaries.summarize(view.records[: _rows(view)])["accuracy"] if _rows(view) else None
+def measure(subject: Subject, views: Sequence[MeasuredView], student: Student, only_own: bool) -> None:
+    """Sample the teachers of ``views`` at the temperature that they are learned at and, unless ``only_own``, at lower
+    ones until one keeps enough of its greedy accuracy; what is found is their ``sampled``. It is None for views that
+    can show no row, or have no scored one."""
+    for view in views:
+        view.probe["sampled"] = _begun(subject, view)
+    scored = [(view, found) for view in views if (found := view.probe["sampled"])]
+    for temperature in _ladder(subject.recipe, only_own) if scored else ():
+        for view, found in scored:
+            found["points"].append(_at(subject, view, student, temperature))
+        if any(keeps(found["points"][-1], found["greedy"]) for _, found in scored):
+            return
+
+
+def follow(subject: Subject, view: MeasuredView, student: Student, only_own: bool) -> Temperatures | None:
+    """What `measure` has found for the view that was chosen, and its teacher at lower temperatures still where it needs
+    them."""
+    if found := view.probe["sampled"]:
+        for temperature in _ladder(subject.recipe, only_own):
+            last = found["points"][-1]
+            if temperature < last["temperature"] and not keeps(last, found["greedy"]):
+                found["points"].append(_at(subject, view, student, temperature))
+    return found
+
+
+def _begun(subject: Subject, view: MeasuredView) -> Temperatures | None:
+    rows = _rows(view)
+    greedy = summaries.summarize(view.records[:rows])["accuracy"] if rows else None
     if greedy is None:
         return None
-    points: list[TemperaturePoint] = []
-    for temperature in (own, *(() if only_own else (t for t in LOWER if t < own))):
-        point = view.probe["sampled"] if temperature == own else None
-        point = point or at(subject, view, temperature)
-        if point["accuracy"] is None:
-            break
-        points.append(point)
-        if keeps(point, greedy):
-            break
-    if not points:
-        return None
-    return {"view": view.candidate.name, "keys": keys(subject.recipe), "greedy": greedy, "points": points}
+    return {"view": view.candidate.name, "keys": keys(subject.recipe), "greedy": greedy, "points": []}
 
 
-def learned_at(recipe: Recipe) -> float:
-    """The temperature at which the teacher's distribution is learned."""
-    return recipe.sampler.temperature if _writes(recipe) else recipe.objective.logits_temperature
+def _ladder(recipe: Recipe, only_own: bool) -> list[float]:
+    """The temperature at which the teacher's distribution is learned, and lower ones."""
+    own = recipe.sampler.temperature if _writes(recipe) else recipe.objective.logits_temperature
+    return [own, *(() if only_own else (t for t in LOWER if t < own))]
 
 
-def at(subject: Subject, view: MeasuredView, temperature: float) -> TemperaturePoint:
+def _at(subject: Subject, view: MeasuredView, student: Student, temperature: float) -> TemperaturePoint:
     """The teacher, sampled at a temperature on the first `ROWS` rows that the view can show."""
     # what is scored is the whole distribution, what is written is cut as the recipe cuts it
     sampler = subject.recipe.sampler if _writes(subject.recipe) else Sampler()
-    rows, prompts = view.candidate.at[: _rows(view)], view.candidate.prompts[: _rows(view)]
-    rollouts = subject.sample(prompts, sampler=sampler.model_copy(update={"temperature": temperature}))
-    records = subject.grade([subject.rows[i].example for i in rows], rollouts)
-    return {"temperature": temperature, **rate(records), "ended": written_lengths(rollouts)["ended"]}
+    few = view.candidate._replace(at=view.candidate.at[: _rows(view)], prompts=view.candidate.prompts[: _rows(view)])
+    rollouts = subject.sample(few.prompts, sampler=sampler.model_copy(update={"temperature": temperature}))
+    written = answers(subject, few, rollouts, student)
+    clean = share(written.clean)
+    return {
+        "temperature": temperature,
+        **rate(written.records),
+        "ended": written_lengths(rollouts)["ended"],
+        "clean": clean["value"] if clean else 0.0,
+    }
 
 
 def _rows(view: MeasuredView) -> int:

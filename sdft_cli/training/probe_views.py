@@ -94,16 +94,17 @@ def _first_prompts(candidate: Candidate) -> list[tuple[int, list[int]]]:
 def measure_views(subject: Subject, found: Sequence[Candidate], student: Student) -> list[MeasuredView]:
     """The figures of all views, whose completions are sampled together; the first is the recipe's own."""
     every = iter(subject.sample([prompt for candidate in found for prompt in candidate.prompts], greedy=True))
-    written = [_answers(subject, candidate, [next(every) for _ in candidate.prompts], student) for candidate in found]
+    written = [answers(subject, candidate, [next(every) for _ in candidate.prompts], student) for candidate in found]
     own, measured = written[0].clean, list[MeasuredView]()
-    for candidate, answers in zip(found, written, strict=True):
-        compared = _paired(own, answers.clean, subject.seed) if measured else None
-        probe = _figures(subject, candidate, answers, student, compared)
-        measured.append(MeasuredView(probe, candidate, answers.records))
+    for candidate, given in zip(found, written, strict=True):
+        compared = _paired(own, given.clean, subject.seed) if measured else None
+        probe = _figures(subject, candidate, given, student, compared)
+        measured.append(MeasuredView(probe, candidate, given.records))
     return measured
 
 
-def _answers(subject: Subject, candidate: Candidate, rollouts: list[Rollout], student: Student) -> Answers:
+def answers(subject: Subject, candidate: Candidate, rollouts: list[Rollout], student: Student) -> Answers:
+    """The teacher's completions for a candidate's rows, graded."""
     examples = [subject.rows[i].example for i in candidate.at]
     records = subject.grade(examples, rollouts)
     texts = [record["completion"] for record in records]
@@ -119,9 +120,9 @@ def _if_clean(record: ItemRecord, clean: bool) -> ItemRecord:
 
 
 def _figures(
-    subject: Subject, candidate: Candidate, answers: Answers, student: Student, compared: Gain | None
+    subject: Subject, candidate: Candidate, given: Answers, student: Student, compared: Gain | None
 ) -> ViewProbe:
-    examples, records = [subject.rows[i].example for i in candidate.at], answers.records
+    examples, records = [subject.rows[i].example for i in candidate.at], given.records
     texts, unprompted = [record["completion"] for record in records], _unprompted(student)
     shares = _divergence(subject, candidate, student.sampled)
     return {
@@ -130,10 +131,10 @@ def _figures(
         "rows": len(examples),
         "shown": len(examples) / candidate.tried,
         "teacher": summaries.summarize(records),
-        "lengths": written_lengths(answers.rollouts),
+        "lengths": written_lengths(given.rollouts),
         "gain": summaries.gain(student.records, records, subject.seed),
         "leakage": leakage(texts, examples, VIEWS[candidate.name], unprompted),
-        "clean": _share(answers.clean),
+        "clean": share(given.clean),
         "clean_gain": compared,
         "sampled": None,
         "kl": shares.kl,
@@ -161,7 +162,8 @@ def _paired(own: Sequence[ItemRecord], other: Sequence[ItemRecord], seed: int) -
     return summaries.gain(own, [record for record in other if record["id"] in both], seed)
 
 
-def _share(clean: Sequence[ItemRecord]) -> Clean | None:
+def share(clean: Sequence[ItemRecord]) -> Clean | None:
+    """The share of clean completions; None where nothing is scored."""
     values = [record["value"] for record in clean if record["value"] is not None]
     if not values:
         return None

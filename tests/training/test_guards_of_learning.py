@@ -175,8 +175,10 @@ def test_a_student_that_repeats_the_teachers_instructions() -> None:
     ((step, guard, level, text, hint),) = findings(rows(0.05, 0.2, 0.7, 0.9), [])
     assert (step, guard, level) == (21, "leaked-wording", "warn")
     assert "70 % of completions repeat the teacher's instructions ('a classic example of'), 5 % at the start" in text
-    assert hint.startswith("set views.teacher=demonstration-turn or demonstration-plain;")
+    assert hint.startswith("set views.teacher=demonstration-verbatim or demonstration-turn;")
     (found,) = findings(rows(0.0, 1.0), [], views={"teacher": "demonstration-plain"})
+    assert found[4].startswith("set views.teacher=demonstration-verbatim or demonstration-turn;")
+    (found,) = findings(rows(0.0, 1.0), [], views={"teacher": "demonstration-verbatim"})
     assert found[4].startswith("set views.teacher=demonstration-turn;")
     assert findings(rows(0.8, 0.9, 1.0), []) == []  # its own way to write
 
@@ -201,7 +203,10 @@ def test_a_student_that_writes_noise_is_worth_a_warning() -> None:
         and "entropy 3.1 nats per token" in text
         and "teacher's distribution" in text
     )
-    assert hint.startswith("set sampler.temperature=0.5 objective.logits_temperature=0.5, or see `sdft probe`;")
+    assert hint.startswith(
+        "see with `sdft probe` how often the sampled teacher is right; where that is rare, set sampler"
+    )
+    assert "set sampler.temperature=0.5 objective.logits_temperature=0.5;" in hint
     assert findings([{**SOUND, "entropy": 1.2}] * 12, []) == []
     assert findings([SOUND, *noise], []) == []  # it has become so: that is for other guards
     assert (

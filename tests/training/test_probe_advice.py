@@ -6,9 +6,13 @@ from support.probe_figures import gain, task, view, written
 from sdft_cli.training.probe_advice import advise, best_view, contenders, verdict
 
 
-def at(right: float) -> dict:
-    """The teacher sampled at temperature 1."""
-    return {"temperature": 1.0, "accuracy": right, "interval": None, "n": 16, "ended": 1.0}
+def at(*clean: float) -> dict:
+    """The teacher, right on all rows greedily, sampled at temperature 1 and at lower ones."""
+    points = [
+        {"temperature": t, "accuracy": share, "interval": None, "n": 16, "ended": 1.0, "clean": share}
+        for t, share in zip((1.0, 0.7, 0.5), clean, strict=False)
+    ]
+    return {"view": "", "keys": KEYS, "greedy": 1.0, "points": points}
 
 
 def kinds(of: dict) -> set[str]:
@@ -36,11 +40,17 @@ USELESS = {"right": 0.05, "gain": gain(0.05, -0.1, 0.2)}
         # the gold answer alone does not show what an answer should look like: only where no demonstration helps
         ([view(PAPER, **USELESS), view(PLAIN, 0.6), view(ANSWER, 1.0, demonstrates=False)], PLAIN),
         ([view(PAPER, **USELESS), view(ANSWER, 1.0, demonstrates=False)], ANSWER),
-        # about equal greedily: the one whose teacher is right more often when it is sampled, which is what is learned
+        # about equal greedily: the one whose teacher has more clean completions when sampled, which is what is learned
         ([view(PAPER, **USELESS), view(PLAIN, 1.0, sampled=at(0.4)), view(TURN, 0.9, sampled=at(0.7))], TURN),
         ([view(PLAIN, 1.0, sampled=at(0.4)), view(TURN, 0.9, sampled=at(0.7))], TURN),
-        # the recipe's own keeps its place where it is nearly as good
-        ([view(PLAIN, 0.9, sampled=at(0.6)), view(TURN, 1.0, sampled=at(0.7))], PLAIN),
+        # the recipe's own keeps its place where it is nearly as good, or nothing is known of it
+        ([view(PLAIN, 0.9, sampled=at(0.5)), view(TURN, 1.0, sampled=at(0.7))], PLAIN),
+        ([view(PLAIN, 0.9), view(TURN, 1.0, sampled=at(0.7))], PLAIN),
+        # compared at the lowest temperature at which both were sampled; the chosen one is tried at lower ones still
+        ([view(PLAIN, 1.0, sampled=at(0.4, 0.4)), view(TURN, 1.0, sampled=at(0.0, 0.7))], TURN),
+        ([view(PLAIN, 1.0, sampled=at(0.4, 0.4, 0.9)), view(TURN, 1.0, sampled=at(0.0, 0.7))], TURN),
+        # cleaner beyond noise greedily goes before
+        ([view(PLAIN, 0.8, sampled=at(0.7)), view(TURN, 1.0, sampled=at(0.5), clean_gain=gain(0.2, 0.05, 0.4))], TURN),
         # what is much less clean greedily is not looked at
         ([view(PLAIN, 1.0, sampled=at(0.4)), view(TURN, 0.5, sampled=at(0.5))], PLAIN),
         # where nothing helps, or nothing is scored, there is nothing to choose
@@ -159,7 +169,7 @@ def test_few_views_are_sampled_and_the_recipes_own_among_them() -> None:
     assert contenders([view(PAPER, **USELESS)]) == []
 
 
-def test_the_verdict_says_how_often_the_sampled_teacher_is_right() -> None:
+def test_the_verdict_says_how_often_sampled_completions_are_clean() -> None:
     found = verdict(task(view(PLAIN, 1.0, sampled=at(0.4)), view(TURN, 1.0, sampled=at(0.7))))
     assert found["view"] == TURN
-    assert "sampled, it is right on 0.70, on 0.40 with demonstration-plain" in found["sentence"]
+    assert found["sentence"].endswith("when they are sampled, on 0.70, 0.40 with demonstration-plain")

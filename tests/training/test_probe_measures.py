@@ -81,10 +81,16 @@ def test_points_of_a_takeover_begin_with_the_teacher_alone(subject: Subject, stu
     assert [point["over"] for point in later] == [0, 1, 1] and all(point["change"]["n"] == ROWS for point in later)
 
 
-def test_the_teacher_is_sampled_at_its_own_temperature_and_at_lower_ones(subject: Subject, views) -> None:
-    right = [{**record, "value": 1.0} for record in views[0].records]  # greedily; sampled, an untrained model never is
-    own = views[0]._replace(records=right)
-    found = probe_temperatures.measure(subject, own, only_own=False)
+def claimed(view: probe_views.MeasuredView, value: float | None) -> probe_views.MeasuredView:
+    """The view as if its teacher's greedy completions were all graded so: an untrained model is never right."""
+    records = [{**record, "value": value} for record in view.records]
+    return view._replace(records=records, probe={**view.probe, "sampled": None})
+
+
+def test_the_teacher_is_sampled_at_its_own_temperature_and_at_lower_ones(subject: Subject, student, views) -> None:
+    own = claimed(views[0], 1.0)
+    probe_temperatures.measure(subject, [own], student, only_own=False)
+    found = own.probe["sampled"]
     assert found is not None and found["greedy"] == 1.0
     assert found["keys"] == ["sampler.temperature", "objective.logits_temperature"]
     assert [point["temperature"] for point in found["points"]] == [1.0, 0.7, 0.5, 0.3]
@@ -96,17 +102,23 @@ def test_the_teacher_is_sampled_at_its_own_temperature_and_at_lower_ones(subject
         grades = [subject.stage.task.grade(*each).value for each in zip(texts, examples, strict=True)]
         assert point["accuracy"] == pytest.approx(sum(grades) / ROWS)
         assert point["ended"] == sum(rollout.finish == "stop" for rollout in drawn) / ROWS
-    known = {"temperature": 1.0, "accuracy": 0.9, "interval": None, "n": ROWS, "ended": 1.0}  # from comparing views
-    told = own._replace(probe={**own.probe, "sampled": known})
-    again = probe_temperatures.measure(subject, told, only_own=False)
-    assert again is not None and again["points"] == [known]  # is not sampled anew
-    alone = probe_temperatures.measure(subject, own, only_own=True)
-    assert alone is not None and alone["points"] == found["points"][:1]
-    wrong = [{**record, "value": 0.0} for record in right]  # there is nothing to keep: one temperature is enough
-    least = probe_temperatures.measure(subject, own._replace(records=wrong), only_own=False)
-    assert least is not None and least["points"] == found["points"][:1]
-    unscored = [{**record, "value": None} for record in right]
-    assert probe_temperatures.measure(subject, own._replace(records=unscored), only_own=False) is None
+        assert point["clean"] <= min(point["accuracy"], point["ended"])
+    assert probe_temperatures.follow(subject, own, student, only_own=False) == found  # there is nothing left to try
+    alone = claimed(views[0], 1.0)
+    probe_temperatures.measure(subject, [alone], student, only_own=True)
+    assert alone.probe["sampled"]["points"] == found["points"][:1]
+
+
+def test_views_are_sampled_together_until_one_teacher_keeps_enough(subject: Subject, student, views) -> None:
+    """A teacher that is never right greedily has nothing to keep; the one that was chosen is then tried on."""
+    some, other, unscored = claimed(views[0], 1.0), claimed(views[1], 0.0), claimed(views[2], None)
+    probe_temperatures.measure(subject, [some, other, unscored], student, only_own=False)
+    assert [len(view.probe["sampled"]["points"]) for view in (some, other)] == [1, 1]
+    assert unscored.probe["sampled"] is None
+    assert probe_temperatures.follow(subject, unscored, student, only_own=False) is None
+    followed = probe_temperatures.follow(subject, some, student, only_own=False)
+    assert followed is not None and [p["temperature"] for p in followed["points"]] == [1.0, 0.7, 0.5, 0.3]
+    assert probe_temperatures.follow(subject, other, student, only_own=False) == other.probe["sampled"]
 
 
 @pytest.mark.parametrize(
