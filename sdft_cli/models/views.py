@@ -23,7 +23,7 @@ PAPER = (
     "Now answer with a response of your own, including the thinking process:"
 )
 OFFICIAL = "\n" + PAPER[:-1] + ".\n"
-#: Of the wordings tried, the one that a small model follows best when it is sampled, and not only greedily (ours).
+#: Of the wordings tried on labels and JSON, the one that SmolLM2 follows best when it is sampled (ours).
 VERBATIM = "{question}\n\nReply with exactly this:\n{demonstration}"
 #: The same words where a model looks for instructions, and the question as the student sees it (wording ours).
 SYSTEM = (
