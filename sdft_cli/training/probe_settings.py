@@ -67,7 +67,7 @@ def optimization(recipe: Recipe, of_tasks: Sequence[int]) -> list[Setting]:
     most = MOST_EPOCHS_SAMPLED if anew else MOST_EPOCHS
     epochs = min(most, max(EPOCHS, math.ceil(enough * batch / rows)))
     steps = " to ".join(str(math.ceil(n * epochs / batch)) for n in sorted({rows, max(of_tasks)}))
-    small = f"small enough for {enough} steps or so" if chosen else "the smallest"
+    small = f"small enough for {enough} steps or so" if chosen else "the smallest that is tried"
     reason = "as set" if set_by_hand else f"with {rows} rows, {small}"
     passes = f"{steps} steps a task; fewer hardly begin to learn, and more passes are where models begin to forget"
     if anew:

@@ -137,7 +137,7 @@ def test_the_recipe_of_the_demo_holds_for_every_method(model: Path, tmp_path: Pa
     assert {r.suite for r in recipes.values()} == {"everyday"}
     assert {r.train.batch for r in recipes.values()} == {8} and recipes["dft"].tasks == tuple(DESK)
     heats = {name: r.objective.logits_temperature for name, r in recipes.items()}
-    assert heats == {"sdft": 0.5, "sft": 1.0, "dft": 1.0} and recipes["sdft"].model == str(model)
+    assert heats == {"sdft": 0.7, "sft": 1.0, "dft": 1.0} and recipes["sdft"].model == str(model)
 
 
 def test_a_run_is_estimated_by_counting_tokens(desk: tuple[Path, str], model: Path) -> None:
