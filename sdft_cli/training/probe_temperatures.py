@@ -42,13 +42,16 @@ def keys(recipe: Recipe) -> list[str]:
 def measure(subject: Subject, views: Sequence[MeasuredView], student: Student, only_own: bool) -> None:
     """Sample the teachers of ``views`` at the temperature that they are learned at and, unless ``only_own``, at lower
     ones until one keeps enough of its greedy accuracy; what is found is their ``sampled``. It is None for views that
-    can show no row, or have no scored one."""
+    can show no row, or have none that is scored, greedily or sampled."""
     for view in views:
         view.probe["sampled"] = _begun(subject, view)
     scored = [(view, found) for view in views if (found := view.probe["sampled"])]
     for temperature in _ladder(subject.recipe, only_own) if scored else ():
         for view, found in scored:
             found["points"].append(_at(subject, view, student, temperature))
+            if found["points"][-1]["accuracy"] is None:  # what is not scored must not read as wrong
+                view.probe["sampled"] = None
+        scored = [(view, found) for view, found in scored if view.probe["sampled"]]
         if any(keeps(found["points"][-1], found["greedy"]) for _, found in scored):
             return
 
@@ -60,7 +63,10 @@ def follow(subject: Subject, view: MeasuredView, student: Student, only_own: boo
         for temperature in _ladder(subject.recipe, only_own):
             last = found["points"][-1]
             if temperature < last["temperature"] and not keeps(last, found["greedy"]):
-                found["points"].append(_at(subject, view, student, temperature))
+                point = _at(subject, view, student, temperature)
+                if point["accuracy"] is None:
+                    break
+                found["points"].append(point)
     return found
 
 

@@ -121,6 +121,20 @@ def test_views_are_sampled_together_until_one_teacher_keeps_enough(subject: Subj
     assert probe_temperatures.follow(subject, other, student, only_own=False) == other.probe["sampled"]
 
 
+def test_sampled_completions_that_nothing_scores_do_not_count_as_wrong(
+    subject: Subject, student, views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a judge gives no grade."""
+    own, begun = claimed(views[0], 1.0), claimed(views[0], 1.0)
+    probe_temperatures.measure(subject, [begun], student, only_own=True)
+    grade = Subject.grade
+    monkeypatch.setattr(Subject, "grade", lambda *given: [{**each, "value": None} for each in grade(*given)])
+    probe_temperatures.measure(subject, [own], student, only_own=False)
+    assert own.probe["sampled"] is None
+    followed = probe_temperatures.follow(subject, begun, student, only_own=False)
+    assert followed is not None and len(followed["points"]) == 1
+
+
 @pytest.mark.parametrize(
     ("method", "want"),
     [
