@@ -3,6 +3,8 @@ be saved, and in which precision."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 from sdft_cli.config.model_locations import is_adapter, locate
@@ -31,6 +33,16 @@ def check_merging(recipe: Recipe) -> None:
             "teacher.start=base: once an adapter is merged, a teacher cannot be an adapter on the run's first model",
             "set teacher.start=student, or lora.merge=never",
         )
+
+
+def check_bits(recipe: Recipe) -> None:
+    """Refuse ``lora.bits=4`` where no adapter is trained, or what it needs is missing."""
+    if recipe.lora.bits == 16:
+        return
+    if not recipe.lora.rank:
+        raise UsageError("lora.bits=4: weights of 4 bits cannot be trained, only an adapter on them", "set lora.rank")
+    if find_spec("bitsandbytes") is None:
+        raise UsageError("lora.bits=4 needs bitsandbytes", "pip install 'sdft-cli[memory]'")
 
 
 def check_model(recipe: Recipe) -> list[str]:

@@ -13,9 +13,10 @@ from sdft_cli.config.recipe import Recipe
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.errors import UsageError
 from sdft_cli.models import pretrained
+from sdft_cli.training import model_checks
 from sdft_cli.training.cost_estimates import footprint
 from sdft_cli.training.memory_model import Load
-from sdft_cli.training.model_checks import check_merging, check_model
+from sdft_cli.training.model_checks import check_bits, check_merging, check_model
 
 
 def recipe(model: Path, *sets: str, tasks: str = "micro-tooluse") -> Recipe:
@@ -100,3 +101,10 @@ def test_a_generation_config_that_transformers_refuses_is_one_line(tiny_model: P
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (folder / "generation_config.json").write_text('{"num_return_sequences": 4}')
     assert "num_return_sequences" in refused(lambda: check_model(recipe(folder)))
+
+
+def test_four_bits_need_an_adapter_and_bitsandbytes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "lora.bits=4" in refused(lambda: check_bits(recipe(tiny_model, "lora.bits=4")))
+    monkeypatch.setattr(model_checks, "find_spec", lambda name: None)
+    assert "needs bitsandbytes" in refused(lambda: check_bits(recipe(tiny_model, "lora.bits=4", "lora.rank=2")))
+    check_bits(recipe(tiny_model, "lora.rank=2"))
