@@ -28,7 +28,7 @@ class Lora(Section):
     )
     bits: Literal[4, 16] = Field(
         16,
-        description="4: the adapter is trained on a base of 4-bit weights (QLoRA); 16: on the base as runtime.dtype says.",
+        description="4 holds the base in 4 bits while its adapter is trained (QLoRA); 16 as runtime.dtype says.",
     )
     merge: Literal["never", "stage"] = Field(
         "never",
