@@ -33,6 +33,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None, bits: int | 
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the only progress bar on the screen is ours
+    quantization.quiet()
     devices.set_threads(runtime.threads)
     device, dtype = placement(runtime)
     _say_once(devices.slowness(device, dtype))

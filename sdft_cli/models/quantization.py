@@ -44,6 +44,11 @@ def check_installed() -> None:
         raise UsageError("lora.bits=4 needs bitsandbytes", "pip install 'sdft-cli[memory]'")
 
 
+def quiet() -> None:
+    """Without what bitsandbytes recommends for CPUs whenever it is imported, which `peft` does too."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def method_of(config: ModelConfig) -> str:
     """How the weights of a checkpoint are quantised, such as ``gptq``; empty where they are not."""
     given: Any = getattr(config, "quantization_config", None) or {}
@@ -103,7 +108,6 @@ def finite_weights(location: str) -> Iterator[None]:
 
     Afterwards it could not be told everywhere: a GPU's kernel passes over NaN when it looks for a block's largest.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends a package for CPUs, on every import
     from bitsandbytes import functional
 
     quantize, sums = functional.quantize_4bit, list[Tensor]()
@@ -141,7 +145,7 @@ def states(core: nn.Module) -> list[Any]:
 
 
 def misshapen(core: nn.Module) -> list[str]:
-    """The names of 4-bit weights that are not of their layer's shape: packed as they are, `transformers` cannot tell."""
+    """The names of 4-bit weights that are not of their layer's shape: `transformers` cannot tell of packed ones."""
     layers = [(name, module) for name, module in core.named_modules() if hasattr(module, "out_features")]
     weights = [(f"{name}.weight", layer, getattr(layer.weight, "quant_state", None)) for name, layer in layers]
     return [
