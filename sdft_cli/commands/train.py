@@ -32,7 +32,7 @@ from sdft_cli.training.preflight import complaints, most
 from sdft_cli.training.run_inputs import check_inputs, settle
 from sdft_cli.training.run_plan import RunPlan, plan_run
 from sdft_cli.training.stage import StageTrainer
-from sdft_cli.training.stage_start import load_engine
+from sdft_cli.training.stage_start import load_measured
 
 
 def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bool = False) -> Run:
@@ -183,7 +183,7 @@ def _measure(run: Run, stage: StageId, model: str, evaluator: StageEvaluator, di
     """Fill the stage's row of the matrix; the model is loaded only if something is missing, and not for answers that
     only wait for the judge."""
     if not evaluator.complete(stage):
-        engine = load_engine(run.recipe, model)
+        engine = load_measured(run.recipe, model)
         display.scores(evaluator.measure(engine, stage))
         engine.close()
     elif evaluator.lacks_judge(stage):

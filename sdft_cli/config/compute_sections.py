@@ -35,6 +35,12 @@ class Lora(Section):
         description="stage: add the adapter to the model's weights when a stage ends; the next gets a new one.",
     )
 
+    @property
+    def measured_bits(self) -> Literal[4, 16]:
+        """The bits in which a run's models are measured: as they are trained; those that a merged stage leaves, and the
+        base that they are compared with, as they are on disk."""
+        return self.bits if self.merge == "never" else 16
+
     @field_validator("target_modules")
     @classmethod
     def _targets(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:

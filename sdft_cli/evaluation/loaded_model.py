@@ -39,16 +39,10 @@ class LoadedModel:
         """The tokenizer with its template: enough to know the settings under which something would be measured."""
         return pretrained.load_chat(self.place).switched(self.recipe.views.student_thinking)
 
-    @property
-    def bits(self) -> int:
-        """How the model's linear layers are held: adapters, and the base that they are compared with, as in training;
-        what they have been merged into is whole."""
-        return self.recipe.lora.bits if self.recipe.lora.merge == "never" else 16
-
     @cached_property
     def engine(self) -> Engine:
         settings = self.recipe.engine
-        policy = pretrained.load(self.place, self.recipe.runtime, bits=self.bits)
+        policy = pretrained.load(self.place, self.recipe.runtime, bits=self.recipe.lora.measured_bits)
         return ENGINES.get(settings.name)(policy, settings)
 
     @cached_property
@@ -62,10 +56,11 @@ class LoadedModel:
     def identity(self, settings: dict[str, UnitSettings], grader: str) -> Identity:
         """Everything that decides the numbers of units with these ``settings``, graded by what has this digest."""
         device, dtype = pretrained.placement(self.recipe.runtime)
+        quantized = ["4 bits"] if self.recipe.lora.measured_bits == 4 else []
         return {
             "weights": self.weights,
             "settings": settings,
             "grader": grader,
-            "engine": [self.recipe.engine.name, device.type, str(dtype), *(["4 bits"] if self.bits == 4 else [])],
+            "engine": [self.recipe.engine.name, device.type, str(dtype), *quantized],
             "sdft": sdft_cli.__version__,
         }

@@ -88,6 +88,7 @@ def shapes(location: str, lora: Lora) -> tuple[CausalLM, PeftModel | None]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # saving is tried with them
+    quantization.quiet()
     core = weights.shaped(location, load_config(location))
     with torch.device("meta"):
         return core, adapters.attach_untrained(core, location, lora)

@@ -33,6 +33,12 @@ def load_engine(recipe: Recipe, model: str) -> Engine:
     return ENGINES.get(recipe.engine.name)(load_policy(recipe, model), recipe.engine)
 
 
+def load_measured(recipe: Recipe, model: str) -> Engine:
+    """As `load_engine`, the model held in the bits in which a run's models are measured."""
+    lora = recipe.lora.model_copy(update={"bits": recipe.lora.measured_bits})
+    return load_engine(recipe.model_copy(update={"lora": lora}), model)
+
+
 @dataclass(frozen=True)
 class StageStart:
     """Where ``stage`` of ``run`` starts: from the stage before it, or the run's first model."""

@@ -1,6 +1,8 @@
 """Runs on a base of 4 bits (QLoRA): measured as trained, resumed to the bit, merged into the whole base."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.evaluation.request import EvalRequest
 from sdft_cli.evaluation.target import Target
 from sdft_cli.models import pretrained
+from sdft_cli.models.policy import Policy
 from sdft_cli.runs import results
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StepRow
@@ -45,6 +48,21 @@ def go(settings: Recipe, out: Path, display: TrainingDisplay | None = None, resu
     return train(settings, out, display or TrainingDisplay(quiet=True), resume)
 
 
+@contextmanager
+def in_four_bits() -> Iterator[list[bool]]:
+    """Of every model that is loaded, whether it is in 4 bits."""
+    loads, load = [], pretrained.load
+
+    def noted(*given: object, **how: object) -> Policy:
+        policy = load(*given, **how)
+        loads.append(policy.scoring.four_bits)
+        return policy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained, "load", noted)
+        yield loads
+
+
 @pytest.fixture(scope="module")
 def run(tiny_model: Path, micro_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return go(recipe(tiny_model, micro_data), tmp_path_factory.mktemp("four-bit") / "run")
@@ -57,22 +75,16 @@ def last_model(run: Run) -> Path:
 
 
 @needs_bitsandbytes
-def test_every_row_of_the_matrix_is_measured_on_the_four_bit_base(run: Run) -> None:
+def test_every_row_of_the_matrix_is_measured_on_the_four_bit_base(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The untrained model too: what the 4 bits cost is no forgetting. `sdft eval` of the run finds the same scores, and
     can be asked for the whole base."""
+    monkeypatch.chdir(tmp_path)  # scores are kept below runs/
     kept = results.load_run(run.folder)
     again = evaluate(EvalRequest(Target.named(str(run.folder)), cache=False)).scores
     assert [again["tasks"][task]["accuracy"] for task in TASKS] == kept.matrix[-1]
-    loads = []
-    load = pretrained.load
-    with pytest.MonkeyPatch.context() as patch:
-
-        def noted(*given: object, **how: object) -> object:
-            policy = load(*given, **how)
-            loads.append(policy.scoring.four_bits)
-            return policy
-
-        patch.setattr(pretrained, "load", noted)
+    with in_four_bits() as loads:
         evaluate(EvalRequest(Target.named(str(run.folder)), cache=False, also=("kl",)))
         assert loads == [True, True]  # the run's model, and the base that it is compared with
         evaluate(EvalRequest(Target.named(str(run.folder)), cache=False, settings={"lora": {"bits": 16}}))
@@ -104,8 +116,10 @@ def test_a_run_on_four_bits_is_resumed_to_the_bit(run: Run, tiny_model: Path, mi
 def test_merged_stages_are_whole_models_and_measured_as_such(
     tiny_model: Path, micro_data: Path, tmp_path: Path
 ) -> None:
-    """The next stage starts from the merged model, in 4 bits anew."""
-    merged = go(recipe(tiny_model, micro_data, "lora.merge=stage", "teacher.start=student"), tmp_path / "run")
+    """The next stage starts from the merged model, in 4 bits anew; base and merged models are measured whole."""
+    with in_four_bits() as loads:
+        merged = go(recipe(tiny_model, micro_data, "lora.merge=stage", "teacher.start=student"), tmp_path / "run")
+    assert loads == [False, True, False, True, False]
     models = sorted(path.parent for path in merged.folder.glob("stages/*/step-*/model/config.json"))
     base = load_file(tiny_model / "model.safetensors")
     for before, folder in zip((base, load_file(models[0] / "model.safetensors")), models, strict=True):
