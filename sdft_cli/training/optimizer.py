@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from sdft_cli.config.recipe import Train
+from sdft_cli.distributed.shards import Shards
 from sdft_cli.errors import UsageError
 from sdft_cli.training.stochastic_rounding import round_to_bf16
 from sdft_cli.training.warm_up import warm_up_steps
@@ -75,17 +76,20 @@ class OptimizerState(TypedDict):
 class MasterAdamW:
     """AdamW over the trainable parameters of ``model``, by name; ``watched`` if `step` will be given ``moved``.
 
+    With ``shards``, the model's sharded twin, over this rank's parts of them.
+
     fp32 parameters that are not watched are moved by a single optimizer, all others piece by piece, so that there is
     never an fp32 copy of all gradients.
     """
 
-    def __init__(self, model: nn.Module, settings: Train, watched: bool = False):
-        self.params = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.settings = settings
+    def __init__(self, model: nn.Module, settings: Train, watched: bool = False, shards: Shards | None = None):
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.params = shards.local if shards else trained
+        self.settings, self.shards = settings, shards
         unmastered = {n for n, p in self.params.items() if settings.master == "stochastic" or p.dtype == torch.float32}
         self.masters = {n: p if n in unmastered else p.detach().float() for n, p in self.params.items()}
-        self.device = next(iter(self.params.values())).device
-        self.fused = self.device.type == "cuda" or sum(p.numel() for p in self.params.values()) >= FUSED_FROM
+        self.device = next(iter(trained.values())).device
+        self.fused = self.device.type == "cuda" or sum(p.numel() for p in trained.values()) >= FUSED_FROM
         self._share: Tensor | float = 1.0
         narrow = any(p.dtype != torch.float32 for p in self.params.values())
         self.pieces = self._cut() if narrow or watched else []
@@ -121,7 +125,9 @@ class MasterAdamW:
         norms = [
             torch.linalg.vector_norm(p.grad, dtype=torch.float32) for p in self.params.values() if p.grad is not None
         ]
-        norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+        norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), device=self.device)
+        if self.shards:
+            norm = self.shards.norm(norm)
         self._share = (self.settings.grad_norm / (norm + 1e-6)).clamp(max=1.0)
         return float(norm)
 

@@ -64,8 +64,8 @@ def test_a_step_that_ran_out_of_memory_is_repeated_in_halves(
     hit.policy.scoring = Scoring()
     logged = [hit.step(0), hit.step(1)]
     assert "out of memory" in logged[0]["memory"] and "\n" not in logged[0]["memory"] and "memory" not in logged[1]
-    assert logged[0]["micro_batch_tokens"] == hit.budget.tokens <= full.tokens[0] // 2
-    assert max(full.tokens[1:]) <= hit.budget.tokens  # for all later steps
+    assert logged[0]["micro_batch_tokens"] == hit.learner.budget.tokens <= full.tokens[0] // 2
+    assert max(full.tokens[1:]) <= hit.learner.budget.tokens  # for all later steps
     for one, other in zip(plain, logged, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
     theirs = dict(calm.policy.model.named_parameters())
@@ -83,7 +83,7 @@ def test_rows_that_do_not_fit_alone_are_checkpointed_then_refused(
     Full(monkeypatch, single)
     hit = stage(tiny_model, micro_data, "sdft")
     logged = hit.step(0)
-    assert hit.budget.recomputes and "gradient checkpointing is on" in logged["memory"]
+    assert hit.learner.budget.recomputes and "gradient checkpointing is on" in logged["memory"]
     hit.step(1)
     Full(monkeypatch, lambda *_: True)
     with pytest.raises(DoesNotFit, match="a row of") as error:
@@ -127,9 +127,9 @@ def test_moments_of_a_resumed_run_are_not_counted_twice(
     first = stage(tiny_model, micro_data, "sdft")
     first.step(0)
     first.save(tmp_path / "model", tmp_path)
-    held = first.optimizer.held()
-    moments = 2 * 4 * sum(p.numel() for p in first.optimizer.params.values())
-    assert moments <= held <= moments + 4 * len(first.optimizer.params)  # and a step count for each
+    held = first.learner.optimizer.held()
+    moments = 2 * 4 * sum(p.numel() for p in first.learner.optimizer.params.values())
+    assert moments <= held <= moments + 4 * len(first.learner.optimizer.params)  # and a step count for each
     free = 10**9
     monkeypatch.setattr(micro_batches, "free_bytes", lambda _: free)
     fresh = stage(tiny_model, micro_data, "sdft")
