@@ -73,10 +73,16 @@ class ServerEngine(VllmEngine):
             self.weights = None
 
     def sample(
-        self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
+        self,
+        prompts: Sequence[list[int]],
+        sampler: Sampler,
+        max_new_tokens: int,
+        seed: int,
+        greedy: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> list[Rollout]:
         self.api.reset_prefix_cache()
-        rollouts = super().sample(prompts, sampler, max_new_tokens, seed, greedy)
+        rollouts = super().sample(prompts, sampler, max_new_tokens, seed, greedy, rows)
         self.weight_check.check_unchanged(self._read(self.weight_check.sequences))
         return rollouts
 

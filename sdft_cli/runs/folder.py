@@ -38,6 +38,9 @@ from sdft_cli.runs.stage_recipes import StageRecipes, changed_settings, own_sett
 from sdft_cli.types import Json
 
 RUNS = Path("runs")
+#: Which random numbers completions are sampled with: with others, the same seed gives other completions. Runs that do
+#: not record it had one generator a batch (``by batch``).
+RANDOM_NUMBERS = "by row"
 #: What a run that was killed before it had a recipe leaves behind.
 _WITHOUT_RECIPE = {FILE, f"{FILE}.tmp", "environment.json", "environment.json.tmp", "recipe.json.tmp"}
 
@@ -189,6 +192,7 @@ def environment() -> dict[str, str]:
     versions = {"python": platform.python_version(), "machine": platform.machine(), "cores": str(os.cpu_count())}
     versions["processor"] = processor()
     versions["sdft"] = sdft_cli.__version__
+    versions["random_numbers"] = RANDOM_NUMBERS
     for package in ("torch", "transformers", "peft", "datasets", "numpy"):
         try:
             versions[package] = metadata.version(package)
