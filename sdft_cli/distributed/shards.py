@@ -122,18 +122,20 @@ class Shards:
         """The parameter ``name`` as a whole, on every rank; a new tensor."""
         return dict(self._sharded())[name].detach().full_tensor()
 
-    def as_sharded(self, name: str, part: Tensor) -> DTensor:
-        """``part`` as this rank's of a tensor that is cut as the parameter ``name`` is."""
+    @property
+    def trained(self) -> dict[str, DTensor]:
+        """The trainable parameters, by name; their shape is that of the whole."""
+        return {name: param for name, param in self._sharded() if param.requires_grad}
+
+    def as_sharded(self, name: str, part: Tensor | None, dtype: torch.dtype) -> DTensor:
+        """``part`` as this rank's of a tensor that is cut as the parameter ``name`` is; None where it has none."""
         from torch.distributed.tensor import DTensor
 
-        param = dict(self._sharded())[name]
+        param = self.trained[name]
+        shape = param.to_local().shape
+        local = torch.empty(shape, dtype=dtype, device=self.device) if part is None else part.view(shape)
         return DTensor.from_local(
-            part.view(param.to_local().shape),
-            self.mesh,
-            param.placements,
-            run_check=False,
-            shape=param.shape,
-            stride=param.stride(),
+            local, self.mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
         )
 
     def part_of(self, name: str, whole: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from sdft_cli.distributed.watch import GRACE, Watch
+from sdft_cli.errors import SdftError
+
 T = TypeVar("T")
 
 #: How long the other ranks wait for the leader, which may be busy with a judge for hours: its end is noticed by
@@ -29,8 +32,9 @@ PATIENCE = timedelta(days=30)
 class Team:
     """``size`` processes; this one is number ``rank``. `team` has the one that this process belongs to."""
 
-    def __init__(self, rank: int = 0, size: int = 1):
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, size: int = 1, watch: Watch | None = None):
+        self.rank, self.size, self.watch = rank, size, watch
+        self.calls, self.broken = 0, False
         self.made: dict[int, object] = {}
         self.count = 0  # of all that was ever made: numbers are not used twice
         self.together = False  # whether every rank is in the same call at present
@@ -48,10 +52,33 @@ class Team:
         Within such a call it is a plain one. What a function raises on every rank, it raises here; a rank that fails
         alone ends all (`distributed.watch`).
         """
-        if self.size == 1 or self.together:
+        if self.watch is None or self.together:
             return function(*arguments, **named)
+        if self.broken:
+            raise SdftError("other ranks have ended", "see the error above")
         self._send((function, arguments, named))
-        return self._call(function, arguments, named)
+        try:
+            result = self._call(function, arguments, named)
+        except BaseException as error:
+            self._settle(error)
+            raise
+        self._settle(None)
+        return result
+
+    def _settle(self, error: BaseException | None) -> None:
+        """What the call came to on the other ranks. `SdftError` where one of them failed or is gone; where all failed,
+        it is a failure of the call, which is this rank's to raise."""
+        assert self.watch is not None
+        outcomes = self.watch.outcomes(self.calls, GRACE if error else None)
+        failed = {rank: problem for rank, problem in outcomes.items() if problem != ""}
+        if not failed or (error and None not in failed.values() and len(failed) == self.size - 1):
+            return
+        self.broken = True
+        rank, problem = min(failed.items(), key=lambda item: item[1] is None)
+        reason = problem or "it has ended, or waits for this one"
+        self.watch.give_up(f"rank {rank}: {reason}" if error is None or problem else f"rank 0: {_told(error)}")
+        if error is None or _is_of_connection(error):
+            raise SdftError(f"rank {rank}: {reason}", "the lines above may say more") from error
 
     def make(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """As `run`; what it returns is then known to every rank by the same number."""
@@ -69,20 +96,31 @@ class Team:
 
     def serve(self) -> None:
         """Do what the leader asks, until it is done. The work of every rank but the leader."""
+        assert self.watch is not None
         while (asked := self._receive()) is not None:
-            self._call(*asked)
+            try:
+                self._call(*asked)
+            except Exception as error:  # of any kind: the leader decides
+                self.watch.report(self.calls, _told(error))
+            else:
+                self.watch.report(self.calls, "")
 
     def dismiss(self) -> None:
         """The leader is done: the other ranks return from `serve`."""
-        if self.size > 1 and self.leads:
+        if self.leads:
             self._send(None)
 
     def _call(self, function: Callable[..., T], arguments: tuple[Any, ...], named: dict[str, Any]) -> T:
+        self.calls += 1
         self.together = True
+        if self.watch:
+            self.watch.busy = self.calls
         try:
             return function(*arguments, **named)
         finally:
             self.together = False
+            if self.watch:
+                self.watch.busy = 0
 
     def _send(self, asked: object) -> None:
         from torch import distributed
@@ -155,26 +193,41 @@ def _forget(number: int) -> None:
     del team().made[number]
 
 
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
+def _is_of_connection(error: BaseException) -> bool:
+    """Whether it is a library's, for a rank that does not answer, and no error of our own."""
+    return isinstance(error, RuntimeError) and not isinstance(error, SdftError)
+
+
 def join() -> Team:
     """The team that a launcher has started this process for (``RANK`` and ``WORLD_SIZE`` in the environment)."""
     global _team
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1 and _team.size == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _team.size == 1:
         import torch
         from torch import distributed
 
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        distributed.init_process_group(backend, timeout=PATIENCE)
-        _team = Team(distributed.get_rank(), size)
+        store, rank, size = next(distributed.rendezvous("env://"))
+        own = distributed.PrefixStore("collectives", store)
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
+        _team = Team(rank, size, Watch(store, rank, size))
     return _team
 
 
 def leave() -> None:
     """The end of the team: the other ranks end, too."""
     global _team
-    if _team.size > 1:
+    if _team.watch:
         from torch import distributed
 
-        _team.dismiss()
-        distributed.destroy_process_group()
-        _team = Team()
+        left, _team = _team, Team()
+        if not left.broken:
+            left.dismiss()
+            distributed.barrier()
+            distributed.destroy_process_group()
+        left.watch.end()

@@ -11,7 +11,8 @@ from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.cache import Identity
 from sdft_cli.models import digests, pretrained
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.engine import ENGINES, Engine
+from sdft_cli.models.engine import Engine
+from sdft_cli.models.split_engine import made_together
 from sdft_cli.runs.records import UnitSettings
 
 
@@ -41,9 +42,7 @@ class LoadedModel:
 
     @cached_property
     def engine(self) -> Engine:
-        settings = self.recipe.engine
-        policy = pretrained.load(self.place, self.recipe.runtime)
-        return ENGINES.get(settings.name)(policy, settings)
+        return made_together(team().make(pretrained.load, self.place, self.recipe.runtime), self.recipe.engine)
 
     @cached_property
     def weights(self) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,17 +17,21 @@ from torch import Tensor
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.distributed.shards import Shards
 from sdft_cli.distributed.team import team
+from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.losses.fused import Scored
 from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
 from sdft_cli.models.policy import Policy, recomputes
 from sdft_cli.runs.records import StepFacts
-from sdft_cli.training import first_tokens
+from sdft_cli.training import first_tokens, sharded_state
 from sdft_cli.training.guards import NonFinite
 from sdft_cli.training.micro_batches import BudgetFacts, MicroBatchBudget
 from sdft_cli.training.objective import GroupLoss, StepObjective, needs_of
 from sdft_cli.training.optimizer import MasterAdamW, learning_rate
 from sdft_cli.training.teacher import Weights, is_compressed, make_teacher
 from sdft_cli.training.teacher_storage import choose_storage
+
+ADAMW = "set train.optimizer=adamw"
+STORAGE = "set teacher.storage=auto, or half"
 
 Origin = Callable[[], Weights]
 
@@ -45,6 +50,8 @@ class Learner:
     def __init__(self, policy: Policy, recipe: Recipe, steps: int, origin: Origin | None = None):
         self.policy, self.recipe, self.steps = policy, recipe, steps
         settings = choose_storage(policy, recipe) if "teacher" in needs_of(recipe.objective) else None
+        if team().size > 1:
+            _check_several(recipe, policy)
         self.shards = Shards(policy.core, recomputes) if team().size > 1 and not policy.lora else None
         watched = is_compressed(settings, policy.lora)
         self.optimizer = MasterAdamW(policy.model, recipe.train, watched, self.shards)
@@ -65,6 +72,7 @@ class Learner:
         """
         lr = learning_rate(self.recipe.train, step, self.steps)
         norm = self.optimizer.clip()
+        _agree(step, loss, norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.discard()
             raise NonFinite(loss, norm)
@@ -153,6 +161,28 @@ class Learner:
         if self.shards:
             self.shards.discard()
 
+    def save(self, state: Path) -> dict[str, Any]:
+        """Optimizer and teacher, to be written by the caller; where they lie in shards, all ranks write them into the
+        folder ``state``."""
+        if self.shards:
+            return {"steps": sharded_state.write(self, state)}
+        teacher = self.teacher.state_dict() if self.teacher else None
+        return {"optimizer": self.optimizer.state_dict(), "teacher": teacher}
+
+    def restore(self, state: Path) -> None:
+        """What `save` left, with as many ranks or others; `ValueError` where it is of another model or optimizer."""
+        saved = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
+        if "steps" in saved:
+            sharded_state.read(self, state, saved["steps"])
+        elif self.shards:
+            sharded_state.take(self, saved["optimizer"], saved["teacher"])
+        else:
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.teacher:
+                self.teacher.load_state_dict(saved["teacher"])
+        if self.shards:
+            self.shards.gather()  # the optimizer's weights are the exact ones
+
     def _groups(self, rows: list[Row], budget: int) -> list[list[Row]]:
         """This rank's micro-batches: as many on every rank, as each pass is one of all. Where a rank has fewer, it
         passes a row without a loss position."""
@@ -181,11 +211,37 @@ class Learner:
             self.teacher.close()
 
 
+def _check_several(recipe: Recipe, policy: Policy) -> None:
+    """Raise `UsageError` for what several ranks cannot do yet."""
+    if recipe.train.optimizer == "adamw8bit" and not policy.lora:
+        raise UsageError("train.optimizer=adamw8bit needs one process: its blocks do not follow shards", ADAMW)
+    if recipe.engine.prefetch:
+        raise UsageError("engine.prefetch needs one process", "set engine.prefetch=0")
+    if recipe.teacher and recipe.teacher.storage == "cpu" and not policy.lora:
+        raise UsageError("teacher.storage=cpu needs one process: with several, the teacher lies in shards", STORAGE)
+
+
 def _total(value: Tensor) -> Tensor:
     """The sum of ``value`` over the ranks, in place."""
     if team().size > 1:
         torch.distributed.all_reduce(value)
     return value
+
+
+def _agree(*numbers: float) -> None:
+    """`SdftError` unless all ranks have the same ``numbers``: had one left out a collective, the others would have
+    paired with its next one, and gone on with wrong sums."""
+    if team().size == 1:
+        return
+    mine = torch.tensor([0.0 if math.isnan(number) else number for number in numbers], dtype=torch.float64)
+    low_high = torch.stack((mine, -mine))
+    torch.distributed.all_reduce(low_high, torch.distributed.ReduceOp.MIN)
+    if not bool((low_high[0] == -low_high[1]).all()):
+        raise SdftError(
+            f"the ranks have come to different steps, losses or norms ({', '.join(map(str, numbers))} on rank"
+            f" {team().rank})",
+            "go on from the last checkpoint; if it happens again, please report it",
+        )
 
 
 def _sum_gradients(params: list[torch.nn.Parameter]) -> None:

@@ -13,6 +13,7 @@ from typing import TypedDict, TypeVar
 import torch
 
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.distributed.team import team
 from sdft_cli.errors import SdftError
 from sdft_cli.models.batching import Row, group_rows
 from sdft_cli.models.policy import Policy
@@ -61,6 +62,11 @@ class MicroBatchBudget:
                 return work(self.tokens)
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
+                if team().size > 1:  # the other ranks are in the middle of their passes, and cannot repeat them
+                    raise DoesNotFit(
+                        f"rank {team().rank} ran out of memory: {reason}",
+                        f"set train.micro_batch_tokens below {self.tokens}, or train.gradient_checkpointing=on",
+                    ) from error
             # outside the handler, whose traceback keeps the tensors of the failed pass alive
             discard()
             self.policy.model.eval()
@@ -93,7 +99,8 @@ class MicroBatchBudget:
         """Shrink until the prediction fits into what was free before the first step."""
         if self.room is None:
             free = free_bytes(self.policy.device)
-            self.room = float("inf") if free is None else free + self.moments()
+            room = float("inf") if free is None else float(free + self.moments())
+            self.room = min(team().gather([room], team().size))  # ranks pass equally many micro-batches
         while self.needs(rows) > self.room:
             smaller = self._smaller(rows)
             if self.auto and smaller:

@@ -14,7 +14,7 @@ Bytes per bf16 parameter, including gradient and weight: 16 with masters, 12 sto
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol, TypedDict
 
@@ -71,6 +71,14 @@ class OptimizerState(TypedDict):
     adam: list[AdamState]
     names: list[str]
     masters: dict[str, Tensor]
+
+
+class Moments(TypedDict):
+    """Adam's state of one parameter: its moments, flat or in its shape, and how many steps they have seen."""
+
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    step: float
 
 
 class MasterAdamW:
@@ -180,12 +188,55 @@ class MasterAdamW:
         return {n: m.detach() for n, m in self.masters.items()}
 
     def state_dict(self) -> OptimizerState:
-        masters = {n: m.detach() for n, m in self.masters.items() if m is not self.params[n]}
         states: list[AdamState] = [
             {"state": saved["state"], "param_groups": saved["param_groups"]}
             for saved in (adam.state_dict() for adam in self.adams)
         ]
-        return {"adam": states, "names": list(self.masters), "masters": masters}
+        return {"adam": states, "names": list(self.masters), "masters": self.own_masters()}
+
+    def own_masters(self) -> dict[str, Tensor]:
+        """The fp32 masters of narrower parameters, by name."""
+        return {n: m.detach() for n, m in self.masters.items() if m is not self.params[n]}
+
+    def moments(self) -> dict[str, Moments]:
+        """Adam's state by parameter; nothing for those that have not been moved yet."""
+        found: dict[str, list[dict[str, Tensor]]] = {}
+        for name, _, param, adam in self._moved():
+            if state := adam.state.get(param):
+                found.setdefault(name, []).append(state)
+        return {
+            name: {
+                "exp_avg": torch.cat([each["exp_avg"].reshape(-1) for each in states]),
+                "exp_avg_sq": torch.cat([each["exp_avg_sq"].reshape(-1) for each in states]),
+                "step": float(states[0]["step"]),
+            }
+            for name, states in found.items()
+        }
+
+    @torch.no_grad()
+    def load_moments(self, moments: Mapping[str, Moments], masters: Mapping[str, Tensor]) -> None:
+        """Restore `moments` and masters."""
+        states: dict[int, dict[int, dict[str, Tensor]]] = {}
+        for i, (name, at, param, adam) in enumerate(self._moved()):
+            if (each := moments.get(name)) is not None:
+                shape = (-1,) if self.pieces else param.shape
+                state = {kind: each[kind].reshape(-1)[at].reshape(shape).clone() for kind in ("exp_avg", "exp_avg_sq")}
+                number = self.adams.index(adam)
+                states.setdefault(number, {})[0 if self.pieces else i] = {"step": torch.tensor(each["step"]), **state}
+        for number, state_of in states.items():
+            adam = self.adams[number]
+            adam.load_state_dict({"state": state_of, "param_groups": adam.state_dict()["param_groups"]})
+        for name, master in masters.items():
+            self.masters[name].copy_(master.reshape(self.masters[name].shape))
+            self.params[name].copy_(self.masters[name])
+
+    def _moved(self) -> Iterator[tuple[str, slice, nn.Parameter, torch.optim.Optimizer]]:
+        """What Adam moves: name, place in the flat parameter, the tensor that it knows, and its optimizer."""
+        if self.pieces:
+            yield from self.pieces
+        else:
+            for name, param in self.params.items():
+                yield name, slice(None), param, self.adams[0]
 
     def load_state_dict(self, state: OptimizerState) -> None:
         """Restore what `state_dict` gave; `ValueError` where it belongs to other parameters."""

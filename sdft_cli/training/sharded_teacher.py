@@ -1,4 +1,4 @@
-"""The teacher of a model in shards: this rank's parts of its weights, lent to the student's twin for the teacher's passes.
+"""The teacher of a model in shards: parts of its weights on every rank, lent to the student's twin for its passes.
 
 There is no second model. An average is kept in fp32, or as its offset from the student (`compressed_ema`); a teacher
 that stands still in the model's own precision.
@@ -67,9 +67,7 @@ class ShardedAverage(ShardedTeacher):
     def __init__(self, policy: Policy, settings: TeacherSettings, shards: Shards):
         super().__init__(policy, settings, shards)
         moves = settings.update_rate not in (0, 1)
-        self.average = {
-            name: (part.float() if moves else part).detach().clone() for name, part in shards.local.items()
-        }
+        self.average = {name: (part.float() if moves else part).detach().clone() for name, part in shards.local.items()}
 
     def weights(self) -> dict[str, Tensor]:
         return self.average

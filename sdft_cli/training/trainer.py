@@ -157,8 +157,7 @@ class PhaseTrainer:
     def save(self, model: Path, state: Path) -> None:
         """Everything that a resumed phase needs."""
         self.save_model(model)
-        teacher = self.learner.teacher.state_dict() if self.learner.teacher else None
-        saved = {"optimizer": self.learner.optimizer.state_dict(), "teacher": teacher, "in_flight": self._in_flight()}
+        saved = {**team().run(Learner.save, self.learner, state), "in_flight": self._in_flight()}
         with (state / "state.pt").open("wb") as file:  # given a path, torch would not say why it cannot write
             torch.save(saved, file)
 
@@ -178,10 +177,8 @@ class PhaseTrainer:
         """Optimizer and teacher as `save` left them; the weights were loaded with the model. `UsageError` for a file
         that is broken, or of another model or optimizer."""
         with _explaining(state):
+            team().run(Learner.restore, self.learner, state)
             saved = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
-            self.learner.optimizer.load_state_dict(saved["optimizer"])
-            if self.learner.teacher:
-                self.learner.teacher.load_state_dict(saved["teacher"])
             batches = saved.get("in_flight", {})  # state saved by older versions has none
             if batches.get("settings") != in_flight.settings(self.recipe):
                 return

@@ -14,7 +14,7 @@ from sdft_cli.models.policy import Policy
 from sdft_cli.models.scoring import Scoring
 from sdft_cli.training import micro_batches
 from sdft_cli.training.micro_batches import DoesNotFit, MicroBatchBudget
-from sdft_cli.training.trainer import PhaseTrainer
+from sdft_cli.training.learner import Learner
 
 TOKENS = Recipe().train.micro_batch_budget
 
@@ -37,9 +37,9 @@ class Full:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, when) -> None:
         self.when, self.calls, self.tokens = when, 0, []
-        real = PhaseTrainer.loss
+        real = Learner.loss
 
-        def loss(stage: PhaseTrainer, group: list[Row], *rest):
+        def loss(stage: Learner, group: list[Row], *rest):
             self.calls += 1
             self.tokens.append(len(group) * max(r.length for r in group))
             result = real(stage, group, *rest)
@@ -48,7 +48,7 @@ class Full:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
             return result
 
-        monkeypatch.setattr(PhaseTrainer, "loss", loss)
+        monkeypatch.setattr(Learner, "loss", loss)
 
 
 @pytest.mark.parametrize("sets", [(), ("lora.rank=4", "lora.dropout=0.0")])

@@ -253,7 +253,7 @@ def test_every_storage_is_restored_bit_for_bit(tiny_model: Path, tmp_path: Path,
     whole, first = (Pair(tiny_model, storage, master=master, rate=0.2) for _ in range(2))
     whole.walk(range(6), lr=1e-3)
     first.walk(range(3), lr=1e-3)
-    parts = {"model": first.policy.model, "optimizer": first.learner.optimizer, "teacher": first.learner.teacher}
+    parts = {"model": first.policy.model, "optimizer": first.optimizer, "teacher": first.teacher}
     torch.save({k: v.state_dict() for k, v in parts.items()}, tmp_path / "s.pt")
     saved = torch.load(tmp_path / "s.pt", weights_only=True)
     again = Pair(tiny_model, storage, master=master, rate=0.2)
