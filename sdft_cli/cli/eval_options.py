@@ -218,12 +218,18 @@ def recipe_layer(
         section["allow_code_execution"] = True
     layer = parse_sets(sets)
     layer = merge(flag_layer({"engine.name": engine}, layer), layer)
-    if other := set(layer) - {"evaluation", "engine", "runtime", "judge"}:
+    if other := set(layer) - {"evaluation", "engine", "runtime", "judge"} - ({"lora"} if _sets_bits(layer) else set()):
         raise UsageError(
             f"--set {min(other)}: has no effect, as nothing is trained here",
-            "set evaluation.*, engine.*, runtime.* or judge.*",
+            "set evaluation.*, engine.*, runtime.*, judge.* or lora.bits",
         )
     return merge(layer, {"evaluation": {"harness": section}} if section else {})
+
+
+def _sets_bits(layer: dict[str, Json]) -> bool:
+    """Whether all that is set of an adapter are the bits of its base."""
+    section = layer.get("lora")
+    return isinstance(section, dict) and set(section) == {"bits"}
 
 
 def _harness_section(arguments: list[str]) -> dict[str, Json]:

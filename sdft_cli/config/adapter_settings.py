@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sdft_cli.config import json_files
 from sdft_cli.config.compute_sections import Lora
-from sdft_cli.config.model_locations import ADAPTER
+from sdft_cli.config.model_locations import ADAPTER, BASE_RECORD, is_adapter
 from sdft_cli.config.recipe import build
 from sdft_cli.config.toml_tables import Layer
 from sdft_cli.errors import UsageError
+from sdft_cli.types import Json
 
 #: Every linear layer but the output head, by `peft`'s word.
 ALL_LINEAR = "all-linear"
@@ -53,6 +55,15 @@ def lora_of(location: str) -> Lora:
     if not lora.rank:
         raise UsageError(f"{where}: an adapter's rank r is 1 or more, not {lora.rank}", "restore the file")
     return lora
+
+
+def base_bits(location: str) -> int:
+    """The bits in which the base was held when the adapter in this folder was trained: 4, or 16, which also stands for
+    any other model and for another tool's adapter."""
+    path = Path(location) / BASE_RECORD
+    if not is_adapter(location) or not json_files.exists(path):
+        return 16
+    return 4 if json_files.read(path, dict[str, Json], "restore the file, or remove it").get("bits") == 4 else 16
 
 
 def check_same(lora: Lora, location: str) -> None:

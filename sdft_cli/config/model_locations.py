@@ -13,6 +13,8 @@ from sdft_cli.errors import UsageError
 EMBEDDED = Path(__file__).parents[1] / "micro" / "model"
 #: The file that makes a folder an adapter.
 ADAPTER = "adapter_config.json"
+#: Beside it: which base the adapter was trained on, and how (`models.base_models`).
+BASE_RECORD = "base_model.json"
 
 
 def locate(name: str) -> str:

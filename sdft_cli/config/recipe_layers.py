@@ -49,7 +49,7 @@ def assemble(
     method = METHODS.get(last("method", "sdft", written, given, set_layer, point))
     of_file = for_method(written, method.name, where)
     model = model_locations.locate(last("model", "", of_file, given, set_layer, point))
-    adapter = adapter_settings.lora_of(model).model_dump(exclude={"merge"}) if is_adapter(model) else {}
+    adapter = _of_adapter(model) if is_adapter(model) else {}
     layers = [
         method.defaults(),
         for_method(_beside(model), method.name, model),
@@ -66,6 +66,12 @@ def assemble(
         adapter_settings.check_same(recipe.lora, model)
     check_names(recipe)
     return recipe
+
+
+def _of_adapter(model: str) -> Layer:
+    """The ``lora`` section that an adapter brings: what it is, and the bits in which its base was held."""
+    section: Layer = adapter_settings.lora_of(model).model_dump(exclude={"merge"})
+    return {**section, "bits": adapter_settings.base_bits(model)}
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 from sdft_cli.config.recipe import EngineSettings
 from sdft_cli.engines._weight_check import WeightCheck
-from sdft_cli.errors import SdftError
+from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.models import quantization
 from sdft_cli.models.adapters import STUDENT
 from sdft_cli.models.engine import EngineFacts, numbered, row_seed
 from sdft_cli.types import Rollout
@@ -70,6 +71,8 @@ class VllmEngine(ABC):
     def __init__(self, policy: Policy, settings: EngineSettings | None = None):
         self.policy, self.settings = policy, settings or EngineSettings()
         self.check(self.settings)
+        if quantization.made_here(policy.core):
+            raise UsageError(*quantization.SERVED_WHOLE)
         self.version = 0
         self.facts = EngineFacts()
         self.stop = policy.stop_ids

@@ -40,9 +40,21 @@ class LoadedModel:
         """The tokenizer with its template: enough to know the settings under which something would be measured."""
         return pretrained.load_chat(self.place).switched(self.recipe.views.student_thinking)
 
+    @property
+    def bits(self) -> int:
+        """How the model's linear layers are held: adapters, and the base that they are compared with, as in training;
+        what they have been merged into is whole."""
+        return self.recipe.lora.bits if self.recipe.lora.merge == "never" else 16
+
     @cached_property
     def engine(self) -> Engine:
+<<<<<<< HEAD
         return made_together(team().make(pretrained.load, self.place, self.recipe.runtime), self.recipe.engine)
+=======
+        settings = self.recipe.engine
+        policy = pretrained.load(self.place, self.recipe.runtime, bits=self.bits)
+        return ENGINES.get(settings.name)(policy, settings)
+>>>>>>> h-qlora
 
     @cached_property
     def weights(self) -> str | None:
@@ -59,6 +71,6 @@ class LoadedModel:
             "weights": self.weights,
             "settings": settings,
             "grader": grader,
-            "engine": [self.recipe.engine.name, device.type, str(dtype)],
+            "engine": [self.recipe.engine.name, device.type, str(dtype), *(["4 bits"] if self.bits == 4 else [])],
             "sdft": sdft_cli.__version__,
         }

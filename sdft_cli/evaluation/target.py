@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdft_cli import console, plugins
-from sdft_cli.config.recipe import Recipe
+from sdft_cli.config.adapter_settings import base_bits
+from sdft_cli.config.model_locations import locate
+from sdft_cli.config.recipe import Recipe, build
 from sdft_cli.runs.folder import RUNS, Run, newest
 from sdft_cli.runs.records import StageId
 
@@ -50,7 +52,8 @@ class Target:
 
     @property
     def recipe(self) -> Recipe:
-        """The run's, as its stage was trained, or the defaults with the model's name."""
+        """The run's, as its stage was trained, or the defaults with the model's name, and with the bits in which an
+        adapter's base was held in training."""
         if self.run is None:
-            return Recipe(model=self.name)
+            return build([{"model": self.name, "lora": {"bits": base_bits(locate(self.name))}}], self.name)
         return self.run.recipe_of(self.stage) if self.stage.number else self.run.recipe

@@ -14,15 +14,15 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 from sdft_cli.config import gguf_files, json_files
 from sdft_cli.config.adapter_settings import adapter_config
-from sdft_cli.config.model_locations import ADAPTER, EMBEDDED, is_adapter, locate
+from sdft_cli.config.model_locations import ADAPTER, BASE_RECORD, EMBEDDED, is_adapter, locate
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.files import write_whole
 
-FILE = "base_model.json"
+FILE = BASE_RECORD
 HINT = "name the folder where it is now with --base (train, eval, probe)"
 #: Files that hold a model's weights.
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model*")
@@ -45,17 +45,20 @@ class _Stored(json_files.Record):
     relative: str | None
     weights: str | None
     embedded: bool
+    bits: NotRequired[int | None]
 
 
 class Record(NamedTuple):
-    """What is kept of a base: ``relative`` leads there from the folder with the record, ``weights`` is a digest, and
-    ``embedded`` is true of the embedded model, which every installation has at another place."""
+    """What is kept of a base: ``relative`` leads there from the folder with the record, ``weights`` is a digest,
+    ``embedded`` is true of the embedded model, which every installation has at another place, and an adapter's ``bits``
+    say how its base was held in training."""
 
     location: str
     revision: str | None = None
     relative: str | None = None
     weights: str | None = None
     embedded: bool = False
+    bits: int | None = None
 
     @classmethod
     def of(cls, location: str, revision: str | None, folder: Path) -> Record:
@@ -73,16 +76,16 @@ class Record(NamedTuple):
         if not json_files.exists(path):
             return None
         kept = json_files.read(path, _Stored, "restore the file, or remove it")
-        return cls(**{name: kept[name] for name in cls._fields})
+        return cls(**{name: kept[name] for name in cls._fields if name in kept})
 
     def write(self, folder: Path) -> None:
         write_whole(folder / FILE, json.dumps(self._asdict(), indent=2) + "\n")
 
 
-def sign(folder: Path, base: str, revision: str | None) -> None:
+def sign(folder: Path, base: str, revision: str | None, bits: int) -> None:
     """Complete what `peft` has written to an adapter's ``folder``: where its base is, by a path that is valid from any
     folder, and the layers in one order, because `peft` keeps them as a set."""
-    record, path = Record.of(base, revision, folder), folder / ADAPTER
+    record, path = Record.of(base, revision, folder)._replace(bits=bits), folder / ADAPTER
     config = json.loads(path.read_text(encoding="utf-8"))
     config |= {"base_model_name_or_path": record.location, "revision": record.revision}
     for key in ("target_modules", "target_parameters"):

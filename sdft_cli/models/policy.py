@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sdft_cli.errors import UsageError
 from sdft_cli.losses.fused import Head
-from sdft_cli.models import base_models, saving, scoring
+from sdft_cli.models import base_models, quantization, saving, scoring
 from sdft_cli.models.adapters import STUDENT
 from sdft_cli.models.batching import Inputs, Layout
 from sdft_cli.models.chat import Chat
@@ -72,7 +72,7 @@ class Policy:
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the model's own weights (adapters may be wider)."""
-        return next(self.core.parameters()).dtype
+        return next(p for p in self.core.parameters() if p.is_floating_point()).dtype
 
     @property
     def stop_ids(self) -> list[int]:
@@ -127,7 +127,8 @@ class Policy:
         self.save_weights(folder)
         if self.peft is not None:
             config = self.core.config
-            base_models.sign(folder, config._name_or_path, getattr(config, "_commit_hash", None))
+            bits = 4 if quantization.is_four_bit(self.core) else 16
+            base_models.sign(folder, config._name_or_path, getattr(config, "_commit_hash", None), bits)
         self.chat.tokenizer.save_pretrained(folder)
 
     def save_weights(self, folder: Path) -> None:
@@ -142,8 +143,9 @@ class Policy:
     def sampler_copy(self) -> Policy:
         """The same model with trainable weights of its own, to sample from while these are trained; frozen weights are
         shared."""
-        frozen = {id(p): p for p in self.model.parameters() if not p.requires_grad}
-        core, peft = copy.deepcopy((self.core, self.peft), frozen)
+        frozen = [p for p in self.model.parameters() if not p.requires_grad]
+        shared = {id(each): each for each in (*frozen, *quantization.states(self.core))}
+        core, peft = copy.deepcopy((self.core, self.peft), shared)
         copied = replace(self, core=core, peft=peft)
         copied.model.requires_grad_(False)
         return copied

@@ -12,9 +12,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 
 import torch
 
+from sdft_cli.config.adapter_settings import base_bits
 from sdft_cli.config.recipe import Lora, Runtime
 from sdft_cli.errors import UsageError
-from sdft_cli.models import adapters, devices, rope, scoring, weights
+from sdft_cli.models import adapters, devices, quantization, rope, scoring, weights
 from sdft_cli.models.base_models import Base, base_of
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.context_window import window_of
@@ -22,14 +23,17 @@ from sdft_cli.models.policy import Policy, ends_of, list_end_of_turn
 from sdft_cli.models.protocols import CausalLM, ModelConfig, PeftModel, Tokenizer
 
 
-def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
+def load(location: str, runtime: Runtime, lora: Lora | None = None, bits: int | None = None) -> Policy:
     """The model at ``location`` on its device, with a trainable adapter where ``location`` or ``lora`` asks for one.
 
+    Its linear layers are held in ``bits`` (4 or 16); where that is None, as ``lora`` says, or else as an adapter's base
+    was when it was trained.
     Raises `UsageError` for a model that cannot be loaded whole, or not be scored right (`scoring`).
     """
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the only progress bar on the screen is ours
+    quantization.quiet()
     devices.set_threads(runtime.threads)
     device, dtype = placement(runtime)
     _say_once(devices.slowness(device, dtype))
@@ -37,7 +41,12 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
         # cuDNN makes a plan for every new length, hence for every sampled token; torch prefers it since 2.11
         torch.backends.cuda.enable_cudnn_sdp(False)
     chat, base = load_chat(location), base_of(location)
-    core, left_out = weights.read(location, base, load_config(location), dtype, runtime.attention)
+    bits = bits or (lora.bits if lora and lora.rank else base_bits(location))
+    core, left_out = weights.read(
+        location, base, load_config(location), weights.Form(dtype, runtime.attention, bits, device)
+    )
+    if four_bits := quantization.is_four_bit(core):
+        _say_once(quantization.prepare(core, location, dtype))
     policy = Policy(core, chat, location, device, peft=adapters.attach(core, location, lora))
     list_end_of_turn(core, chat)
     policy.model.to(device)
@@ -45,7 +54,7 @@ def load(location: str, runtime: Runtime, lora: Lora | None = None) -> Policy:
     rope.forget_lengths(core)
     _check_vocabulary(policy)
     try:
-        policy.scoring = scoring.examine(core, runtime.attention)._replace(left_out=left_out)
+        policy.scoring = scoring.examine(core, runtime.attention)._replace(left_out=left_out, four_bits=four_bits)
     except scoring.Unsupported as error:
         raise UsageError(f"{location}: {error}", error.hint) from error
     return policy

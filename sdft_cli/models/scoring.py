@@ -59,8 +59,8 @@ class Scoring(NamedTuple):
     """What a model's rows are scored with.
 
     ``attention`` has transformers' name; ``through`` says whether hidden states are the decoder's output, or what the
-    whole model gives to its output embeddings; ``model`` is its class, and ``left_out`` says which weights of the
-    checkpoint that has no place for.
+    whole model gives to its output embeddings; ``model`` is its class, ``left_out`` says which weights of the
+    checkpoint that has no place for, and ``four_bits`` whether its linear layers are quantised.
     """
 
     attention: str = "sdpa"
@@ -69,13 +69,14 @@ class Scoring(NamedTuple):
     head: HeadForm = HeadForm()
     model: str = ""
     left_out: str = ""
+    four_bits: bool = False
 
     @property
     def text(self) -> str:
         """For people and a run's record: ``LlamaForCausalLM, packed rows, attention sdpa``."""
         limit = self.layout.limit
         parts = (
-            self.model,
+            f"{self.model} in 4 bits" if self.four_bits else self.model,
             "one row at a time" if self.layout.kind == "row by row" else f"{self.layout.kind} rows",
             "" if limit is None else f"those of more than {limit} tokens one at a time",
             f"attention {self.attention}",

@@ -11,13 +11,14 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from sdft_cli import errors
 from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.models import quantization
 from sdft_cli.models.base_models import Base
 
 if TYPE_CHECKING:
@@ -74,26 +75,48 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1].rstrip() + "…"
 
 
-def read(location: str, base: Base, config: ModelConfig, dtype: torch.dtype, attention: str) -> tuple[CausalLM, str]:
+class Form(NamedTuple):
+    """How weights are held: in which precision, and where. ``bits`` of 4: linear layers as `quantization` says, and on
+    ``device`` at once; other models come into the host's memory."""
+
+    dtype: torch.dtype
+    attention: str = "auto"
+    bits: int = 16
+    device: torch.device = torch.device("cpu")
+
+
+def read(location: str, base: Base, config: ModelConfig, form: Form) -> tuple[CausalLM, str]:
     """The model at ``base`` with all its parts, and which weights of its checkpoint it has no place for (or "").
 
-    ``attention`` is one by name, or ``auto``.
+    ``form.attention`` is one by name, or ``auto``.
     Raises `UsageError` where it cannot be loaded, where parameters are missing from its checkpoint or not finite, or
     where it is no model that writes text.
     """
     kind = class_of(location, config)
-    settings: dict[str, object] = {"dtype": dtype, "output_loading_info": True, "trust_remote_code": False}
+    settings: dict[str, object] = {"dtype": form.dtype, "output_loading_info": True, "trust_remote_code": False}
     settings |= {"revision": base.revision or "main"}
     settings |= {"ignore_mismatched_sizes": True}  # they are refused below, where it can be said which
-    settings |= {} if attention == "auto" else {"attn_implementation": attention}
-    with _quiet():
-        core, info = explained(location, lambda: kind.from_pretrained(base.location, **settings))
+    settings |= {} if form.attention == "auto" else {"attn_implementation": form.attention}
+    with _quiet(), _quantising(location, config, form) as further:
+        core, info = explained(location, lambda: kind.from_pretrained(base.location, **settings, **further))
     _check_whole(location, core, info)
     _check_finite(location, core)
     if is_multimodal(config):
         _freeze_other_parts(core)
     left_out = {*info["unexpected_keys"], *_ignored(core, base.location)}
     return core, _some(left_out) if left_out else ""
+
+
+@contextmanager
+def _quantising(location: str, config: ModelConfig, form: Form) -> Iterator[dict[str, object]]:
+    """What `from_pretrained` is told beside the usual, where weights are to come in 4 bits."""
+    if form.bits != 4:
+        yield {}
+        return
+    quantization.check_installed()
+    quantization.check_base(location, config, form.bits)
+    with quantization.finite_weights(location):
+        yield quantization.settings(config, form.dtype, form.device)
 
 
 def shaped(location: str, config: ModelConfig) -> CausalLM:
@@ -145,8 +168,8 @@ def _check_whole(location: str, core: nn.Module, info: Mapping[str, Collection[A
     if missing := info["missing_keys"]:
         lacks = f"the checkpoint lacks {_some(missing)} of a {type(core).__name__}, which would be random"
         raise _unloadable(location, lacks, "complete the checkpoint, or use another model")
-    if mismatched := info["mismatched_keys"]:
-        shapes = _some(key for key, *_ in mismatched)
+    if mismatched := [*(key for key, *_ in info["mismatched_keys"]), *quantization.misshapen(core)]:
+        shapes = _some(mismatched)
         raise _unloadable(location, f"config.json and the checkpoint differ in the shapes of {shapes}", mend)
     if errors := info.get("error_msgs"):
         raise _unloadable(location, next(iter(errors)), ANOTHER)
@@ -189,7 +212,9 @@ def _keys(base: str) -> list[str]:
 
 def _check_finite(location: str, core: nn.Module) -> None:
     for name, param in core.named_parameters():
-        if param.is_floating_point() and not bool(param.detach().sum(dtype=torch.float32).isfinite()):
+        scales = quantization.scales_of(param)
+        numbers = param.detach() if scales is None else scales
+        if numbers.is_floating_point() and not bool(numbers.sum(dtype=torch.float32).isfinite()):
             raise UsageError(f"{location}: the weights {name} are not finite", "the checkpoint is broken: " + ANOTHER)
 
 
@@ -198,7 +223,7 @@ def _freeze_other_parts(core: CausalLM) -> None:
     parts = (core.get_decoder(), core.get_output_embeddings(), core.get_input_embeddings())
     kept = {id(p) for part in parts for p in part.parameters()}
     for param in core.parameters():
-        param.requires_grad_(id(param) in kept)
+        param.requires_grad_(id(param) in kept and param.is_floating_point())
 
 
 def _some(names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import torch
 from sdft_cli.config.model_locations import is_adapter, locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
-from sdft_cli.models import adapters, pretrained, saving
+from sdft_cli.models import adapters, pretrained, quantization, saving
 
 
 def check_merging(recipe: Recipe) -> None:
@@ -33,9 +33,21 @@ def check_merging(recipe: Recipe) -> None:
         )
 
 
+def check_bits(recipe: Recipe) -> None:
+    """Refuse ``lora.bits=4`` where no adapter is trained, what it needs is missing, or the engine has a base of 16."""
+    if recipe.lora.bits == 16:
+        return
+    if not recipe.lora.rank:
+        raise UsageError("lora.bits=4: weights of 4 bits cannot be trained, only an adapter on them", "set lora.rank")
+    quantization.check_installed()
+    if recipe.engine.name in ("vllm", "vllm-server"):
+        raise UsageError(*quantization.SERVED_WHOLE)
+
+
 def check_model(recipe: Recipe) -> list[str]:
     """Lines to show before training; raises `UsageError` for a model that cannot be trained or saved as asked."""
     location = locate(recipe.model)
+    _check_quantised(recipe, location)
     core, adapted = pretrained.shapes(location, recipe.lora)
     whole = adapted is None or recipe.lora.merge == "stage"
     notes = _precision(recipe, getattr(core.config, "dtype", None)) if whole else []
@@ -43,6 +55,17 @@ def check_model(recipe: Recipe) -> list[str]:
         adapters.check_embeddings(core)
     pretrained.set_generation_config(core, location)
     return notes + saving.check(core, pretrained.load_chat(location), adapted, recipe.model, whole)
+
+
+def _check_quantised(recipe: Recipe, location: str) -> None:
+    """Refuse a base that is quantised on disk, where that cannot be trained, or not be merged with."""
+    config = pretrained.load_config(location)
+    quantization.check_trained(recipe.model, config, recipe.lora.bits)
+    if recipe.lora.merge == "stage" and quantization.method_of(config):
+        raise UsageError(
+            f"lora.merge=stage: an adapter is merged into whole weights, and those of {recipe.model} are quantised",
+            "set lora.merge=never, or name the model that it was made from",
+        )
 
 
 def _precision(recipe: Recipe, stored: torch.dtype | str | None) -> list[str]:

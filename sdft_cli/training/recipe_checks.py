@@ -11,7 +11,7 @@ from sdft_cli.losses import factors as token_factors
 from sdft_cli.models import pretrained
 from sdft_cli.models.engine import ENGINES
 from sdft_cli.models.views import VIEWS
-from sdft_cli.training.model_checks import check_merging
+from sdft_cli.training.model_checks import check_bits, check_merging
 from sdft_cli.training.objective import factors_of, needs_of
 from sdft_cli.types import AUTO, Battery, Suite
 
@@ -42,6 +42,7 @@ def check_recipe(recipe: Recipe) -> Method:
         )
     if recipe.second_phase:
         _check_general(recipe, recipe.second_phase)
+    check_bits(recipe)
     check_merging(recipe)
     return method
 

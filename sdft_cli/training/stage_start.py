@@ -11,8 +11,13 @@ from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.distributed.team import team
 from sdft_cli.errors import UsageError
+<<<<<<< HEAD
 from sdft_cli.models import pretrained
 from sdft_cli.models.engine import Engine
+=======
+from sdft_cli.models import pretrained, quantization
+from sdft_cli.models.engine import ENGINES, Engine
+>>>>>>> h-qlora
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.split_engine import made_together
 from sdft_cli.runs.checkpoints import Checkpoint
@@ -27,8 +32,8 @@ def load_policy(recipe: Recipe, model: str) -> Policy:
     """The model named ``model``, to be trained (and given an adapter) as ``recipe`` says."""
     torch.manual_seed(seed_of(recipe.seed, "adapter"))  # the weights of a new adapter are drawn when it is created
     policy = pretrained.load(locate(model), recipe.runtime, recipe.lora)
-    if getattr(policy.core, "is_quantized", False) and not policy.lora:
-        raise UsageError(f"{model} is quantised: its weights cannot be trained", "set lora.rank, to train an adapter")
+    if getattr(policy.core, "is_quantized", False) and not (policy.lora and quantization.is_four_bit(policy.core)):
+        raise UsageError(f"{model} is quantised: its weights cannot be trained", "name the model that it was made from")
     return policy
 
 

@@ -12,10 +12,10 @@ from support.adapters import foreign_adapter
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.errors import UsageError
-from sdft_cli.models import pretrained
+from sdft_cli.models import pretrained, quantization
 from sdft_cli.training.cost_estimates import footprint
 from sdft_cli.training.memory_model import Load
-from sdft_cli.training.model_checks import check_merging, check_model
+from sdft_cli.training.model_checks import check_bits, check_merging, check_model
 
 
 def recipe(model: Path, *sets: str, tasks: str = "micro-tooluse") -> Recipe:
@@ -100,3 +100,37 @@ def test_a_generation_config_that_transformers_refuses_is_one_line(tiny_model: P
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (folder / "generation_config.json").write_text('{"num_return_sequences": 4}')
     assert "num_return_sequences" in refused(lambda: check_model(recipe(folder)))
+
+
+def test_four_bits_need_an_adapter_bitsandbytes_and_an_engine_that_has_them(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = ("lora.bits=4", "lora.rank=2")
+    assert "only an adapter on them" in refused(lambda: check_bits(recipe(tiny_model, "lora.bits=4")))
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    assert "needs bitsandbytes" in refused(lambda: check_bits(recipe(tiny_model, *lora)))
+    monkeypatch.setattr(quantization, "find_spec", lambda name: name)
+    for engine in ("vllm", "vllm-server"):
+        served = recipe(tiny_model, *lora, f"engine.name={engine}")
+        assert "sample from another model" in refused(lambda served=served: check_bits(served))
+    check_bits(recipe(tiny_model, *lora))
+    check_bits(recipe(tiny_model, "lora.rank=2", "engine.name=vllm"))
+
+
+def quantised(model: Path, folder: Path, **settings: object) -> Path:
+    """A model whose config says that its weights are quantised."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    return folder
+
+
+def test_a_model_that_is_quantised_already_is_refused_before_it_loads(tiny_model: Path, tmp_path: Path) -> None:
+    gptq = quantised(tiny_model, tmp_path / "gptq", quant_method="gptq", bits=4)
+    for sets in ((), ("lora.rank=2",), ("lora.rank=2", "lora.bits=4")):
+        assert "quantised" in refused(lambda sets=sets: check_model(recipe(gptq, *sets)))
+    stored = quantised(tiny_model, tmp_path / "bnb", quant_method="bitsandbytes", load_in_4bit=True)
+    assert "is quantised (bitsandbytes, 4 bits)" in refused(lambda: check_model(recipe(stored, "lora.rank=2")))
+    assert check_model(recipe(stored, "lora.rank=2", "lora.bits=4")) == []
+    merging = recipe(stored, "lora.rank=2", "lora.bits=4", "lora.merge=stage")
+    assert "merged into whole weights" in refused(lambda: check_model(merging))
