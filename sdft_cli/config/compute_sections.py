@@ -26,6 +26,10 @@ class Lora(Section):
         "all-linear",
         description="The layers that get an adapter: the ends of their names, or a pattern; all but the output head.",
     )
+    bits: Literal[4, 16] = Field(
+        16,
+        description="4 holds the base in 4 bits while its adapter is trained (QLoRA); 16 as runtime.dtype says.",
+    )
     merge: Literal["never", "stage"] = Field(
         "never",
         description="stage: add the adapter to the model's weights when a stage ends; the next gets a new one.",
