@@ -25,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 import sdft_cli
+from sdft_cli.config.overrides import FITTED
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.checkpoints import Checkpoints
@@ -90,6 +91,8 @@ class Run:
         changed. The metrics record them, and from which step on. Finished stages keep the recipe that they were trained
         with."""
         changed = changed_settings(self.recipe, recipe)
+        if self.checkpoints.latest() is None:  # a run that is only about to start: nothing has been trained otherwise
+            changed = {key: values for key, values in changed.items() if key not in FITTED or values[0] != "auto"}
         if own_settings(changed):
             finished = [stage for stage in self.stages() if self.checkpoints.of(stage).finished()]
             StageRecipes(self.folder).keep(finished, self.recipe)

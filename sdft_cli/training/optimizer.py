@@ -123,7 +123,7 @@ class MasterAdamW:
             "betas": (self.settings.beta1, self.settings.beta2),
             "weight_decay": self.settings.weight_decay,
         }
-        if self.settings.optimizer == "adamw" and self.fused:
+        if self.settings.optimizer != "adamw8bit" and self.fused:
             settings["fused"] = True
         return settings
 
