@@ -12,7 +12,7 @@ from sdft_cli.errors import UsageError
 if TYPE_CHECKING:
     from sdft_cli.training.memory_outlook import Hardware
 
-Gpus = Annotated[int | None, typer.Option("--gpus", min=1, help="Plan for so many GPUs.")]
+Gpus = Annotated[int | None, typer.Option("--gpus", min=1, help="Train on so many GPUs of this machine; with --dry-run, plan for them.")]
 DeviceMemory = Annotated[
     str | None,
     typer.Option(
@@ -28,10 +28,6 @@ def check_gpus(gpus: int | None, device_memory: str | None, dry_run: bool) -> No
         bytes_of(device_memory)
         if not dry_run:
             raise UsageError("--device-memory: training takes what memory there is", "add --dry-run, or leave it out")
-    if gpus is not None and gpus > 1 and not dry_run:
-        raise UsageError(
-            f"--gpus {gpus}: several processes are not available yet", "add --dry-run to plan for them, or leave it out"
-        )
 
 
 def hardware_of(gpus: int | None, device_memory: str | None) -> Hardware:

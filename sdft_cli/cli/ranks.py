@@ -1,5 +1,5 @@
-"""`sdft` as one of several processes that a launcher such as ``torchrun`` has started: rank 0 runs the command, the others
-do what it asks of them."""
+"""`sdft` as one of several processes that a launcher such as ``torchrun``, or ``--gpus``, has started: rank 0 runs the
+command, the others do what it asks of them."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def run(app: typer.Typer) -> int:
     finally:
         leave()
     return code
+
+
+def relaunch(gpus: int | None) -> None:
+    """Run this very command in ``gpus`` processes, and exit as they do; nothing where one is enough, or where this
+    process is one of several already."""
+    if gpus is None or several():
+        return
+    from sdft_cli.distributed.launch import launch
+
+    if gpus > 1:
+        raise typer.Exit(launch(gpus, sys.argv[1:]))

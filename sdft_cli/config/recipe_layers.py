@@ -49,11 +49,7 @@ def assemble(
     method = METHODS.get(last("method", "sdft", written, given, set_layer, point))
     of_file = for_method(written, method.name, where)
     model = model_locations.locate(last("model", "", of_file, given, set_layer, point))
-<<<<<<< HEAD
     adapter = _of_adapter(model) if is_adapter(model) else {}
-=======
-    adapter = adapter_settings.lora_of(model).model_dump(exclude={"merge", "bits"}) if is_adapter(model) else {}
->>>>>>> h-memory
     layers = [
         method.defaults(),
         for_method(_beside(model), method.name, model),

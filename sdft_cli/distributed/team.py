@@ -175,12 +175,12 @@ class _Unpickler(pickle.Unpickler):
         return self.made[pid]
 
 
-_team = Team()
+_joined = [Team()]
 
 
 def team() -> Team:
     """The team that this process belongs to."""
-    return _team
+    return _joined[-1]
 
 
 def _make(number: int, function: Callable[..., T], arguments: tuple[Any, ...], named: dict[str, Any]) -> T:
@@ -204,8 +204,7 @@ def _is_of_connection(error: BaseException) -> bool:
 
 def join() -> Team:
     """The team that a launcher has started this process for (``RANK`` and ``WORLD_SIZE`` in the environment)."""
-    global _team
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _team.size == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and team().size == 1:
         import torch
         from torch import distributed
 
@@ -215,19 +214,19 @@ def join() -> Team:
         store, rank, size = next(distributed.rendezvous("env://"))
         own = distributed.PrefixStore("collectives", store)
         distributed.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
-        _team = Team(rank, size, Watch(store, rank, size))
-    return _team
+        _joined.append(Team(rank, size, Watch(store, rank, size)))
+    return team()
 
 
 def leave() -> None:
     """The end of the team: the other ranks end, too."""
-    global _team
-    if _team.watch:
+    if team().watch:
         from torch import distributed
 
-        left, _team = _team, Team()
+        left = _joined.pop()
         if not left.broken:
             left.dismiss()
             distributed.barrier()
             distributed.destroy_process_group()
-        left.watch.end()
+        if left.watch:
+            left.watch.end()

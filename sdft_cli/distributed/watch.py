@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ FAILED = "failed"
 
 
 class Watch:
-    """The watch of rank ``rank`` of ``size`` over the others, by ``store``. ``busy`` is the number of the call that this
-    rank is in, 0 between two."""
+    """The watch of rank ``rank`` of ``size`` over the others, by ``store``. ``busy`` is the number of the call that it is
+    in, 0 between two."""
 
     def __init__(self, store: Store, rank: int, size: int):
         self.store, self.rank, self.size, self.busy = store, rank, size, 0
         self.limit = float(os.environ.get(VARIABLE, SILENT))
-        self._ended = threading.Event()
+        self._ended, self._since = threading.Event(), 0.0
         self._signs: dict[int, tuple[bytes, float]] = {}
         threading.Thread(target=self._look, args=(store.clone(),), name="watch", daemon=True).start()
 
@@ -82,16 +83,9 @@ class Watch:
                 reason = "the launcher's store has gone"
             if reason and not self._ended.is_set():
                 if self.rank == 0:
-                    self.give_up_by(store, reason)
+                    _tell(store, reason)
                     print(f"error: {reason}", file=sys.stderr, flush=True)
                 os._exit(1)
-
-    def give_up_by(self, store: Store, reason: str) -> None:
-        """As `give_up`, by the thread's own connection."""
-        try:
-            store.set(FAILED, reason)
-        except RuntimeError:
-            return
 
     def _reason(self, store: Store) -> str:
         """Why this process has to end; empty where there is no reason."""
@@ -110,7 +104,13 @@ class Watch:
         if self.rank == 0 and self.busy and store.check(["trouble"]):
             call, rank, problem = store.get("trouble").decode().split("\n", 2)
             if int(call) == self.busy:
-                self._since = getattr(self, "_since", now)
+                self._since = self._since or now
                 if now - self._since > GRACE:
                     return f"rank {rank}: {problem}"
         return ""
+
+
+def _tell(store: Store, reason: str) -> None:
+    """Let all other ranks end; by the thread's own connection."""
+    with suppress(RuntimeError):
+        store.set(FAILED, reason)

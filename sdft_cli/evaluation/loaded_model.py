@@ -7,6 +7,7 @@ from functools import cached_property
 import sdft_cli
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.distributed.team import team
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.cache import Identity
 from sdft_cli.models import digests, pretrained
@@ -48,13 +49,8 @@ class LoadedModel:
 
     @cached_property
     def engine(self) -> Engine:
-<<<<<<< HEAD
-        return made_together(team().make(pretrained.load, self.place, self.recipe.runtime), self.recipe.engine)
-=======
-        settings = self.recipe.engine
-        policy = pretrained.load(self.place, self.recipe.runtime, bits=self.bits)
-        return ENGINES.get(settings.name)(policy, settings)
->>>>>>> h-qlora
+        policy = team().make(pretrained.load, self.place, self.recipe.runtime, bits=self.bits)
+        return made_together(policy, self.recipe.engine)
 
     @cached_property
     def weights(self) -> str | None:

@@ -190,7 +190,7 @@ class Learner:
         shares = [group_rows(rows[rank :: ranks.size], budget, layout) for rank in range(ranks.size)]
         mine, most = shares[ranks.rank], max(map(len, shares))
         if ranks.size > 1 and len(mine) < most:
-            spare = min((row for group in sum(shares, []) for row in group), key=lambda row: row.length)
+            spare = min((row for share in shares for group in share for row in group), key=lambda row: row.length)
             silent = Row(spare.student_prompt, spare.completion, [0.0] * len(spare.weights), spare.teacher_prompt)
             mine = mine + [[silent]] * (most - len(mine))
         return mine

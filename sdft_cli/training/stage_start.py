@@ -11,13 +11,8 @@ from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.distributed.team import team
 from sdft_cli.errors import UsageError
-<<<<<<< HEAD
-from sdft_cli.models import pretrained
-from sdft_cli.models.engine import Engine
-=======
 from sdft_cli.models import pretrained, quantization
-from sdft_cli.models.engine import ENGINES, Engine
->>>>>>> h-qlora
+from sdft_cli.models.engine import Engine
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.split_engine import made_together
 from sdft_cli.runs.checkpoints import Checkpoint
