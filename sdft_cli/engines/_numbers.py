@@ -4,7 +4,7 @@ They come from numpy's Philox, a counter-based generator: the key is the seed an
 the counter is the position. So a row gets the same numbers whichever rows are sampled beside it, on every device and
 with any number of threads, and nothing has to be remembered to draw them again. Source: Salmon et al., Parallel random
 numbers: as easy as 1, 2, 3 (SC 2011).
-Shapes: R rows, B rows that are still being decoded, T positions.
+Shapes: R rows, B rows of a batch that are still being decoded, T positions.
 """
 
 from __future__ import annotations
@@ -37,13 +37,18 @@ class RowNumbers:
 
     def __init__(self, seed: int, rows: Sequence[int], limit: int, device: torch.device):
         self.seed, self.rows, self.limit, self.device = seed, rows, limit, device
-        self.positions = range(0)
+        self.positions, self.numbers_TB = range(0), torch.empty(0, len(rows), dtype=torch.float64, device=device)
 
-    def at(self, position: int, alive_B: Tensor) -> Tensor:
-        """The numbers [B] at a position, for the rows of the batch whose places are ``alive_B``."""
+    def at(self, position: int) -> Tensor:
+        """The numbers [B] at a position."""
         if position not in self.positions:
             first = position - position % BLOCK
             self.positions = range(first, min(first + BLOCK, self.limit))
-            numbers_RT = uniform_numbers(self.seed, self.rows, self.positions)
-            self.numbers_TR = torch.from_numpy(numbers_RT.T.copy()).to(self.device)
-        return self.numbers_TR[position - self.positions.start][alive_B]
+            numbers_BT = uniform_numbers(self.seed, self.rows, self.positions)
+            self.numbers_TB = torch.from_numpy(numbers_BT.T.copy()).to(self.device)
+        return self.numbers_TB[position - self.positions.start]
+
+    def keep(self, rows_B: Tensor) -> None:
+        """Continue with these rows of the batch alone."""
+        self.rows = [self.rows[i] for i in rows_B.tolist()]
+        self.numbers_TB = self.numbers_TB[:, rows_B]

@@ -124,7 +124,8 @@ class TransformersEngine:
         ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=self.policy.device)
         logits_BV = decoder.start(prompts)
         for at in range(limit):
-            next_B, logprob_B = choose(logits_BV, sampler, numbers and numbers.at(at, completions.alive_B))
+            u_B = None if numbers is None else numbers.at(at)
+            next_B, logprob_B = choose(logits_BV, sampler, u_B)
             completions.write(at, next_B, logprob_B)
             ended_B |= torch.isin(next_B, self.stop)
             if at + 1 == limit:
@@ -136,6 +137,8 @@ class TransformersEngine:
                     rows_B = (~ended_B).nonzero()[:, 0]
                     decoder.keep(rows_B)
                     completions.keep(rows_B)
+                    if numbers is not None:
+                        numbers.keep(rows_B)
                     next_B, ended_B = next_B[rows_B], ended_B[rows_B]
             logits_BV = decoder.step(next_B)
         return completions.read(self.stop)

@@ -40,14 +40,16 @@ def test_they_are_the_same_however_rows_and_positions_are_cut() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 2])
-def test_a_batch_gets_them_by_place_and_position(limit: int) -> None:
+def test_a_batch_gets_them_by_row_and_position(limit: int) -> None:
     rows, cpu = [4, 9, 0, 5], torch.device("cpu")
     whole_RT, numbers = torch.from_numpy(uniform_numbers(1, rows, range(limit))), RowNumbers(1, rows, limit, cpu)
     alive_B = torch.arange(4)
     for position in range(limit):
-        if position == limit // 2:
-            alive_B = torch.tensor([1, 3])  # the others have finished
-        drawn_B = numbers.at(position, alive_B)
+        for at, rows in ((limit // 4, [0, 1, 3]), (limit // 2, [1, 2])):
+            if position == at:  # the others have finished
+                alive_B = alive_B[rows]
+                numbers.keep(torch.tensor(rows))
+        drawn_B = numbers.at(position)
         assert drawn_B.dtype == torch.float64 and torch.equal(drawn_B, whole_RT[alive_B, position])
 
 
@@ -57,7 +59,7 @@ def test_threads_do_not_matter() -> None:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             numbers = RowNumbers(8, range(64), BLOCK, torch.device("cpu"))
-            drawn.append(numbers.at(0, torch.arange(64)))
+            drawn.append(numbers.at(0))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*drawn)
