@@ -156,7 +156,8 @@ def predicted(case: Case, trainer: PhaseTrainer) -> memory_model.Prediction:
     """The prediction for the trainer's steps."""
     width = 2 if case.dtype == "bfloat16" else 4
     positions = case.tokens // case.length * (case.length - case.length // 2)
-    load = memory_model.Load(case.tokens, positions, case.length, case.micro > 1, recompute=trainer.learner.budget.recomputes)
+    recomputes = trainer.learner.budget.recomputes
+    load = memory_model.Load(case.tokens, positions, case.length, case.micro > 1, recompute=recomputes)
     sizes, counts = memory_model.dims(trainer.policy.core.config), memory_shards.counts_of(trainer.policy.model)
     return memory_model.predict(trainer.recipe, sizes, counts, width, load, "cpu")
 

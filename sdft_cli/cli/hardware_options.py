@@ -12,7 +12,7 @@ from sdft_cli.errors import UsageError
 if TYPE_CHECKING:
     from sdft_cli.training.memory_outlook import Hardware
 
-Gpus = Annotated[int | None, typer.Option("--gpus", min=1, help="Train on so many GPUs of this machine; with --dry-run, plan for them.")]
+Gpus = Annotated[int | None, typer.Option("--gpus", min=1, help="Use so many GPUs of this machine, or plan for them.")]
 DeviceMemory = Annotated[
     str | None,
     typer.Option(
@@ -22,8 +22,8 @@ DeviceMemory = Annotated[
 UNITS = {"GB": 10**9, "GIB": 1 << 30, "MB": 10**6, "MIB": 1 << 20}
 
 
-def check_gpus(gpus: int | None, device_memory: str | None, dry_run: bool) -> None:
-    """Refuse flags about devices that a real training cannot honour."""
+def check_memory_flag(device_memory: str | None, dry_run: bool) -> None:
+    """Refuse a size of devices that a real training cannot honour."""
     if device_memory is not None:
         bytes_of(device_memory)
         if not dry_run:

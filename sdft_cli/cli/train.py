@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdft_cli.cli.hardware_options import DeviceMemory, Gpus, check_gpus, hardware_of
+from sdft_cli.cli import ranks
+from sdft_cli.cli.hardware_options import DeviceMemory, Gpus, check_memory_flag, hardware_of
 from sdft_cli.cli.options import (
     Data,
     File,
@@ -107,7 +108,7 @@ def train(
     """
     from sdft_cli.config.run_changes import Given
 
-    check_gpus(gpus, device_memory, dry_run)
+    check_memory_flag(device_memory, dry_run)
     if on_bad_row:
         choice("--on-bad-row", on_bad_row, ("drop", "error"))
     more = {"suite": suite, "seed": seed, "engine": engine, "on_bad_row": on_bad_row}
@@ -125,6 +126,7 @@ def train(
     if dry_run:
         _dry_run(settings, run, None if run else out, json, hardware_of(gpus, device_memory))
         return
+    ranks.relaunch(gpus)
     folder = _train(settings, out, resume, continue_run, json)
     _show(folder, json)
 

@@ -120,7 +120,7 @@ class Shards:
 
     def gathered(self, name: str) -> Tensor:
         """The parameter ``name`` as a whole, on every rank; a new tensor."""
-        return dict(self._sharded())[name].detach().full_tensor()
+        return dict(self._sharded())[name].full_tensor().detach()
 
     @property
     def trained(self) -> dict[str, DTensor]:
@@ -151,16 +151,17 @@ class Shards:
         self.reshard()
         held = {name: self.local[name].detach().clone() for name in weights}
         try:
-            self._put(weights)
+            _put(self.local, weights)
             yield
         finally:
             self.reshard()
-            self._put(held)
+            _put(self.local, held)
 
-    @torch.no_grad()
-    def _put(self, weights: Mapping[str, Tensor]) -> None:
-        for name, part in weights.items():
-            self.local[name].copy_(part.view(self.local[name].shape))
+
+@torch.no_grad()
+def _put(local: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    for name, part in weights.items():
+        local[name].copy_(part.view(local[name].shape))
 
 
 def _call(function: Callable[[], T]) -> T:

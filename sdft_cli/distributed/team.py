@@ -97,13 +97,22 @@ class Team:
     def serve(self) -> None:
         """Do what the leader asks, until it is done. The work of every rank but the leader."""
         assert self.watch is not None
-        while (asked := self._receive()) is not None:
+        while (asked := self._next()) is not None:
             try:
                 self._call(*asked)
             except Exception as error:  # of any kind: the leader decides
                 self.watch.report(self.calls, _told(error))
             else:
                 self.watch.report(self.calls, "")
+
+    def _next(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
+        """What the leader asks next; the process ends where it has gone without a word, which it has said itself."""
+        try:
+            return self._receive()
+        except RuntimeError as error:
+            if _is_of_connection(error):
+                os._exit(1)
+            raise
 
     def dismiss(self) -> None:
         """The leader is done: the other ranks return from `serve`."""

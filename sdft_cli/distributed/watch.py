@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -27,15 +27,17 @@ FAILED = "failed"
 
 
 class Watch:
-    """The watch of rank ``rank`` of ``size`` over the others, by ``store``. ``busy`` is the number of the call that it is
-    in, 0 between two."""
+    """The watch of rank ``rank`` of ``size`` over the others, by ``store``.
+
+    ``busy`` is the number of the call that this rank is in, 0 between two.
+    """
 
     def __init__(self, store: Store, rank: int, size: int):
         self.store, self.rank, self.size, self.busy = store, rank, size, 0
         self.limit = float(os.environ.get(VARIABLE, SILENT))
         self._ended, self._since = threading.Event(), 0.0
         self._signs: dict[int, tuple[bytes, float]] = {}
-        threading.Thread(target=self._look, args=(store.clone(),), name="watch", daemon=True).start()
+        threading.Thread(target=self._look, args=(_second(store),), name="watch", daemon=True).start()
 
     # what a call came to ------------------------------------------------------------------------------------
 
@@ -94,20 +96,26 @@ class Watch:
             # the leader knows more than its thread does, and says it
             return store.get(FAILED).decode() if self.rank else ""
         for rank in range(self.size):
-            if rank == self.rank or not store.check([f"alive/{rank}"]):
+            if rank == self.rank:
                 continue
-            sign = store.get(f"alive/{rank}")
-            if self._signs.get(rank, (b"", 0.0))[0] != sign:
+            sign = store.get(f"alive/{rank}") if store.check([f"alive/{rank}"]) else b""
+            if rank not in self._signs or self._signs[rank][0] != sign:
                 self._signs[rank] = sign, now
             elif now - self._signs[rank][1] > self.limit:
                 return f"rank {rank} has given no sign of life for {self.limit:.0f} seconds: it was stopped or killed"
         if self.rank == 0 and self.busy and store.check(["trouble"]):
-            call, rank, problem = store.get("trouble").decode().split("\n", 2)
+            call, failed, problem = store.get("trouble").decode().split("\n", 2)
             if int(call) == self.busy:
                 self._since = self._since or now
                 if now - self._since > GRACE:
-                    return f"rank {rank}: {problem}"
+                    return f"rank {failed}: {problem}"
         return ""
+
+
+def _second(store: Any) -> Store:
+    """Another connection to the same store: one is not for two threads."""
+    second: Store = store.clone()
+    return second
 
 
 def _tell(store: Store, reason: str) -> None:

@@ -19,12 +19,12 @@ from sdft_cli.distributed.shards import Shards
 from sdft_cli.distributed.team import team
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.losses.fused import Scored
-from sdft_cli.models.batching import Inputs, Row, collate, group_rows, targets
+from sdft_cli.models.batching import Inputs, Layout, Row, collate, group_rows, targets
 from sdft_cli.models.policy import Policy, recomputes
 from sdft_cli.runs.records import StepFacts
 from sdft_cli.training import first_tokens, sharded_state
 from sdft_cli.training.guards import NonFinite
-from sdft_cli.training.micro_batches import BudgetFacts, MicroBatchBudget
+from sdft_cli.training.micro_batches import MicroBatchBudget
 from sdft_cli.training.objective import GroupLoss, StepObjective, needs_of
 from sdft_cli.training.optimizer import MasterAdamW, learning_rate
 from sdft_cli.training.teacher import Weights, is_compressed, make_teacher
@@ -53,6 +53,8 @@ class Learner:
         if team().size > 1:
             _check_several(recipe, policy)
         self.shards = Shards(policy.core, recomputes) if team().size > 1 and not policy.lora else None
+        self.core: Any = self.shards.core if self.shards else policy.core  # what training passes go through
+        self.model: Any = self.shards.core if self.shards else policy.model  # with the adapters that it has
         watched = is_compressed(settings, policy.lora)
         self.optimizer = MasterAdamW(policy.model, recipe.train, watched, self.shards)
         self.budget = MicroBatchBudget(policy, recipe, self.optimizer.held)
@@ -90,7 +92,7 @@ class Learner:
         needed once a step. Sums stay on the device until the end.
         """
         torch.manual_seed(dropout)
-        groups, objective = self._groups(rows, budget), StepObjective(self.recipe, step)
+        groups, objective = _groups(rows, budget, self.policy.layout), StepObjective(self.recipe, step)
         if self.shards:
             self.shards.release()
         teachers = [self.teacher_score(group) if objective.asks_teacher else None for group in groups]
@@ -105,7 +107,7 @@ class Learner:
 
     def loss(self, group: list[Row], teacher: Scored | None, objective: StepObjective) -> GroupLoss:
         """The student's pass over one micro-batch, and its part of the loss."""
-        inputs = self._inputs([r.student_prompt for r in group], group)
+        inputs = _inputs(self.policy, [r.student_prompt for r in group], group)
         self.policy.train_mode(self.recipe.lora.dropout > 0, self.model)  # until the backward has remade its layers
 
         def forward() -> GroupLoss:
@@ -118,7 +120,7 @@ class Learner:
         """The teacher's hidden states and head for one micro-batch; None without a teacher."""
         if self.teacher is None:
             return None
-        return self.teacher.score(self._inputs([r.teacher_prompt or [] for r in group], group))
+        return self.teacher.score(_inputs(self.policy, [r.teacher_prompt or [] for r in group], group))
 
     # looking ------------------------------------------------------------------------------------------------
 
@@ -132,24 +134,10 @@ class Learner:
     def _sides(self, group: list[Row]) -> tuple[Scored, Scored]:
         teacher = self.teacher_score(group)
         assert teacher is not None, "whoever asks has a teacher"
-        inputs = self._inputs([r.student_prompt for r in group], group)
+        inputs = _inputs(self.policy, [r.student_prompt for r in group], group)
         return Scored(self.policy.hidden_states(inputs), self.policy.head()), teacher
 
-    def changes(self) -> BudgetFacts:
-        """What has changed of the micro-batches' size since the last call."""
-        return self.budget.changes()
-
     # several ranks ------------------------------------------------------------------------------------------
-
-    @property
-    def core(self) -> Any:
-        """The model that training passes go through."""
-        return self.shards.core if self.shards else self.policy.core
-
-    @property
-    def model(self) -> Any:
-        """As `core`, with the adapters that it has."""
-        return self.shards.core if self.shards else self.policy.model
 
     def settle(self, recipe: Recipe) -> None:
         """From now on train by ``recipe``, of which no more than what it measured for itself has changed."""
@@ -183,27 +171,12 @@ class Learner:
         if self.shards:
             self.shards.gather()  # the optimizer's weights are the exact ones
 
-    def _groups(self, rows: list[Row], budget: int) -> list[list[Row]]:
-        """This rank's micro-batches: as many on every rank, as each pass is one of all. Where a rank has fewer, it
-        passes a row without a loss position."""
-        layout, ranks = self.policy.layout, team()
-        shares = [group_rows(rows[rank :: ranks.size], budget, layout) for rank in range(ranks.size)]
-        mine, most = shares[ranks.rank], max(map(len, shares))
-        if ranks.size > 1 and len(mine) < most:
-            spare = min((row for share in shares for group in share for row in group), key=lambda row: row.length)
-            silent = Row(spare.student_prompt, spare.completion, [0.0] * len(spare.weights), spare.teacher_prompt)
-            mine = mine + [[silent]] * (most - len(mine))
-        return mine
-
     def _collect(self) -> None:
         """The gradients of all ranks, where the optimizer looks for them."""
         if self.shards:
             self.shards.take_gradients()
         elif team().size > 1:
             _sum_gradients([p for p in self.optimizer.params.values() if p.grad is not None])
-
-    def _inputs(self, prompts: list[list[int]], group: list[Row]) -> Inputs:
-        return collate(prompts, group, self.policy.chat.pad_id, self.policy.device, self.policy.layout.packed)
 
     def close(self) -> None:
         """Free the teacher."""
@@ -219,6 +192,23 @@ def _check_several(recipe: Recipe, policy: Policy) -> None:
         raise UsageError("engine.prefetch needs one process", "set engine.prefetch=0")
     if recipe.teacher and recipe.teacher.storage == "cpu" and not policy.lora:
         raise UsageError("teacher.storage=cpu needs one process: with several, the teacher lies in shards", STORAGE)
+
+
+def _groups(rows: list[Row], budget: int, layout: Layout) -> list[list[Row]]:
+    """This rank's micro-batches: as many on every rank, as each pass is one of all. Where a rank has fewer, it
+    passes a row without a loss position."""
+    ranks = team()
+    shares = [group_rows(rows[rank :: ranks.size], budget, layout) for rank in range(ranks.size)]
+    mine, most = shares[ranks.rank], max(map(len, shares))
+    if ranks.size > 1 and len(mine) < most:
+        spare = min((row for share in shares for group in share for row in group), key=lambda row: row.length)
+        silent = Row(spare.student_prompt, spare.completion, [0.0] * len(spare.weights), spare.teacher_prompt)
+        mine = mine + [[silent]] * (most - len(mine))
+    return mine
+
+
+def _inputs(policy: Policy, prompts: list[list[int]], group: list[Row]) -> Inputs:
+    return collate(prompts, group, policy.chat.pad_id, policy.device, policy.layout.packed)
 
 
 def _total(value: Tensor) -> Tensor:
@@ -254,7 +244,8 @@ def _sum_gradients(params: list[torch.nn.Parameter]) -> None:
 
 def _sum_by_name(sums: dict[str, Tensor]) -> dict[str, Tensor]:
     """Over the ranks, of which one that had no row has no names."""
-    ranks, total = team(), {}
+    ranks = team()
+    total: dict[str, float] = {}
     for part in ranks.gather([{name: float(value) for name, value in sums.items()}], ranks.size):
         for name, value in part.items():
             total[name] = total.get(name, 0.0) + value

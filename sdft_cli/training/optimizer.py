@@ -14,7 +14,7 @@ Bytes per bf16 parameter, including gradient and weight: 16 with masters, 12 sto
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol, TypedDict
 
@@ -102,6 +102,8 @@ class MasterAdamW:
         narrow = any(p.dtype != torch.float32 for p in self.params.values())
         self.pieces = self._cut() if narrow or watched else []
         self.adams = [p.adam for p in self.pieces] or [self._adam(list(self.params.values()))]
+        whole = [_Piece(name, slice(None), param, self.adams[0]) for name, param in self.params.items()]
+        self.moved = self.pieces or whole  # what Adam moves
 
     def _cut(self) -> list[_Piece]:
         pieces = []
@@ -201,7 +203,7 @@ class MasterAdamW:
     def moments(self) -> dict[str, Moments]:
         """Adam's state by parameter; nothing for those that have not been moved yet."""
         found: dict[str, list[dict[str, Tensor]]] = {}
-        for name, _, param, adam in self._moved():
+        for name, _, param, adam in self.moved:
             if state := adam.state.get(param):
                 found.setdefault(name, []).append(state)
         return {
@@ -217,7 +219,7 @@ class MasterAdamW:
     def load_moments(self, moments: Mapping[str, Moments], masters: Mapping[str, Tensor]) -> None:
         """Restore `moments` and masters."""
         states: dict[int, dict[int, dict[str, Tensor]]] = {}
-        for i, (name, at, param, adam) in enumerate(self._moved()):
+        for i, (name, at, param, adam) in enumerate(self.moved):
             if (each := moments.get(name)) is not None:
                 shape = (-1,) if self.pieces else param.shape
                 state = {kind: each[kind].reshape(-1)[at].reshape(shape).clone() for kind in ("exp_avg", "exp_avg_sq")}
@@ -229,14 +231,6 @@ class MasterAdamW:
         for name, master in masters.items():
             self.masters[name].copy_(master.reshape(self.masters[name].shape))
             self.params[name].copy_(self.masters[name])
-
-    def _moved(self) -> Iterator[tuple[str, slice, nn.Parameter, torch.optim.Optimizer]]:
-        """What Adam moves: name, place in the flat parameter, the tensor that it knows, and its optimizer."""
-        if self.pieces:
-            yield from self.pieces
-        else:
-            for name, param in self.params.items():
-                yield name, slice(None), param, self.adams[0]
 
     def load_state_dict(self, state: OptimizerState) -> None:
         """Restore what `state_dict` gave; `ValueError` where it belongs to other parameters."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from sdft_cli.distributed.shards import Shards
 from sdft_cli.distributed.team import team
-from sdft_cli.training.optimizer import PIECE, Moments, OptimizerState
-
-if TYPE_CHECKING:
-    from sdft_cli.training.learner import Learner
+from sdft_cli.training.optimizer import PIECE, MasterAdamW, Moments, OptimizerState
+from sdft_cli.training.teacher import TeacherModel
 
 #: The folder beside ``state.pt``.
 FOLDER = "shards"
@@ -27,12 +26,23 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 Tensors = dict[str, dict[str, Tensor]]
 
 
-def write(learner: Learner, state: Path) -> dict[str, float]:
+class Kept(Protocol):
+    """What has state: a `Learner`."""
+
+    optimizer: MasterAdamW
+    teacher: TeacherModel | None
+    shards: Shards | None
+
+
+def write(learner: Kept, state: Path) -> dict[str, float]:
     """Write this rank's part into ``state``, as all ranks do; returns Adam's step counts by parameter."""
     from torch.distributed import checkpoint
 
     moments = learner.optimizer.moments()
-    parts: Tensors = {kind: {name: each[kind] for name, each in moments.items()} for kind in MOMENTS}
+    parts: Tensors = {
+        "exp_avg": {name: each["exp_avg"] for name, each in moments.items()},
+        "exp_avg_sq": {name: each["exp_avg_sq"] for name, each in moments.items()},
+    }
     parts |= {"master": learner.optimizer.own_masters()} | dict(learner.teacher.state_dict() if learner.teacher else {})
     checkpoint.save(_named(learner, parts), checkpoint_id=state / FOLDER)
     ranks = team()
@@ -40,7 +50,7 @@ def write(learner: Learner, state: Path) -> dict[str, float]:
     return {name: step for each in counts for name, step in each.items()}
 
 
-def _named(learner: Learner, parts: Tensors) -> dict[str, Any]:
+def _named(learner: Kept, parts: Tensors) -> dict[str, Any]:
     """``parts`` by one name each, as tensors that know how they are cut; a kind that no rank has is left out."""
     assert learner.shards is not None
     kinds = {kind: next(iter(by_name.values())).dtype for kind, by_name in parts.items() if by_name}
@@ -51,12 +61,14 @@ def _named(learner: Learner, parts: Tensors) -> dict[str, Any]:
     }
 
 
-def read(learner: Learner, state: Path, steps: Mapping[str, float]) -> None:
+def read(learner: Kept, state: Path, steps: Mapping[str, float]) -> None:
     """Restore what any number of ranks has written; `ValueError` where it belongs to other parameters."""
     from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     reader = checkpoint.FileSystemReader(state / FOLDER)
-    there = {key: list(each.size) for key, each in reader.read_metadata().state_dict_metadata.items()}
+    found = reader.read_metadata().state_dict_metadata
+    there = {key: list(each.size) for key, each in found.items() if isinstance(each, TensorStorageMetadata)}
     wanted = _wanted(learner)
     if {key: list(each.shape) for key, each in wanted.items()} != there:
         raise ValueError("the sharded state belongs to other parameters or settings")
@@ -70,7 +82,7 @@ def read(learner: Learner, state: Path, steps: Mapping[str, float]) -> None:
     restore(learner, kinds, steps)
 
 
-def _wanted(learner: Learner) -> dict[str, Any]:
+def _wanted(learner: Kept) -> dict[str, Any]:
     """Empty tensors for everything that ``learner`` has to restore."""
     params = learner.optimizer.params
     zeros = {name: torch.zeros_like(param, dtype=torch.float32) for name, param in params.items()}
@@ -88,7 +100,7 @@ def _local(each: Any) -> Tensor:
     return tensor
 
 
-def restore(learner: Learner, kinds: Tensors, steps: Mapping[str, float]) -> None:
+def restore(learner: Kept, kinds: Tensors, steps: Mapping[str, float]) -> None:
     """Take over this rank's parts of everything."""
     names = kinds["exp_avg"]
     moments: dict[str, Moments] = {
@@ -101,7 +113,7 @@ def restore(learner: Learner, kinds: Tensors, steps: Mapping[str, float]) -> Non
         learner.teacher.load_state_dict({kind: kinds[kind] for kind in learner.teacher.state_dict()})
 
 
-def take(learner: Learner, optimizer: OptimizerState, teacher: Tensors | None) -> None:
+def take(learner: Kept, optimizer: OptimizerState, teacher: Tensors | None) -> None:
     """Restore, on several ranks, what one process has written."""
     assert learner.shards is not None
     whole, steps = _by_name(optimizer, {name: param.numel() for name, param in learner.shards.trained.items()})

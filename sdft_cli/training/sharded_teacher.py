@@ -7,6 +7,7 @@ that stands still in the model's own precision.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from sdft_cli.distributed.shards import Shards
 from sdft_cli.losses.fused import Head
 from sdft_cli.models.batching import Inputs
 from sdft_cli.models.policy import Policy
+from sdft_cli.models.protocols import CausalLM
 from sdft_cli.training.compressed_ema import CompressedEma
 from sdft_cli.training.optimizer import Moved
 from sdft_cli.training.teacher import TeacherModel, TeacherState, Weights, is_compressed
@@ -42,7 +44,7 @@ class ShardedTeacher(TeacherModel):
     @torch.no_grad()
     def hidden_states(self, inputs: Inputs) -> Tensor:
         with self.shards.lent(self.weights()):
-            return self.shards.inside(lambda: self.policy.hidden_states(inputs, self.shards.core))
+            return self.shards.inside(lambda: self.policy.hidden_states(inputs, cast(CausalLM, self.shards.core)))
 
     @torch.no_grad()
     def head(self) -> Head:

@@ -128,7 +128,7 @@ class PhaseTrainer:
             **moved,
             "seconds": seconds,
             "rollout_seconds": sampled_at - began,
-            **self.learner.changes(),
+            **self.learner.budget.changes(),
             **(self.engine.facts if isinstance(self.engine, Reporting) else {}),
         }
         return facts

@@ -13,8 +13,8 @@ from sdft_cli.models.batching import Row, collate, group_rows
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.scoring import Scoring
 from sdft_cli.training import micro_batches
-from sdft_cli.training.micro_batches import DoesNotFit, MicroBatchBudget
 from sdft_cli.training.learner import Learner
+from sdft_cli.training.micro_batches import DoesNotFit, MicroBatchBudget
 
 TOKENS = Recipe().train.micro_batch_budget
 
