@@ -1,6 +1,6 @@
 """``docs/what-fits.md``: what the memory model says of published shapes, written by this script and compared by tests.
 
-    PYTHONPATH=.:tests python -m support.what_fits_page
+PYTHONPATH=.:tests python -m support.what_fits_page
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ model, data and recipe, on any machine; it reads the model's `config.json` and n
     sdft train RECIPE --dry-run --device-memory 80GB --gpus 4
 
 This prints the plan for four GPUs of 80 GB (what each rank holds, the micro-batches, the bytes that it receives in a
-step, and what every concession saves) and a table like those below; with `--json`, both for programs. `sdft probe` takes
-the same two flags and adds the plan to its report.
+step, and what every concession saves) and a table like those below; with `--json`, both for programs. `sdft probe`
+takes the same two flags and adds the plan to its report.
 
 ## How to read the tables
 
