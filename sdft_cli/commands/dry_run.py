@@ -58,7 +58,7 @@ def dry_run(
     what is left of ``run`` under ``recipe``. ``hardware``: what it would train on; by default, one device of this
     machine. Devices that are named by their memory are asked for no room: whether the run fits is part of the answer.
     """
-    planned = plan_run(recipe, run)
+    planned = plan_run(recipe if hardware.memory is None else _without_devices(recipe), run)
     changes = check_inputs(run, planned).notes if run else []
     plans = [planned.stages[number - 1] for number in planned.todo]
     for line in [*complaints(plans), *changes]:
@@ -85,6 +85,17 @@ def dry_run(
     facts |= {"memory_free_bytes": found.free, "fits": found.fits, "chosen": found.chosen, **told}
     facts |= {**disk.facts, "notes": notes, **judged}
     return DryRun(facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
+
+
+def _without_devices(recipe: Recipe) -> Recipe:
+    """``recipe``, asking nothing of this machine that only the devices need that it is planned for."""
+    dtype = "bfloat16" if recipe.runtime.dtype == "auto" else recipe.runtime.dtype  # as on a GPU
+    parts = {
+        "runtime": recipe.runtime.model_copy(update={"device": "cpu", "dtype": dtype}),
+        "train": recipe.train.model_copy(update={"optimizer": "auto"}),
+        "lora": recipe.lora.model_copy(update={"bits": 16}),
+    }
+    return recipe.model_copy(update=parts)
 
 
 def _footprint(recipe: Recipe, memory: Planned, lengths: Lengths, stages: int, named: bool) -> Footprint:

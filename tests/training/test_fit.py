@@ -2,21 +2,24 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from sdft_cli.config.recipe import EngineSettings, Lora, Phase, Recipe, Teacher, Train
+from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.folder import Run
 from sdft_cli.training import available_memory, memory_model
 from sdft_cli.training import fit as fitting
 from sdft_cli.training.cost_estimates import load_of
-from sdft_cli.training.fit import check_memory, fit
+from sdft_cli.training.fit import check_memory, fit, fitted
 from sdft_cli.training.memory_model import Dims
 from sdft_cli.training.memory_outlook import Lengths, Model
 from sdft_cli.training.memory_shards import Counts, Shards
+from sdft_cli.training.run_plan import plan_run
 
 #: A 7B model in bf16 on a GPU of which it takes much: weights 15.2, masters 30.4, moments 60.8, gradients 15.2 GB.
 SEVEN = Model(
@@ -255,3 +258,22 @@ def test_a_run_has_what_was_decided_in_its_recipe(
         sdft("train", *words, "--out", str(tmp_path / "plain"))
     plain = Run.open(tmp_path / "plain")
     assert (plain.recipe.train.optimizer, plain.recipe.train.master) == ("adamw", "fp32")
+
+
+def test_what_was_decided_is_what_is_trained(
+    micro_data: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every phase's own recipe has it; and that a run which starts has it is no change of settings."""
+    free(monkeypatch, 62)
+    where = {"model": str(tiny_model), "data": str(micro_data), "tasks": ["micro-tooluse", "micro-science"]}
+    plan = plan_run(assemble(None, where, ["teacher.storage=auto"]))
+    done = plan.stages[0].phases[0].recipe
+    begun = fitted(replace(plan, todo=[2]), fit(plan.recipe, SEVEN, LENGTHS))
+    trained = begun.stages[1].phases[0].recipe
+    assert begun.stages[0].phases[0].recipe is done
+    for recipe in (trained, begun.recipe):
+        assert (recipe.train.optimizer, recipe.train.master) == ("adamw8bit", "stochastic")
+        assert recipe.teacher.storage == "half" and recipe.train.micro_batch_tokens == "auto"
+    assert any("train.optimizer=adamw8bit (saves" in note for note in begun.notes)
+    run = Run.create(tmp_path / "run", plan.recipe)
+    assert run.change_recipe(begun.recipe) == {} and Run.open(run.folder).recipe == begun.recipe
