@@ -27,7 +27,8 @@ from sdft_cli.training.guards import NonFinite
 from sdft_cli.training.micro_batches import MicroBatchBudget
 from sdft_cli.training.objective import GroupLoss, StepObjective, needs_of
 from sdft_cli.training.optimizer import MasterAdamW, learning_rate
-from sdft_cli.training.teacher import Weights, is_compressed, make_teacher
+from sdft_cli.training.sharded_teacher import make_sharded
+from sdft_cli.training.teacher import TeacherModel, Weights, is_compressed, make_teacher
 from sdft_cli.training.teacher_storage import choose_storage
 
 ADAMW = "set train.optimizer=adamw"
@@ -59,7 +60,11 @@ class Learner:
         self.optimizer = MasterAdamW(policy.model, recipe.train, watched, self.shards)
         self.budget = MicroBatchBudget(policy, recipe, self.optimizer.held)
         exact = self.optimizer.exact()
-        self.teacher = make_teacher(policy, settings, origin, exact, self.shards) if settings else None
+        self.teacher: TeacherModel | None = None
+        if settings and self.shards:
+            self.teacher = make_sharded(policy, settings, origin, exact, self.shards)
+        elif settings:
+            self.teacher = make_teacher(policy, settings, origin, exact)
 
     # one step -----------------------------------------------------------------------------------------------
 

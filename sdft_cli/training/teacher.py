@@ -26,7 +26,6 @@ import torch
 from torch import Tensor, nn
 
 from sdft_cli.config.recipe import Teacher as TeacherSettings
-from sdft_cli.distributed.shards import Shards
 from sdft_cli.losses.fused import Head, Scored
 from sdft_cli.models.adapters import STUDENT, TEACHER
 from sdft_cli.models.batching import Inputs, Row, collate
@@ -264,14 +263,9 @@ def make_teacher(
     settings: TeacherSettings,
     origin: Callable[[], Weights] | None = None,
     exact: dict[str, Tensor] | None = None,
-    shards: Shards | None = None,
 ) -> TeacherModel:
     """The teacher that ``settings`` describe. ``origin`` loads the weights of ``settings.start`` by name; it is called
     where that is not the student. ``exact``: the student's weights as the optimizer has them."""
-    if shards is not None:
-        from sdft_cli.training.sharded_teacher import make_sharded
-
-        return make_sharded(policy, settings, origin, exact or {}, shards)
     if settings.update_rate == 1 and settings.update_every == 1:
         return LiveTeacher(policy, settings)  # it has no weights of its own that could start elsewhere
     teacher = _with_own_weights(policy, settings, exact)
