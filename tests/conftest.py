@@ -45,7 +45,7 @@ def sdft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     monkeypatch.chdir(tmp_path)
     plugins.unload_all()
 
-    def no_weights(*_: object) -> None:
+    def no_weights(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(pretrained, "load", no_weights)

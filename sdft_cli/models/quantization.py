@@ -106,7 +106,7 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
 def finite_weights(location: str) -> Iterator[None]:
     """Raise `UsageError` where weights that are quantised inside are not all finite.
 
-    Afterwards it could not be told everywhere: a GPU's kernel passes over NaN when it looks for a block's largest.
+    Afterwards it could not be told everywhere: whether NaN gets into a block's scale is up to the device's kernel.
     """
     from bitsandbytes import functional
 

@@ -50,7 +50,12 @@ def data(micro_data: Path, tmp_path: Path) -> Path:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every model that is loaded, from now on."""
     locations, real = [], pretrained.load
-    monkeypatch.setattr(pretrained, "load", lambda location, *rest: locations.append(location) or real(location, *rest))
+
+    def load(location: str, *rest: object, **how: object) -> object:
+        locations.append(location)
+        return real(location, *rest, **how)
+
+    monkeypatch.setattr(pretrained, "load", load)
     return locations
 
 

@@ -205,7 +205,7 @@ def test_the_adapter_is_merged_into_the_whole_weights(tiny_model: Path, tmp_path
 def test_weights_that_are_not_finite_are_refused_before_they_are_quantised(
     value: float, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NaN shows in the scales on a CPU, and does not on a GPU: here it has to be seen without them."""
+    """NaN shows in the scales on a CPU, and may not elsewhere: here it has to be seen without them."""
     weight = load_file(tiny_model / "model.safetensors")["model.layers.1.mlp.up_proj.weight"].clone()
     weight[3, 5] = value
     broken = with_weights(tiny_model, tmp_path / "m", model__layers__1__mlp__up_proj__weight=weight)
