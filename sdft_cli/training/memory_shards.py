@@ -69,10 +69,11 @@ class Traffic(NamedTuple):
 
 def counts_of(model: CausalLM, ranks: int = 1, bits: int = 16) -> Counts:
     """Parameters of a model, with or without its weights, on one of ``ranks``, its linear layers in ``bits``; a
-    teacher's adapter does not count."""
+    teacher's adapter does not count. Under an adapter every rank has the whole base."""
     packed = _linear(model) if bits == 4 else {}
     base = {n: p for n, p in model.named_parameters() if ".lora_" not in n}
     lora = any(p.requires_grad and ".lora_" in n for n, p in model.named_parameters())
+    ranks = 1 if lora else ranks
     trained = [p.numel() if lora else shard(p.shape, ranks) for p in model.parameters() if p.requires_grad]
     held = sum(shard(p.shape, ranks) for n, p in base.items() if n not in packed)
     total, shards = held + sum(packed.values()), None

@@ -22,7 +22,6 @@ def test_amounts_of_memory() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["train", "--gpus", "2"], "--gpus 2: several processes are not available yet"),
         (["train", "--device-memory", "80GB"], "--device-memory: training takes what memory there is"),
         (["train", "--dry-run", "--device-memory", "80"], "--device-memory 80: not an amount of memory"),
         (["probe", "--gpus", "2"], "--gpus 2: a probe runs on one device"),

@@ -48,8 +48,8 @@ than their name says; CUDA's context and fragmentation take a part of it.
 **These are predictions.** On one GPU the model has been checked with one model of 135 million parameters, where it was
 right to 2 %. What it says of several has been compared with the shards that torch makes and with arithmetic, not with
 a measurement. It assumes FSDP2 with full sharding, and that whatever samples holds the weights whole: beside its shards
-each GPU then needs room for the whole model. That is why some adapters fit on one GPU and not on two, and why a large
-model may need `engine.name=vllm`, which shards the weights that it samples with.
+each GPU then needs room for the whole model. Under an adapter every GPU has the whole base: more of them make a step
+faster, and a model that does not fit on one does not fit on several.
 
 {tables}
 """
