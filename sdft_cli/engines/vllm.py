@@ -125,6 +125,7 @@ class ColocatedEngine(VllmEngine):
     """vLLM holding a second copy of ``policy``'s weights in this process."""
 
     name = "vllm"
+    one_process = True
 
     def __init__(self, policy: Policy, settings: EngineSettings | None = None):
         self.llm: _Llm | None = None

@@ -41,6 +41,7 @@ class ServerEngine(VllmEngine):
     """The server at ``settings.base_url``, holding ``policy``'s weights."""
 
     name = "vllm-server"
+    one_process = True
 
     def __init__(self, policy: Policy, settings: EngineSettings | None = None):
         self.weights: WeightTransfer | None = None

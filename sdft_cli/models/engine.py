@@ -17,6 +17,7 @@ That is what the contract of `ENGINES` asks for. It may have
 * a static method ``check(settings)`` (`Checked`), called before a model is loaded, which raises `UsageError` for what
   the engine needs and does not find: a package, an address, a setting;
 * an attribute ``facts`` (`Reporting`): `EngineFacts`, which are logged with every step;
+* an attribute ``one_process = True``, where it cannot be one engine on each of several processes;
 * an attribute ``decoder`` (`Deciding`): how it decodes the model that it was given, which a run says and records.
 
 An engine whose ``sample`` knows no ``rows`` serves as well (`takes_rows`), where a whole draw is one call.

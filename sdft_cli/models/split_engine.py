@@ -23,7 +23,10 @@ def made_together(policy: Policy, settings: EngineSettings) -> Engine:
 
 
 def _made(policy: Policy, settings: EngineSettings) -> Engine:
-    return ENGINES.get(settings.name)(policy, settings)
+    kind = ENGINES.get(settings.name)
+    if team().size > 1 and getattr(kind, "one_process", False):
+        raise UsageError(f"engine {settings.name} needs one process so far", "use --engine transformers")
+    return kind(policy, settings)
 
 
 class SplitEngine:
