@@ -30,7 +30,7 @@ from sdft_cli.models import adapters, pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.models.devices import processor, processor_text
 from sdft_cli.models.policy import Policy
-from sdft_cli.training import available_memory, memory_model
+from sdft_cli.training import available_memory, memory_model, memory_shards
 from sdft_cli.training.batches import Batch, seed_of
 from sdft_cli.training.first_tokens import PAPER
 from sdft_cli.training.trainer import PhaseTrainer, build_trainer
@@ -156,8 +156,9 @@ def predicted(case: Case, trainer: PhaseTrainer) -> memory_model.Prediction:
     """The prediction for the trainer's steps."""
     width = 2 if case.dtype == "bfloat16" else 4
     positions = case.tokens // case.length * (case.length - case.length // 2)
-    load = memory_model.Load(case.tokens, positions, case.length, case.micro > 1, recompute=trainer.budget.recomputes)
-    sizes, counts = memory_model.dims(trainer.policy.core.config), memory_model.counts_of(trainer.policy.model)
+    recomputes = trainer.learner.budget.recomputes
+    load = memory_model.Load(case.tokens, positions, case.length, case.micro > 1, recompute=recomputes)
+    sizes, counts = memory_model.dims(trainer.policy.core.config), memory_shards.counts_of(trainer.policy.model)
     return memory_model.predict(trainer.recipe, sizes, counts, width, load, "cpu")
 
 

@@ -112,10 +112,10 @@ def _instrument(turn: Turn, trainer: PhaseTrainer) -> None:
     wrap(trainer.policy, "hidden_states", "student")
     wrap(module, "fused_loss", "loss")
     _backward(turn)
-    wrap(trainer.optimizer, "clip", "optimizer")
-    wrap(trainer.optimizer, "step", "optimizer")
-    if trainer.teacher:
-        wrap(trainer.teacher, "update", "ema")
+    wrap(trainer.learner.optimizer, "clip", "optimizer")
+    wrap(trainer.learner.optimizer, "step", "optimizer")
+    if trainer.learner.teacher:
+        wrap(trainer.learner.teacher, "update", "ema")
     wrap(trainer.engine, "sync", "ema")
 
 

@@ -26,29 +26,29 @@ def memory_checks(device: str, place: Path) -> Iterator[tuple[str, float, float]
     assert (place / "data" / TASK).is_dir()
     trainer = make_trainer(Turn(None), case, place / case.name, place / "data", "sdft")
     rows = trainer.batch(0).rows
-    tokens = trainer.budget.tokens
+    tokens = trainer.learner.budget.tokens
     loss, grads = _gradients(trainer, rows)
     for name, call in (("first pass", 0), ("student's second half", 3)):
-        trainer.budget.tokens = tokens if call == 0 else max(1, sum(row.length for row in rows) // 2)
-        before = trainer.budget.tokens
+        trainer.learner.budget.tokens = tokens if call == 0 else max(1, sum(row.length for row in rows) // 2)
+        before = trainer.learner.budget.tokens
         with _failing(trainer.policy, "hidden_states", call):
             again, found = _gradients(trainer, rows)
-        halved = trainer.budget.tokens < before and bool(trainer.budget.changes())
+        halved = trainer.learner.budget.tokens < before and bool(trainer.learner.budget.changes())
         yield f"no memory in training ({name}): the budget stays", float(not halved), 0
         yield f"no memory in training ({name}): loss", abs(again - loss) / abs(loss), 1e-4
         yield f"no memory in training ({name}): gradients", float((found - grads).norm() / grads.norm()), 1e-4
     yield from _sampling(trainer.engine, rows)
     yield from _scoring(trainer.policy, rows)
     if device.startswith("cuda"):
-        trainer.budget.tokens = tokens
+        trainer.learner.budget.tokens = tokens
         yield from _in_truth(trainer, rows, loss, grads)
 
 
 def _gradients(trainer: Any, rows: list[Any]) -> tuple[float, Tensor]:
     """The loss and the gradient of a step, end to end, in fp64 on the CPU; no gradient is left."""
     loss = trainer.gradients(rows, 0).loss
-    flat = torch.cat([p.grad.cpu().double().flatten() for p in trainer.optimizer.params.values()])
-    trainer.optimizer.discard()
+    flat = torch.cat([p.grad.cpu().double().flatten() for p in trainer.learner.optimizer.params.values()])
+    trainer.learner.optimizer.discard()
     return loss, flat
 
 
@@ -105,14 +105,14 @@ def _in_truth(trainer: Any, rows: list[Any], loss: float, grads: Tensor) -> Iter
     trainer.policy.release_memory()
     reserved = torch.cuda.memory_reserved()
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    before = trainer.budget.tokens
+    before = trainer.learner.budget.tokens
     try:
         torch.cuda.set_per_process_memory_fraction((reserved + 0.6 * (peak - held)) / total)
         again, found = _gradients(trainer, rows)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    changes = trainer.budget.changes()
+    changes = trainer.learner.budget.changes()
     print(f"step needs {(peak - held) / 2**20:.0f} MiB beside {held / 2**20:.0f}: {changes}", flush=True)
-    yield "no memory in truth: the budget stays", float(trainer.budget.tokens >= before), 0
+    yield "no memory in truth: the budget stays", float(trainer.learner.budget.tokens >= before), 0
     yield "no memory in truth: loss", abs(again - loss) / abs(loss), 1e-4
     yield "no memory in truth: gradients", float((found - grads).norm() / grads.norm()), 1e-4

@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sdft_cli"
 ORDER = (
     *("__main__", "cli", "commands", "reporting", "training", "evaluation"),
     *("suites", "engines", "tasks", "rows", "methods", "harness", "llm", "data", "models"),
-    *("runs", "grading", "sandbox", "losses", "stats", "config", "micro", "desk"),
+    *("distributed", "runs", "grading", "sandbox", "losses", "stats", "config", "micro", "desk"),
     *("console", "plugins", "contracts", "types", "messages", "errors", "__init__"),
 )
 #: One file is one thing: the files of such a folder share only helpers whose names begin with an underscore.
@@ -37,7 +37,7 @@ BY_NAME = ("plugins",)
 
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "openai", "vllm", "matplotlib", "pandas")
 #: Importing anything else stays light: heavy libraries come in inside functions, or not at all.
-MAY_BE_HEAVY = ("engines", "losses", "models", "training", "evaluation")
+MAY_BE_HEAVY = ("distributed", "engines", "losses", "models", "training", "evaluation")
 #: torch has no place in these, not even inside a function, nor in what they import at module level.
 NO_TORCH = ("config", "reporting", "stats", "cli")
 

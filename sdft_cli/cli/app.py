@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sdft_cli.cli import endings, streams
+from sdft_cli.cli import endings, ranks, streams
 from sdft_cli.cli.datasets import data
 from sdft_cli.cli.demo import demo
 from sdft_cli.cli.evaluate import compare, evaluate, grade
@@ -65,7 +65,7 @@ def main() -> None:
     """Entry point; exits with the code of `endings.run`."""
     with streams.tolerant(), signals.as_interrupts():
         signals.follow_parent()
-        code = endings.run(app)
+        code = ranks.run(app) if ranks.several() else endings.run(app)
     sys.exit(code)
 
 

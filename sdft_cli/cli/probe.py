@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sdft_cli.cli.hardware_options import DeviceMemory, Gpus, bytes_of, hardware_of
 from sdft_cli.cli.options import (
     Data,
     File,
@@ -28,7 +29,7 @@ from sdft_cli.cli.options import (
     recipe_flags,
     say,
 )
-from sdft_cli.errors import GateError, SdftError
+from sdft_cli.errors import GateError, SdftError, UsageError
 
 
 def probe(
@@ -55,6 +56,8 @@ def probe(
     write_recipe: Annotated[
         Path | None, typer.Option("--write-recipe", help="Write the recommended recipe to this new file (TOML).")
     ] = None,
+    gpus: Gpus = None,
+    device_memory: DeviceMemory = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if there is a warning.")] = False,
     plugin: Plugin = None,
     json: Json = False,
@@ -64,13 +67,18 @@ def probe(
     Compares the student with the teacher under every view that the rows can show, and ends in a verdict and a recipe.
     Predicts steps, time and memory.
     """
+    if gpus is not None and device_memory is None:
+        raise UsageError(f"--gpus {gpus}: a probe runs on one device", "add --device-memory to plan for others")
+    if device_memory is not None:
+        bytes_of(device_memory)
     judging = {"judge": judge, "judge_base_url": judge_base_url, "judge_key_env": judge_key_env}
     flags = recipe_flags(tasks, method, model, data, seed=seed, engine=engine, **judging)
     settings = at_its_place(new_recipe(recipe, flags, sets or [], plugin), base)
     from sdft_cli.commands.probe import probe as run_probe
     from sdft_cli.reporting.probe import show
 
-    report = run_probe(settings, limit, quick, write_recipe)
+    hardware = None if device_memory is None else hardware_of(gpus, device_memory)
+    report = run_probe(settings, limit, quick, write_recipe, hardware)
     if json:
         print(jsonlib.dumps(report))
     show(report, quiet=json)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sdft_cli.cli import ranks
+from sdft_cli.cli.hardware_options import DeviceMemory, Gpus, check_memory_flag, hardware_of
 from sdft_cli.cli.options import (
     Data,
     File,
@@ -40,6 +42,7 @@ from sdft_cli.errors import UsageError
 if TYPE_CHECKING:
     from sdft_cli.config.recipe import Recipe
     from sdft_cli.config.run_changes import Given
+    from sdft_cli.training.memory_outlook import Hardware
 
 
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; a new one under runs/ if not given.")]
@@ -94,6 +97,8 @@ def train(
     resume: Resume = False,
     continue_run: Continue = None,
     dry_run: DryRun = False,
+    gpus: Gpus = None,
+    device_memory: DeviceMemory = None,
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
@@ -103,6 +108,7 @@ def train(
     """
     from sdft_cli.config.run_changes import Given
 
+    check_memory_flag(device_memory, dry_run)
     if on_bad_row:
         choice("--on-bad-row", on_bad_row, ("drop", "error"))
     more = {"suite": suite, "seed": seed, "engine": engine, "on_bad_row": on_bad_row}
@@ -118,8 +124,9 @@ def train(
         settings = at_its_place(new_recipe(recipe, flags, sets or [], plugin), base)
     _say_without_effect(settings, sets or [])
     if dry_run:
-        _dry_run(settings, run, None if run else out, json)
+        _dry_run(settings, run, None if run else out, json, hardware_of(gpus, device_memory))
         return
+    ranks.relaunch(gpus)
     folder = _train(settings, out, resume, continue_run, json)
     _show(folder, json)
 
@@ -178,13 +185,13 @@ def _continued(run: Path, given: Given) -> Recipe:
     return settings
 
 
-def _dry_run(settings: Recipe, run: Path | None, out: Path | None, json: bool) -> None:
+def _dry_run(settings: Recipe, run: Path | None, out: Path | None, json: bool, hardware: Hardware) -> None:
     from sdft_cli.commands.dry_run import dry_run
     from sdft_cli.runs.folder import Run, check_unused
 
     if out:
         check_unused(out)
-    report = dry_run(settings, out, Run.open(run) if run else None)
+    report = dry_run(settings, out, Run.open(run) if run else None, hardware)
     print(jsonlib.dumps(report.facts) if json else report.text)
 
 

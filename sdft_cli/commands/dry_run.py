@@ -16,14 +16,17 @@ from sdft_cli.models import devices, pretrained, views
 from sdft_cli.models.chat import Chat
 from sdft_cli.runs.folder import RUNS, Run
 from sdft_cli.runs.stage_recipes import changed_settings, in_short
-from sdft_cli.training import first_tokens, judge_costs
-from sdft_cli.training.cost_estimates import GIB, Percentiles, footprint, load_of, memory_text, percentiles
+from sdft_cli.training import first_tokens, judge_costs, what_fits
+from sdft_cli.training.cost_estimates import GIB, Footprint, Percentiles, footprint_of, memory_text, percentiles
 from sdft_cli.training.disk_space import check_disk, free_bytes
-from sdft_cli.training.memory_outlook import Model, check_memory, outlook
+from sdft_cli.training.fit import Fit, is_begun
+from sdft_cli.training.memory_outlook import THIS_MACHINE, Hardware, Lengths
+from sdft_cli.training.plan_text import plan_lines, table_lines
 from sdft_cli.training.preflight import StagePlan, complaints, most
 from sdft_cli.training.rendered_views import Prompts
 from sdft_cli.training.run_inputs import check_inputs
 from sdft_cli.training.run_plan import plan_run
+from sdft_cli.training.what_fits import Planned
 
 
 class StageOutlook(TypedDict):
@@ -48,10 +51,14 @@ class DryRun:
     text: str
 
 
-def dry_run(recipe: Recipe, out: Path | None = None, run: Run | None = None) -> DryRun:
+def dry_run(
+    recipe: Recipe, out: Path | None = None, run: Run | None = None, hardware: Hardware = THIS_MACHINE
+) -> DryRun:
     """Check everything that can be checked before a model loads, and describe the run, which would be in ``out``, or
-    what is left of ``run`` under ``recipe``."""
-    planned = plan_run(recipe, run)
+    what is left of ``run`` under ``recipe``. ``hardware``: what it would train on; by default, one device of this
+    machine. Devices that are named by their memory are asked for no room: whether the run fits is part of the answer.
+    """
+    planned = plan_run(recipe if hardware.memory is None else _without_devices(recipe), run)
     changes = check_inputs(run, planned).notes if run else []
     plans = [planned.stages[number - 1] for number in planned.todo]
     for line in [*complaints(plans), *changes]:
@@ -63,26 +70,72 @@ def dry_run(recipe: Recipe, out: Path | None = None, run: Run | None = None) -> 
         return DryRun(
             {"method": recipe.method, "model": recipe.model, "stages": [], **judged}, "\n".join([text, *judge])
         )
-    model = Model.of(recipe, planned.location)
-    check_memory(recipe, model)
-    sizes = footprint(recipe, planned.location, len(plans), load_of(recipe, *most(plans)))
-    memory = outlook(recipe, model, *most(plans))
+    lengths = Lengths(*most(plans))
+    memory = what_fits.planned(recipe, planned.location, lengths, hardware, is_begun(run))
+    sizes = _footprint(recipe, memory, lengths, len(plans), named=hardware != THIS_MACHINE)
     stages = [_outlook(number, recipe, p) for number, p in zip(planned.todo, plans, strict=True)]
-    begun = _begun(run, recipe)
     head = f"method {recipe.method}, model {recipe.model}, {sizes['parameters'] / 1e6:.1f} M parameters"
-    folder, notes = run.folder if run else out or RUNS, planned.notes
+    notes = [*planned.notes, *_said(recipe, memory.found, sizes, hardware)]
+    needs, told = _needs(memory, sizes, recipe, planned.location, lengths, hardware)
+    disk = _disk(recipe, planned.location, run.folder if run else out or RUNS, sizes, hardware)
+    lines = [*_views(recipe, planned.chat, plans[0]), "", head, *_begun(run, recipe), *_lines(stages), *judge]
+    lines += [*_measured_later(plans), *needs, disk.text]
+    facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
+    found = memory.found
+    facts |= {"memory_free_bytes": found.free, "fits": found.fits, "chosen": found.chosen, **told}
+    facts |= {**disk.facts, "notes": notes, **judged}
+    return DryRun(facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
+
+
+def _without_devices(recipe: Recipe) -> Recipe:
+    """``recipe``, asking nothing of this machine that only the devices need that it is planned for."""
+    dtype = "bfloat16" if recipe.runtime.dtype == "auto" else recipe.runtime.dtype  # as on a GPU
+    parts = {
+        "runtime": recipe.runtime.model_copy(update={"device": "cpu", "dtype": dtype}),
+        "train": recipe.train.model_copy(update={"optimizer": "auto"}),
+        "lora": recipe.lora.model_copy(update={"bits": 16}),
+    }
+    return recipe.model_copy(update=parts)
+
+
+def _footprint(recipe: Recipe, memory: Planned, lengths: Lengths, stages: int, named: bool) -> Footprint:
+    """Of the recipe as it is; on hardware that is ``named``, as it would be made to fit."""
+    found, model = memory.found, memory.model
+    step, load = (found.step, found.load) if named else model.step(recipe, lengths)[:2]
+    return footprint_of(found.recipe, memory.whole, step, load, stages, model.width)
+
+
+def _said(recipe: Recipe, found: Fit, sizes: Footprint, hardware: Hardware) -> list[str]:
+    """What to know of this machine; nothing where another is asked about."""
+    if hardware.memory is not None:
+        return []
     placed = pretrained.placement(recipe.runtime)
     speed = devices.slowness(*placed) or devices.speed_up(*placed, sizes["parameters"])
-    notes = [*notes, *filter(None, [speed, memory.text])]
-    check_disk(recipe, planned.location, folder)
+    return [*filter(None, [speed, found.text if hardware == THIS_MACHINE else ""])]
+
+
+def _needs(
+    memory: Planned, sizes: Footprint, recipe: Recipe, location: str, lengths: Lengths, hardware: Hardware
+) -> tuple[list[str], dict[str, object]]:
+    """What a step needs, for people and for programs; of hardware that is named, how the run fits there, and of a size
+    of memory that is named, what else would fit where."""
+    if hardware == THIS_MACHINE:
+        return [memory_text(sizes)], {}
+    plan = what_fits.facts(memory)
+    if hardware.memory is None:
+        return plan_lines(plan), {"plan": plan}
+    cells = what_fits.table(recipe, location, lengths)
+    return [*plan_lines(plan), "", *table_lines(cells), ""], {"plan": plan, "what_fits": cells}
+
+
+def _disk(recipe: Recipe, location: str, folder: Path, sizes: Footprint, hardware: Hardware) -> DryRun:
+    """Room on the disk; that of another machine is not known. `UsageError` where it is too small."""
+    text = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most"
+    if hardware.memory is not None:
+        return DryRun({"disk_free_bytes": None}, text)
+    check_disk(recipe, location, folder)
     free = free_bytes(folder)
-    disk = f"disk: about {sizes['disk_bytes'] / GIB:.2f} GiB at most; {free / GIB:.2f} GiB are free"
-    lines = [*_views(recipe, planned.chat, plans[0]), "", head, *begun, *_lines(stages), *judge]
-    lines += [*_measured_later(plans), memory_text(sizes), disk]
-    facts = {"method": recipe.method, "model": recipe.model, "stages": stages, **sizes}
-    facts |= {"memory_free_bytes": memory.free, "fits": memory.fits, "chosen": memory.changes}
-    facts |= {"disk_free_bytes": free, "notes": notes, **judged}
-    return DryRun(facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
+    return DryRun({"disk_free_bytes": free}, f"{text}; {free / GIB:.2f} GiB are free")
 
 
 def _begun(run: Run | None, recipe: Recipe) -> list[str]:

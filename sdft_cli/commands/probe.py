@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
@@ -16,18 +17,29 @@ from sdft_cli.runs.files import check_place, write_whole
 from sdft_cli.training.probe_advice import advise, verdict
 from sdft_cli.training.probe_record import ProbeReport
 
+if TYPE_CHECKING:
+    from sdft_cli.training.memory_outlook import Hardware
+
 LIMIT = 64
 
 
-def probe(recipe: Recipe, limit: int = LIMIT, quick: bool = False, recipe_file: Path | None = None) -> ProbeReport:
+def probe(
+    recipe: Recipe,
+    limit: int = LIMIT,
+    quick: bool = False,
+    recipe_file: Path | None = None,
+    hardware: Hardware | None = None,
+) -> ProbeReport:
     """Every task of ``recipe`` on at most ``limit`` train rows each, what is concluded from it, and a recipe, which is
-    written to ``recipe_file``. ``quick`` leaves out the costly parts (`training.probe.measure`)."""
+    written to ``recipe_file``. ``quick`` leaves out the costly parts (`training.probe.measure`). Of ``hardware``
+    it is told what fits there."""
+    from sdft_cli.training.memory_outlook import THIS_MACHINE
     from sdft_cli.training.probe import measure
     from sdft_cli.training.probe_recipe import FILE, recommend
 
     if recipe_file:
         _check_free(recipe_file)
-    measured = measure(recipe, limit, quick)
+    measured = measure(recipe, limit, quick, hardware or THIS_MACHINE)
     verdicts = [verdict(task) for task in measured["tasks"]]
     advised = recommend(recipe, measured, verdicts, str(recipe_file or FILE))
     if recipe_file and advised:

@@ -17,7 +17,7 @@ from typing import cast
 from sdft_cli import console, plugins
 from sdft_cli.config.judge_section import FREE, JudgeSettings
 from sdft_cli.config.model_locations import locate
-from sdft_cli.config.overrides import differences
+from sdft_cli.config.overrides import unlike
 from sdft_cli.config.recipe import Recipe, build
 from sdft_cli.config.recipe_layers import absolute_paths
 from sdft_cli.config.sweep_grid import NO_GRID, Point, SweepArguments, check_grown, grids_of, point, points
@@ -225,7 +225,7 @@ class _Sweep:
             Run.create(folder, p.recipe)
             return
         run = Run.open(folder)
-        changed = differences(absolute_paths(run.recipe), p.recipe)
+        changed = unlike(absolute_paths(run.recipe), p.recipe)
         if other := [key for key in changed if not key.startswith(_FREE)]:
             raise UsageError(f"{folder} holds a run with other {', '.join(other)}", "name another folder with --out")
         if any(key.startswith(FREE) for key in changed):  # the limits of the sweep's judge are its points'

@@ -26,8 +26,9 @@ from sdft_cli.runs.signals import Stopped
 from sdft_cli.runs.stage_recipes import in_short
 from sdft_cli.training.disk_space import check_disk
 from sdft_cli.training.display import TrainingDisplay
+from sdft_cli.training.fit import check_memory, fit, fitted, is_begun
 from sdft_cli.training.log import TrainingLog
-from sdft_cli.training.memory_outlook import Model, check_memory, outlook
+from sdft_cli.training.memory_outlook import Lengths, Model
 from sdft_cli.training.preflight import complaints, most
 from sdft_cli.training.run_inputs import check_inputs, settle
 from sdft_cli.training.run_plan import RunPlan, plan_run
@@ -41,10 +42,10 @@ def train(recipe: Recipe, out: Path | None, display: TrainingDisplay, resume: bo
         raise UsageError("--resume needs to know which run", "name it with --out RUN")
     if resume and out:
         return _resume(Run.open(out), recipe, display)
-    plan, folder = plan_run(recipe), out or fresh_name(recipe)
-    _check_room(plan, folder, display)
+    folder = out or fresh_name(recipe)
+    plan = _with_room(plan_run(recipe), folder)
     check_judge(recipe, plan.tasks, display.note)
-    run = Run.create(folder, recipe)
+    run = Run.create(folder, plan.recipe)
     with run.locked():
         _train_stages(run, plan, display)
     return run
@@ -58,8 +59,7 @@ def _resume(run: Run, recipe: Recipe, display: TrainingDisplay) -> Run:
         return run
     with run.locked():
         run.checkpoints.recover()
-        plan = plan_run(recipe, run)
-        _check_room(plan, run.folder, display)
+        plan = _with_room(plan_run(recipe, run), run.folder, run)
         check_judge(recipe, plan.tasks, display.note)
         _train_stages(run, plan, display)
     return run
@@ -74,23 +74,22 @@ def extend(folder: Path, recipe: Recipe, display: TrainingDisplay) -> Run:
         problem = "the run has not logged the base model's accuracy on the prior suite during training"
         raise UsageError(f"--stop-if-prior-drops: {problem}", "leave it out, or start a new run with it")
     with run.locked():
-        plan = plan_run(recipe, run)
-        _check_room(plan, folder, display)
+        plan = _with_room(plan_run(recipe, run), folder, run)
         check_judge(recipe, plan.tasks, display.note)
         _train_stages(run, plan, display)
     return run
 
 
-def _check_room(plan: RunPlan, folder: Path, display: TrainingDisplay) -> None:
-    """Raise `UsageError` where the run in ``folder`` will not fit on the disk, or into memory; say so where it may not
-    fit."""
+def _with_room(plan: RunPlan, folder: Path, run: Run | None = None) -> RunPlan:
+    """The plan as it fits into memory (``train.fit``). Raise `UsageError` where the run in ``folder`` will not fit on
+    the disk, or into memory."""
     check_disk(plan.recipe, plan.location, folder)
-    if plan.todo:
-        model = Model.of(plan.recipe, plan.location)
-        check_memory(plan.recipe, model)
-        memory = outlook(plan.recipe, model, *most([plan.stages[number - 1] for number in plan.todo]))
-        if not memory.fits:
-            display.note(memory.text)
+    if not plan.todo:
+        return plan
+    model, begun = Model.of(plan.recipe, plan.location), is_begun(run)
+    check_memory(plan.recipe, model, begun)
+    lengths = Lengths(*most([plan.stages[number - 1] for number in plan.todo]))
+    return fitted(plan, fit(plan.recipe, model, lengths, begun))
 
 
 def check_finished(run: Run) -> None:

@@ -28,7 +28,7 @@ class Lora(Section):
     )
     bits: Literal[4, 16] = Field(
         16,
-        description="4 holds the base in 4 bits while its adapter is trained (QLoRA); 16 as runtime.dtype says.",
+        description="Bits of a weight of the base: 4 while its adapter is trained (QLoRA); 16, as runtime.dtype says.",
     )
     merge: Literal["never", "stage"] = Field(
         "never",

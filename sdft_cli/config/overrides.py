@@ -115,10 +115,18 @@ PLACES = ("model", "data")
 LATER = (
     *("guards.", "engine.", "runtime.device", "runtime.threads", "sampler.max_new_tokens", "objective.mask_truncated"),
     *("train.lr", "train.warmup_steps", "train.schedule", "train.weight_decay", "train.grad_norm"),
-    *("train.micro_batch_tokens", "train.gradient_checkpointing", "train.checkpoint_every", "train.keep_checkpoints"),
+    *(
+        "train.fit",
+        "train.micro_batch_tokens",
+        "train.gradient_checkpointing",
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+    ),
     *("train.eval_", "train.on_bad_row"),
     *judge_section.FREE,
 )
+#: What ``train.fit`` decides, once, where it is left to ``auto``; the run's recipe then has the decision.
+FITTED = ("train.optimizer", "train.master", "teacher.storage", "second_phase.teacher.storage")
 #: Why anything else may not, by the beginning of the key; the first that fits.
 _UNDER_WAY = (
     ("tasks", "its stages are planned"),
@@ -190,6 +198,12 @@ def differences(old: Recipe, new: Recipe) -> dict[str, list[Json]]:
     before, after = (dict(leaves(recipe.model_dump(mode="json"))) for recipe in (old, new))
     both = {**before, **after}
     return {k: [before.get(k), after.get(k)] for k in both if before.get(k) != after.get(k)}
+
+
+def unlike(old: Recipe, new: Recipe) -> dict[str, list[Json]]:
+    """`differences`, without what ``train.fit`` has decided in one of the two and is left open in the other."""
+    changed = differences(old, new)
+    return {key: values for key, values in changed.items() if key not in FITTED or "auto" not in values}
 
 
 def leaves(tree: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:

@@ -100,7 +100,7 @@ class Teacher(Section):
     update_rate: float = Field(0.01, ge=0, le=1, description="The rate a of the update.")
     update_every: int = Field(1, ge=1, description="Steps k between two updates.")
     storage: Literal["auto", "device", "half", "cpu"] = Field(
-        "auto", description="Where an EMA is kept; auto is cpu if device does not fit."
+        "auto", description="Where an EMA is kept; auto is device, or cpu or half if that does not fit (train.fit)."
     )
 
     @model_validator(mode="before")
@@ -126,6 +126,9 @@ class Train(Section):
     ``master``: how bf16 weights are updated, through a copy in fp32 or by rounding each update stochastically
     (``optimizer.py``). ``adamw8bit`` keeps its moments in one byte each; it needs bitsandbytes (the extra ``memory``).
     A step that runs out of memory is repeated with half as many tokens per micro-batch.
+
+    ``fit`` makes a run fit into the memory that is there: of what is left to ``auto``, it concedes the least
+    (``training/fit.py``). A setting that is given is never changed.
     """
 
     lr: float = Field(1e-5, gt=0, description="Peak learning rate.")
@@ -141,8 +144,15 @@ class Train(Section):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the first moment.")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's decay of the second moment.")
     grad_norm: float = Field(1.0, gt=0, description="Clip the gradient to this norm.")
-    master: Literal["fp32", "stochastic"] = Field("fp32", description="How bf16 weights are updated.")
-    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="The optimizer.")
+    fit: Literal["auto", "on", "off"] = Field(
+        "auto", description="Concede what makes the run fit into memory; auto is on for a GPU, off for a CPU."
+    )
+    master: Literal["auto", "fp32", "stochastic"] = Field(
+        "auto", description="How bf16 weights are updated; auto is fp32, unless train.fit concedes it."
+    )
+    optimizer: Literal["auto", "adamw", "adamw8bit"] = Field(
+        "auto", description="The optimizer; auto is adamw, unless train.fit concedes it."
+    )
     micro_batch_tokens: int | Literal["auto"] = Field(
         "auto", description="Padded tokens computed at once; auto is 16384, or less if less fits in memory."
     )

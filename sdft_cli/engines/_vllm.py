@@ -6,7 +6,6 @@ compared with the trainer's every time (`_weight_check`).
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from abc import ABC, abstractmethod
@@ -20,7 +19,7 @@ from sdft_cli.engines._weight_check import WeightCheck
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.models import quantization
 from sdft_cli.models.adapters import STUDENT
-from sdft_cli.models.engine import EngineFacts
+from sdft_cli.models.engine import EngineFacts, numbered, row_seed
 from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
@@ -125,9 +124,15 @@ class VllmEngine(ABC):
         self.facts["sync_gap"] = self.weight_check.compare(self.version, self._read(self.weight_check.sequences))
 
     def sample(
-        self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
+        self,
+        prompts: Sequence[list[int]],
+        sampler: Sampler,
+        max_new_tokens: int,
+        seed: int,
+        greedy: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> list[Rollout]:
-        """One completion per prompt, in their order. Each row has its own seed, made of ``seed`` and its index.
+        """One completion per prompt, in their order. Each request has its own seed, made of ``seed`` and its row.
 
         Raises `SdftError` for a prompt that fills the window, and for a completion that is not what was requested.
         """
@@ -138,7 +143,8 @@ class VllmEngine(ABC):
                 f"a prompt of {longest} tokens leaves no room in the engine's window of {self.window}",
                 "lower train.max_prompt_tokens, or give vLLM more memory (engine.memory_share)",
             )
-        parameters = [self._parameters(sampler, limit, row_seed(seed, i), greedy) for i, limit in enumerate(limits)]
+        pairs = zip(limits, numbered(prompts, rows), strict=True)
+        parameters = [self._parameters(sampler, limit, row_seed(seed, row), greedy) for limit, row in pairs]
         completions = self._generate(prompts, parameters) if prompts else []
         if len(completions) != len(prompts):
             raise SdftError(f"vLLM returned {len(completions)} completions for {len(prompts)} prompts")
@@ -168,11 +174,6 @@ class VllmEngine(ABC):
             "ignore_eos": True,  # of the model's own; `stop_token_ids` has ours
             "logprobs": 0,
         }
-
-
-def row_seed(seed: int, index: int) -> int:
-    """A 63-bit seed for row ``index`` of a batch with ``seed``, so that equal prompts get different completions."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:8], "big") >> 1
 
 
 def complaint(completion: Generated, limit: int, stop: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ Script = Callable[[list[int]], list[int]]
 class ScriptedEngine:
     """``script`` maps a prompt's ids to a completion's; without one every completion is empty but for its end.
 
-    Every log-prob is 0: the script is always sure.
+    Every log-prob is 0: the script is always sure, and knows nothing of seeds and rows.
     """
 
     name = "scripted"
@@ -35,7 +35,13 @@ class ScriptedEngine:
         """There is nothing to free."""
 
     def sample(
-        self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
+        self,
+        prompts: Sequence[list[int]],
+        sampler: Sampler,
+        max_new_tokens: int,
+        seed: int,
+        greedy: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> list[Rollout]:
         rollouts = []
         for i, prompt in enumerate(prompts):

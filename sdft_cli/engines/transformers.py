@@ -1,9 +1,9 @@
 """Sampling with the trainer's own model: the default engine, which needs nothing but transformers.
 
 Prompts are sorted by length, and decoded in batches by the fastest way that is right for the model (`_ladder`).
-Finished sequences are dropped from the batch, so the longest one does not determine the cost of all. One generator
-draws for all rows of a batch at once, in their order, so every way to decode draws the same. The recorded log-probs are
-those of the distribution that was sampled from.
+Finished sequences are dropped from the batch, so the longest one does not determine the cost of all. A row's random
+numbers are its own (`_numbers`): how rows are cut into batches and calls, which of them have finished, and the way to
+decode change nothing. The recorded log-probs are those of the distribution that was sampled from.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor
 from sdft_cli.config.recipe import EngineSettings
 from sdft_cli.engines._decoding import BatchDecoder
 from sdft_cli.engines._ladder import Ladder
+from sdft_cli.engines._numbers import RowNumbers
 from sdft_cli.errors import SdftError
-from sdft_cli.models.engine import EngineFacts
+from sdft_cli.models.engine import EngineFacts, numbered
 from sdft_cli.types import Rollout
 
 if TYPE_CHECKING:
@@ -63,30 +64,35 @@ class TransformersEngine:
         """There is nothing to free."""
 
     def sample(
-        self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
+        self,
+        prompts: Sequence[list[int]],
+        sampler: Sampler,
+        max_new_tokens: int,
+        seed: int,
+        greedy: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> list[Rollout]:
-        """One completion per prompt, in their order. Equal arguments and weights give equal results."""
+        """One completion per prompt, in their order: `models.engine.Engine.sample`."""
         if [] in prompts:
             raise SdftError(
                 f"prompt {list(prompts).index([]) + 1} of {len(prompts)} has no tokens",
                 "a completion needs something before it: check the chat template, and the tokenizer's BOS",
             )
-        generator = torch.Generator(self.policy.device).manual_seed(seed)
+        rows = numbered(prompts, rows)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         decoder_for = self.ladder.makers()  # anew: training has moved the weights meanwhile
         rollouts: dict[int, Rollout] = {}
         while part := order[len(rollouts) : len(rollouts) + self.max_batch]:
-            before = generator.get_state()
             batch = [prompts[i] for i in part]
+            numbers = None if greedy else RowNumbers(seed, [rows[i] for i in part], max_new_tokens, self.policy.device)
             try:
                 decoder = decoder_for(max(map(len, batch)) + max_new_tokens)
-                completions = self._decode(decoder, batch, sampler, max_new_tokens, generator, greedy)
+                completions = self._decode(decoder, batch, sampler, max_new_tokens, numbers)
             except torch.OutOfMemoryError as error:
                 completions, reason = [], str(error).splitlines()[0]
             del decoder
             if not completions:  # outside the handler, whose traceback keeps the decoder's tensors alive
                 self._shrink(batch, reason)
-                generator.set_state(before)
                 continue
             for i, (ids, logprobs, finish) in zip(part, completions, strict=True):
                 rollouts[i] = Rollout(prompts[i], ids, logprobs, finish, i, version=self.version)
@@ -110,16 +116,16 @@ class TransformersEngine:
         prompts: list[list[int]],
         sampler: Sampler,
         limit: int,
-        generator: torch.Generator,
-        greedy: bool,
+        numbers: RowNumbers | None,
     ) -> list[tuple[list[int], list[float], str]]:
-        """Ids, log-probs and finish of every row."""
+        """Ids, log-probs and finish of every row; greedy without ``numbers``."""
         every = CHECK_EVERY.get(self.policy.device.type, 1)
         completions = _Completions(len(prompts), limit, self.policy.device)
         ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=self.policy.device)
         logits_BV = decoder.start(prompts)
         for at in range(limit):
-            next_B, logprob_B = choose(logits_BV, sampler, generator, greedy)
+            u_B = None if numbers is None else numbers.at(at)
+            next_B, logprob_B = choose(logits_BV, sampler, u_B)
             completions.write(at, next_B, logprob_B)
             ended_B |= torch.isin(next_B, self.stop)
             if at + 1 == limit:
@@ -131,6 +137,8 @@ class TransformersEngine:
                     rows_B = (~ended_B).nonzero()[:, 0]
                     decoder.keep(rows_B)
                     completions.keep(rows_B)
+                    if numbers is not None:
+                        numbers.keep(rows_B)
                     next_B, ended_B = next_B[rows_B], ended_B[rows_B]
             logits_BV = decoder.step(next_B)
         return completions.read(self.stop)
@@ -167,18 +175,22 @@ class _Completions:
         return [(ids[:n], logprobs[:n], "stop" if end else "length") for ids, logprobs, n, end in rows]
 
 
-def choose(logits_BV: Tensor, sampler: Sampler, generator: torch.Generator, greedy: bool) -> tuple[Tensor, Tensor]:
-    """Next tokens [B] and their log-probs [B] under the processed distribution (temperature, top-k, top-p)."""
-    if greedy:
+def choose(logits_BV: Tensor, sampler: Sampler, u_B: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Next tokens [B] and their log-probs [B] under the processed distribution (temperature, top-k, top-p).
+
+    ``u_B`` are uniform random numbers in [0, 1), fp64. Without them the likeliest tokens are taken, whatever
+    ``sampler`` says.
+    """
+    if u_B is None:
         logprob_BV = torch.log_softmax(logits_BV, -1)
         next_B = logits_BV.argmax(-1)
     else:
         logprob_BV = torch.log_softmax(truncate(logits_BV / sampler.temperature, sampler.top_k, sampler.top_p), -1)
-        next_B = _draw(logprob_BV.exp(), generator)
+        next_B = _draw(logprob_BV.exp(), u_B)
     return next_B, logprob_BV.gather(1, next_B[:, None])[:, 0]
 
 
-def _draw(p_BV: Tensor, generator: torch.Generator) -> Tensor:
+def _draw(p_BV: Tensor, u_B: Tensor) -> Tensor:
     """One token per row, by where a uniform number falls in the cumulative probabilities.
 
     `torch.multinomial` draws a number for every entry of the vocabulary, which costs more than a small model's step. In
@@ -186,9 +198,8 @@ def _draw(p_BV: Tensor, generator: torch.Generator) -> Tensor:
     stops the run.
     """
     mass_BV = p_BV.nan_to_num(nan=1.0).cumsum(-1, dtype=torch.float64)
-    shape = (len(p_BV), 1)
-    u_B1 = torch.rand(shape, generator=generator, dtype=torch.float64, device=p_BV.device) * mass_BV[:, -1:]
-    return torch.searchsorted(mass_BV, u_B1, right=True)[:, 0].clamp(max=p_BV.shape[-1] - 1)
+    place_B1 = u_B[:, None] * mass_BV[:, -1:]
+    return torch.searchsorted(mass_BV, place_B1, right=True)[:, 0].clamp(max=p_BV.shape[-1] - 1)
 
 
 def truncate(logits_BV: Tensor, top_k: int, top_p: float) -> Tensor:

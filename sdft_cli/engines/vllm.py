@@ -125,6 +125,7 @@ class ColocatedEngine(VllmEngine):
     """vLLM holding a second copy of ``policy``'s weights in this process."""
 
     name = "vllm"
+    one_process = True
 
     def __init__(self, policy: Policy, settings: EngineSettings | None = None):
         self.llm: _Llm | None = None
@@ -279,12 +280,18 @@ class ColocatedEngine(VllmEngine):
     # requests ---------------------------------------------------------------------------------------------------
 
     def sample(
-        self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
+        self,
+        prompts: Sequence[list[int]],
+        sampler: Sampler,
+        max_new_tokens: int,
+        seed: int,
+        greedy: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> list[Rollout]:
         if self.asleep:
             self._update()
         self._reset_cache()
-        rollouts = super().sample(prompts, sampler, max_new_tokens, seed, greedy)
+        rollouts = super().sample(prompts, sampler, max_new_tokens, seed, greedy, rows)
         self._sleep()
         return rollouts
 

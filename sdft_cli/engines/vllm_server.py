@@ -41,6 +41,7 @@ class ServerEngine(VllmEngine):
     """The server at ``settings.base_url``, holding ``policy``'s weights."""
 
     name = "vllm-server"
+    one_process = True
 
     def __init__(self, policy: Policy, settings: EngineSettings | None = None):
         self.weights: WeightTransfer | None = None
@@ -73,10 +74,16 @@ class ServerEngine(VllmEngine):
             self.weights = None
 
     def sample(
-        self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
+        self,
+        prompts: Sequence[list[int]],
+        sampler: Sampler,
+        max_new_tokens: int,
+        seed: int,
+        greedy: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> list[Rollout]:
         self.api.reset_prefix_cache()
-        rollouts = super().sample(prompts, sampler, max_new_tokens, seed, greedy)
+        rollouts = super().sample(prompts, sampler, max_new_tokens, seed, greedy, rows)
         self.weight_check.check_unchanged(self._read(self.weight_check.sequences))
         return rollouts
 

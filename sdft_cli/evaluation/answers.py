@@ -10,6 +10,7 @@ from sdft_cli.evaluation.conditions import Conditions
 from sdft_cli.grading.exact_match import exact_match
 from sdft_cli.messages import question_text
 from sdft_cli.models.chat import Chat
+from sdft_cli.models.engine import sample_rows
 from sdft_cli.runs.records import ItemRecord
 from sdft_cli.types import Example, Rollout, Score, Suite, Task
 
@@ -26,13 +27,14 @@ def answer(
     graded_by: Task | Suite,
     examples: Sequence[Example],
     conditions: Conditions,
-    seed: int = 0,
+    rows: Sequence[int] | None = None,
 ) -> list[ItemRecord]:
-    """One record per example, regardless of ``conditions.limit``. A row that lacks the view gets its plain prompt."""
+    """One record per example, regardless of ``conditions.limit``. A row that lacks the view gets its plain prompt.
+    ``rows`` are the numbers of the examples where they are a part of a larger draw (`Engine.sample`)."""
     conditions = conditions.for_rows(chat, graded_by, examples)
     sampler, tokens = conditions.sampler, conditions.tokens(graded_by)
     prompts = [chat.view_ids(example, conditions.messages(example)) for example in examples]
-    rollouts = engine.sample(prompts, sampler or Sampler(), tokens, seed, greedy=sampler is None)
+    rollouts = sample_rows(engine, prompts, sampler or Sampler(), tokens, 0, rows, greedy=sampler is None)
     return graded(examples, rollouts, chat, graded_by.grade)
 
 
@@ -41,10 +43,11 @@ def draw(
 ) -> list[ItemRecord]:
     """Several sampled completions per example, graded, as samples with these ``numbers``.
 
-    What is drawn depends on ``numbers`` alone, so samples can be drawn block by block, and a block again.
+    They are numbered sample by sample, so the first few of many samples are what a few samples are.
     """
     repeated = [example for example in examples for _ in numbers]
-    records = answer(engine, chat, task, repeated, conditions, seed=numbers.start)
+    rows = [number * len(examples) + i for i in range(len(examples)) for number in numbers]
+    records = answer(engine, chat, task, repeated, conditions, rows)
     return [{**record, "sample": numbers[i % len(numbers)]} for i, record in enumerate(records)]
 
 

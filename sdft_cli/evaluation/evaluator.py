@@ -7,7 +7,8 @@ unit is kept as soon as it is measured, so an interrupted evaluation goes on whe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,7 @@ class Evaluator:
     # on request ---------------------------------------------------------------------------------------------
 
     def pass_at(self, unit: Unit, ks: tuple[int, ...], count: int) -> Measurement:
-        """pass@k of a task's test rows from ``count`` samples per question; whole blocks that are kept are reused."""
+        """pass@k of a task's test rows from ``count`` samples per question; those that are kept are reused."""
         unit = self.limits.of(unit, self.model)
         task, name = unit.graded, samples_unit(unit.name)
         conditions = Conditions.of(self.view, self.settings, PASS_AT)
@@ -160,12 +161,12 @@ class Evaluator:
 
         kept = place.find()
         records = kept.items.get(name, []) if kept and kept.settings.get(name) == settings[name] else []
-        for numbers in _blocks(count):
-            have = sum(numbers.start <= record["sample"] < numbers.start + BLOCK for record in records)
-            if have not in (BLOCK * len(rows), len(numbers) * len(rows)):
-                records = [record for record in records if record["sample"] < numbers.start]
-                records += draw(self.model.engine, self.model.chat, task, rows, conditions, numbers)
-                place.keep(measured(records))
+        drawn = _drawn(records, len(rows))
+        records = [record for record in records if record["sample"] < drawn]
+        for first in range(drawn, count, BLOCK):
+            numbers = range(first, min(first + BLOCK, count))
+            records += draw(self.model.engine, self.model.chat, task, rows, conditions, numbers)
+            place.keep(measured(records))
         return measured([record for record in records if record["sample"] < count])
 
     def diagnostic(self, unit: Unit, name: str) -> Measurement:
@@ -196,9 +197,10 @@ class Evaluator:
         return InCache(root if self.plan.request.cache else None, name, identity)
 
 
-def _blocks(count: int) -> Iterator[range]:
-    """The numbers of ``count`` samples, block by block."""
-    return (range(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK))
+def _drawn(records: Sequence[ItemRecord], rows: int) -> int:
+    """How many samples ``records`` has for each of so many rows, without a gap."""
+    found = Counter(record["sample"] for record in records)
+    return next((number for number in range(len(found)) if found[number] != rows), len(found))
 
 
 def _loss(model: LoadedModel, unit: Unit, conditions: Conditions) -> TokenLoss | None:

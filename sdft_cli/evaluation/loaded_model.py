@@ -7,11 +7,13 @@ from functools import cached_property
 import sdft_cli
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.distributed.team import team
 from sdft_cli.errors import UsageError
 from sdft_cli.evaluation.cache import Identity
 from sdft_cli.models import digests, pretrained
 from sdft_cli.models.chat import Chat
-from sdft_cli.models.engine import ENGINES, Engine
+from sdft_cli.models.engine import Engine
+from sdft_cli.models.split_engine import made_together
 from sdft_cli.runs.records import UnitSettings
 
 
@@ -41,9 +43,9 @@ class LoadedModel:
 
     @cached_property
     def engine(self) -> Engine:
-        settings = self.recipe.engine
-        policy = pretrained.load(self.place, self.recipe.runtime, bits=self.recipe.lora.measured_bits)
-        return ENGINES.get(settings.name)(policy, settings)
+        bits = self.recipe.lora.measured_bits
+        policy = team().make(pretrained.load, self.place, self.recipe.runtime, bits=bits)
+        return made_together(policy, self.recipe.engine)
 
     @cached_property
     def weights(self) -> str | None:

@@ -1,7 +1,8 @@
 """A local model: no network, no key, no cost, works offline.
 
-All exchanges advance in rounds, a round in batches whose composition is fixed; a batch is stored whole or not at all.
-So a run that was killed and started again writes what an uninterrupted one would have written.
+All exchanges advance in rounds, a round in batches; a batch is stored whole or not at all. What is sampled for a
+request is a function of that request and the sample's number, whatever else is in the batch. So a run that was killed
+and started again, also with another ``--concurrency``, writes what an uninterrupted one would have written.
 """
 
 from __future__ import annotations
@@ -133,14 +134,20 @@ class LocalModel:
         return Reply(f"{len(ids)} tokens, the model's window is {self.policy.chat.window}", REFUSED)
 
     def _sample(self, samples: Sequence[_Sample], prompts: list[list[int]]) -> list[Reply]:
-        """One reply each; the room that the longest prompt leaves in the window is the limit of all."""
-        if not samples:
-            return []
-        request = samples[0].request  # all requests of a run have the same sampling parameters
-        sampler = Sampler(temperature=request.temperature or 1.0, **_extra(request, "top_p", "top_k"))
-        limit = min(request.max_tokens, self.policy.chat.window - max(map(len, prompts)))
-        rollouts = self.engine.sample(prompts, sampler, limit, _seed(samples), greedy=request.temperature == 0)
-        return [self._reply(rollout, request) for rollout in rollouts]
+        """One reply each, of as many tokens as its prompt leaves room for; those of one limit are sampled together."""
+        by_limit: dict[int, list[int]] = {}
+        for i, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
+            limit = min(sample.request.max_tokens, self.policy.chat.window - len(prompt))
+            by_limit.setdefault(limit, []).append(i)
+        replies: dict[int, Reply] = {}
+        for limit, numbers in by_limit.items():
+            request = samples[numbers[0]].request  # all requests of a run have the same sampling parameters
+            sampler = Sampler(temperature=request.temperature or 1.0, **_extra(request, "top_p", "top_k"))
+            rows = [_row(samples[i]) for i in numbers]
+            asked = [prompts[i] for i in numbers]
+            rollouts = self.engine.sample(asked, sampler, limit, 0, request.temperature == 0, rows)
+            replies |= {i: self._reply(rollout, request) for i, rollout in zip(numbers, rollouts, strict=True)}
+        return [replies[i] for i in range(len(samples))]
 
     def _reply(self, rollout: Rollout, request: Request) -> Reply:
         text, stopped = cut_at_stop(self.policy.chat.decode(rollout.ids), request.stops)
@@ -171,7 +178,7 @@ def _extra(request: Request, *names: str) -> dict[str, Json]:
     return {name: request.extra[name] for name in names if name in request.extra}
 
 
-def _seed(batch: Sequence[_Sample]) -> int:
-    """A seed that depends on these samples of these prompts only."""
-    digest = hashlib.sha256("".join(f"{s.digest}/{s.number};" for s in batch).encode()).digest()
+def _row(sample: _Sample) -> int:
+    """A sample's number in the one draw that all samples of all requests are."""
+    digest = hashlib.sha256(f"{sample.digest}/{sample.number}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -6,7 +6,7 @@ An engine's file defines ``ENGINE``, a class (`EngineClass`) whose instances are
         name = "my-engine"    # as in the recipe's engine.name; for a file of engines/, the file's name with dashes
 
         def __init__(self, policy, settings): ...
-        def sample(self, prompts, sampler, max_new_tokens, seed, greedy=False): ...
+        def sample(self, prompts, sampler, max_new_tokens, seed, greedy=False, rows=None): ...
         def sync(self): ...
         def close(self): ...
 
@@ -17,11 +17,16 @@ That is what the contract of `ENGINES` asks for. It may have
 * a static method ``check(settings)`` (`Checked`), called before a model is loaded, which raises `UsageError` for what
   the engine needs and does not find: a package, an address, a setting;
 * an attribute ``facts`` (`Reporting`): `EngineFacts`, which are logged with every step;
+* an attribute ``one_process = True``, where it cannot be one engine on each of several processes;
 * an attribute ``decoder`` (`Deciding`): how it decodes the model that it was given, which a run says and records.
+
+An engine whose ``sample`` knows no ``rows`` serves as well (`takes_rows`), where a whole draw is one call.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
 
@@ -53,12 +58,22 @@ class Engine(Protocol):
     policy: Policy
 
     def sample(
-        self, prompts: Sequence[list[int]], sampler: Sampler, max_new_tokens: int, seed: int, greedy: bool = False
+        self,
+        prompts: Sequence[list[int]],
+        sampler: Sampler,
+        max_new_tokens: int,
+        seed: int,
+        greedy: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> list[Rollout]:
         """One rollout per prompt, in their order, with log-probs under the distribution that was sampled from.
 
-        Equal arguments and weights give equal results. ``greedy`` takes the likeliest token, whatever ``sampler``
-        says. Raises `SdftError` where sampling fails.
+        ``seed`` names a draw, and ``rows`` are the numbers of the prompts in it: 0, 1, … unless given, each once, below
+        2^63. Random numbers are a function of (seed, row, position in the completion). So the rows of a draw get the
+        same ones whether they are asked for together, in parts or in another order, and then the same tokens, but for
+        the rounding of logits; a prompt that is repeated in a draw gets others under each of its numbers.
+
+        ``greedy`` takes the likeliest token, whatever ``sampler`` says. Raises `SdftError` where sampling fails.
         """
         ...
 
@@ -121,6 +136,46 @@ class Deciding(Protocol):
     """An engine that has chosen among several ways to decode; ``decoder`` names it, and why no faster one was right."""
 
     decoder: str
+
+
+def takes_rows(engine: Engine) -> bool:
+    """Whether ``sample`` takes ``rows``, by name: an engine that is not told them cannot draw in parts what it would
+    have drawn in one call."""
+    return "rows" in inspect.signature(engine.sample).parameters
+
+
+def numbered(prompts: Sequence[list[int]], rows: Sequence[int] | None) -> Sequence[int]:
+    """``rows``, or 0, 1, … for None; ValueError for numbers that are not those of so many rows."""
+    if rows is None:
+        return range(len(prompts))
+    if len(rows) != len(prompts) or len(set(rows)) != len(rows) or min(rows, default=0) < 0:
+        raise ValueError(f"{len(prompts)} prompts and rows {shown(list(rows))}: each prompt has a number of its own")
+    return rows
+
+
+def row_seed(seed: int, row: int) -> int:
+    """A 63-bit seed for row ``row`` of the draw with ``seed``."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{row}".encode()).digest()[:8], "big") >> 1
+
+
+def sample_rows(
+    engine: Engine,
+    prompts: Sequence[list[int]],
+    sampler: Sampler,
+    max_new_tokens: int,
+    seed: int,
+    rows: Sequence[int] | None,
+    greedy: bool = False,
+) -> list[Rollout]:
+    """Rows ``rows`` of the draw with ``seed``; a whole draw for None.
+
+    Where an engine takes no ``rows``, the call is a draw of its own, with a seed made of ``seed`` and the first row:
+    what it gives then depends on which rows are asked for together.
+    """
+    if rows is None or takes_rows(engine):
+        named = {} if rows is None else {"rows": rows}
+        return engine.sample(prompts, sampler, max_new_tokens, seed, greedy, **named)
+    return engine.sample(prompts, sampler, max_new_tokens, row_seed(seed, rows[0]) if rows else seed, greedy)
 
 
 def described(engine: Engine) -> str:

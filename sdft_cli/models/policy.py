@@ -103,22 +103,23 @@ class Policy:
                 )
             self.core.gradient_checkpointing_enable({"use_reentrant": False})
             for module in self.core.modules():
-                if _recomputes(module):
+                if recomputes(module):
                     module.__dict__["_gradient_checkpointing_func"] = partial(_compute_again, module)
             self.core.disable_input_require_grads()  # only reentrant checkpointing needs them
         elif self.core.is_gradient_checkpointing:
             self.core.gradient_checkpointing_disable()
 
-    def train_mode(self, dropout: bool) -> None:
-        """Prepare for a forward pass with a backward pass.
+    def train_mode(self, dropout: bool, model: nn.Module | None = None) -> None:
+        """Prepare for a forward pass with a backward pass, of ``model`` instead of the student if given.
 
         The model stays in evaluation mode: its own dropout, dropped layers and noise of routers are off, so that what
         is trained is what is sampled. ``dropout`` is that of adapters. Layers that recompute their activations carry
         the flag of training, for which `transformers` asks, until they compute (`gradient_checkpointing`).
         """
-        self.model.eval()
-        for name, module in self.model.named_modules():
-            module.training = (dropout and ".lora_dropout." in name) or _recomputes(module)
+        trained = self.model if model is None else model
+        trained.eval()
+        for name, module in trained.named_modules():
+            module.training = (dropout and ".lora_dropout." in name) or recomputes(module)
 
     def save(self, folder: Path) -> None:
         """Weights and tokenizer in plain Hugging Face format; under LoRA, the student's adapter alone, which names its
@@ -164,7 +165,7 @@ class Policy:
             torch.cuda.empty_cache()
 
 
-def _recomputes(module: nn.Module) -> bool:
+def recomputes(module: nn.Module) -> bool:
     """Whether ``module`` is a layer whose activations are computed again in the backward pass."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from sdft_cli import console
 from sdft_cli.config.recipe_text import number_text, value_text
 from sdft_cli.training.cost_estimates import GIB, memory_text
+from sdft_cli.training.plan_text import plan_lines, table_lines
 from sdft_cli.training.probe_record import (
     Pace,
     ProbeMemory,
@@ -217,12 +218,20 @@ def _foot(report: ProbeReport) -> list[str]:
         memory_text(memory),
         *([f"        predicted peak of other methods: {others}"] if others else []),
         f"        measured in this probe: {memory['peak_bytes'] / GIB:.2f} GiB {_held(memory)}",
+        *_elsewhere(report),
         f"this probe took {console.clock(report['probe_seconds'])}",
         f"teacher: the same weights with view {report['teacher_view']!r}; greedy unless it says temperature 1",
         "KL: nats per token, over the student's completions at temperature 1",
         *(["clean: right, ended by itself, and without words of the view"] if not report["quick"] else []),
         *_task_notes(report),
     ]
+
+
+def _elsewhere(report: ProbeReport) -> list[str]:
+    """What fits on hardware that was asked about."""
+    if "plan" not in report or "what_fits" not in report:
+        return []
+    return [*plan_lines(report["plan"]), "", *table_lines(report["what_fits"]), ""]
 
 
 def _busy(report: ProbeReport) -> list[str]:

@@ -25,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 import sdft_cli
+from sdft_cli.config.overrides import FITTED
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.errors import UsageError
 from sdft_cli.runs.checkpoints import Checkpoints
@@ -38,6 +39,9 @@ from sdft_cli.runs.stage_recipes import StageRecipes, changed_settings, own_sett
 from sdft_cli.types import Json
 
 RUNS = Path("runs")
+#: Which random numbers completions are sampled with: with others, the same seed gives other completions. Runs that do
+#: not record it had one generator a batch (``by batch``).
+RANDOM_NUMBERS = "by row"
 #: What a run that was killed before it had a recipe leaves behind.
 _WITHOUT_RECIPE = {FILE, f"{FILE}.tmp", "environment.json", "environment.json.tmp", "recipe.json.tmp"}
 
@@ -87,6 +91,8 @@ class Run:
         changed. The metrics record them, and from which step on. Finished stages keep the recipe that they were trained
         with."""
         changed = changed_settings(self.recipe, recipe)
+        if self.checkpoints.latest() is None:  # a run that is only about to start: nothing has been trained otherwise
+            changed = {key: values for key, values in changed.items() if key not in FITTED or values[0] != "auto"}
         if own_settings(changed):
             finished = [stage for stage in self.stages() if self.checkpoints.of(stage).finished()]
             StageRecipes(self.folder).keep(finished, self.recipe)
@@ -189,6 +195,7 @@ def environment() -> dict[str, str]:
     versions = {"python": platform.python_version(), "machine": platform.machine(), "cores": str(os.cpu_count())}
     versions["processor"] = processor()
     versions["sdft"] = sdft_cli.__version__
+    versions["random_numbers"] = RANDOM_NUMBERS
     for package in ("torch", "transformers", "peft", "datasets", "numpy"):
         try:
             versions[package] = metadata.version(package)

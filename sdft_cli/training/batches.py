@@ -1,6 +1,7 @@
 """Batches: which examples a step takes, what is written about them, who sees what, and what each token weighs.
 
-Every random draw is a function of (seed, stage, phase, step), so a resumed stage needs no stored generator state.
+Every random draw is a function of (seed, stage, phase, step), and of the row within a step, so a resumed stage needs no
+stored generator state.
 """
 
 from __future__ import annotations
@@ -90,11 +91,12 @@ class Batches:
         return self.several([number])[0]
 
     def several(self, numbers: Sequence[int]) -> list[Batch]:
-        """The batches ``numbers``, written together: a sampler's step costs many rows little more than a few. What is
-        written depends on all the numbers."""
+        """The batches ``numbers``, written together: a sampler's step costs many rows little more than a few. A phase
+        is one draw, so what is written does not depend on which batches are written together."""
         n, size = self.recipe.sampler.n, max(1, self.recipe.train.batch // self.recipe.sampler.n)
         picked = [i for number in numbers for i in draw(len(self.examples), size, number, self.seed("data"))]
-        written = self.source.write([(i, k) for i in picked for k in range(n)], self.seed("sample", numbers[0]))
+        rows = [number * size * n + at for number in numbers for at in range(size * n)]
+        written = self.source.write([(i, k) for i in picked for k in range(n)], self.seed("sample"), rows)
         return [self._batch(written[at : at + size * n]) for at in range(0, len(written), size * n)]
 
     def trial(self, count: int, longest: int) -> Batch:
@@ -102,7 +104,7 @@ class Batches:
         n = self.recipe.sampler.n
         picked = draw(len(self.examples), min(len(self.examples), max(1, count // n)), 0, self.seed("trial"))
         pairs = [(i, k) for i in picked for k in range(n)]
-        return self._batch(self.source.write(pairs, self.seed("trial", "sample"), longest))
+        return self._batch(self.source.write(pairs, self.seed("trial", "sample"), longest=longest))
 
     def settle(self, skip_first: int) -> None:
         """From now on leave so many tokens out, in place of ``objective.skip_first=auto``."""

@@ -15,7 +15,7 @@ from sdft_cli.evaluation.leakage import leakage
 from sdft_cli.models.batching import Row
 from sdft_cli.models.chat import Chat
 from sdft_cli.models.chat_template import TemplateRefusal
-from sdft_cli.models.engine import Engine
+from sdft_cli.models.engine import Engine, sample_rows
 from sdft_cli.models.views import VIEWS
 from sdft_cli.runs.records import StepFacts
 from sdft_cli.training.rendered_views import Prompts
@@ -60,9 +60,15 @@ class CompletionSource:
         """Sample with ``engine`` from now on."""
         self.engine, self.stored = engine, stored
 
-    def write(self, picked: Sequence[tuple[int, int]], seed: int, longest: int | None = None) -> list[Completion]:
-        """Completion number ``k`` of example ``i`` for every (i, k) of ``picked``; ``longest`` stands in for
-        ``max_new_tokens`` where the student writes them."""
+    def write(
+        self,
+        picked: Sequence[tuple[int, int]],
+        seed: int,
+        rows: Sequence[int] | None = None,
+        longest: int | None = None,
+    ) -> list[Completion]:
+        """Completion number ``k`` of example ``i`` for every (i, k) of ``picked``. Where the student writes them,
+        ``rows`` are their numbers in the draw with ``seed``, and ``longest`` stands in for ``max_new_tokens``."""
         examples = [self.examples[i] for i, _ in picked]
         if self.sampler.source == "corpus":
             return [Completion(e, e.meta["before"], e.meta["ids"], [True] * len(e.meta["ids"])) for e in examples]
@@ -74,7 +80,8 @@ class CompletionSource:
             rollouts = [self.stored[i * self.sampler.n + k] for i, k in picked]
         else:
             assert self.engine is not None, "start() comes before the first batch"
-            rollouts = self.engine.sample(prompts, self.sampler, longest or self.max_new_tokens, seed)
+            longest = longest or self.max_new_tokens
+            rollouts = sample_rows(self.engine, prompts, self.sampler, longest, seed, rows)
         on_policy = self.sampler.source == "student"  # another view's log-probs are no measure of this student
         return [
             Completion(e, p, r.ids, [True] * len(r.ids), r.finish, r.logprobs if on_policy else None)

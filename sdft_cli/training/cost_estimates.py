@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from sdft_cli.config.recipe import Recipe
-from sdft_cli.training.memory_model import Counts, Lasting, Load, counts_of, dims, lasting, predict
+from sdft_cli.training.memory_model import OWN_MEMORY, Lasting, Load, Prediction, dims, lasting, predict
+from sdft_cli.training.memory_shards import Counts, counts_of
 
 if TYPE_CHECKING:
     from sdft_cli.models.protocols import CausalLM
@@ -28,6 +29,7 @@ class Percentiles(TypedDict, total=False):
 class Footprint(TypedDict):
     """What a run needs in bytes, and for how many parameters.
 
+    ``parameters`` and ``disk_bytes`` are those of the whole run. The others are those of one device:
     ``memory_bytes`` is what outlasts a step and its gradients, ``predicted_peak_bytes`` the most that a step holds, by
     ``parts``, for the sizes in ``load`` (`memory_model`); ``disk_bytes`` is the most that the run holds on disk.
     """
@@ -57,7 +59,12 @@ def footprint(recipe: Recipe, location: str, stages: int, load: Load) -> Footpri
     counts, sizes = _counts(recipe, location), dims(pretrained.load_config(location))
     device, dtype = pretrained.placement(recipe.runtime)
     steps = [predict(phase, sizes, counts, dtype.itemsize, load, device.type) for phase in recipe.phases()]
-    largest = max(steps, key=lambda step: step.peak)
+    return footprint_of(recipe, counts, max(steps, key=lambda step: step.peak), load, stages, dtype.itemsize)
+
+
+def footprint_of(recipe: Recipe, counts: Counts, largest: Prediction, load: Load, stages: int, width: int) -> Footprint:
+    """What ``recipe`` needs with its ``largest`` step, of which a device may compute a share; ``counts`` are those of
+    the whole model."""
     return {
         "parameters": counts.total,
         "trained": counts.trained,
@@ -65,8 +72,13 @@ def footprint(recipe: Recipe, location: str, stages: int, load: Load) -> Footpri
         "predicted_peak_bytes": largest.peak,
         "parts": largest.parts,
         "load": load._asdict(),
-        "disk_bytes": _on_disk(recipe, counts, largest.lasting, stages, dtype.itemsize),
+        "disk_bytes": _on_disk(recipe, counts, max(lasting_of(recipe, counts, width), key=sum), stages, width),
     }
+
+
+def lasting_of(recipe: Recipe, counts: Counts, width: int) -> list[Lasting]:
+    """What outlasts a step of each phase."""
+    return [lasting(phase, counts, width) for phase in recipe.phases()]
 
 
 def disk_bytes(recipe: Recipe, location: str, stages: int) -> int:
@@ -74,7 +86,7 @@ def disk_bytes(recipe: Recipe, location: str, stages: int) -> int:
     from sdft_cli.models import pretrained
 
     counts, width = _counts(recipe, location), pretrained.placement(recipe.runtime)[1].itemsize
-    largest = max((lasting(phase, counts, width) for phase in recipe.phases()), key=sum)
+    largest = max(lasting_of(recipe, counts, width), key=sum)
     return _on_disk(recipe, counts, largest, stages, width)
 
 
@@ -92,15 +104,18 @@ def _on_disk(recipe: Recipe, counts: Counts, held: Lasting, stages: int, width: 
     return stages * (final + best) + whole * (model + state)
 
 
-def load_of(recipe: Recipe, longest: Sequence[tuple[int, int]], new_tokens: int) -> Load:
-    """The largest load of a step, from prompt lengths (student's, teacher's), each followed by ``new_tokens``."""
+def load_of(recipe: Recipe, longest: Sequence[tuple[int, int]], new_tokens: int, ranks: int = 1) -> Load:
+    """The largest load of a step on one of ``ranks``, which share a batch's rows, from prompt lengths (student's,
+    teacher's), each followed by ``new_tokens``."""
     both = max((max(pair) for pair in longest), default=0) + new_tokens
     student = max((length for length, _ in longest), default=0) + new_tokens
-    batch, budget = recipe.train.batch, recipe.train.micro_batch_budget
+    batch, budget = -(-recipe.train.batch // ranks), recipe.train.micro_batch_budget
     rows = max(1, min(batch, budget // max(1, both)))
-    sampled = min(batch, recipe.engine.max_batch) if recipe.sampler.source == "student" else 0
+    here = recipe.sampler.source == "student" and recipe.engine.name not in OWN_MEMORY
+    sampled = min(batch, recipe.engine.max_batch) if here else 0
     recompute = recipe.train.gradient_checkpointing == "on"
-    return Load(rows * student, rows * new_tokens, both, rows < batch, sampled, recompute, rows)
+    positions = rows * new_tokens
+    return Load(rows * student, positions, both, rows < batch, sampled, recompute, rows, batch * new_tokens)
 
 
 def memory_text(needs: Footprint) -> str:
@@ -120,7 +135,7 @@ def counts_of_model(recipe: Recipe, location: str) -> tuple[CausalLM, Counts]:
     from sdft_cli.models import pretrained
 
     core, adapted = pretrained.shapes(location, recipe.lora)
-    return core, counts_of(core if adapted is None else adapted)
+    return core, counts_of(core if adapted is None else adapted, bits=recipe.lora.bits)
 
 
 def _counts(recipe: Recipe, location: str) -> Counts:

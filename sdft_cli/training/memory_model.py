@@ -1,5 +1,5 @@
 """The peak memory of a training step, predicted from shapes alone: bytes of weights, gradients, optimizer, teacher,
-activations, loss, and keys and values while sampling.
+activations, loss, and keys and values while sampling; on one device, or on each of several (`memory_shards`).
 
 Derived from what the passes keep, for a decoder of the Llama family (RMS norms, rotary positions, gated MLP); others
 need memory of the same order. Tokens are those of one micro-batch, with its padding. Libraries, the CUDA context,
@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sdft_cli.config.compute_sections import COPIED_PARAMETERS
 from sdft_cli.config.recipe import Recipe, Teacher
+from sdft_cli.training.memory_shards import Counts, gathered, packed_bytes
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from sdft_cli.models.protocols import ModelConfig
 
 #: [C, V] tensors in fp32 that a fused loss holds at once, and the positions C of a chunk (see `fused`).
 LOSS_TENSORS, LOSS_ROWS = {"forward_kl": 4, "reverse_kl": 4, "jsd": 5, "nll": 3}, {"cpu": 64, "cuda": 256}
 #: [B, V] tensors in fp32 that choosing a token holds at once.
 SAMPLER_TENSORS = 5
+#: Engines that sample in memory of their own.
+OWN_MEMORY = ("vllm", "vllm-server")
 #: Numbers updated at once where a parameter is moved in pieces (`optimizer.PIECE`), and fp32 tensors of that size.
 PIECE, PIECE_TENSORS = 1 << 24, 5
 #: Trained parameters from which on the optimizer makes no copies on a CPU either (`optimizer.FUSED_FROM`).
@@ -47,24 +48,12 @@ class Dims(NamedTuple):
     eager: bool = False
 
 
-class Counts(NamedTuple):
-    """Parameters of the model without adapters, of what is trained, and of the largest tensor that is trained."""
-
-    total: int
-    trained: int
-    largest: int
-
-    @property
-    def lora(self) -> bool:
-        """Whether what is trained is an adapter."""
-        return self.trained < self.total
-
-
 class Load(NamedTuple):
     """What a step computes at once: ``tokens`` of its largest micro-batch as the student sees them, of which
     ``positions`` have a loss; the ``length`` of its longest row, under any view; whether gradients ``accumulate`` over
     several micro-batches; ``rows`` sampled together; whether activations are recomputed (``recompute``, gradient
-    checkpointing); and the rows ``in_pass`` of that micro-batch."""
+    checkpointing); the rows ``in_pass`` of that micro-batch; and ``scored``, the loss positions of the whole batch, of
+    which a teacher's hidden states are kept."""
 
     tokens: int
     positions: int
@@ -73,6 +62,7 @@ class Load(NamedTuple):
     rows: int = 0
     recompute: bool = False
     in_pass: int = 1
+    scored: int = 0
 
 
 class Lasting(NamedTuple):
@@ -92,33 +82,63 @@ class Lasting(NamedTuple):
         return self.weights + self.masters + self.teacher + self.sampler_copy
 
 
+class Moment(NamedTuple):
+    """Bytes of a moment of a step: those that follow ``exactly`` from shapes, and those that its ``passes`` are
+    predicted to hold."""
+
+    exactly: int
+    passes: int
+
+    @property
+    def peak(self) -> int:
+        return self.exactly + self.passes
+
+    @property
+    def need(self) -> int:
+        """What should be there, since a prediction errs."""
+        return self.exactly + int(self.passes / MARGIN)
+
+
 class Prediction(NamedTuple):
-    """Bytes of a step, by what they hold, and its ``peak``: those of the moment that needs the most."""
+    """Bytes of a step, by what they hold, and its moments: at the loss, where the backward pass starts and all
+    activations are there; at its end, where all gradients are; and where completions are sampled. ``gathered`` is the
+    most that is whole at once beside a rank's shards."""
 
     lasting: Lasting
     activations: int
     loss: int
     rollout: int
     update: int
-    peak: int
+    gathered: int
+    at_loss: Moment
+    at_end: Moment
+    at_sampling: Moment
 
     @property
     def parts(self) -> dict[str, int]:
-        """All but the peak, by name."""
-        temporary = (self.activations, self.loss, self.rollout, self.update)
-        return {**self.lasting._asdict(), **dict(zip(self._fields[1:-1], temporary, strict=True))}
+        """All by name, without the moments."""
+        temporary = (self.activations, self.loss, self.rollout, self.update, self.gathered)
+        return {**self.lasting._asdict(), **dict(zip(self._fields[1:-3], temporary, strict=True))}
 
     @property
-    def temporary(self) -> int:
-        """What the peak has beyond the lasting bytes."""
-        return self.peak - sum(self.lasting)
+    def training(self) -> int:
+        """The most bytes while gradients are computed."""
+        return max(self.at_loss.peak, self.at_end.peak)
 
+    @property
+    def training_need(self) -> int:
+        """The bytes that should be there for the passes."""
+        return max(self.at_loss.need, self.at_end.need)
 
-def counts_of(model: nn.Module) -> Counts:
-    """Parameters of a model, with or without its weights; a teacher's adapter does not count."""
-    trained = [p.numel() for p in model.parameters() if p.requires_grad]
-    total = sum(p.numel() for n, p in model.named_parameters() if ".lora_" not in n)
-    return Counts(total, sum(trained), max(trained, default=0))
+    @property
+    def peak(self) -> int:
+        """The most bytes at any moment."""
+        return max(self.training, self.at_sampling.peak)
+
+    @property
+    def need(self) -> int:
+        """The bytes that should be there for the step to fit."""
+        return max(self.training_need, self.at_sampling.need)
 
 
 def dims(config: ModelConfig) -> Dims:
@@ -153,10 +173,12 @@ def lasting(recipe: Recipe, counts: Counts, width: int) -> Lasting:
     peft holds adapters in fp32, whatever the base's precision.
     """
     wide = 4 if counts.lora else width
-    masters = counts.trained * 4 if wide < 4 and recipe.train.master == "fp32" else 0
+    masters = counts.trained * 4 if wide < 4 and recipe.train.master != "stochastic" else 0
     moments = 2 if recipe.train.optimizer == "adamw8bit" else 8  # in 8 bits also a scale of 4 bytes per 256 numbers
     return Lasting(
-        weights=counts.total * width + (counts.trained * 4 if counts.lora else 0),
+        weights=(counts.total - counts.packed) * width
+        + packed_bytes(counts.packed)
+        + (counts.trained * 4 if counts.lora else 0),
         masters=masters,
         optimizer=counts.trained * moments + (counts.trained // 32 if moments == 2 else 0),
         teacher=teacher(recipe.teacher, counts, wide),
@@ -170,13 +192,21 @@ def prefetches(recipe: Recipe) -> bool:
     return recipe.engine.prefetch > 0 and recipe.sampler.source == "student"
 
 
+def _is_live(settings: Teacher | None) -> bool:
+    """Whether no teacher has weights of its own."""
+    return settings is None or (settings.update_rate == 1 and settings.update_every == 1)
+
+
 def teacher(settings: Teacher | None, counts: Counts, wide: int) -> int:
     """Bytes of a teacher on the device; a live one needs none."""
-    if settings is None or (settings.update_rate == 1 and settings.update_every == 1):
+    if settings is None or _is_live(settings):
         return 0
     moves = 0 < settings.update_rate < 1
     if moves and settings.storage == "half" and not counts.lora:
-        return counts.trained * 2 + counts.largest * wide  # the output head is kept for the loss
+        head = 0 if counts.shards else counts.largest * wide  # kept for the loss; whole, where weights are sharded
+        return counts.trained * 2 + head
+    if counts.shards and not counts.lora:  # the average takes the place of the student's shards while it computes
+        return counts.trained * (4 if moves else wide)
     on_host = settings.storage == "cpu"
     return counts.trained * (wide + (4 if moves and wide < 4 and not on_host else 0))
 
@@ -204,6 +234,7 @@ def loss(recipe: Recipe, lora: bool, d: Dims, width: int, load: Load, device: st
     rows = min(load.positions, LOSS_ROWS.get(device, 256))
     scratch = LOSS_TENSORS[kind] * rows * d.vocab * 4
     hidden = load.positions * d.hidden * width * 2  # and their gradient
+    hidden += (load.scored if recipe.teacher else 0) * d.hidden * width
     if lora:
         return hidden, scratch
     # the head's gradient is summed in fp32, and briefly exists in the weights' precision as well
@@ -214,13 +245,16 @@ def rollout(d: Dims, counts: Counts, width: int, load: Load, device: str) -> int
     """Bytes of sampling ``rows`` completions together: keys and values, a temporary copy of one layer's, logits, and a
     copy of the weights where the engine makes one."""
     cache = load.rows * load.length * 2 * d.keys * width
-    copies = device == "cpu" and width == 4 and not counts.lora and counts.total <= COPIED_PARAMETERS
-    copied = 4 * counts.total if copies and load.rows else 0
+    total = counts.shards.whole if counts.shards else counts.total
+    copies = device == "cpu" and width == 4 and not counts.lora and total <= COPIED_PARAMETERS
+    copied = 4 * total if copies and load.rows else 0
     return copied + cache * (d.layers + 1) + SAMPLER_TENSORS * load.rows * d.vocab * 4
 
 
 def updating(recipe: Recipe, counts: Counts, width: int, device: str) -> int:
     """Bytes that an optimizer step needs temporarily."""
+    if counts.lora and counts.shards:
+        return 4 * counts.trained  # gradients of adapters are summed as one tensor
     if counts.lora or width == 4:
         fused = device == "cuda" or counts.trained >= FUSED_FROM
         return 0 if fused or recipe.train.optimizer == "adamw8bit" else 2 * 4 * counts.largest
@@ -228,15 +262,24 @@ def updating(recipe: Recipe, counts: Counts, width: int, device: str) -> int:
 
 
 def predict(recipe: Recipe, d: Dims, counts: Counts, width: int, load: Load, device: str) -> Prediction:
-    """Bytes of a step of ``recipe``. ``device``: "cpu" or "cuda"."""
+    """Bytes of a step of ``recipe`` on a device. ``device``: "cpu" or "cuda"."""
     outlasting = lasting(recipe, counts, width)
     kept, adds = activations(counts.lora, d, width, load)
+    adds += counts.unpacked * width
     held, scratch = loss(recipe, counts.lora, d, width, load, device)
     sampled, update = rollout(d, counts, width, load, device), updating(recipe, counts, width, device)
+    shared_head = counts.lora or _is_live(recipe.teacher)
+    whole = gathered(counts, width, 0 if shared_head else d.vocab * d.hidden * width)
     heap, gradients = (HEAP_LORA if counts.lora else HEAP).get(device, 1.0), outlasting.gradients
-    # at the loss, where the backward pass starts, all activations are there; where it ends, all gradients are
-    at_loss = (gradients if load.accumulate else 0) + heap * (kept + held + max(scratch, adds))
-    step = max(at_loss, gradients + heap * max(kept / max(1, d.layers) + adds, update))
-    most = step + heap * sampled if prefetches(recipe) else max(step, heap * sampled)
-    peak = sum(outlasting) - gradients + int(most)
-    return Prediction(outlasting, kept + adds, held + scratch, sampled, update, peak)
+    least, beside = sum(outlasting) - gradients, heap * sampled if prefetches(recipe) else 0
+    at_loss = Moment(
+        least + whole.forward + (gradients if load.accumulate else 0),
+        int(heap * (kept + held + max(scratch, adds)) + beside),
+    )
+    at_end = Moment(
+        least + whole.backward + gradients, int(heap * max(kept / max(1, d.layers) + adds, update) + beside)
+    )
+    here = recipe.engine.name not in OWN_MEMORY  # as do evaluations, whatever the method samples
+    at_sampling = Moment(least + (whole.sampling if here else 0), int(heap * sampled))
+    passes = (kept + adds, held + scratch, sampled, update, max(whole))
+    return Prediction(outlasting, *passes, at_loss, at_end, at_sampling)

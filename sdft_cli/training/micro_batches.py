@@ -13,12 +13,14 @@ from typing import TypedDict, TypeVar
 import torch
 
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.distributed.team import team
 from sdft_cli.errors import SdftError
 from sdft_cli.models.batching import Row, group_rows
 from sdft_cli.models.policy import Policy
 from sdft_cli.training import memory_model
 from sdft_cli.training.available_memory import free_bytes
-from sdft_cli.training.memory_model import MARGIN, Load
+from sdft_cli.training.memory_model import Load
+from sdft_cli.training.memory_shards import counts_of
 
 T = TypeVar("T")
 
@@ -43,7 +45,7 @@ class MicroBatchBudget:
     def __init__(self, policy: Policy, recipe: Recipe, moments: Callable[[], int] = lambda: 0):
         self.policy, self.recipe, self.moments = policy, recipe, moments
         self.auto, self.tokens = recipe.train.micro_batch_tokens == "auto", recipe.train.micro_batch_budget
-        self.counts = memory_model.counts_of(policy.model)
+        self.counts = counts_of(policy.model, bits=recipe.lora.bits)
         self.room: float | None = None  # bytes that were free before the first step
         self.notes: list[str] = []
         supported = getattr(policy.core, "supports_gradient_checkpointing", False)
@@ -61,6 +63,11 @@ class MicroBatchBudget:
                 return work(self.tokens)
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
+                if team().size > 1:  # the other ranks are in the middle of their passes, and cannot repeat them
+                    raise DoesNotFit(
+                        f"rank {team().rank} ran out of memory: {reason}",
+                        f"set train.micro_batch_tokens below {self.tokens}, or train.gradient_checkpointing=on",
+                    ) from error
             # outside the handler, whose traceback keeps the tensors of the failed pass alive
             discard()
             self.policy.model.eval()
@@ -82,10 +89,11 @@ class MicroBatchBudget:
         positions = sum(sum(map(bool, row.weights)) for row in largest)
         length = max(row.length for row in largest)
         tokens = _student_tokens(largest, packed)
-        load = Load(tokens, positions, length, len(groups) > 1, recompute=self.recomputes, in_pass=len(largest))
+        scored = sum(sum(map(bool, row.weights)) for row in rows)
+        load = Load(tokens, positions, length, len(groups) > 1, 0, self.recomputes, len(largest), scored)
         sizes, width = memory_model.dims(self.policy.core.config), self.policy.dtype.itemsize
         step = memory_model.predict(self.recipe, sizes, self.counts, width, load, self.policy.device.type)
-        return step.lasting.optimizer + step.lasting.gradients + int(step.temporary / MARGIN)
+        return step.training_need - step.lasting.before_first_step
 
     # ---------------------------------------------------------------------------------------------------------
 
@@ -93,7 +101,8 @@ class MicroBatchBudget:
         """Shrink until the prediction fits into what was free before the first step."""
         if self.room is None:
             free = free_bytes(self.policy.device)
-            self.room = float("inf") if free is None else free + self.moments()
+            room = float("inf") if free is None else float(free + self.moments())
+            self.room = min(team().gather([room], team().size))  # ranks pass equally many micro-batches
         while self.needs(rows) > self.room:
             smaller = self._smaller(rows)
             if self.auto and smaller:

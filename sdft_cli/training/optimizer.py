@@ -14,7 +14,7 @@ Bytes per bf16 parameter, including gradient and weight: 16 with masters, 12 sto
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol, TypedDict
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from sdft_cli.config.recipe import Train
+from sdft_cli.distributed.shards import Shards
 from sdft_cli.errors import UsageError
 from sdft_cli.training.stochastic_rounding import round_to_bf16
 from sdft_cli.training.warm_up import warm_up_steps
@@ -72,24 +73,37 @@ class OptimizerState(TypedDict):
     masters: dict[str, Tensor]
 
 
+class Moments(TypedDict):
+    """Adam's state of one parameter: its moments, flat or in its shape, and how many steps they have seen."""
+
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    step: float
+
+
 class MasterAdamW:
     """AdamW over the trainable parameters of ``model``, by name; ``watched`` if `step` will be given ``moved``.
+
+    With ``shards``, the model's sharded twin, over this rank's parts of them.
 
     fp32 parameters that are not watched are moved by a single optimizer, all others piece by piece, so that there is
     never an fp32 copy of all gradients.
     """
 
-    def __init__(self, model: nn.Module, settings: Train, watched: bool = False):
-        self.params = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.settings = settings
+    def __init__(self, model: nn.Module, settings: Train, watched: bool = False, shards: Shards | None = None):
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.params = shards.local if shards else trained
+        self.settings, self.shards = settings, shards
         unmastered = {n for n, p in self.params.items() if settings.master == "stochastic" or p.dtype == torch.float32}
         self.masters = {n: p if n in unmastered else p.detach().float() for n, p in self.params.items()}
-        self.device = next(iter(self.params.values())).device
-        self.fused = self.device.type == "cuda" or sum(p.numel() for p in self.params.values()) >= FUSED_FROM
+        self.device = next(iter(trained.values())).device
+        self.fused = self.device.type == "cuda" or sum(p.numel() for p in trained.values()) >= FUSED_FROM
         self._share: Tensor | float = 1.0
         narrow = any(p.dtype != torch.float32 for p in self.params.values())
         self.pieces = self._cut() if narrow or watched else []
         self.adams = [p.adam for p in self.pieces] or [self._adam(list(self.params.values()))]
+        whole = [_Piece(name, slice(None), param, self.adams[0]) for name, param in self.params.items()]
+        self.moved = self.pieces or whole  # what Adam moves
 
     def _cut(self) -> list[_Piece]:
         pieces = []
@@ -111,7 +125,7 @@ class MasterAdamW:
             "betas": (self.settings.beta1, self.settings.beta2),
             "weight_decay": self.settings.weight_decay,
         }
-        if self.settings.optimizer == "adamw" and self.fused:
+        if self.settings.optimizer != "adamw8bit" and self.fused:
             settings["fused"] = True
         return settings
 
@@ -121,7 +135,9 @@ class MasterAdamW:
         norms = [
             torch.linalg.vector_norm(p.grad, dtype=torch.float32) for p in self.params.values() if p.grad is not None
         ]
-        norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+        norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), device=self.device)
+        if self.shards:
+            norm = self.shards.norm(norm)
         self._share = (self.settings.grad_norm / (norm + 1e-6)).clamp(max=1.0)
         return float(norm)
 
@@ -174,12 +190,47 @@ class MasterAdamW:
         return {n: m.detach() for n, m in self.masters.items()}
 
     def state_dict(self) -> OptimizerState:
-        masters = {n: m.detach() for n, m in self.masters.items() if m is not self.params[n]}
         states: list[AdamState] = [
             {"state": saved["state"], "param_groups": saved["param_groups"]}
             for saved in (adam.state_dict() for adam in self.adams)
         ]
-        return {"adam": states, "names": list(self.masters), "masters": masters}
+        return {"adam": states, "names": list(self.masters), "masters": self.own_masters()}
+
+    def own_masters(self) -> dict[str, Tensor]:
+        """The fp32 masters of narrower parameters, by name."""
+        return {n: m.detach() for n, m in self.masters.items() if m is not self.params[n]}
+
+    def moments(self) -> dict[str, Moments]:
+        """Adam's state by parameter; nothing for those that have not been moved yet."""
+        found: dict[str, list[dict[str, Tensor]]] = {}
+        for name, _, param, adam in self.moved:
+            if state := adam.state.get(param):
+                found.setdefault(name, []).append(state)
+        return {
+            name: {
+                "exp_avg": torch.cat([each["exp_avg"].reshape(-1) for each in states]),
+                "exp_avg_sq": torch.cat([each["exp_avg_sq"].reshape(-1) for each in states]),
+                "step": float(states[0]["step"]),
+            }
+            for name, states in found.items()
+        }
+
+    @torch.no_grad()
+    def load_moments(self, moments: Mapping[str, Moments], masters: Mapping[str, Tensor]) -> None:
+        """Restore `moments` and masters."""
+        states: dict[int, dict[int, dict[str, Tensor]]] = {}
+        for i, (name, at, param, adam) in enumerate(self.moved):
+            if (each := moments.get(name)) is not None:
+                shape = (-1,) if self.pieces else param.shape
+                state = {kind: each[kind].reshape(-1)[at].reshape(shape).clone() for kind in ("exp_avg", "exp_avg_sq")}
+                number = self.adams.index(adam)
+                states.setdefault(number, {})[0 if self.pieces else i] = {"step": torch.tensor(each["step"]), **state}
+        for number, state_of in states.items():
+            adam = self.adams[number]
+            adam.load_state_dict({"state": state_of, "param_groups": adam.state_dict()["param_groups"]})
+        for name, master in masters.items():
+            self.masters[name].copy_(master.reshape(self.masters[name].shape))
+            self.params[name].copy_(self.masters[name])
 
     def load_state_dict(self, state: OptimizerState) -> None:
         """Restore what `state_dict` gave; `ValueError` where it belongs to other parameters."""

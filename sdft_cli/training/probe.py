@@ -27,11 +27,20 @@ from sdft_cli.models import pretrained
 from sdft_cli.models.engine import ENGINES, Engine
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.views import VIEWS
-from sdft_cli.training import available_memory, probe_costs, probe_demonstrations, probe_temperatures, probe_views
+from sdft_cli.training import (
+    available_memory,
+    probe_costs,
+    probe_demonstrations,
+    probe_temperatures,
+    probe_views,
+    what_fits,
+)
 from sdft_cli.training.cost_estimates import footprint, load_of, percentiles
+from sdft_cli.training.fit import fit, settle
+from sdft_cli.training.memory_outlook import THIS_MACHINE, Hardware, Lengths, Model
 from sdft_cli.training.preflight import StagePlan, most, notes_of, plan
 from sdft_cli.training.probe_advice import CONTENDERS, best_view, contenders
-from sdft_cli.training.probe_record import Measured, ProbeMemory, PromptLengths, Takeover, TaskProbe
+from sdft_cli.training.probe_record import ElsewhereFacts, Measured, ProbeMemory, PromptLengths, Takeover, TaskProbe
 from sdft_cli.training.probe_subject import Subject, written_lengths
 from sdft_cli.training.probe_takeover import PREFIXES, TAKEOVER_ROWS, take_over
 from sdft_cli.training.probe_views import Candidate, MeasuredView, Student
@@ -43,10 +52,11 @@ from sdft_cli.types import Rollout
 DEMONSTRATION = "demonstration"
 
 
-def measure(recipe: Recipe, limit: int, quick: bool = False) -> Measured:
+def measure(recipe: Recipe, limit: int, quick: bool = False, hardware: Hardware = THIS_MACHINE) -> Measured:
     """Probe every task of ``recipe`` on at most ``limit`` train rows each; if ``quick``, the recipe's own view and
     method alone, at its own temperature, without taking over.
 
+    Of ``hardware`` that is named it is told what fits there, beside what is measured here.
     Rows that training would refuse are left out and counted, whatever ``train.on_bad_row`` says.
     """
     began = time.monotonic()
@@ -62,12 +72,17 @@ def measure(recipe: Recipe, limit: int, quick: bool = False) -> Measured:
     for note in notes_of(plans):
         console.err.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
     check_judge(recipe, [stage.task for stage in plans], _say)
+    lengths = Lengths(*most(plans))
+    found = fit(recipe, Model.of(recipe, location), lengths)
+    settle(plans, found)  # as training would
+    if found.text:
+        _say(found.text)
     before = available_memory.resident()
     policy = pretrained.load(location, recipe.runtime, recipe.lora)
     probe = _Probe(recipe, policy, limit, quick)
     tasks = [probe.task(stage) for stage in plans]
     probe.engine.close()
-    needs = footprint(recipe, location, len(plans), load_of(recipe, *most(plans)))
+    needs = footprint(found.recipe, location, len(plans), load_of(recipe, *lengths))
     peak, peak_of = probe_costs.peak(policy.device)
     memory: ProbeMemory = {**needs, "peak_bytes": peak, "peak_of": peak_of, "before_bytes": before}
     return {
@@ -83,7 +98,16 @@ def measure(recipe: Recipe, limit: int, quick: bool = False) -> Measured:
         "probe_seconds": time.monotonic() - began,
         "memory": memory,
         "other_peaks": {} if quick else _other_peaks(recipe, location, plans),
+        **_elsewhere(recipe, location, lengths, hardware),
     }
+
+
+def _elsewhere(recipe: Recipe, location: str, lengths: Lengths, hardware: Hardware) -> ElsewhereFacts:
+    """How the run fits on hardware that is named, and what else would fit where; nothing of this machine."""
+    if hardware.memory is None:
+        return {}
+    plan = what_fits.facts(what_fits.planned(recipe, location, lengths, hardware))
+    return {"plan": plan, "what_fits": what_fits.table(recipe, location, lengths)}
 
 
 def _other_peaks(recipe: Recipe, location: str, plans: list[StagePlan]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from sdft_cli.runs.records import Summary
 from sdft_cli.runs.token_records import Divergences, MeanValue, SkipFirstFacts
 from sdft_cli.stats.intervals import Interval
 from sdft_cli.training.cost_estimates import Footprint, Percentiles
+from sdft_cli.training.plan_text import Cell, PlanFacts
 from sdft_cli.types import Json
 
 
@@ -190,7 +191,14 @@ class ProbeMemory(Footprint):
     before_bytes: int
 
 
-class Measured(TypedDict):
+class ElsewhereFacts(TypedDict, total=False):
+    """How the run fits on hardware that was asked about, and what else would fit where."""
+
+    plan: PlanFacts
+    what_fits: list[Cell]
+
+
+class Measured(ElsewhereFacts):
     """Everything that a probe measures. ``limit`` is the most train rows per task, ``probe_seconds`` the time that the
     probe itself took, ``other_peaks`` the predicted peak memory of other methods in bytes."""
 

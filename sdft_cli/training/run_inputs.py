@@ -211,11 +211,11 @@ def _same_place(before: str, now: str) -> bool:
 
 
 def _versions(run: Run) -> dict[str, list[Json]]:
-    """The versions that are not those of ``environment.json``, by name."""
+    """The versions that are not those of ``environment.json``, by name; `folder.RANDOM_NUMBERS` counts as one."""
     path = run.folder / "environment.json"
     if not json_files.exists(path):
         return {}
-    recorded, now = json_object(path), environment()
+    recorded, now = {"random_numbers": "by batch", **json_object(path)}, environment()
     return {
         name: [recorded[name], now[name]]
         for name in now

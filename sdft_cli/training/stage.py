@@ -115,7 +115,7 @@ class StageTrainer:
             engine,
             batches,
             stored=self._rollouts(at.phase, batches, engine),
-            origin=lambda: self.start.teacher_weights(teacher),
+            origin=self.start.teacher_origin(teacher),
             quiet=lambda steps: self.schedule.pauses(begin + steps),
             looks=lambda step: step == 0 or self.schedule.evaluates(begin + step + 1),
             skip_first=self.run.metrics.skip_first(self.stage, at.phase),

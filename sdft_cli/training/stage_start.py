@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from sdft_cli.config.model_locations import locate
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.distributed.team import team
 from sdft_cli.errors import UsageError
 from sdft_cli.models import pretrained, quantization
-from sdft_cli.models.engine import ENGINES, Engine
+from sdft_cli.models.engine import Engine
 from sdft_cli.models.policy import Policy
+from sdft_cli.models.split_engine import made_together
 from sdft_cli.runs.checkpoints import Checkpoint
 from sdft_cli.runs.folder import Run
 from sdft_cli.runs.records import StageId
 from sdft_cli.training.batches import seed_of
+from sdft_cli.training.learner import Origin
 from sdft_cli.training.teacher import Weights
 
 
@@ -30,7 +34,12 @@ def load_policy(recipe: Recipe, model: str) -> Policy:
 
 def load_engine(recipe: Recipe, model: str) -> Engine:
     """The recipe's engine, sampling from `load_policy`'s policy, which it holds."""
-    return ENGINES.get(recipe.engine.name)(load_policy(recipe, model), recipe.engine)
+    return made_together(team().make(load_policy, recipe, model), recipe.engine)
+
+
+def weights_of(recipe: Recipe, model: str) -> Weights:
+    """The weights of the model named ``model``, by name."""
+    return {name: parameter.detach() for name, parameter in load_policy(recipe, model).model.named_parameters()}
 
 
 def load_measured(recipe: Recipe, model: str) -> Engine:
@@ -60,12 +69,11 @@ class StageStart:
         missing = f"stage {self.stage.number - 1} has no final checkpoint"
         raise UsageError(f"{self.run.folder}: {missing}", "start a new run")
 
-    def teacher_weights(self, start: str) -> Weights:
-        """The weights that a teacher starts from, by name: those of the run's first model (``base``), or those that
-        the stage begins with."""
+    def teacher_origin(self, start: str) -> Origin:
+        """Loads the weights that a teacher starts from, by name: those of the run's first model (``base``), or those
+        that the stage begins with."""
         before = None if start == "base" else self._stage_before()
-        policy = load_policy(self.run.recipe, str(before.model) if before else self.run.recipe.model)
-        return {name: parameter.detach() for name, parameter in policy.model.named_parameters()}
+        return partial(weights_of, self.run.recipe, str(before.model) if before else self.run.recipe.model)
 
     def _stage_before(self) -> Checkpoint | None:
         """The final checkpoint of the stage before; None for the first stage, or where it is missing."""

@@ -6,7 +6,8 @@ from sdft_cli.config.recipe import Recipe, Teacher
 from sdft_cli.models.policy import Policy
 from sdft_cli.training import memory_model
 from sdft_cli.training.available_memory import free_bytes
-from sdft_cli.training.memory_model import MARGIN, Load
+from sdft_cli.training.memory_model import Load
+from sdft_cli.training.memory_shards import counts_of
 
 
 def choose_storage(policy: Policy, recipe: Recipe) -> Teacher | None:
@@ -19,9 +20,9 @@ def choose_storage(policy: Policy, recipe: Recipe) -> Teacher | None:
         return settings
     on_device = settings.model_copy(update={"storage": "device"})
     recipe = recipe.model_copy(update={"teacher": on_device})
-    sizes, counts = memory_model.dims(policy.core.config), memory_model.counts_of(policy.model)
+    sizes, counts = memory_model.dims(policy.core.config), counts_of(policy.model, bits=recipe.lora.bits)
     smallest, width, device = Load(1, 1, 1, recompute=True), policy.dtype.itemsize, policy.device.type
     step = memory_model.predict(recipe, sizes, counts, width, smallest, device)
     free = free_bytes(policy.device)
-    tight = device == "cuda" and free is not None and step.peak - step.lasting.weights > free * MARGIN
+    tight = device == "cuda" and free is not None and step.need - step.lasting.weights > free
     return settings.model_copy(update={"storage": "cpu"}) if tight else on_device

@@ -57,6 +57,7 @@ MODES = {
     "tasks": ("tasks", ""),
     "graders": ("graders", ""),
 }
+HARDWARE = {"gpus": "--gpus 2", "device_memory": "--device-memory 24GB"}
 #: A flag's words in every mode of a command; None where another table has them. {flag} in an error is its own name.
 RECIPE = {
     "recipe": "r.toml",
@@ -138,6 +139,7 @@ FLAGS: dict[str, dict[str, str]] = {
         "limit": "--limit 3",
         "quick": "--quick",
         "write_recipe": "--write-recipe new.toml",
+        **HARDWARE,
         "strict": "",
     },
     "train": {
@@ -147,6 +149,7 @@ FLAGS: dict[str, dict[str, str]] = {
         "suite": "--suite micro",
         "on_bad_row": "--on-bad-row drop",
         "stop_if_prior_drops": "--stop-if-prior-drops 0.1",
+        **HARDWARE,
         "resume": "",
         "continue_run": "",
         "dry_run": "",
@@ -244,6 +247,9 @@ REFUSED = {
     },
     ("sweep, resumed", "out"): "--resume needs a sweep's folder, not o",
     **{(mode, "base"): "micro is no adapter, and nothing has moved" for mode in ("probe", "train", "train, dry")},
+    ("train", "gpus"): "--gpus 2: several processes are not available yet",
+    ("train", "device_memory"): "--device-memory: training takes what memory there is",
+    ("probe", "gpus"): "--gpus 2: a probe runs on one device",
     ("eval", "samples"): "--samples is only used for pass@k",
     ("eval", "gate"): "--gate safe is how gates are decided, and none is set",
     ("eval", "junit"): "--junit and --markdown report on gates",

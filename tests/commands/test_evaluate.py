@@ -243,7 +243,7 @@ def test_samples_grow_by_blocks(model, data, loads, monkeypatch):
     assert drawn == [range(8), range(8, 10)] and first["samples"] == 10 and first["questions"] == 3
     assert scores(**request, pass_at=(1, 2), samples=10)["tasks"][A]["pass_at"] == first and len(drawn) == 2
     scores(**request, pass_at=(1, 16), samples=16)
-    assert drawn[2:] == [range(8, 16)]
+    assert drawn[2:] == [range(10, 16)]  # those that are kept are not drawn again
     assert scores(**request, pass_at=(4,))["tasks"][A]["pass_at"]["samples"] == 4 and len(drawn) == 3
     [file] = Path("runs/evals").glob("*/*-samples.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]

@@ -27,6 +27,7 @@ from support.real_server import SERVERS, serving, teach
 from sdft_cli import plugins
 from sdft_cli.commands.prepare import Inputs, dry_run, prepare, print_dry_runs, submit
 from sdft_cli.config.model_locations import EMBEDDED
+from sdft_cli.config.recipe import Runtime
 from sdft_cli.data.dataset import read_split
 from sdft_cli.data.manifest import read_manifest
 from sdft_cli.errors import GateError, SdftError, UsageError
@@ -40,6 +41,7 @@ from sdft_cli.llm.progress import Progress, ProgressDisplay
 from sdft_cli.llm.rejection_sampling import first_right
 from sdft_cli.llm.reply_store import ReplyStore
 from sdft_cli.llm.types import LENGTH, REFUSED, Exchange, PromptResult, Reply, Request, TeacherOptions, advance
+from sdft_cli.models import pretrained
 from sdft_cli.types import Example, Prepared, PrepareOptions, Score, Task
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -829,6 +831,30 @@ def test_a_local_model_refuses_prompts_that_do_not_fit_its_window(tmp_path, tiny
     (left_out,) = read_manifest(tmp_path / "sums")["filtered"]["rows"]
     assert left_out["where"] == "long"
     assert left_out["detail"].startswith("1 refused by the endpoint: 3")  # and how many tokens it has
+
+
+def test_a_local_models_reply_does_not_depend_on_what_is_asked_beside_it(tmp_path, tiny_model):
+    """Neither on batches nor on a neighbour that leaves less room in the window."""
+    chat = pretrained.load(str(tiny_model), Runtime()).chat
+    prompts = [[{"role": "user", "content": text}] for text in ("one ?", "two ?", "one " * (chat.window - 16))]
+    assert chat.window - 12 < len(chat.prompt_ids(prompts[2])) < chat.window  # less room than is asked for
+    requests = [Request(prompt, 1.0, 12, {"top_k": 20}, (0, 1, 2)) for prompt in prompts]
+    texts = []
+    for concurrency, count in ((1, 3), (4, 3), (9, 3), (9, 2)):
+        replies: dict[int, list[Reply]] = {}
+
+        def exchange(i: int, replies: dict[int, list[Reply]] = replies) -> Exchange:
+            replies[i] = yield requests[i]
+            return PromptResult()
+
+        with ReplyStore(tmp_path / f"{concurrency}-{count}.sqlite") as store:
+            model = LocalModel(local(tiny_model, concurrency=concurrency), store, Progress())
+            model.run([exchange(i) for i in range(count)], lambda result: None)
+        texts.append([[reply.text for reply in replies[i]] for i in range(2)])
+        lengths = [max(reply.completion_tokens for reply in replies[i]) for i in range(count)]
+        assert lengths[:2] == [12, 12] and all(0 < length < 12 for length in lengths[2:])
+    assert texts[0] == texts[1] == texts[2] == texts[3]
+    assert len({text for of_prompt in texts[0] for text in of_prompt}) == 6
 
 
 def test_a_local_model_supports_a_few_settings(tmp_path, tiny_model):

@@ -386,6 +386,7 @@ def test_another_library_a_plugins_code_and_a_templates_date_are_said_and_record
     assert json.loads((run / "inputs.json").read_text())["data"].keys() == {A, C}
     plugin.write_text(ENGINE + "\n# better\n")
     versions = json.loads((run / "environment.json").read_text())
+    assert versions.pop("random_numbers") == "by row"  # older versions drew others and recorded nothing
     (run / "environment.json").write_text(json.dumps({**versions, "torch": "1.0"}))
     (run / "done.json").unlink()
     done = sdft("train", "--resume", "--out", run)
@@ -393,6 +394,8 @@ def test_another_library_a_plugins_code_and_a_templates_date_are_said_and_record
     assert f"torch 1.0 → {versions['torch']}" in done.err and "my.py" in done.err and "the date" in done.err
     changed = settings_rows(run)[-1]["changed"]
     assert changed["environment.torch"] == ["1.0", versions["torch"]]
+    assert "random_numbers by batch → by row" in done.err
+    assert changed["environment.random_numbers"] == ["by batch", "by row"]
     assert {f"inputs.others.{plugin}", f"inputs.rendered.{A}"} <= set(changed)
     assert json.loads((run / "environment.json").read_text())["torch"] == versions["torch"]
 

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from sdft_cli.config.recipe import METHODS
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.models import adapters
-from sdft_cli.training.memory_model import Load, counts_of, dims, predict
+from sdft_cli.training.memory_model import Load, dims, predict
+from sdft_cli.training.memory_shards import counts_of
 
 PAGE = read("README.md")
 GIB = 1 << 30

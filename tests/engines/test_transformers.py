@@ -12,8 +12,9 @@ from scipy import stats
 from support.architectures import ARCHITECTURES, build, random_model
 
 from sdft_cli.config.recipe import EngineSettings, Lora, Runtime, Sampler
-from sdft_cli.engines import _fast_layers, _ladder
+from sdft_cli.engines import _fast_layers, _ladder, transformers
 from sdft_cli.engines._decoding import BatchDecoder, FastDecoder, ForwardDecoder
+from sdft_cli.engines._numbers import uniform_numbers
 from sdft_cli.engines._unpadded import UnpaddedDecoder
 from sdft_cli.engines.transformers import TransformersEngine, _draw, truncate
 from sdft_cli.errors import SdftError
@@ -45,7 +46,7 @@ def test_greedy_equals_generate(policy: Policy, prompts: list[list[int]]) -> Non
 
 
 def test_logprobs_are_those_of_a_plain_forward_pass(policy: Policy, prompts: list[list[int]]) -> None:
-    rollouts = TransformersEngine(policy, EngineSettings(max_batch=2)).sample(prompts, Sampler(), 9, seed=3)
+    rollouts = TransformersEngine(policy, EngineSettings(max_batch=2)).sample(prompts, Sampler(), 7, seed=3)
     check_logprobs(policy, rollouts)
 
 
@@ -142,7 +143,8 @@ def p_value(one: Counter[Any], two: Counter[Any]) -> float:
 def test_a_rare_token_has_its_share() -> None:
     """Probabilities of 1e-3 beside one of nearly 1, and zeros that are never drawn."""
     p = torch.tensor([0.0, 0.996, 0.0, 1e-3, 2e-3, 1e-3, 0.0]).expand(200_000, -1)
-    drawn = torch.bincount(_draw(p, torch.Generator().manual_seed(0)), minlength=7) / 200_000
+    numbers_B = torch.from_numpy(uniform_numbers(0, [0], range(200_000))[0])
+    drawn = torch.bincount(_draw(p, numbers_B), minlength=7) / 200_000
     assert drawn[[0, 2, 6]].tolist() == [0, 0, 0]
     assert ((drawn - p[0]).abs() <= 5 * (p[0] * (1 - p[0]) / 200_000).sqrt()).all()
 
@@ -227,6 +229,76 @@ NAMES = {
     ForwardDecoder: "left-padded batches",
     UnpaddedDecoder: "batches of equal length",
 }
+
+
+# --- a row's completion is its own ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_model: Path) -> Policy:
+    """In fp64, so that it is not rounding that decides a token, and with every sixth token a stop token."""
+    policy = pretrained.load(str(tiny_model), Runtime())
+    policy.core.double()
+    policy.core.generation_config.eos_token_id = [policy.chat.eos_id, *range(10, 1203, 6)]
+    return policy
+
+
+@pytest.fixture(scope="module")
+def many(prompts: list[list[int]]) -> list[list[int]]:
+    """16 prompts of mixed lengths, some of them equal."""
+    draw = random.Random(0)
+    return [[*draw.choice(prompts), *draw.choices(range(1200), k=draw.choice((0, 0, 3, 7)))] for _ in range(16)]
+
+
+def kept(rollouts: list[Rollout]) -> list[tuple[list[int], list[int], str]]:
+    return [(r.prompt_ids, r.ids, r.finish) for r in rollouts]
+
+
+@pytest.mark.parametrize("decoder", [FastDecoder, ForwardDecoder, UnpaddedDecoder])
+def test_how_rows_are_grouped_changes_nothing(
+    exact: Policy, many: list[list[int]], monkeypatch: pytest.MonkeyPatch, decoder: type[BatchDecoder]
+) -> None:
+    """Cut into calls, into batches, or into halves where memory runs out; whether finished rows are dropped or not."""
+    sampler, engine = Sampler(temperature=0.9), TransformersEngine(exact)
+    take(engine, NAMES[decoder])
+    whole = engine.sample(many, sampler, 7, seed=5)
+    assert len({len(r.ids) for r in whole}) > 4 and {r.finish for r in whole} == {"stop", "length"}
+    for calls in (2, 4, 8):
+        parts = [range(first, len(many), calls) for first in range(calls)]
+        drawn = {i: r for part in parts for i, r in zip(part, sampled(engine, many, sampler, part), strict=True)}
+        assert kept([drawn[i] for i in range(len(many))]) == kept(whole)
+    for engine.max_batch in (1, 3, 64):
+        assert kept(engine.sample(many, sampler, 7, seed=5)) == kept(whole)
+    with monkeypatch.context() as patch:
+        for share, every in ((0.0, 1), (0.5, 3), (2.0, 1)):  # dropped at once, later, and never
+            patch.setattr(transformers, "FINISHED", share)
+            patch.setattr(transformers, "CHECK_EVERY", {"cpu": every})
+            assert kept(engine.sample(many, sampler, 7, seed=5)) == kept(whole)
+    real = decoder.step
+
+    def step(self: BatchDecoder, next_B: torch.Tensor) -> torch.Tensor:
+        if len(next_B) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, next_B)
+
+    monkeypatch.setattr(decoder, "step", step)
+    assert kept(engine.sample(many, sampler, 7, seed=5)) == kept(whole) and engine.facts["max_batch"] <= 6
+
+
+def sampled(engine: TransformersEngine, prompts: list[list[int]], sampler: Sampler, rows: range) -> list[Rollout]:
+    """Some rows of the draw of seed 5."""
+    return engine.sample([prompts[i] for i in rows], sampler, 7, seed=5, rows=rows)
+
+
+def test_equal_prompts_differ_and_every_way_to_decode_draws_the_same(exact: Policy, many: list[list[int]]) -> None:
+    drawn, engine = [], TransformersEngine(exact)
+    for name in NAMES.values():
+        take(engine, name)
+        drawn.append(kept(engine.sample([*many, *[many[0]] * 20], Sampler(), 7, seed=2)))
+    assert drawn[0] == drawn[1] == drawn[2]
+    same = [tuple(ids) for _, ids, _ in drawn[0][16:]]
+    assert len(set(same)) > 15  # of 20; a few end with their first token
+    assert drawn[0] != kept(engine.sample([*many, *[many[0]] * 20], Sampler(), 7, seed=3))
 
 
 def test_an_adapter_is_sampled_with(tiny_model: Path, prompts: list[list[int]]) -> None:

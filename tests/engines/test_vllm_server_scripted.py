@@ -11,13 +11,14 @@ from support.vllm_like_server import VllmLike
 
 from sdft_cli.config.recipe import EngineSettings, Lora, Runtime, Sampler, build
 from sdft_cli.engines import _weight_check
-from sdft_cli.engines._vllm import Generated, complaint, row_seed
+from sdft_cli.engines._vllm import Generated, complaint
 from sdft_cli.engines._weight_check import WeightCheck, trainer_logprobs
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.engines.vllm import ColocatedEngine
 from sdft_cli.engines.vllm_server import ServerEngine
 from sdft_cli.errors import SdftError, UsageError
 from sdft_cli.models import pretrained
+from sdft_cli.models.engine import row_seed
 from sdft_cli.models.policy import Policy
 from sdft_cli.training import recipe_checks
 
@@ -82,7 +83,17 @@ def test_requests_name_every_parameter_and_rows_have_their_own_seeds(
         "n": 1,
     }
     assert body["stop_token_ids"] == policy.stop_ids and body["return_token_ids"]
-    assert row_seed(3, 0) != row_seed(3, 1) != row_seed(4, 1) and 0 <= row_seed(3, 0) < 2**63
+    engine.close()
+
+
+def test_a_requests_seed_is_that_of_its_row(policy: Policy, prompts: list[list[int]], server: VllmLike) -> None:
+    engine, sampler, many = ServerEngine(policy, EngineSettings(base_url=server.url)), Sampler(top_k=7), prompts * 3
+    whole = engine.sample(many, sampler, 4, seed=3)
+    parts = [engine.sample([many[i] for i in rows], sampler, 4, seed=3, rows=rows) for rows in ([5, 0, 2], [1, 3, 4])]
+    drawn = dict(zip([5, 0, 2, 1, 3, 4], [r.ids for part in parts for r in part], strict=True))
+    assert [drawn[i] for i in range(6)] == [r.ids for r in whole] and whole[0].ids != whole[2].ids
+    seeds = [body["seed"] for body in server.asked("/v1/completions") if body.get("top_k") == 7]
+    assert sorted(seeds) == sorted(2 * [row_seed(3, row) for row in range(6)])
     engine.close()
 
 

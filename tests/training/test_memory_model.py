@@ -16,9 +16,10 @@ from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.models import pretrained
 from sdft_cli.models.batching import Row
 from sdft_cli.models.policy import Policy
-from sdft_cli.training import cost_estimates, memory_model
+from sdft_cli.training import cost_estimates, memory_model, memory_shards
 from sdft_cli.training import optimizer as optimizing
-from sdft_cli.training.memory_model import Counts, Dims, Load
+from sdft_cli.training.memory_model import Dims, Load
+from sdft_cli.training.memory_shards import Counts
 from sdft_cli.training.optimizer import MasterAdamW
 from sdft_cli.training.teacher import CompressedTeacher, is_compressed, make_teacher
 
@@ -38,7 +39,7 @@ def test_activations_are_those_that_autograd_keeps(tiny_model: Path, dtype: str,
     batch = [Row([5] * 40, [7] * 40, [1.0] * 40) for _ in range(8)]
     policy.gradient_checkpointing(recompute)
     seen = saved_bytes(policy, batch)
-    counts, sized = memory_model.counts_of(policy.model), memory_model.dims(policy.core.config)
+    counts, sized = memory_shards.counts_of(policy.model), memory_model.dims(policy.core.config)
     kept, _ = memory_model.activations(counts.lora, sized, WIDTHS[dtype], Load(8 * 80, 8 * 40, 80, recompute=recompute))
     if recompute:  # the peak also has the activations of the layer that the backward pass is in
         one, none = (
@@ -57,7 +58,7 @@ def test_lasting_bytes_are_those_held_after_a_step(
 ) -> None:
     policy = load(tiny_model, dtype, rank)
     recipe = Recipe(train=Train(master=master), teacher=Teacher(storage=storage), lora=Lora(rank=rank))
-    counts = memory_model.counts_of(policy.model)
+    counts = memory_shards.counts_of(policy.model)
     optimizer = MasterAdamW(policy.model, recipe.train, watched=is_compressed(recipe.teacher, policy.lora))
     teacher = make_teacher(policy, recipe.teacher, exact=optimizer.exact())
     for param in optimizer.params.values():
@@ -91,7 +92,7 @@ def test_prefetching_needs_a_copy_of_the_trained_weights_and_memory_twice(tiny_m
     engine = TransformersEngine(policy, recipe.engine)
     shared = {p.data_ptr() for p in policy.model.parameters()}
     own = [p for p in engine.sampled.model.parameters() if p.data_ptr() not in shared]
-    counts = memory_model.counts_of(policy.model)
+    counts = memory_shards.counts_of(policy.model)
     assert memory_model.lasting(recipe, counts, 4).sampler_copy == size(own) > 0
     assert memory_model.lasting(usual, counts, 4).sampler_copy == 0
     shape, load_ = memory_model.dims(policy.core.config), Load(640, 320, 80, rows=8)
@@ -108,7 +109,7 @@ def test_counts_without_weights_are_those_of_the_loaded_model(tiny_model: Path) 
     for rank in (0, 4):
         recipe = assemble(None, {"model": str(tiny_model)}, [f"lora.rank={rank}"])
         policy = load(tiny_model, "float32", rank)
-        assert cost_estimates._counts(recipe, str(tiny_model)) == memory_model.counts_of(policy.model)
+        assert cost_estimates._counts(recipe, str(tiny_model)) == memory_shards.counts_of(policy.model)
 
 
 def test_a_size_that_differs_from_layer_to_layer_counts_at_its_largest() -> None:
@@ -137,7 +138,7 @@ def test_the_peak_depends_on_the_settings() -> None:
     assert full - peak(master="stochastic") == pytest.approx(4 * 7.6)
     assert full - peak(optimizer="adamw8bit") == pytest.approx(6 * 7.6, rel=0.03)
     assert peak(load=Load(16384, 8192, 2048, recompute=True)) < full - 50
-    adapter = counts._replace(trained=160_000_000, largest=600_000)
+    adapter = counts._replace(trained=160_000_000, largest=600_000, lora=True)
     assert 15.2 < peak(adapter, Load(2048, 1024, 2048)) < 40
     assert peak(load=Load(2048, 1024, 2048, rows=256)) > peak(load=Load(2048, 1024, 2048, rows=1)) + 5
 

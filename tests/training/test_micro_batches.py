@@ -13,8 +13,8 @@ from sdft_cli.models.batching import Row, collate, group_rows
 from sdft_cli.models.policy import Policy
 from sdft_cli.models.scoring import Scoring
 from sdft_cli.training import micro_batches
+from sdft_cli.training.learner import Learner
 from sdft_cli.training.micro_batches import DoesNotFit, MicroBatchBudget
-from sdft_cli.training.trainer import PhaseTrainer
 
 TOKENS = Recipe().train.micro_batch_budget
 
@@ -37,9 +37,9 @@ class Full:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, when) -> None:
         self.when, self.calls, self.tokens = when, 0, []
-        real = PhaseTrainer.loss
+        real = Learner.loss
 
-        def loss(stage: PhaseTrainer, group: list[Row], *rest):
+        def loss(stage: Learner, group: list[Row], *rest):
             self.calls += 1
             self.tokens.append(len(group) * max(r.length for r in group))
             result = real(stage, group, *rest)
@@ -48,7 +48,7 @@ class Full:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
             return result
 
-        monkeypatch.setattr(PhaseTrainer, "loss", loss)
+        monkeypatch.setattr(Learner, "loss", loss)
 
 
 @pytest.mark.parametrize("sets", [(), ("lora.rank=4", "lora.dropout=0.0")])
@@ -64,8 +64,8 @@ def test_a_step_that_ran_out_of_memory_is_repeated_in_halves(
     hit.policy.scoring = Scoring()
     logged = [hit.step(0), hit.step(1)]
     assert "out of memory" in logged[0]["memory"] and "\n" not in logged[0]["memory"] and "memory" not in logged[1]
-    assert logged[0]["micro_batch_tokens"] == hit.budget.tokens <= full.tokens[0] // 2
-    assert max(full.tokens[1:]) <= hit.budget.tokens  # for all later steps
+    assert logged[0]["micro_batch_tokens"] == hit.learner.budget.tokens <= full.tokens[0] // 2
+    assert max(full.tokens[1:]) <= hit.learner.budget.tokens  # for all later steps
     for one, other in zip(plain, logged, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
     theirs = dict(calm.policy.model.named_parameters())
@@ -83,7 +83,7 @@ def test_rows_that_do_not_fit_alone_are_checkpointed_then_refused(
     Full(monkeypatch, single)
     hit = stage(tiny_model, micro_data, "sdft")
     logged = hit.step(0)
-    assert hit.budget.recomputes and "gradient checkpointing is on" in logged["memory"]
+    assert hit.learner.budget.recomputes and "gradient checkpointing is on" in logged["memory"]
     hit.step(1)
     Full(monkeypatch, lambda *_: True)
     with pytest.raises(DoesNotFit, match="a row of") as error:
@@ -127,9 +127,9 @@ def test_moments_of_a_resumed_run_are_not_counted_twice(
     first = stage(tiny_model, micro_data, "sdft")
     first.step(0)
     first.save(tmp_path / "model", tmp_path)
-    held = first.optimizer.held()
-    moments = 2 * 4 * sum(p.numel() for p in first.optimizer.params.values())
-    assert moments <= held <= moments + 4 * len(first.optimizer.params)  # and a step count for each
+    held = first.learner.optimizer.held()
+    moments = 2 * 4 * sum(p.numel() for p in first.learner.optimizer.params.values())
+    assert moments <= held <= moments + 4 * len(first.learner.optimizer.params)  # and a step count for each
     free = 10**9
     monkeypatch.setattr(micro_batches, "free_bytes", lambda _: free)
     fresh = stage(tiny_model, micro_data, "sdft")

@@ -261,5 +261,5 @@ def test_a_resumed_stage_is_equal_bit_for_bit(
     second.step(2), second.step(3)
     for mine, theirs in zip(second.policy.model.parameters(), whole.policy.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    kept = [next(iter(s.teacher.state_dict().values())) for s in (second, whole)]
+    kept = [next(iter(s.learner.teacher.state_dict().values())) for s in (second, whole)]
     assert all(torch.equal(value, kept[1][name]) for name, value in kept[0].items())

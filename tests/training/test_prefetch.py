@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.row_engine import OlderRowEngine, RowEngine
 from support.trainers import make
 
+from sdft_cli.config.recipe import Runtime
 from sdft_cli.config.recipe_layers import assemble
 from sdft_cli.engines.transformers import TransformersEngine
 from sdft_cli.errors import UsageError
+from sdft_cli.models import pretrained
 from sdft_cli.training import recipe_checks
 from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 
@@ -65,6 +68,19 @@ def test_without_prefetching_no_batch_is_stale(tiny_model: Path, micro_data: Pat
         assert "staleness" not in stage.step(step)
         assert error(stage, before, stage.batch(step)[0]) < 1e-4
     assert stage.engine.sampled is stage.policy  # and there is no second copy of the weights
+
+
+@pytest.mark.parametrize("kind", [RowEngine, OlderRowEngine])
+def test_a_batch_does_not_depend_on_those_it_is_written_with(
+    tiny_model: Path, micro_data: Path, kind: type[RowEngine]
+) -> None:
+    batches = make(tiny_model, micro_data, "grpo", "n=4", "batch=8").batches
+    batches.start(kind(pretrained.load(str(tiny_model), Runtime())))
+    alone = [[row.completion for row in batches.batch(number).rows] for number in range(4)]
+    together = [[row.completion for row in batch.rows] for batch in batches.several(range(1, 4))]
+    assert len({tuple(ids) for rows in alone for ids in rows}) == 32  # 4 batches of 8 rows, none like another
+    assert (together == alone[1:]) == (kind is RowEngine)
+    assert together[0] == alone[1]
 
 
 def test_the_timing_of_threads_changes_nothing(tiny_model: Path, micro_data: Path) -> None:

@@ -84,13 +84,13 @@ def test_lora_trains_only_its_adapter(tiny_model: Path, micro_data: Path) -> Non
 def test_bf16_weights_learn_through_fp32_masters(tiny_model: Path, micro_data: Path) -> None:
     """At lr 1e-5 a bf16 weight of size 0.3 would not move at all in one step; its master adds the steps up."""
     s = stage(tiny_model, micro_data, "sft", "runtime.dtype=bfloat16", "lr=1e-5", "schedule=constant")
-    name, master = next((n, m) for n, m in s.optimizer.masters.items() if "mlp" in n)
+    name, master = next((n, m) for n, m in s.learner.optimizer.masters.items() if "mlp" in n)
     start = master.clone()
     for step in range(4):
         s.step(step)
     drift = (master - start).abs()
     assert drift.max() > 2e-5 and master.dtype == torch.float32
-    torch.testing.assert_close(s.optimizer.params[name], master.to(torch.bfloat16))
+    torch.testing.assert_close(s.learner.optimizer.params[name], master.to(torch.bfloat16))
 
 
 def test_the_step_reports_what_a_person_needs(tiny_model: Path, micro_data: Path) -> None:

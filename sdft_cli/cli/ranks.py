@@ -1,0 +1,57 @@
+"""`sdft` as one of several processes that a launcher such as ``torchrun``, or ``--gpus``, has started: rank 0 runs the
+command, the others do what it asks of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import typer
+
+from sdft_cli.cli import endings
+from sdft_cli.cli.options import say
+from sdft_cli.distributed.team import join, leave
+
+#: Commands that know how to use several processes.
+COMMANDS = ("train", "eval", "probe")
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    return int(os.environ.get("WORLD_SIZE") or 1) > 1
+
+
+def run(app: typer.Typer) -> int:
+    """This process's part of the command that the arguments name; its exit code, which is the leader's to know."""
+    if os.environ.get("RANK", "0") != "0":
+        # a signal reaches all processes; the leader decides what becomes of it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if command not in COMMANDS:
+        if os.environ.get("RANK", "0") == "0":
+            say(f"error: sdft {command} runs as one process, not as {os.environ['WORLD_SIZE']}")
+            say("hint: start it without a launcher; " + ", ".join(COMMANDS) + " can use several")
+        return 2
+    team = join()
+    if not team.leads:
+        team.serve()
+        leave()
+        return 0
+    try:
+        code = endings.run(app)
+    finally:
+        leave()
+    return code
+
+
+def relaunch(gpus: int | None) -> None:
+    """Run this very command in ``gpus`` processes, and exit as they do; nothing where one is enough, or where this
+    process is one of several already."""
+    if gpus is None or several():
+        return
+    from sdft_cli.distributed.launch import launch
+
+    if gpus > 1:
+        raise typer.Exit(launch(gpus, sys.argv[1:]))

@@ -1,0 +1,39 @@
+"""Start the processes of a team on this machine, as ``torchrun --nproc-per-node N`` does, and keep their exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import uuid
+from collections.abc import Sequence
+
+
+def launch(count: int, arguments: Sequence[str]) -> int:
+    """Run ``sdft`` with ``arguments`` in ``count`` processes; the exit code of the one that failed first, or 0."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed has said so itself
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "sdft_cli", *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            print(f"error: rank {rank} was killed by signal {-failure.exitcode}", file=sys.stderr, flush=True)
+        return code_of(failure.exitcode)
+    return 0
+
+
+def code_of(exit_code: int) -> int:
+    """What a shell would say of a process that ended so."""
+    return 128 - exit_code if exit_code < 0 else exit_code
