@@ -121,7 +121,7 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, dtype: torch.dty
     model, followed = copy.deepcopy(start), {n: p.float().clone() for n, p in want.items()}
     optimizer = MasterAdamW(model, settings(lr=1e-2, weight_decay=0.1, grad_norm=0.5), watched=True)
 
-    def moved(name: str, at: slice, before: torch.Tensor, after: torch.Tensor, generator: object) -> None:
+    def moved(name: str, at: slice, before: torch.Tensor, after: torch.Tensor, draws: object) -> None:
         followed[name].detach().view(-1)[at] += after - before
 
     for step in range(5):
