@@ -8,6 +8,7 @@ averaged: the loss is weighted by the whole batch.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -107,12 +108,6 @@ class Shards:
                 self.local[name].grad = cast("DTensor", param.grad).to_local()
                 param.grad = None
 
-    def norm(self, mine: Tensor) -> Tensor:
-        """The norm of all parts, of which this rank's have the norm ``mine``."""
-        squared = mine.detach().square()
-        torch.distributed.all_reduce(squared)
-        return squared.sqrt()
-
     def discard(self) -> None:
         """Clear the gradients of the shards."""
         for _, param in self._sharded():
@@ -138,6 +133,12 @@ class Shards:
             local, self.mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
         )
 
+    def start(self, name: str) -> int:
+        """Where this rank's part begins in the flat parameter ``name``: rows are cut as `torch.chunk` does."""
+        shape = self.trained[name].shape
+        rows = -(-shape[0] // self.mesh.size())
+        return min(self.mesh.get_local_rank() * rows, shape[0]) * math.prod(shape[1:])
+
     def part_of(self, name: str, whole: Tensor) -> Tensor:
         """This rank's part of ``whole``, cut as the parameter ``name`` is."""
         from torch.distributed.tensor import distribute_tensor
@@ -162,6 +163,13 @@ class Shards:
 def _put(local: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
     for name, part in weights.items():
         local[name].copy_(part.view(local[name].shape))
+
+
+def norm_of_all(mine: Tensor) -> Tensor:
+    """The norm of what all ranks have, of which this rank's part has the norm ``mine``."""
+    squared = mine.detach().square()
+    torch.distributed.all_reduce(squared)
+    return squared.sqrt()
 
 
 def _call(function: Callable[[], T]) -> T:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sdft_cli.training.optimizer import PIECE, Moved
-from sdft_cli.training.stochastic_rounding import round_to_bf16
+from sdft_cli.training.stochastic_rounding import Draws, round_to_bf16
 
 
 class CompressedEma:
@@ -46,9 +46,9 @@ class CompressedEma:
         kept = 1 - self.rate if due else 1.0
         self._head = None
 
-        def follow(name: str, at: slice, before: Tensor, after: Tensor, generator: torch.Generator) -> None:
+        def follow(name: str, at: slice, before: Tensor, after: Tensor, draws: Draws) -> None:
             offset = self.offset[name].view(-1)[at]
-            offset.copy_(round_to_bf16((offset + (before.float() - after)).mul_(kept), generator))
+            offset.copy_(round_to_bf16((offset + (before.float() - after)).mul_(kept), draws.bits(offset.device)))
 
         return follow
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from sdft_cli.config.recipe import Train
-from sdft_cli.distributed.shards import Shards
+from sdft_cli.distributed.shards import Shards, norm_of_all
 from sdft_cli.errors import UsageError
-from sdft_cli.training.stochastic_rounding import round_to_bf16
+from sdft_cli.training.stochastic_rounding import Draws, round_to_bf16
 from sdft_cli.training.warm_up import warm_up_steps
 
 #: Numbers of a parameter that are updated at once where they are copied to fp32; it bounds the size of the copies.
@@ -36,18 +36,28 @@ FUSED_FROM = 1 << 24
 
 class Moved(Protocol):
     """Called for every piece that has moved, with the parameter's name, the piece's place in the flat tensor, its
-    values before and after, and a generator for random draws of the callee's own."""
+    values before and after, and random draws of the callee's own."""
 
-    def __call__(self, name: str, at: slice, before: Tensor, after: Tensor, generator: torch.Generator) -> None: ...
+    def __call__(self, name: str, at: slice, before: Tensor, after: Tensor, draws: Draws) -> None: ...
 
 
 class _Piece(NamedTuple):
-    """A slice of the flat parameter ``name``, moved by its own optimizer through ``proxy``, an fp32 stand-in."""
+    """A slice of the flat parameter ``name``, moved by its own optimizer through ``proxy``, an fp32 stand-in.
+
+    It is the part ``within`` of piece ``number``, of ``size`` elements, of the whole model's parameters.
+    """
 
     name: str
     at: slice
     proxy: nn.Parameter
     adam: torch.optim.Optimizer
+    number: int = 0
+    size: int = 0
+    within: slice = slice(None)
+
+    def draws(self, seed: int) -> Draws:
+        """Random numbers of this piece's own, by the step's seed."""
+        return Draws(seed + 2 * self.number, self.size, self.within)
 
 
 class AdamSettings(TypedDict, total=False):
@@ -93,7 +103,7 @@ class MasterAdamW:
     def __init__(self, model: nn.Module, settings: Train, watched: bool = False, shards: Shards | None = None):
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.params = shards.local if shards else trained
-        self.settings, self.shards = settings, shards
+        self.settings, self.shards, self.sizes = settings, shards, {n: p.numel() for n, p in trained.items()}
         unmastered = {n for n, p in self.params.items() if settings.master == "stochastic" or p.dtype == torch.float32}
         self.masters = {n: p if n in unmastered else p.detach().float() for n, p in self.params.items()}
         self.device = next(iter(trained.values())).device
@@ -106,12 +116,19 @@ class MasterAdamW:
         self.moved = self.pieces or whole  # what Adam moves
 
     def _cut(self) -> list[_Piece]:
-        pieces = []
-        for name, param in self.params.items():
-            param.data = param.data.contiguous()  # pieces are views
-            for at in range(0, param.numel(), PIECE):
-                proxy = nn.Parameter(torch.empty(0, device=param.device))
-                pieces.append(_Piece(name, slice(at, at + PIECE), proxy, self._adam([proxy])))
+        """Cut at the same places of the whole parameters, however many ranks have parts of them."""
+        pieces, before = [], 0
+        for name, numel in self.sizes.items():
+            if (param := self.params.get(name)) is not None:
+                param.data = param.data.contiguous()  # pieces are views
+                start = self.shards.start(name) if self.shards else 0
+                for k in range(start // PIECE, -(-(start + param.numel()) // PIECE)):
+                    first, end = k * PIECE, min((k + 1) * PIECE, numel)
+                    low, high = max(first, start), min(end, start + param.numel())
+                    proxy = nn.Parameter(torch.empty(0, device=param.device))
+                    place = before + k, end - first, slice(low - first, high - first)
+                    pieces.append(_Piece(name, slice(low - start, high - start), proxy, self._adam([proxy]), *place))
+            before += -(-numel // PIECE)
         return pieces
 
     def _adam(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -137,7 +154,7 @@ class MasterAdamW:
         ]
         norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), device=self.device)
         if self.shards:
-            norm = self.shards.norm(norm)
+            norm = norm_of_all(norm)
         self._share = (self.settings.grad_norm / (norm + 1e-6)).clamp(max=1.0)
         return float(norm)
 
@@ -148,9 +165,8 @@ class MasterAdamW:
             for group in adam.param_groups:
                 group["lr"] = lr
         if self.pieces:
-            rounding, callee = (torch.Generator(self.device).manual_seed(seed + i) for i in (0, 1))
             for piece in self.pieces:
-                self._move(piece, rounding, moved and partial(moved, generator=callee))
+                self._move(piece, piece.draws(seed), moved and partial(moved, draws=piece.draws(seed + 1)))
         else:
             for param in self.params.values():
                 if param.grad is not None:
@@ -158,7 +174,7 @@ class MasterAdamW:
             self.adams[0].step()
         self.discard()
 
-    def _move(self, piece: _Piece, generator: torch.Generator, moved: Callable[..., None] | None) -> None:
+    def _move(self, piece: _Piece, draws: Draws, moved: Callable[..., None] | None) -> None:
         param, master = self.params[piece.name], self.masters[piece.name]
         if param.grad is None:
             return
@@ -168,7 +184,7 @@ class MasterAdamW:
         piece.proxy.data, piece.proxy.grad = wide, param.grad.reshape(-1)[piece.at].float().mul_(self._share)
         piece.adam.step()
         if wide is not exact:
-            exact.copy_(round_to_bf16(wide, generator))
+            exact.copy_(round_to_bf16(wide, draws.bits(self.device)))
         elif master is not param:
             param.detach().view(-1)[piece.at].copy_(exact)
         if moved and before is not None:
@@ -203,7 +219,7 @@ class MasterAdamW:
     def moments(self) -> dict[str, Moments]:
         """Adam's state by parameter; nothing for those that have not been moved yet."""
         found: dict[str, list[dict[str, Tensor]]] = {}
-        for name, _, param, adam in self.moved:
+        for name, _, param, adam, *_ in self.moved:
             if state := adam.state.get(param):
                 found.setdefault(name, []).append(state)
         return {
@@ -219,7 +235,7 @@ class MasterAdamW:
     def load_moments(self, moments: Mapping[str, Moments], masters: Mapping[str, Tensor]) -> None:
         """Restore `moments` and masters."""
         states: dict[int, dict[int, dict[str, Tensor]]] = {}
-        for i, (name, at, param, adam) in enumerate(self.moved):
+        for i, (name, at, param, adam, *_) in enumerate(self.moved):
             if (each := moments.get(name)) is not None:
                 shape = (-1,) if self.pieces else param.shape
                 state = {kind: each[kind].reshape(-1)[at].reshape(shape).clone() for kind in ("exp_avg", "exp_avg_sq")}
