@@ -12,9 +12,10 @@ import typer
 from sdft_cli.cli import endings
 from sdft_cli.cli.options import say
 from sdft_cli.distributed.team import join, leave
+from sdft_cli.runs import signals
 
 #: Commands that know how to use several processes.
-COMMANDS = ("train", "eval", "probe")
+COMMANDS = ("train", "eval")
 
 
 def several() -> bool:
@@ -26,8 +27,8 @@ def run(app: typer.Typer) -> int:
     """This process's part of the command that the arguments name; its exit code, which is the leader's to know."""
     if os.environ.get("RANK", "0") != "0":
         # a signal reaches all processes; the leader decides what becomes of it
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in signals.STOPPING:
+            signal.signal(number, signal.SIG_IGN)
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if command not in COMMANDS:
         if os.environ.get("RANK", "0") == "0":

@@ -199,6 +199,9 @@ def _train(settings: Recipe, out: Path | None, resume: bool, continue_run: Path 
     """Train; returns the run's folder."""
     from sdft_cli.commands.train import extend, train
     from sdft_cli.training.display import TrainingDisplay
+    from sdft_cli.training.several_processes import check_several
+
+    check_several(settings)
 
     with TrainingDisplay(quiet=json) as display:
         if continue_run:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sdft_cli import console
 from sdft_cli.config.recipe import Recipe
+from sdft_cli.distributed.team import team
 from sdft_cli.errors import SdftError, UsageError, explained
 from sdft_cli.evaluation.judged_units import answers_wait
 from sdft_cli.evaluation.run_judging import check_judge, judging_of
@@ -28,7 +29,7 @@ from sdft_cli.training.disk_space import check_disk
 from sdft_cli.training.display import TrainingDisplay
 from sdft_cli.training.fit import check_memory, fit, fitted, is_begun
 from sdft_cli.training.log import TrainingLog
-from sdft_cli.training.memory_outlook import Lengths, Model
+from sdft_cli.training.memory_outlook import Hardware, Lengths, Model
 from sdft_cli.training.preflight import complaints, most
 from sdft_cli.training.run_inputs import check_inputs, settle
 from sdft_cli.training.run_plan import RunPlan, plan_run
@@ -86,8 +87,10 @@ def _with_room(plan: RunPlan, folder: Path, run: Run | None = None) -> RunPlan:
     check_disk(plan.recipe, plan.location, folder)
     if not plan.todo:
         return plan
-    model, begun = Model.of(plan.recipe, plan.location), is_begun(run)
+    model, begun = Model.of(plan.recipe, plan.location, Hardware(team().size)), is_begun(run)
     check_memory(plan.recipe, model, begun)
+    if team().size > 1:
+        return plan  # what could be conceded depends on what several processes can do
     lengths = Lengths(*most([plan.stages[number - 1] for number in plan.todo]))
     return fitted(plan, fit(plan.recipe, model, lengths, begun))
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import uuid
 from collections.abc import Sequence
 
+#: Seconds that the leader has to finish its step and save, once a signal has asked for it.
+SAVING = 600
+
 
 def launch(count: int, arguments: Sequence[str]) -> int:
     """Run ``sdft`` with ``arguments`` in ``count`` processes; the exit code of the one that failed first, or 0."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed has said so itself
     config = LaunchConfig(
@@ -23,9 +30,12 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.2,
+        shutdown_timeout=SAVING,
     )
     try:
         elastic_launch(config, sys.executable)("-m", "sdft_cli", *arguments)
+    except SignalException as error:
+        return 128 + int(error.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:

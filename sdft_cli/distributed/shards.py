@@ -1,8 +1,8 @@
 """A model whose weights lie in shards, one on each rank: FSDP2, for training passes alone.
 
-The model that is sampled and looked at stays whole on every rank. Its sharded twin is what gradients are computed with:
-each layer's weights are gathered when it is passed, and given back after it. Gradients are summed over the ranks, not
-averaged: the loss is weighted by the whole batch.
+The model that is sampled and looked at is whole on every rank, except during passes. Gradients are computed with its
+sharded twin: each layer's weights are gathered when it is passed, and given back after it. They are summed over the
+ranks, not averaged: the loss is weighted by the whole batch.
 """
 
 from __future__ import annotations
@@ -32,14 +32,20 @@ class Shards:
     def __init__(self, whole: nn.Module, layers: Callable[[nn.Module], bool]):
         from torch.distributed import get_world_size
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+        from torch.distributed.fsdp import (
+            FSDPModule,
+            MixedPrecisionPolicy,
+            fully_shard,
+            register_fsdp_forward_method,
+        )
 
         self.whole, self.device = whole, next(whole.parameters()).device
         self.mesh = init_device_mesh(self.device.type, (get_world_size(),))
         self.core = _without_weights(whole)
+        precision = MixedPrecisionPolicy(reduce_dtype=torch.float32)  # the sum over ranks is not rounded to bf16
         for module in [m for m in self.core.modules() if layers(m)]:
-            fully_shard(module, mesh=self.mesh)
-        fully_shard(self.core, mesh=self.mesh)
+            fully_shard(module, mesh=self.mesh, mp_policy=precision)
+        fully_shard(self.core, mesh=self.mesh, mp_policy=precision)
         self.parts = [m for m in self.core.modules() if isinstance(m, FSDPModule)]
         for part in self.parts:
             part.set_gradient_divide_factor(1.0)

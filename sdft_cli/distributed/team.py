@@ -1,4 +1,4 @@
-"""One leader, many hands: rank 0 runs the program, and asks every rank to do with it what is heavy.
+"""One leader, many workers: rank 0 runs the program, and asks every rank to do with it what is heavy.
 
     team().run(function, *arguments)     every rank calls it at the same time; the leader gets its own result
 
@@ -75,7 +75,7 @@ class Team:
             return
         self.broken = True
         rank, problem = min(failed.items(), key=lambda item: item[1] is None)
-        reason = problem or "it has ended, or waits for this one"
+        reason = problem or "it has exited, or is still waiting"
         self.watch.give_up(f"rank {rank}: {reason}" if error is None or problem else f"rank 0: {_told(error)}")
         if error is None or _is_of_connection(error):
             raise SdftError(f"rank {rank}: {reason}", "the lines above may say more") from error
@@ -208,7 +208,10 @@ def _told(error: BaseException) -> str:
 
 def _is_of_connection(error: BaseException) -> bool:
     """Whether it is a library's, for a rank that does not answer, and no error of our own."""
-    return isinstance(error, RuntimeError) and not isinstance(error, SdftError)
+    from torch import distributed
+
+    lost = isinstance(error, distributed.DistBackendError | distributed.DistNetworkError)
+    return lost or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def join() -> Team:

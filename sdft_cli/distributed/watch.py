@@ -35,7 +35,7 @@ class Watch:
     def __init__(self, store: Store, rank: int, size: int):
         self.store, self.rank, self.size, self.busy = store, rank, size, 0
         self.limit = float(os.environ.get(VARIABLE, SILENT))
-        self._ended, self._since = threading.Event(), 0.0
+        self._ended, self._seen = threading.Event(), (0, 0.0)
         self._signs: dict[int, tuple[bytes, float]] = {}
         threading.Thread(target=self._look, args=(_second(store),), name="watch", daemon=True).start()
 
@@ -106,8 +106,9 @@ class Watch:
         if self.rank == 0 and self.busy and store.check(["trouble"]):
             call, failed, problem = store.get("trouble").decode().split("\n", 2)
             if int(call) == self.busy:
-                self._since = self._since or now
-                if now - self._since > GRACE:
+                if self._seen[0] != int(call):
+                    self._seen = int(call), now
+                if now - self._seen[1] > GRACE:
                     return f"rank {failed}: {problem}"
         return ""
 

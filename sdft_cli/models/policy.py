@@ -94,20 +94,22 @@ class Policy:
 
     # training ---------------------------------------------------------------------------------------------------
 
-    def gradient_checkpointing(self, on: bool) -> None:
-        """Whether a layer's activations are dropped after its forward pass and recomputed in the backward pass."""
+    def gradient_checkpointing(self, on: bool, model: CausalLM | None = None) -> None:
+        """Whether a layer's activations are dropped after its forward pass and recomputed in the backward pass; of
+        ``model`` instead of the student if given."""
+        core = self.core if model is None else model
         if on:
-            if not self.core.supports_gradient_checkpointing:
+            if not core.supports_gradient_checkpointing:
                 raise UsageError(
                     f"{self.name}: the model has no gradient checkpointing", "set train.gradient_checkpointing=off"
                 )
-            self.core.gradient_checkpointing_enable({"use_reentrant": False})
-            for module in self.core.modules():
+            core.gradient_checkpointing_enable({"use_reentrant": False})
+            for module in core.modules():
                 if recomputes(module):
                     module.__dict__["_gradient_checkpointing_func"] = partial(_compute_again, module)
-            self.core.disable_input_require_grads()  # only reentrant checkpointing needs them
-        elif self.core.is_gradient_checkpointing:
-            self.core.gradient_checkpointing_disable()
+            core.disable_input_require_grads()  # only reentrant checkpointing needs them
+        elif core.is_gradient_checkpointing:
+            core.gradient_checkpointing_disable()
 
     def train_mode(self, dropout: bool, model: nn.Module | None = None) -> None:
         """Prepare for a forward pass with a backward pass, of ``model`` instead of the student if given.
@@ -163,6 +165,13 @@ class Policy:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether ``module`` is one of the layers that make up a model, as transformers marks them."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return isinstance(module, GradientCheckpointingLayer)
 
 
 def recomputes(module: nn.Module) -> bool:

@@ -34,6 +34,7 @@ class SplitEngine:
 
     def __init__(self, engine: Engine):
         self.name, self.policy, self.engine = engine.name, engine.policy, engine
+        self.closed = False
         if not takes_rows(engine):
             raise UsageError(
                 f"engine {engine.name} cannot sample on {team().size} processes: its `sample` takes no `rows`",
@@ -70,6 +71,9 @@ class SplitEngine:
 
     def close(self) -> None:
         """On every rank."""
+        if self.closed:
+            return
+        self.closed = True
         team().run(_close, self.engine)
         team().forget(self.engine)
         team().forget(self.policy)

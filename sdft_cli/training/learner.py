@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from torch import Tensor
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.distributed.shards import Shards
 from sdft_cli.distributed.team import team
-from sdft_cli.errors import SdftError, UsageError
+from sdft_cli.errors import SdftError
 from sdft_cli.losses.fused import Scored
 from sdft_cli.models.batching import Inputs, Layout, Row, collate, group_rows, targets
-from sdft_cli.models.policy import Policy, recomputes
+from sdft_cli.models.policy import Policy, is_layer
+from sdft_cli.models.protocols import CausalLM
 from sdft_cli.runs.records import StepFacts
 from sdft_cli.training import first_tokens, sharded_state
 from sdft_cli.training.guards import NonFinite
@@ -30,9 +31,6 @@ from sdft_cli.training.optimizer import MasterAdamW, learning_rate
 from sdft_cli.training.sharded_teacher import make_sharded
 from sdft_cli.training.teacher import TeacherModel, Weights, is_compressed, make_teacher
 from sdft_cli.training.teacher_storage import choose_storage
-
-ADAMW = "set train.optimizer=adamw"
-STORAGE = "set teacher.storage=auto, or half"
 
 Origin = Callable[[], Weights]
 
@@ -51,14 +49,13 @@ class Learner:
     def __init__(self, policy: Policy, recipe: Recipe, steps: int, origin: Origin | None = None):
         self.policy, self.recipe, self.steps = policy, recipe, steps
         settings = choose_storage(policy, recipe) if "teacher" in needs_of(recipe.objective) else None
-        if team().size > 1:
-            _check_several(recipe, policy)
-        self.shards = Shards(policy.core, recomputes) if team().size > 1 and not policy.lora else None
+        self._found = 0.0
+        self.shards = Shards(policy.core, is_layer) if team().size > 1 and not policy.lora else None
         self.core: Any = self.shards.core if self.shards else policy.core  # what training passes go through
         self.model: Any = self.shards.core if self.shards else policy.model  # with the adapters that it has
         watched = is_compressed(settings, policy.lora)
         self.optimizer = MasterAdamW(policy.model, recipe.train, watched, self.shards)
-        self.budget = MicroBatchBudget(policy, recipe, self.optimizer.held)
+        self.budget = MicroBatchBudget(policy, recipe, self.optimizer.held, cast(CausalLM, self.core))
         exact = self.optimizer.exact()
         self.teacher: TeacherModel | None = None
         if settings and self.shards:
@@ -70,7 +67,9 @@ class Learner:
 
     def gradients(self, rows: list[Row], step: int, dropout: int) -> Gradients:
         """Leave the gradients of the whole batch, by micro-batches that fit."""
-        return self.budget.run(rows, lambda budget: self.passes(rows, step, budget, dropout), self.discard)
+        found = self.budget.run(rows, lambda budget: self.passes(rows, step, budget, dropout), self.discard)
+        self._found = found.loss  # by this rank
+        return found
 
     def update(self, loss: float, step: int, rounding: int) -> StepFacts:
         """Optimizer step ``step`` (from 0) by the gradients that there are; then the teacher follows.
@@ -79,15 +78,15 @@ class Learner:
         """
         lr = learning_rate(self.recipe.train, step, self.steps)
         norm = self.optimizer.clip()
-        _agree(step, loss, norm)
+        _agree(step, self._found, norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.discard()
+            self.make_whole()
             raise NonFinite(loss, norm)
         self.optimizer.step(lr, rounding, self.teacher.watcher(step + 1) if self.teacher else None)
         if self.teacher:
             self.teacher.update(step + 1, self.optimizer.exact())
-        if self.shards:
-            self.shards.gather()
+        self.make_whole()
         return {"loss": loss, "lr": lr, "grad_norm": norm}
 
     def passes(self, rows: list[Row], step: int, budget: int, dropout: int) -> Gradients:
@@ -148,6 +147,11 @@ class Learner:
         """From now on train by ``recipe``, of which no more than what it measured for itself has changed."""
         self.recipe = recipe
 
+    def make_whole(self) -> None:
+        """Give the model that is sampled and saved the weights that the shards have; passes free it."""
+        if self.shards:
+            self.shards.gather()
+
     def discard(self) -> None:
         """Clear all gradients."""
         self.optimizer.discard()
@@ -173,30 +177,19 @@ class Learner:
             self.optimizer.load_state_dict(saved["optimizer"])
             if self.teacher:
                 self.teacher.load_state_dict(saved["teacher"])
-        if self.shards:
-            self.shards.gather()  # the optimizer's weights are the exact ones
+        self.make_whole()  # the optimizer's weights are the exact ones
 
     def _collect(self) -> None:
         """The gradients of all ranks, where the optimizer looks for them."""
         if self.shards:
             self.shards.take_gradients()
         elif team().size > 1:
-            _sum_gradients([p for p in self.optimizer.params.values() if p.grad is not None])
+            _sum_gradients(list(self.optimizer.params.values()))
 
     def close(self) -> None:
         """Free the teacher."""
         if self.teacher:
             self.teacher.close()
-
-
-def _check_several(recipe: Recipe, policy: Policy) -> None:
-    """Raise `UsageError` for what several ranks cannot do yet."""
-    if recipe.train.optimizer == "adamw8bit" and not policy.lora:
-        raise UsageError("train.optimizer=adamw8bit needs one process: its blocks do not follow shards", ADAMW)
-    if recipe.engine.prefetch:
-        raise UsageError("engine.prefetch needs one process", "set engine.prefetch=0")
-    if recipe.teacher and recipe.teacher.storage == "cpu" and not policy.lora:
-        raise UsageError("teacher.storage=cpu needs one process: with several, the teacher lies in shards", STORAGE)
 
 
 def _groups(rows: list[Row], budget: int, layout: Layout) -> list[list[Row]]:
@@ -228,7 +221,7 @@ def _agree(*numbers: float) -> None:
     paired with its next one, and gone on with wrong sums."""
     if team().size == 1:
         return
-    mine = torch.tensor([0.0 if math.isnan(number) else number for number in numbers], dtype=torch.float64)
+    mine = torch.tensor([-1e300 if math.isnan(number) else number for number in numbers], dtype=torch.float64)
     low_high = torch.stack((mine, -mine))
     torch.distributed.all_reduce(low_high, torch.distributed.ReduceOp.MIN)
     if not bool((low_high[0] == -low_high[1]).all()):
@@ -241,6 +234,8 @@ def _agree(*numbers: float) -> None:
 
 def _sum_gradients(params: list[torch.nn.Parameter]) -> None:
     """Adapters are small: one sum of all of them."""
+    for param in params:  # one rank's rows may have passed an expert that another's have not
+        param.grad = torch.zeros_like(param) if param.grad is None else param.grad
     gradients = [param.grad for param in params if param.grad is not None]
     flat = _total(torch.cat([grad.reshape(-1).float() for grad in gradients]))
     for grad, part in zip(gradients, flat.split([grad.numel() for grad in gradients]), strict=True):

@@ -2,7 +2,7 @@
 
 Where not even the longest row fits, activations are recomputed (gradient checkpointing). The size of a micro-batch
 changes neither loss nor gradient except for rounding, so a step that ran out of memory is simply repeated with half as
-many tokens.
+many tokens; on several ranks, which would have to do so together, the run ends instead.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sdft_cli.distributed.team import team
 from sdft_cli.errors import SdftError
 from sdft_cli.models.batching import Row, group_rows
 from sdft_cli.models.policy import Policy
+from sdft_cli.models.protocols import CausalLM
 from sdft_cli.training import memory_model
 from sdft_cli.training.available_memory import free_bytes
 from sdft_cli.training.memory_model import Load
@@ -39,13 +40,21 @@ class BudgetFacts(TypedDict, total=False):
 class MicroBatchBudget:
     """The ``tokens`` of a phase's micro-batches, which only ever shrink, and whether it recomputes activations.
 
-    ``moments`` gives the bytes that the optimizer holds already, as it does in a resumed run.
+    ``moments`` gives the bytes that the optimizer holds already, as it does in a resumed run. ``core`` is what passes
+    go through, where it is not the policy's model.
     """
 
-    def __init__(self, policy: Policy, recipe: Recipe, moments: Callable[[], int] = lambda: 0):
+    def __init__(
+        self,
+        policy: Policy,
+        recipe: Recipe,
+        moments: Callable[[], int] = lambda: 0,
+        core: CausalLM | None = None,
+    ):
+        self.core = core
         self.policy, self.recipe, self.moments = policy, recipe, moments
         self.auto, self.tokens = recipe.train.micro_batch_tokens == "auto", recipe.train.micro_batch_budget
-        self.counts = counts_of(policy.model, bits=recipe.lora.bits)
+        self.counts = counts_of(policy.model, team().size, recipe.lora.bits)
         self.room: float | None = None  # bytes that were free before the first step
         self.notes: list[str] = []
         supported = getattr(policy.core, "supports_gradient_checkpointing", False)
@@ -135,7 +144,7 @@ class MicroBatchBudget:
         self.notes.append(f"micro-batches of at most {tokens} tokens: {reason}")
 
     def _recompute(self, on: bool, reason: str = "") -> None:
-        self.policy.gradient_checkpointing(on)
+        self.policy.gradient_checkpointing(on, self.core)
         self.recomputes = on
         if reason:
             if self.auto:

@@ -6,7 +6,8 @@ any other number can read, and so can one process; and several ranks read what o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,10 +45,23 @@ def write(learner: Kept, state: Path) -> dict[str, float]:
         "exp_avg_sq": {name: each["exp_avg_sq"] for name, each in moments.items()},
     }
     parts |= {"master": learner.optimizer.own_masters()} | dict(learner.teacher.state_dict() if learner.teacher else {})
-    checkpoint.save(_named(learner, parts), checkpoint_id=state / FOLDER)
+    with _plainly():
+        checkpoint.save(_named(learner, parts), checkpoint_id=state / FOLDER)
     ranks = team()
     counts = ranks.gather([{name: each["step"] for name, each in moments.items()}], ranks.size)
     return {name: step for each in counts for name, step in each.items()}
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """What failed on a rank, in place of torch's error, which is no `Exception` and hides it."""
+    from torch.distributed.checkpoint import CheckpointException
+
+    try:
+        yield
+    except CheckpointException as error:
+        failure = next(iter(error.failures.values()))[0]
+        raise failure from error
 
 
 def _named(learner: Kept, parts: Tensors) -> dict[str, Any]:
@@ -72,7 +86,8 @@ def read(learner: Kept, state: Path, steps: Mapping[str, float]) -> None:
     wanted = _wanted(learner)
     if {key: list(each.shape) for key, each in wanted.items()} != there:
         raise ValueError("the sharded state belongs to other parameters or settings")
-    checkpoint.load(wanted, storage_reader=reader, no_dist=learner.shards is None)
+    with _plainly():
+        checkpoint.load(wanted, storage_reader=reader, no_dist=learner.shards is None)
     local = {key: _local(each) for key, each in wanted.items()}
     kinds: Tensors = {}
     for key, each in local.items():

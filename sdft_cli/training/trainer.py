@@ -171,6 +171,7 @@ class PhaseTrainer:
 
     def save_model(self, folder: Path) -> None:
         """The student alone."""
+        team().run(Learner.make_whole, self.learner)  # a step that failed may have left it without
         self.policy.save(folder)
 
     def restore(self, state: Path) -> None:

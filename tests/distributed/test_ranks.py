@@ -19,6 +19,7 @@ CASES = {
     "live": "sdft:update_rate=1",
     "twice": "sdft:update_rate=0.1,updates=2,batch=2",  # a rank of three has nothing to do
     "sft": "sft:",
+    "recompute": "sdft:update_rate=0.1,gradient_checkpointing=on",
     "grpo": "grpo:n=2,batch=4",
     "lora": "sdft:lora.rank=4,update_rate=0.1",
 }
