@@ -21,7 +21,7 @@ from sdft_cli.training.probe_views import MeasuredView, Student, answers, share
 LOWER = (0.7, 0.5, 0.3)
 #: The share of its greedy accuracy that a teacher must keep when it is sampled, as counted on so few rows. What it gets
 #: wrong it gets wrong in many ways, and what it gets right in one: from a teacher that kept 0.62, SmolLM2 learned to be
-#: right on 0.81 of the test rows, and on 0.90 at a lower temperature, where it forgot twice as much (docs/real-model.md).
+#: right on 0.81 of the test rows; at a lower temperature on 0.90, and it forgot twice as much (docs/real-model.md).
 KEPT = 2 / 3
 #: Rows on which it is sampled.
 ROWS = 16

@@ -19,8 +19,10 @@ from sdft_cli.data import dataset
 from sdft_cli.distributed.team import join, leave, team
 from sdft_cli.models.split_engine import made_together
 from sdft_cli.training.batches import Batches
+from sdft_cli.training.guards import NonFinite
+from sdft_cli.training.learner import Learner
 from sdft_cli.training.stage_start import load_policy, weights_of
-from sdft_cli.training.trainer import build_trainer
+from sdft_cli.training.trainer import PhaseTrainer, build_trainer
 from tests.support.trainers import chance, recipe
 
 STEPS = 3
@@ -53,8 +55,21 @@ def train(model: Path, data: Path, out: Path, case: str) -> None:
         {n: p.detach().clone() for n, p in policy.model.named_parameters() if p.requires_grad}, out / f"{name}.pt"
     )
     (out / f"{name}.json").write_text(json.dumps(steps))
+    if name == "ema":
+        fail(trainer)
+        trainer.save_model(out / name / "after-a-failure")
     trainer.close()
     engine.close()
+
+
+def fail(trainer: PhaseTrainer) -> None:
+    """A step whose loss is not finite."""
+    trainer.gradients(trainer.batch(0).rows, 0)
+    try:
+        team().run(Learner.update, trainer.learner, float("nan"), 0, 0)
+    except NonFinite:
+        return
+    raise AssertionError("a loss that is not finite stops a step")
 
 
 def main() -> None:
