@@ -16,6 +16,7 @@ from pathlib import Path
 from sdft_cli import console
 from sdft_cli.commands.prepare import prepare
 from sdft_cli.commands.report import report, show
+from sdft_cli.config.overrides import unlike
 from sdft_cli.config.recipe import Recipe
 from sdft_cli.config.recipe_layers import absolute_paths, assemble
 from sdft_cli.errors import UsageError
@@ -99,7 +100,7 @@ def _check(out: Path, recipes: Mapping[str, Recipe]) -> None:
     """Refuse a folder whose runs have other settings."""
     for method, recipe in recipes.items():
         folder = out / method
-        if (folder / "recipe.json").is_file() and absolute_paths(Run.open(folder).recipe) != recipe:
+        if (folder / "recipe.json").is_file() and unlike(absolute_paths(Run.open(folder).recipe), recipe):
             raise UsageError(f"{out} holds a demo with other settings", "name another folder with --out, or remove it")
 
 

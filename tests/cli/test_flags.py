@@ -247,7 +247,6 @@ REFUSED = {
     },
     ("sweep, resumed", "out"): "--resume needs a sweep's folder, not o",
     **{(mode, "base"): "micro is no adapter, and nothing has moved" for mode in ("probe", "train", "train, dry")},
-    ("train", "gpus"): "--gpus 2: several processes are not available yet",
     ("train", "device_memory"): "--device-memory: training takes what memory there is",
     ("probe", "gpus"): "--gpus 2: a probe runs on one device",
     ("eval", "samples"): "--samples is only used for pass@k",
@@ -262,6 +261,7 @@ REFUSED = {
 }
 #: Alone, these change nothing that is handed on: what tests them instead.
 ELSEWHERE = {
+    ("train", "gpus"): "tests/cli/test_ranks.py",
     ("probe", "strict"): "tests/commands/test_probe.py",
     ("train", "resume"): "tests/commands/test_train_modes.py",
     ("train", "continue_run"): "tests/commands/test_train_modes.py",

@@ -329,7 +329,7 @@ def test_a_learning_rate_far_too_high(tiny_model: Path, micro_data: Path, tmp_pa
     assert [r["lr"] for r in logged(tmp_path / "run", "step")][step - 1 : step + 1] == [1, 1e-4]
     (row,) = logged(tmp_path / "run", "settings")
     assert (row["step"], row["changed"]) == (step, {"train.lr": [1, 1e-4]})
-    assert Run(tmp_path / "run").recipe == again
+    assert not overrides.unlike(Run(tmp_path / "run").recipe, again)
 
 
 @pytest.fixture(scope="module")

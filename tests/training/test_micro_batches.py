@@ -138,7 +138,7 @@ def test_moments_of_a_resumed_run_are_not_counted_twice(
     again = stage(tiny_model, micro_data, "sdft")
     again.restore(tmp_path)
     again.step(1)
-    assert fresh.budget.room == again.budget.room == 10**9
+    assert fresh.learner.budget.room == again.learner.budget.room == 10**9
 
 
 def test_micro_batch_tokens_is_auto_or_a_number() -> None:
