@@ -12,6 +12,7 @@ import typer
 from sdft_cli.cli import endings
 from sdft_cli.cli.options import say
 from sdft_cli.distributed.team import join, leave
+from sdft_cli.errors import UsageError
 from sdft_cli.runs import signals
 
 #: Commands that know how to use several processes.
@@ -25,13 +26,16 @@ def several() -> bool:
 
 def run(app: typer.Typer) -> int:
     """This process's part of the command that the arguments name; its exit code, which is the leader's to know."""
-    if os.environ.get("RANK", "0") != "0":
+    leads = os.environ.get("RANK", "0") == "0"
+    if not leads:
         # a signal reaches all processes; the leader decides what becomes of it
         for number in signals.STOPPING:
             signal.signal(number, signal.SIG_IGN)
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if not command:  # --help, --version
+        return endings.run(app) if leads else 0
     if command not in COMMANDS:
-        if os.environ.get("RANK", "0") == "0":
+        if leads:
             say(f"error: sdft {command} runs as one process, not as {os.environ['WORLD_SIZE']}")
             say("hint: start it without a launcher; " + ", ".join(COMMANDS) + " can use several")
         return 2
@@ -49,7 +53,10 @@ def run(app: typer.Typer) -> int:
 
 def relaunch(gpus: int | None) -> None:
     """Run this very command in ``gpus`` processes, and exit as they do; nothing where one is enough, or where this
-    process is one of several already."""
+    process is one of so many already. `UsageError` where a launcher has started another number."""
+    if several() and gpus not in (None, started := int(os.environ["WORLD_SIZE"])):
+        hint = "leave out --gpus, or the launcher"
+        raise UsageError(f"--gpus {gpus}: a launcher has started {started} processes", hint)
     if gpus is None or several():
         return
     from sdft_cli.distributed.launch import launch

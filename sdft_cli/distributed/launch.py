@@ -8,18 +8,26 @@ import sys
 import uuid
 from collections.abc import Sequence
 
+from sdft_cli.errors import UsageError
+
 #: Seconds that the leader has to finish its step and save, once a signal has asked for it.
 SAVING = 600
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
-    """Run ``sdft`` with ``arguments`` in ``count`` processes; the exit code of the one that failed first, or 0."""
+    """Run ``sdft`` with ``arguments`` in ``count`` processes; the exit code of the one that failed first, or 0.
+
+    `UsageError` for more processes than there are GPUs, where there are any.
+    """
+    import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    if torch.cuda.is_available() and count > torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise UsageError(f"--gpus {count}: this machine shows {there}", f"set --gpus {there}, or fewer")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed has said so itself
     config = LaunchConfig(
         min_nodes=1,

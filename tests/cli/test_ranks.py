@@ -3,11 +3,13 @@
 import sys
 
 import pytest
+import torch
 import typer
 
 from sdft_cli.cli import ranks
 from sdft_cli.distributed import launch
 from sdft_cli.distributed.launch import code_of
+from sdft_cli.errors import UsageError
 
 
 def test_gpus_starts_the_same_command_in_so_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +26,16 @@ def test_one_gpu_and_a_process_that_was_started_so_go_on(monkeypatch: pytest.Mon
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     ranks.relaunch(None), ranks.relaunch(1)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    ranks.relaunch(4)
+    ranks.relaunch(4), ranks.relaunch(None)
+    with pytest.raises(UsageError, match="--gpus 2: a launcher has started 4 processes"):
+        ranks.relaunch(2)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match="--gpus 3: this machine shows 2"):
+        launch.launch(3, ["train"])
 
 
 def test_codes_are_those_of_a_shell() -> None:
